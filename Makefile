@@ -1,0 +1,139 @@
+# vae: `make run` and `make test` are the two commands; README.md has the rest.
+# Variables: CC, CXX, NVCC, ARCH (CUDA targets), CUDA=0 (leave CUDA out), BUILD (folder), V=1.
+
+BUILD   ?= build
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
+VERSION := 0.1.0
+GIT     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+WARN    := -Wall -Wextra -Wformat=2 -Wconversion -Wimplicit-fallthrough -Wshadow \
+           -Wstrict-prototypes -Werror=format-security
+HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+CPPFLAGS := -D_GNU_SOURCE -Iinclude -Ihost -DVAE_VERSION='"$(VERSION)"' -DVAE_GIT='"$(GIT)"'
+CFLAGS  ?= -O2 -g
+# No fused multiply-adds: every instruction set level gives the same bits. The other two flags let
+# loops with sqrt and selects vectorize and change no result.
+MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
+C11     := -std=c11 -fopenmp $(WARN) $(MATH)
+LDLIBS  := -lopenblas -ljansson -lpng -lz -lm -lpthread
+
+# ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
+CUDA    ?= 1
+NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+ARCH    ?= sm_80 sm_90a ptx_90
+HAVE_CUDA := $(if $(filter-out 0,$(CUDA)),$(if $(NVCC),$(if $(wildcard kernels/*.cu),1)))
+gencode  = $(if $(filter ptx_%,$1),-gencode arch=compute_$(1:ptx_%=%)$(comma)code=compute_$(1:ptx_%=%),\
+             -gencode arch=compute_$(1:sm_%=%)$(comma)code=$1)
+comma   := ,
+NVFLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Ikernels $(foreach a,$(ARCH),$(call gencode,$(a))) \
+           -Xcompiler -Wall,-Wextra,-fPIE,-fno-exceptions
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lstdc++
+
+# ---- sources ----
+CUDA_C  := $(wildcard host/backend_cuda*.c)
+CU      := $(wildcard kernels/*.cu)
+FRONT   := host/main.c $(wildcard host/cli*.c)
+CORE    := $(filter-out $(CUDA_C) $(FRONT) host/cpu_kernels.c,$(wildcard host/*.c))
+ISAS    := baseline $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+MARCH_baseline :=
+MARCH_avx2     := -march=x86-64-v3
+MARCH_avx512   := -march=x86-64-v4 -mprefer-vector-width=512
+HEADERS := $(wildcard include/*.h host/*.h)
+
+# objs FOLDER: the core objects of a variant (all but the CUDA backend and the front)
+objs     = $(CORE:%.c=$(BUILD)/$1/%.o) $(ISAS:%=$(BUILD)/$1/host/cpu_kernels_%.o)
+front    = $(FRONT:%.c=$(BUILD)/$1/%.o)
+cudaobjs = $(if $(HAVE_CUDA),$(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o))
+simtobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
+
+.PHONY: all run test check lint fuzz bench bundle check-gpu mnist deps test-deps clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/vae
+
+# ---- what it needs: installed when missing (Debian and its kin), named otherwise ----
+deps:
+	$(Q)data/install.sh build
+test-deps:
+	$(Q)data/install.sh build test
+
+# ---- the two commands ----
+run: all
+	$(Q)$(BUILD)/vae train --data digits --out runs/first --force
+
+test: test-deps
+	$(Q)$(MAKE) --no-print-directory check
+
+check:
+	$(Q)$(MAKE) --no-print-directory test-programs $(BUILD)/vae
+	$(Q)BUILD=$(BUILD) tests/run.sh
+
+mnist:
+	$(Q)data/fetch_mnist.sh
+
+# ---- the program ----
+ifneq ($(HAVE_CUDA),1)
+$(BUILD)/vae: | cuda-left-out
+.PHONY: cuda-left-out
+cuda-left-out:
+	@echo '  note  built without CUDA: $(if $(filter 0,$(CUDA)),CUDA=0 was given,no nvcc on PATH or in /usr/local/cuda/bin)'
+endif
+WITH_CUDA := $(if $(HAVE_CUDA),-DVAE_WITH_CUDA)
+RELEASE := $(CFLAGS) $(HARDEN)
+$(BUILD)/vae: $(call objs,release) $(call front,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)$(CC) -fopenmp -pie -Wl,-z,relro,-z,now -o $@ $^ $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
+
+$(BUILD)/release/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
+	$(call say,CC,$< ($*))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(RELEASE) -O3 $(MARCH_$*) -DVAE_ISA=$* -c -o $@ $<
+$(BUILD)/release/host/backend_cuda%.o: host/backend_cuda%.c $(HEADERS) Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) -isystem $(CUDA_HOME)/include $(RELEASE) -c -o $@ $<
+$(BUILD)/release/host/%.o: host/%.c $(HEADERS) Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -c -o $@ $<
+$(BUILD)/release/kernels/%.cu.o: kernels/%.cu $(HEADERS) $(wildcard kernels/*.h) Makefile
+	$(call say,NVCC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(NVCC) $(NVFLAGS) -c -o $@ $<
+
+# ---- tests: everything under AddressSanitizer and UBSan ----
+SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+TESTS   := $(filter-out tests/test_curand.c,$(wildcard tests/test_*.c))
+TEST_BINS := $(TESTS:tests/%.c=$(BUILD)/test/%)
+
+$(BUILD)/asan/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
+	$(call say,CC,$< ($*$(comma) asan))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(SAN) -O2 $(MARCH_$*) -DVAE_ISA=$* -c -o $@ $<
+$(BUILD)/asan/%.o: %.c $(HEADERS) $(wildcard tests/*.h) Makefile
+	$(call say,CC,$< (asan))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) -Itests $(SAN) -c -o $@ $<
+TEST_HELP := $(patsubst tests/%.c,$(BUILD)/asan/tests/%.o,$(filter-out $(TESTS) tests/test_curand.c \
+             $(wildcard tests/fuzz_*.c),$(wildcard tests/*.c)))
+$(BUILD)/test/%: $(BUILD)/asan/tests/%.o $(TEST_HELP) $(call objs,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+
+.PHONY: test-programs
+test-programs: $(TEST_BINS) $(BUILD)/test/vae
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what vae needs to build (and, with "test", to be tested), where it is missing. Debian and
+# its kin only; elsewhere it names what is missing and stops. Asks sudo where not root.
+set -euo pipefail
+
+build=(gcc:gcc g++:g++ pkg-config:pkg-config)
+build_libs=(openblas:libopenblas-openmp-dev jansson:libjansson-dev libpng:libpng-dev zlib:zlib1g-dev)
+test=(shellcheck:shellcheck strace:strace python3:python3)
+test_libs=(cmocka:libcmocka-dev)
+
+missing=()
+need_commands() {
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+}
+need_libraries() {
+    for pair in "$@"; do
+        pkg-config --exists "${pair%%:*}" 2>/dev/null || missing+=("${pair#*:}")
+    done
+}
+
+for what in "$@"; do
+    case "$what" in
+    build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
+    test) need_commands "${test[@]}"; need_libraries "${test_libs[@]}" ;;
+    *) echo "usage: $0 build|test ..." >&2; exit 2 ;;
+    esac
+done
+# A BLAS with its own thread pool beside OpenMP's would fight it for the cores.
+if [ "${#missing[@]}" -eq 0 ]; then
+    exit 0
+fi
+
+if ! command -v apt-get >/dev/null; then
+    echo "missing (Debian's names): ${missing[*]}; install them with this system's package manager" >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "missing: ${missing[*]}; neither root nor sudo here: apt-get install them first" >&2; exit 1; }
+    as_root=(sudo)
+fi
+echo "installing: ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
