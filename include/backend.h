@@ -1,0 +1,218 @@
+/* The backend table: what the step (model.c) may ask of a device. The step is written once over
+ * these operations; backend_cpu.c and backend_cuda.c implement them, and nothing else differs.
+ *
+ * Contract of every operation:
+ * - It may be asynchronous. Errors are sticky: the first one is kept in the backend, operations
+ *   after it do nothing, and sync() returns it. So the step itself has no error handling.
+ * - Outputs are overwritten, never accumulated into, except where "+=" is said.
+ * - Outputs do not alias inputs unless "may alias" is said.
+ * - Sums are deterministic: same backend, same seed, same bits, whatever the thread count.
+ * - Nothing allocates, copies to the host or waits inside a step.
+ *
+ * Sizes: B examples, K particles, D data, Z latent. Rows of particles are example-major: row
+ * b*K + k. "Activation type" is float, or bf16 on a CUDA backend opened in that precision.
+ */
+#ifndef VAE_BACKEND_H
+#define VAE_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "dataset.h"
+#include "status.h"
+#include "vae_math.h"
+
+typedef struct vae_backend vae_backend; /* begins with `const vae_backend_ops *ops` */
+typedef struct vae_data vae_data;       /* a data set a backend can gather from */
+
+/* A matrix in the backend's memory and activation type, row-major; ld in elements, a multiple of
+ * VAE_PAD. Columns cols..ld-1 are zero and operations keep them so. */
+typedef struct {
+    void *data;
+    size_t ld;
+} vae_mat;
+
+/* What changes from one step to the next. The host computes it, in double, for a run of steps
+ * (plan); operations marked [plan] read the current entry from the backend's memory, so that a
+ * captured graph draws fresh noise and follows the schedules when it is replayed. */
+typedef struct {
+    uint64_t draw;      /* block of the noise: the step, or the number of the evaluation pass */
+    uint64_t first;     /* position of the batch's row 0 in the epoch's order */
+    uint64_t order_key; /* key of the epoch's order */
+    uint32_t shuffle;   /* 1: row of position i is vae_shuffle(order_key, n, ..., i); 0: i */
+    uint32_t particle0; /* first particle's number, where particles come in blocks */
+    float lr;
+    float step_size;    /* lr / (1 - beta1^t) */
+    float rsqrt_c2;     /* 1 / sqrt(1 - beta2^t) */
+    float beta;         /* weight of the KL */
+    uint64_t step;      /* number of the optimizer step, from 1; named when a step goes bad */
+} vae_plan;
+
+/* Running totals in the backend's memory, of all steps since they were last cleared. */
+typedef struct {
+    double recon, kl;  /* sums over examples (of the mean over particles), nats */
+    double objective;  /* sum over examples of what is minimized, e.g. -log mean w; nats */
+    double examples;
+    double grad_norm;  /* of the last step, before clipping */
+    uint64_t bad_step; /* 0, or the first step whose loss or gradient was NaN or Inf; from then on
+                        * adam() changes nothing */
+} vae_totals;
+
+/* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,
+ * first and particle0 from the plan. */
+typedef struct {
+    uint64_t seed;
+} vae_noise;
+
+/* How recon_loss and decode read the decoder's output. */
+typedef struct {
+    vae_likelihood likelihood;
+    float variance; /* VAE_GAUSSIAN's */
+} vae_recon;
+
+/* How latent_backward puts the gradient together. */
+typedef struct {
+    vae_objective objective;
+    float kl_scale;  /* 1/B: of the KL's gradient, beside the plan's beta */
+    float free_bits; /* > 0: latents whose kl_dim is at most this get no KL gradient */
+} vae_latent_grad;
+
+typedef void vae_step_fn(void *ctx);
+
+typedef struct {
+    const char *name; /* "cpu", "cuda" */
+    void (*close)(vae_backend *be);
+    /* One line about the device, libraries, threads and choices made, for logs and run.json. */
+    void (*describe)(const vae_backend *be, char *text, size_t size);
+
+    /* -- memory: at open only -- */
+    /* Bytes of one element of the activation type. */
+    size_t (*act_size)(const vae_backend *be);
+    /* Bytes of what linear_forward keeps for linear_backward_input, for (rows,cols) outputs;
+     * 0 = nothing (pass NULL). */
+    size_t (*aux_bytes)(const vae_backend *be, vae_activation act, size_t rows, size_t cols);
+    /* Zero-filled, 256-byte aligned; `what` names it in the out-of-memory message. */
+    void *(*alloc)(vae_backend *be, size_t bytes, const char *what);
+    void (*free)(vae_backend *be, void *memory);
+    /* Bytes that alloc could still give; 0 = not known. */
+    size_t (*free_bytes)(const vae_backend *be);
+    /* Blocking copies between the host and the backend's memory, in bytes. */
+    void (*upload)(vae_backend *be, void *dst_dev, const void *src, size_t bytes);
+    void (*download)(vae_backend *be, void *dst, const void *src_dev, size_t bytes);
+    /* The same between packed host floats (rows,cols) and a matrix, converting the type. */
+    void (*upload_mat)(vae_backend *be, vae_mat dst, const float *src, size_t rows, size_t cols);
+    void (*download_mat)(vae_backend *be, float *dst, vae_mat src, size_t rows, size_t cols);
+    /* params (a flat buffer of n floats from alloc) holds the weights that linear_* will be given
+     * pointers into, and has just been changed by the host: makes shadows of them up to date. */
+    void (*bind_params)(vae_backend *be, float *params, size_t n);
+
+    /* -- data -- */
+    /* Makes `set` available to gather(); the set must outlive it. index: (n_index) rows that take
+     * part, in order, copied; NULL = all. */
+    vae_data *(*data_open)(vae_backend *be, const vae_dataset *set, const uint32_t *index,
+                           size_t n_index);
+    void (*data_close)(vae_backend *be, vae_data *data);
+
+    /* -- running -- */
+    /* Sets the plan of the next n steps. rows: examples per step (for streaming ahead). */
+    void (*plan)(vae_backend *be, const vae_plan *plan, size_t n, size_t rows, vae_data *data);
+    /* Runs fn(ctx) for the next n entries of the plan, the current entry moving on after each.
+     * fn calls operations only, always the same ones with the same arguments for the same slot:
+     * a backend may capture them once and replay. slot: 0 <= slot < VAE_SLOTS; forget(slot) when
+     * the arguments change. */
+    void (*run)(vae_backend *be, int slot, size_t n, vae_step_fn *fn, void *ctx);
+    void (*forget)(vae_backend *be, int slot);
+    /* Waits for everything; the first error since the last sync. */
+    vae_status (*sync)(vae_backend *be, vae_error *err);
+
+    /* -- the step's operations -- */
+    /* [plan] x: (B,D) out: the rows at positions first .. first+B-1 of the plan's order, binarized
+     * with (seed, VAE_RNG_BINARIZE, row * ceil(D/4) + d/4): static uses block 0, dynamic block
+     * `draw`; threshold is value >= 1/2. row is the row of the data set, so that a row's static
+     * draw never changes. */
+    void (*gather)(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
+                   vae_binarize binarize, uint64_t seed);
+    /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound
+     * params. aux: aux_bytes() of memory, or NULL when no backward will follow. */
+    void (*linear_forward)(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
+                           size_t ldw, const float *b, size_t rows, size_t in, size_t out,
+                           vae_activation act);
+    /* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). */
+    void (*linear_backward_weight)(vae_backend *be, float *dw, size_t ldw, float *db, vae_mat dy,
+                                   vae_mat x, size_t rows, size_t in, size_t out);
+    /* dx: (rows,in) out = (dy W) * act'(...), the derivative of the activation that made x, from
+     * x itself (its output) or aux (what its linear_forward kept). */
+    void (*linear_backward_input)(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
+                                  size_t ldw, vae_mat x, const void *aux, size_t rows, size_t in,
+                                  size_t out, vae_activation act);
+    /* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
+     * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
+    void (*latent_forward)(vae_backend *be, vae_mat z, float *kl_row, float *log_pq, vae_mat head,
+                           size_t B, size_t K, size_t Z, vae_noise noise);
+    /* kl_dim: (Z) out, mean over the batch of the KL of each latent, nats. */
+    void (*kl_dims)(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t Z);
+    /* [plan] dhead: (B,2Z) out = [dmu | dlogvar], from dz: (B*K,Z), with the noise drawn again.
+     * weight: (B*K) normalized importance weights (objectives other than elbo), else NULL.
+     * kl_dim: (Z) or NULL (with free_bits). Formulas: model.c. */
+    void (*latent_backward)(vae_backend *be, vae_mat dhead, vae_mat dz, vae_mat head,
+                            const float *weight, const float *kl_dim, size_t B, size_t K, size_t Z,
+                            vae_latent_grad grad, vae_noise noise);
+    /* recon_row: (B*K) out = -log p(x|z), nats. dlogits: (B*K,D) (or (B*K,2D) = [mean | raw
+     * log variance]) out = its derivative times `scale`; may alias logits; data NULL = not wanted.
+     * Row r compares with row r/K of x: (B,D). */
+    void (*recon_loss)(vae_backend *be, float *recon_row, vae_mat dlogits, vae_mat logits,
+                       vae_mat x, size_t B, size_t K, size_t D, vae_recon recon, float scale);
+    /* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
+     * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
+     * NULL = not wanted. */
+    void (*particle_weights)(vae_backend *be, float *weight, float *bound_row, vae_mat dlogits,
+                             const float *recon_row, const float *log_pq, size_t B, size_t K,
+                             size_t cols);
+    /* [plan] totals +=: recon (mean over particles), kl, examples; objective: bound_row if given,
+     * else recon + beta*(kl, or B*sum_j max(free_bits, kl_dim_j) if kl_dim is given). A sum that is
+     * not finite sets bad_step. */
+    void (*accumulate)(vae_backend *be, vae_totals *totals, const float *recon_row,
+                       const float *kl_row, const float *bound_row, const float *kl_dim, size_t B,
+                       size_t K, size_t Z, float free_bits);
+    /* [plan] totals->grad_norm = |g|; sets bad_step if it is not finite. n floats. */
+    void (*grad_norm)(vae_backend *be, vae_totals *totals, const float *g, size_t n);
+    /* [plan] One Adam step over n floats (and shadows), unless totals->bad_step. clip_norm > 0
+     * scales g by min(1, clip_norm/grad_norm). */
+    void (*adam)(vae_backend *be, float *params, const float *g, float *m, float *v, size_t n,
+                 const vae_totals *totals, vae_adam adam, float clip_norm);
+    /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */
+    void (*decode)(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
+                   vae_recon recon);
+} vae_backend_ops;
+
+enum { VAE_SLOTS = 8 };
+
+struct vae_backend {
+    const vae_backend_ops *ops;
+};
+
+typedef struct {
+    vae_device_kind device;
+    int device_index;
+    vae_precision precision;
+    size_t threads; /* 0 = all cores */
+} vae_backend_options;
+
+/* Opens the backend that the options ask for; `auto` takes a GPU if there is one, else the CPU.
+ * Errors: VAE_ERR_NO_DEVICE (cuda asked for and not there: says why), VAE_ERR_USAGE (a precision
+ * the device does not offer), VAE_ERR_RUNTIME. Close with be->ops->close(be). */
+vae_status vae_backend_open(vae_backend **out, const vae_backend_options *options, vae_error *err);
+vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
+                                vae_error *err);
+/* Only linked in builds with CUDA. */
+vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
+                                 vae_error *err);
+
+/* One line per device for `vae devices`: writes up to `size` bytes of text; returns how many
+ * usable CUDA devices there are (0 with the reason in text if none). Without CUDA in the build:
+ * 0 and "built without CUDA". */
+int vae_cuda_devices(char *text, size_t size);
+
+#endif
