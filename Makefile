@@ -135,5 +135,42 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 .PHONY: test-programs
 test-programs: $(TEST_BINS) $(BUILD)/test/vae
 
+# ---- style and static checks ----
+lint: deps
+	$(Q)data/install.sh test lint
+	$(Q)clang-format --dry-run -Werror $(wildcard host/*.[ch] include/*.h kernels/*.cu kernels/*.h \
+	    tests/*.[ch] tests/simt/*.[ch]* bench/*.c)
+	$(Q)for f in $(filter-out $(CUDA_C),$(wildcard host/*.c)) bench/bench_step.c; do \
+	    $(CC) $(C11) $(CPPFLAGS) -DVAE_ISA=baseline -Werror -fsyntax-only $$f || exit 1; done
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability --error-exitcode=1 --inline-suppr \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
+	    -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Iinclude -Ihost host
+	$(Q)tests/scripts.sh
+
+# ---- fuzzing: FUZZ_SECONDS for each parser, corpus kept in tests/corpus ----
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
+FUZZ_SAN := -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+$(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
+	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c,$(CORE)) $(LDLIBS)
+fuzz: deps
+	$(Q)data/install.sh fuzz
+	$(Q)$(MAKE) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)for f in $(FUZZERS); do mkdir -p tests/corpus/$$f; \
+	    $(BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=65536 \
+	        -print_final_stats=1 tests/corpus/$$f || exit 1; done
+
+# ---- benchmarks ----
+BENCH_LIBS := $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
+$(BUILD)/bench_step: bench/bench_step.c $(call objs,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie -o $@ $^ $(BENCH_LIBS)
+bench: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_step
+	$(Q)BUILD=$(BUILD) bench/run.sh
+
 clean:
 	rm -rf $(BUILD)

@@ -7,6 +7,8 @@ build=(gcc:gcc g++:g++ pkg-config:pkg-config)
 build_libs=(openblas:libopenblas-openmp-dev jansson:libjansson-dev libpng:libpng-dev zlib:zlib1g-dev)
 test=(shellcheck:shellcheck strace:strace python3:python3)
 test_libs=(cmocka:libcmocka-dev)
+lint=(clang-format:clang-format cppcheck:cppcheck)
+fuzz=(clang:clang)
 
 missing=()
 need_commands() {
@@ -24,7 +26,13 @@ for what in "$@"; do
     case "$what" in
     build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
     test) need_commands "${test[@]}"; need_libraries "${test_libs[@]}" ;;
-    *) echo "usage: $0 build|test ..." >&2; exit 2 ;;
+    lint) need_commands "${lint[@]}" ;;
+    fuzz)
+        need_commands "${fuzz[@]}"
+        echo 'int main(void){return 0;}' | clang -fsanitize=address -x c -o /dev/null - 2>/dev/null ||
+            missing+=(libclang-rt-14-dev)
+        ;;
+    *) echo "usage: $0 build|test|lint|fuzz ..." >&2; exit 2 ;;
     esac
 done
 # A BLAS with its own thread pool beside OpenMP's would fight it for the cores.
