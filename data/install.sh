@@ -4,7 +4,7 @@
 set -euo pipefail
 
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
-build_libs=(openblas:libopenblas-openmp-dev jansson:libjansson-dev libpng:libpng-dev zlib:zlib1g-dev)
+build_libs=(openblas:libopenblas-openmp-dev jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev)
 test=(shellcheck:shellcheck strace:strace python3:python3)
 test_libs=(cmocka:libcmocka-dev)
 lint=(clang-format:clang-format cppcheck:cppcheck)
