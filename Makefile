@@ -16,7 +16,7 @@ CFLAGS  ?= -O2 -g
 # loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
 C11     := -std=c11 -fopenmp $(WARN) $(MATH)
-LDLIBS  := -lopenblas -ljansson -lpng -ljpeg -lzip -lz -lm -lpthread
+LDLIBS  := -ljansson -lpng -ljpeg -lzip -lz -lm -lpthread
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
 CUDA    ?= 1
@@ -110,7 +110,7 @@ $(BUILD)/release/kernels/%.cu.o: kernels/%.cu $(HEADERS) $(wildcard kernels/*.h)
 
 # ---- tests: everything under AddressSanitizer and UBSan ----
 SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS   := $(filter-out tests/test_curand.c,$(wildcard tests/test_*.c))
+TESTS   := $(filter-out tests/test_curand.c,$(shell grep -l '^int main' tests/test_*.c))
 TEST_BINS := $(TESTS:tests/%.c=$(BUILD)/test/%)
 
 $(BUILD)/asan/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
@@ -122,7 +122,8 @@ $(BUILD)/asan/%.o: %.c $(HEADERS) $(wildcard tests/*.h) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) -Itests $(SAN) -c -o $@ $<
 TEST_HELP := $(patsubst tests/%.c,$(BUILD)/asan/tests/%.o,$(filter-out $(TESTS) tests/test_curand.c \
-             $(wildcard tests/fuzz_*.c),$(wildcard tests/*.c)))
+             tests/test_ops% $(wildcard tests/fuzz_*.c),$(wildcard tests/*.c)))
+$(BUILD)/test/test_ops: $(patsubst tests/%.c,$(BUILD)/asan/tests/%.o,$(wildcard tests/test_ops_*.c))
 $(BUILD)/test/%: $(BUILD)/asan/tests/%.o $(TEST_HELP) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
@@ -164,11 +165,12 @@ fuzz: deps
 	        -print_final_stats=1 tests/corpus/$$f || exit 1; done
 
 # ---- benchmarks ----
-BENCH_LIBS := $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
+BENCH_LIBS := $(LDLIBS) -lopenblas $(if $(HAVE_CUDA),$(CUDA_LIBS))
 $(BUILD)/bench_step: bench/bench_step.c $(call objs,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie -o $@ $^ $(BENCH_LIBS)
 bench: deps
+	$(Q)data/install.sh bench
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_step
 	$(Q)BUILD=$(BUILD) bench/run.sh
 

@@ -53,6 +53,7 @@ typedef struct {
     vae_backend *be;
     size_t batch, n_rows;
     int threads;
+    vae_cpu_level level;
     uint64_t step;
     vae_config config;
     float *w, *a, *b; /* operands of the products: weights, activations, gradients */
@@ -87,18 +88,18 @@ static void run_steps(bench *x, size_t n)
 }
 
 typedef void product(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
-                     const float *b, size_t ldb, size_t m, size_t n, size_t k, int threads);
+                     const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x);
 
 static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
-                       const float *b, size_t ldb, size_t m, size_t n, size_t k, int threads)
+                       const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x)
 {
-    vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, threads);
+    vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, x->threads, x->level);
 }
 
 static void by_openblas(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
-                        const float *b, size_t ldb, size_t m, size_t n, size_t k, int threads)
+                        const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x)
 {
-    (void)threads;
+    (void)x; /* OpenBLAS' own threads */
     cblas_sgemm(CblasRowMajor, form == MATMUL_TN ? CblasTrans : CblasNoTrans,
                 form == MATMUL_NT ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, a,
                 (int)lda, b, (int)ldb, 0.0f, c, (int)ldc);
@@ -115,7 +116,7 @@ static void run_products(bench *x, size_t n, product *mul)
             const layer_desc *y = &l->layers[i];
             float *out = a + B * vae_pad(y->in);
             mul(MATMUL_NT, out, vae_pad(y->out), a, vae_pad(y->in),
-                x->w + l->tensors[y->weight].offset, vae_pad(y->in), B, y->out, y->in, x->threads);
+                x->w + l->tensors[y->weight].offset, vae_pad(y->in), B, y->out, y->in, x);
             a = out;
         }
         for (size_t i = layers; i-- > 0;) {
@@ -123,12 +124,12 @@ static void run_products(bench *x, size_t n, product *mul)
             a -= B * vae_pad(y->in);
             const float *dy = a + B * vae_pad(y->in);
             mul(MATMUL_TN, x->b + l->tensors[y->weight].offset, vae_pad(y->in), dy,
-                vae_pad(y->out), a, vae_pad(y->in), y->out, y->in, B, x->threads);
+                vae_pad(y->out), a, vae_pad(y->in), y->out, y->in, B, x);
             if (i > 0) {
                 float *dx = x->b + l->total;
                 mul(MATMUL_NN, dx, vae_pad(y->in), dy, vae_pad(y->out),
                     x->w + l->tensors[y->weight].offset, vae_pad(y->in), B, y->in, y->out,
-                    x->threads);
+                    x);
             }
         }
     }
@@ -319,6 +320,9 @@ static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
     x.data = x.be->ops->data_open(x.be, &set, NULL, 0);
     if (strcmp(x.be->ops->name, "cpu") == 0) {
         open_operands(&x);
+        if (vae_cpu_level_choose(&x.level, &err) != VAE_OK) {
+            die(&err);
+        }
     }
     char shape[128], text[400];
     int at = snprintf(shape, sizeof shape, "784");

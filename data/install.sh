@@ -4,11 +4,12 @@
 set -euo pipefail
 
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
-build_libs=(openblas:libopenblas-openmp-dev jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev)
+build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev)
 test=(shellcheck:shellcheck strace:strace python3:python3)
 test_libs=(cmocka:libcmocka-dev)
 lint=(clang-format:clang-format cppcheck:cppcheck)
 fuzz=(clang:clang)
+bench_libs=(openblas:libopenblas-openmp-dev) # what the products are compared with
 
 missing=()
 need_commands() {
@@ -27,15 +28,15 @@ for what in "$@"; do
     build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
     test) need_commands "${test[@]}"; need_libraries "${test_libs[@]}" ;;
     lint) need_commands "${lint[@]}" ;;
+    bench) need_libraries "${bench_libs[@]}" ;;
     fuzz)
         need_commands "${fuzz[@]}"
         echo 'int main(void){return 0;}' | clang -fsanitize=address -x c -o /dev/null - 2>/dev/null ||
             missing+=(libclang-rt-14-dev)
         ;;
-    *) echo "usage: $0 build|test|lint|fuzz ..." >&2; exit 2 ;;
+    *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
     esac
 done
-# A BLAS with its own thread pool beside OpenMP's would fight it for the cores.
 if [ "${#missing[@]}" -eq 0 ]; then
     exit 0
 fi

@@ -2,7 +2,6 @@
  * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
  * together in fixed order, so the number of threads never shows in a result. */
 #include <assert.h>
-#include <cblas.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -25,6 +24,7 @@ enum {
 typedef struct {
     vae_backend base;
     const cpu_kernels *k;
+    vae_cpu_level level;
     int threads;
     vae_error err;
     vae_plan *plan;
@@ -73,8 +73,8 @@ static void cpu_close(vae_backend *base)
 static void cpu_describe(const vae_backend *base, char *text, size_t size)
 {
     const cpu_backend *be = (const cpu_backend *)base;
-    snprintf(text, size, "cpu, %d thread%s, %s loops, %s", be->threads,
-             be->threads == 1 ? "" : "s", be->k->isa, openblas_get_config());
+    snprintf(text, size, "cpu, %d thread%s, %s", be->threads, be->threads == 1 ? "" : "s",
+             be->k->isa);
 }
 
 static size_t cpu_act_size(const vae_backend *be)
@@ -276,7 +276,7 @@ static void cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat 
     cpu_backend *be = self(base);
     forward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : NULL, y.ld, b, act};
     vae_cpu_matmul(MATMUL_NT, y.data, y.ld, x.data, x.ld, w, ldw, rows, out, in, finish_forward, &e,
-                   be->threads);
+                   be->threads, be->level);
 }
 
 static void cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db,
@@ -284,7 +284,7 @@ static void cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw,
 {
     cpu_backend *be = self(base);
     vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
-                   be->threads);
+                   be->threads, be->level);
 #pragma omp parallel for num_threads(threads_for(be, rows *out)) schedule(static)
     for (size_t c = 0; c < out; c += COLUMN_BLOCK) {
         size_t cols = out - c < COLUMN_BLOCK ? out - c : COLUMN_BLOCK;
@@ -313,7 +313,7 @@ static void cpu_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy,
     cpu_backend *be = self(base);
     backward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : x.data, x.ld, act};
     vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
-                   act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads);
+                   act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
 }
 
 /* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_EPS where Z is larger,
@@ -561,12 +561,18 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     if (options->precision != VAE_FP32) {
         return vae_fail(err, VAE_ERR_USAGE, "the CPU computes in fp32 only: --precision fp32");
     }
+    vae_cpu_level level;
+    vae_status status = vae_cpu_level_choose(&level, err);
+    if (status != VAE_OK) {
+        return status;
+    }
     cpu_backend *be = calloc(1, sizeof *be);
     if (be == NULL) {
         return vae_fail_memory(err, sizeof *be, "the CPU backend");
     }
     be->base.ops = &cpu_ops;
-    be->k = vae_cpu_kernels();
+    be->level = level;
+    be->k = vae_cpu_kernels(level);
     be->threads = options->threads > 0 ? (int)options->threads : omp_get_num_procs();
     *out = &be->base;
     return VAE_OK;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "backend.h"
+#include "cpu_level.h"
 
 typedef struct {
     const char *isa;
@@ -46,7 +47,7 @@ typedef struct {
                  float g_scale, float lr, float step_size, float rsqrt_c2);
 } cpu_kernels;
 
-/* The best level this processor offers. */
-const cpu_kernels *vae_cpu_kernels(void);
+/* The loops of a level that vae_cpu_level_choose gave. */
+const cpu_kernels *vae_cpu_kernels(vae_cpu_level level);
 
 #endif
