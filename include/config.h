@@ -27,8 +27,12 @@ typedef enum {
     VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */
 } vae_likelihood;
 
-typedef enum { VAE_BINARIZE_NONE = 0, VAE_BINARIZE_THRESHOLD, VAE_BINARIZE_STATIC,
-               VAE_BINARIZE_DYNAMIC } vae_binarize;
+typedef enum {
+    VAE_BINARIZE_NONE = 0,
+    VAE_BINARIZE_THRESHOLD,
+    VAE_BINARIZE_STATIC,
+    VAE_BINARIZE_DYNAMIC
+} vae_binarize;
 typedef enum { VAE_OBJ_ELBO = 0, VAE_OBJ_IWAE, VAE_OBJ_DREG, VAE_OBJ_STL } vae_objective;
 typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
 typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
@@ -92,17 +96,38 @@ void vae_config_defaults(vae_config *config);
  * only those of the run and `epochs`. */
 typedef enum { VAE_SCOPE_MODEL, VAE_SCOPE_TRAINING, VAE_SCOPE_DATA, VAE_SCOPE_RUN } vae_scope;
 
-/* One row of the option table, for --help, completion and the command line. */
+/* How an option's value is written and which type its field has. */
+typedef enum {
+    VAE_KIND_SIZE,   /* size_t */
+    VAE_KIND_INT,    /* int */
+    VAE_KIND_U64,    /* uint64_t; a string in JSON, whose numbers stop at 2^63 */
+    VAE_KIND_REAL,   /* double */
+    VAE_KIND_ABOVE,  /* double, the lower bound itself excluded */
+    VAE_KIND_CHOICE, /* an enum: the choices are those of `value`, from min upwards */
+    VAE_KIND_SIZES,  /* vae_sizes: "400,200"; an array in JSON */
+    VAE_KIND_TEXT,   /* char[VAE_PATH], UTF-8 */
+    VAE_KIND_FLAG,   /* bool; on the command line --name, or --name=false */
+    VAE_KIND_DEVICE, /* device and device_index: auto, cpu, cuda, cuda:N */
+} vae_kind;
+
+/* One row of the option table: all there is to know about an option. */
 typedef struct {
-    const char *name;    /* long option without dashes: "batch-size" */
-    char letter;         /* short option, or 0 */
-    const char *value;   /* what its value is called in help: "N", "FLOAT", "a|b|c"; NULL = a flag */
-    const char *help;    /* one line, with units */
+    const char *name;  /* long option without dashes: "batch-size" */
+    char letter;       /* short option, or 0 */
+    const char *value; /* what its value is called in help: "N", "FLOAT", "a|b|c"; NULL = a flag */
+    const char *help;  /* one line, with units */
     vae_scope scope;
+    vae_kind kind;
+    size_t offset;             /* of its field in vae_config */
+    const char *default_value; /* as vae_config_set reads it */
+    double min, max;           /* bounds of a number, both included but for VAE_KIND_ABOVE */
 } vae_option;
 
-/* The table, n rows. */
+/* The table, n rows; n <= 64. */
 const vae_option *vae_config_options(size_t *n);
+
+/* Row of option `name`, or SIZE_MAX. Takes underscores for dashes. */
+size_t vae_config_find(const char *name);
 
 /* Sets option `name` from text. VAE_ERR_USAGE says what was expected and found, the bounds or the
  * choices; an unknown name gets the nearest known one suggested. */
@@ -111,17 +136,41 @@ vae_status vae_config_set(vae_config *config, const char *name, const char *valu
 /* Value of option `name` as text that vae_config_set reads back to the same bits. */
 void vae_config_get(const vae_config *config, const char *name, char *text, size_t size);
 
-/* JSON: an object of option names and values (numbers, booleans, strings; seed as a string). Both
- * ways lossless. Returned text is malloc'ed, ends in a newline. */
+/* JSON: an object of option names and values (numbers, booleans, strings; sizes as an array, seed
+ * as a string), and "schema": 1. Both ways lossless. Returned text is malloc'ed, ends in a newline;
+ * NULL = out of memory. */
 char *vae_config_to_json(const vae_config *config);
 /* Options present in the object `text` are set, others stay. `source` names it in messages.
  * VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
 vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
                                 vae_error *err);
 
-/* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE). Which
- * were set by the user, not left at their defaults, comes in `given`: a bit per row of the table. */
+/* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE).
+ * given: a bit per row of the table that the user named on the command line; those count even if
+ * they say the default, all others only if they differ from it. So a config.json, which holds every
+ * value, can be fed back. */
 vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err);
+
+/* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
+ * there is none. */
+size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
+
+/* A whole decimal number in min..max, nothing before or after it. */
+bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
+/* A finite number. */
+bool vae_parse_real(const char *text, double *out);
+/* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
+void vae_format_real(double value, char *text, size_t size);
+/* True if text is valid UTF-8, as JSON wants it. */
+bool vae_is_utf8(const char *text);
+
+/* The nearest of the words offered so far to `word`. Set word, leave the rest zero, offer every
+ * candidate; best is then NULL where none is near enough to be a typing error. */
+typedef struct {
+    const char *word, *best;
+    size_t distance;
+} vae_nearest;
+void vae_nearest_offer(vae_nearest *nearest, const char *candidate);
 
 /* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */
 vae_sizes vae_config_decoder(const vae_config *config);

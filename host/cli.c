@@ -1,0 +1,209 @@
+/* The table of commands. */
+#include "cli.h"
+
+#include <string.h>
+
+#include "trainer.h"
+
+#ifndef VAE_GIT
+#define VAE_GIT "unknown"
+#endif
+
+static const cli_option train_options[] = {
+    {"config", 'c', "FILE", "options from a JSON file, such as a run's config.json"},
+    {"resume", 0, NULL, "go on with the run in --out; its options are taken over"},
+    {"force", 0, NULL, "replace the run that is in --out"},
+};
+
+static const cli_option eval_options[] = {
+    CLI_DATA_OPTIONS,
+    {"samples", 'K', "K", "importance samples of the NLL; 0 = no NLL, the ELBO only [0]"},
+    {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option sample_options[] = {
+    {"n", 'n', "N", "how many [64]"},
+    {"out", 'o', "FILE", "the picture [samples.png]"},
+    {"seed", 's', "N", "of z [1]"},
+    {"temperature", 0, "T", "z ~ N(0, T^2 I) [1]"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option reconstruct_options[] = {
+    CLI_DATA_OPTIONS,
+    {"n", 'n', "N", "how many, from the first row on [20]"},
+    {"out", 'o', "FILE", "the picture [reconstructions.png]"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option encode_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", ".npz: mu, logvar, labels; .npy: mu; - is standard output"},
+    {"format", 0, "npz|npy", "default: by the name of --out; npy for -"},
+    {"z", 0, NULL, "draw z, too; an .npy then holds z"},
+    {"seed", 's', "N", "of z and of a drawn binarization; default: the run's"},
+    {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option decode_options[] = {
+    {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
+    {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option export_options[] = {
+    {"format", 'f', "safetensors|npz|onnx", "default: by the name of --out"},
+    {"out", 'o', "FILE",
+     "onnx writes FILE.encoder.onnx and FILE.decoder.onnx; - is standard output"},
+    {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
+};
+
+static const cli_option import_options[] = {
+    {"shape", 0, "HxW[x3]", "of a picture; default: from the file or --data, else a guess"},
+    {"force", 0, NULL, "replace the run that is in --out"},
+};
+
+static const cli_option info_options[] = {
+    {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
+};
+
+#define OPTIONS(table) table, sizeof table / sizeof table[0]
+
+static const cli_command commands[] = {
+    {"train", "", 0, "Trains a VAE. An option that has no effect in the chosen mode is an error.",
+     "  vae train                                    the built-in digits, ten epochs\n"
+     "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
+     "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
+     "  vae train --resume --out runs/mnist --epochs 20\n",
+     OPTIONS(train_options), true, cli_train},
+    {"eval", "RUN", 1, "ELBO, reconstruction and KL, active units; NLL by importance sampling.",
+     "  vae eval runs/mnist\n"
+     "  vae eval runs/mnist --samples 5000 --json\n"
+     "  vae eval runs/mnist --data more.npy --split train\n",
+     OPTIONS(eval_options), false, cli_eval},
+    {"sample", "RUN", 1, "Draws from the prior, decoded, as a grid.",
+     "  vae sample runs/mnist -n 100 --out samples.png\n"
+     "  vae sample runs/mnist --temperature 0.7 --seed 2\n",
+     OPTIONS(sample_options), false, cli_sample},
+    {"reconstruct", "RUN", 1, "A grid of originals above their reconstructions.",
+     "  vae reconstruct runs/mnist --out recon.png\n"
+     "  vae reconstruct runs/mnist --data other.npy --split train -n 50\n",
+     OPTIONS(reconstruct_options), false, cli_reconstruct},
+    {"encode", "RUN", 1, "Latents of a data set, in its order: mu, logvar, labels, and draws of z.",
+     "  vae encode runs/mnist --data data/mnist --split train --out latents.npz\n"
+     "  vae encode runs/mnist --data rows.npy --out mu.npy\n"
+     "  cat rows.npy | vae encode runs/mnist --data - --out - | vae decode runs/mnist -l - -o "
+     "x.npy\n",
+     OPTIONS(encode_options), false, cli_encode},
+    {"decode", "RUN", 1, "Latents back to data: the decoder's means.",
+     "  vae decode runs/mnist --latents z.npy --out x.npy\n"
+     "  vae decode runs/mnist --latents latents.npz --out pictures/\n",
+     OPTIONS(decode_options), false, cli_decode},
+    {"export", "RUN", 1, "Weights for PyTorch and NumPy, graphs for ONNX Runtime.",
+     "  vae export runs/mnist --out model.safetensors     VAE().load_state_dict(load_file(F))\n"
+     "  vae export runs/mnist --out model.npz             numpy.load\n"
+     "  vae export runs/mnist --out model.onnx            model.encoder.onnx, model.decoder.onnx\n",
+     OPTIONS(export_options), false, cli_export},
+    {"import", "FILE", 1,
+     "Makes a run of weights trained elsewhere: safetensors or npz with the names that export "
+     "writes.",
+     "  vae import model.safetensors --data data/mnist --out runs/mine\n"
+     "  vae train --resume --out runs/mine --epochs 5     trains on\n"
+     "  vae import model.npz --activation tanh --likelihood gaussian --out mine.vae\n",
+     OPTIONS(import_options), true, cli_import},
+    {"info", "RUN|FILE", 1, "What is in a run folder or a checkpoint.",
+     "  vae info runs/mnist\n"
+     "  vae info runs/mnist/checkpoints/best.vae --json\n",
+     OPTIONS(info_options), false, cli_info},
+    {"devices", "", 0, "What there is to compute on.", "  vae devices\n", NULL, 0, false,
+     cli_devices},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const cli_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static void overview(FILE *out)
+{
+    fputs("usage: vae COMMAND [options]\n\nTrains variational autoencoders.\n\ncommands:\n", out);
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        fprintf(out, "  %-12s %-9s %s\n", commands[i].name, commands[i].words, commands[i].help);
+    }
+    fputs(
+        "  help         [COMMAND] This text, or a command's options.\n\n"
+        "RUN is a run folder or a checkpoint in it. vae COMMAND --help has options and examples.\n"
+        "exit codes: 0 ok, 1 runtime, 2 usage, 3 bad data or checkpoint, 4 I/O, 5 diverged (NaN),\n"
+        "6 no GPU; signals are passed on.\n\n"
+        "examples:\n"
+        "  vae train                           train on the built-in digits\n"
+        "  vae eval runs/digits-1 --samples 500\n"
+        "  vae sample runs/digits-1 --out samples.png\n",
+        out);
+}
+
+static vae_status unknown_command(const char *name, vae_error *err)
+{
+    vae_nearest nearest = {.word = name};
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        vae_nearest_offer(&nearest, commands[i].name);
+    }
+    return vae_fail(err, VAE_ERR_USAGE, "unknown command '%s'%s%s%s", name,
+                    nearest.best != NULL ? "; did you mean '" : "; vae --help lists them",
+                    nearest.best != NULL ? nearest.best : "", nearest.best != NULL ? "'?" : "");
+}
+
+static vae_status help_command(int argc, char **argv, vae_error *err)
+{
+    if (argc < 3) {
+        overview(stdout);
+        return VAE_OK;
+    }
+    const cli_command *command = find_command(argv[2]);
+    if (command == NULL) {
+        return unknown_command(argv[2], err);
+    }
+    cli_help(command, stdout);
+    return VAE_OK;
+}
+
+vae_status vae_cli(int argc, char **argv, vae_error *err)
+{
+    if (argc < 2) {
+        overview(stderr);
+        return vae_fail(err, VAE_ERR_USAGE, "no command given");
+    }
+    const char *word = argv[1];
+    if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+        printf("vae %s (%s)\n", VAE_VERSION, VAE_GIT);
+        return VAE_OK;
+    }
+    if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        return help_command(argc, argv, err);
+    }
+    if (word[0] == '-') {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: a command comes first; vae --help lists them",
+                        word);
+    }
+    const cli_command *command = find_command(word);
+    if (command == NULL) {
+        return unknown_command(word, err);
+    }
+    cli_args args;
+    bool help;
+    vae_status status = cli_read(&args, command, argc - 1, argv + 1, &help, err);
+    if (status == VAE_OK && help) {
+        cli_help(command, stdout);
+        return VAE_OK;
+    }
+    return status == VAE_OK ? command->run(&args, err) : status;
+}

@@ -1,0 +1,79 @@
+/* From the words RUN and --data to a model and data on a backend. */
+#include <string.h>
+
+#include "cli.h"
+
+vae_status cli_open_checkpoint(cli_model *m, const cli_args *args, bool moments, vae_error *err)
+{
+    const char *device = cli_value(args, "device"), *threads = cli_value(args, "threads");
+    const bool best = cli_value(args, "best") != NULL;
+    vae_status status =
+        vae_checkpoint_open_run(&m->checkpoint, args->words[0], best, moments, m->path, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    m->config = m->checkpoint->config;
+    /* what the training machine had need not be here */
+    m->config.precision = VAE_FP32;
+    status = vae_config_set(&m->config, "device", device != NULL ? device : "auto", err);
+    if (status == VAE_OK) {
+        status = vae_config_set(&m->config, "threads", threads != NULL ? threads : "0", err);
+    }
+    return status;
+}
+
+vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_error *err)
+{
+    const vae_backend_options options = {m->config.device, m->config.device_index,
+                                         m->config.precision, m->config.threads};
+    vae_config config = m->config;
+    config.particles = particles;
+    vae_status status = vae_backend_open(&m->be, &options, err);
+    if (status == VAE_OK) {
+        status =
+            vae_model_create(&m->model, &config, m->checkpoint->d, max_batch, false, m->be, err);
+    }
+    return status == VAE_OK ? vae_model_set(m->model, VAE_PARAMS, m->checkpoint->params, err)
+                            : status;
+}
+
+vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
+{
+    const char *name = cli_value(args, "data"), *split = cli_value(args, "split");
+    size_t limit;
+    vae_status status = cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    name = name != NULL ? name : m->config.data;
+    if (split != NULL && strcmp(split, "train") != 0 && strcmp(split, "test") != 0) {
+        return vae_fail(err, VAE_ERR_USAGE, "--split: expected train or test, found '%s'", split);
+    }
+    bool test = split != NULL ? strcmp(split, "test") == 0 : vae_dataset_has_test(name);
+    m->split = test ? "test" : "train";
+    status = vae_dataset_open(&m->set, name, test ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN, limit, err);
+    if (status == VAE_OK && m->set->d != m->checkpoint->d) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
+                          m->set->source, m->set->d, m->checkpoint->d);
+    }
+    return status == VAE_OK
+               ? vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err)
+               : status;
+}
+
+vae_status cli_open_data(cli_model *m, vae_error *err)
+{
+    m->data = m->be->ops->data_open(m->be, m->set, NULL, m->set->n);
+    return m->be->ops->sync(m->be, err);
+}
+
+void cli_close(cli_model *m)
+{
+    if (m->be != NULL) {
+        vae_model_free(m->model);
+        m->be->ops->data_close(m->be, m->data);
+        m->be->ops->close(m->be);
+    }
+    vae_dataset_free(m->set);
+    vae_checkpoint_free(m->checkpoint);
+}
