@@ -1,0 +1,221 @@
+/* The gradient of the whole step, for every likelihood, activation and objective, against central
+ * differences in double of an independent model (reference.c) with the same noise and batch. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model_fixture.h"
+
+enum { D = 7, B = 5, N = 12, FIRST = 4 };
+
+/* Relative error of a gradient's norm that a precision may show. */
+static double gradient_bound(void)
+{
+    switch (device_precision()) {
+    case VAE_BF16:
+        return 5e-2;
+    case VAE_TF32:
+        return 5e-3;
+    case VAE_FP32:
+    default:
+        return 1e-5;
+    }
+}
+
+static double norm_of(const double *v, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += v[i] * v[i];
+    }
+    return sqrt(sum);
+}
+
+/* Tensor by tensor, so that a small one's error does not hide behind a large one. */
+static void compare_gradients(const model_fixture *f, const float *got, const double *want)
+{
+    const param_layout *layout = vae_model_layout(f->model);
+    const double all = norm_of(want, f->n_params), bound = gradient_bound();
+    assert_true(all > 1e-3);
+    size_t at = 0;
+    for (size_t t = 0; t < layout->n; t++) {
+        const size_t n = layout->tensors[t].rows * layout->tensors[t].cols;
+        double error = 0, norm = norm_of(want + at, n);
+        for (size_t i = at; i < at + n; i++) {
+            error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        }
+        if (!(sqrt(error) <= bound * (norm + 1e-2 * all))) {
+            fail_msg("%s: error %.3g of norm %.3g (likelihood %d, activation %d, objective %d, "
+                     "K %zu)",
+                     layout->tensors[t].name, sqrt(error), norm, f->config.likelihood,
+                     f->config.activation, f->config.objective, f->config.particles);
+        }
+        at += n;
+    }
+}
+
+static void assert_total(const char *what, double got, double want, double scale)
+{
+    double bound = device_precision() == VAE_FP32 ? 2e-6 : 2e-2;
+    if (!(fabs(got - want) <= bound * (fabs(want) + scale))) {
+        fail_msg("%s is %.9g, expected %.9g", what, got, want);
+    }
+}
+
+static void check_gradient(const vae_config *config, vae_dtype dtype)
+{
+    model_fixture f;
+    ref_result want = {0};
+    fixture_open(&f, config, dtype, N, D, B, 2);
+    const vae_plan plan = still_plan(9, FIRST, (float)config->beta);
+    double *x = fixture_x(&f, FIRST, B), *eps = fixture_eps(&f, &plan, B, config->particles);
+    double *params = to_doubles(f.params, f.n_params);
+    double *grad = malloc(f.n_params * sizeof *grad);
+    float *got = malloc(f.n_params * sizeof *got);
+    ref_batch batch = {&f.config, D, B, config->particles, (double)plan.beta, x, eps};
+    ref_gradient(grad, &batch, params);
+    ref_forward(&want, &batch, params);
+    vae_model_train(f.model, f.data, &plan, 1, B);
+    vae_totals totals = fixture_totals(&f);
+    assert_total("recon", totals.recon, want.recon, 1);
+    assert_total("kl", totals.kl, want.kl, 1);
+    assert_total("objective", totals.objective, want.objective, 1);
+    assert_total("grad_norm", totals.grad_norm / norm_of(grad, f.n_params), 1, 4);
+    assert_true(totals.examples == B && totals.bad_step == 0);
+    assert_int_equal(vae_model_get(f.model, VAE_GRADS, got, NULL), VAE_OK);
+    compare_gradients(&f, got, grad);
+    assert_int_equal(vae_model_get(f.model, VAE_PARAMS, got, NULL), VAE_OK);
+    assert_memory_equal(got, f.params, f.n_params * sizeof *got); /* lr = 0 */
+    free(x), free(eps), free(params), free(grad), free(got);
+    fixture_close(&f);
+}
+
+/* Free bits between the smallest and the largest KL: some latents are free, some are not. */
+static double some_free(const vae_config *config)
+{
+    model_fixture f;
+    double kl_dim[16], low = INFINITY, high = 0;
+    fixture_open(&f, config, VAE_F32, N, D, B, 1);
+    double *x = fixture_x(&f, FIRST, B), *params = to_doubles(f.params, f.n_params);
+    ref_batch batch = {.config = config, .D = D, .B = B, .K = 1, .x = x};
+    ref_kl_dims(kl_dim, &batch, params);
+    for (size_t j = 0; j < config->latent; j++) {
+        low = fmin(low, kl_dim[j]), high = fmax(high, kl_dim[j]);
+    }
+    assert_true(high > 1.1 * low);
+    free(x), free(params);
+    fixture_close(&f);
+    return (low + high) / 2;
+}
+
+static void check_all(vae_config config)
+{
+    const bool free_bits = config.free_bits > 0;
+    for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
+        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+            config.likelihood = (vae_likelihood)likelihood;
+            config.activation = (vae_activation)act;
+            config.variance = likelihood == VAE_GAUSSIAN ? 0.5 : 1;
+            config.free_bits = free_bits ? some_free(&config) : 0;
+            check_gradient(&config, VAE_F32);
+        }
+    }
+}
+
+static void elbo_with_beta(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.beta = 0.7;
+    check_all(config);
+}
+
+static void elbo_of_three_particles(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.particles = 3;
+    config.beta = 2.5;
+    check_all(config);
+}
+
+static void elbo_with_free_bits(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.particles = 2;
+    config.free_bits = 1;
+    config.beta = 1.5;
+    check_all(config);
+}
+
+static void check_objective(vae_objective objective)
+{
+    vae_config config = small_config();
+    config.objective = objective;
+    for (config.particles = 1; config.particles <= 4; config.particles += 3) {
+        check_all(config);
+    }
+}
+
+static void iwae(void **state)
+{
+    (void)state;
+    check_objective(VAE_OBJ_IWAE);
+}
+
+static void sticking_the_landing(void **state)
+{
+    (void)state;
+    check_objective(VAE_OBJ_STL);
+}
+
+static void doubly_reparameterized(void **state)
+{
+    (void)state;
+    check_objective(VAE_OBJ_DREG);
+}
+
+/* Other shapes: no hidden layer, one, a decoder of its own, sizes on the padding's edge, bytes. */
+static void shapes(void **state)
+{
+    (void)state;
+    static const struct {
+        vae_sizes hidden, decoder;
+        size_t latent;
+    } cases[] = {
+        {{0, {0}}, {0, {0}}, 2},        {{1, {16}}, {0, {0}}, 16}, {{1, {17}}, {2, {3, 9}}, 1},
+        {{3, {4, 8, 5}}, {1, {15}}, 5}, {{1, {1}}, {0, {0}}, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        vae_config config = small_config();
+        config.hidden = cases[i].hidden;
+        config.decoder_hidden = cases[i].decoder;
+        config.latent = cases[i].latent;
+        config.activation = VAE_ACT_TANH;
+        config.objective = i % 2 == 1 ? VAE_OBJ_IWAE : VAE_OBJ_ELBO;
+        config.particles = i % 2 == 1 ? 2 : 1;
+        check_gradient(&config, VAE_U8);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(elbo_with_beta),
+        cmocka_unit_test(elbo_of_three_particles),
+        cmocka_unit_test(elbo_with_free_bits),
+        cmocka_unit_test(iwae),
+        cmocka_unit_test(sticking_the_landing),
+        cmocka_unit_test(doubly_reparameterized),
+        cmocka_unit_test(shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
