@@ -1,0 +1,50 @@
+/* ONNX models as protobuf bytes: just the messages that a graph of a few operators needs
+ * (onnx.proto3, IR version 8, opset 13). Failed allocations stick in a buffer and are asked for
+ * once, at the end. */
+#ifndef VAE_ONNX_H
+#define VAE_ONNX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Protobuf bytes in the making. Zero-initialize it; onnx_free. */
+typedef struct {
+    uint8_t *bytes;
+    size_t n, capacity;
+    bool failed; /* out of memory */
+} onnx_buffer;
+
+void onnx_free(onnx_buffer *b);
+
+/* A graph: its nodes, initializers, inputs and outputs are fields of one message. */
+typedef struct {
+    onnx_buffer body;
+    size_t n_nodes;
+} onnx_graph;
+
+/* A node NAME of operator `op`; inputs and outputs end in NULL. attribute: one attribute, a float
+ * or an integer, or NULL. */
+typedef struct {
+    const char *name;
+    bool is_int;
+    float f;
+    int64_t i;
+} onnx_attribute;
+void onnx_node(onnx_graph *g, const char *op, const char *const *inputs, const char *output,
+               const onnx_attribute *attribute);
+
+/* A float32 tensor of shape (shape...) named `name`. ndim 0 is a scalar. */
+void onnx_initializer(onnx_graph *g, const char *name, const size_t *shape, size_t ndim,
+                      const float *values, size_t n);
+
+/* float32 inputs and outputs of shape (N, cols), N any. */
+void onnx_input(onnx_graph *g, const char *name, size_t cols);
+void onnx_output(onnx_graph *g, const char *name, size_t cols);
+
+/* The model of a graph. metadata: n key, value pairs. The graph's buffer is consumed.
+ * Returned buffer: check `failed`. */
+onnx_buffer onnx_model(onnx_graph *g, const char *graph_name, const char *version,
+                       const char *const (*metadata)[2], size_t n);
+
+#endif

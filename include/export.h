@@ -1,0 +1,111 @@
+/* Models out and in: safetensors, NPZ and ONNX. Exporters see a checkpoint (config, host floats)
+ * and the layout that the config gives; nothing of backends.
+ *
+ * Names. A model with exactly one hidden layer on each side is exported with the names of
+ * pytorch/examples' VAE, so that VAE().load_state_dict(load_file(f)) works:
+ *   fc1 (D -> H)   fc21 (H -> Z, mu)   fc22 (H -> Z, logvar)   fc3 (Z -> H)   fc4 (H -> D)
+ * and, where the variance is learned, fc41 (mean) and fc42 (raw log variance) in fc4's place.
+ * Any other model:
+ *   encoder.0, encoder.1 ...  mu  logvar  decoder.0, decoder.1 ...  output
+ * and output_mean, output_logvar in output's place. Numbers count linear layers. Each name stands
+ * for NAME.weight, (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
+ *
+ * Metadata, strings under these keys in all three formats (safetensors' __metadata__, ONNX's
+ * metadata_props, a JSON object in the NPZ member `metadata`):
+ *   vae_schema        "1"
+ *   vae_version       version of the program that wrote the file
+ *   config            JSON object of every option
+ *   likelihood, activation   as the options are spelled
+ *   parameterization  "logvar = log sigma^2"
+ *   output_logvar     how a learned variance is read off its layer (only there)
+ *   data_shape        "[height,width,channels]", rows are HWC
+ *   data_sha256       of the training set, if it is known
+ *   training          JSON object: step, epoch, finished, best, wall_s, summary
+ */
+#ifndef VAE_EXPORT_H
+#define VAE_EXPORT_H
+
+#include <stddef.h>
+
+#include "checkpoint.h"
+#include "layout.h"
+#include "status.h"
+
+enum {
+    VAE_EXPORT_NAME = 40,
+    VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2), /* the head and the output may count twice */
+    VAE_METADATA_PAIRS = 10,
+};
+
+/* One tensor as other tools see it: a contiguous piece of the packed parameters. */
+typedef struct {
+    char name[VAE_EXPORT_NAME]; /* "fc21.weight" */
+    size_t ndim, shape[2];      /* (out,in), or (out) with ndim 1 */
+    size_t offset;              /* of its first float in the packed parameters */
+    size_t n;                   /* floats */
+} vae_named_tensor;
+
+/* Fills `tensors` in the layout's order; returns how many there are. */
+size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[VAE_EXPORT_TENSORS]);
+
+/* Name of layer l without .weight or .bias; half: 1 for logvar's half of a layer that holds two,
+ * else 0. */
+void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
+                           char name[VAE_EXPORT_NAME]);
+
+typedef struct {
+    const char *key;
+    char *value; /* UTF-8 */
+} vae_metadata_pair;
+
+typedef struct {
+    size_t n;
+    vae_metadata_pair pairs[VAE_METADATA_PAIRS];
+} vae_metadata;
+
+/* The metadata above; free with vae_metadata_clear. VAE_ERR_RUNTIME (memory, or text in the config
+ * that is not UTF-8). */
+vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *checkpoint,
+                              vae_error *err);
+void vae_metadata_clear(vae_metadata *metadata);
+
+/* Each writes `path` atomically ("-" is standard output). VAE_ERR_IO, VAE_ERR_RUNTIME. */
+vae_status vae_export_safetensors(const char *path, const vae_checkpoint *checkpoint,
+                                  vae_error *err);
+vae_status vae_export_npz(const char *path, const vae_checkpoint *checkpoint, vae_error *err);
+
+/* Writes two graphs, both without random nodes and with a dynamic batch N:
+ *   encoder  x (N,D) -> mu (N,Z), logvar (N,Z)
+ *   decoder  z (N,Z) -> logits (N,D), probabilities (N,D)           bernoulli
+ *            z (N,Z) -> mean (N,D)                                  gaussian
+ *            z (N,Z) -> mean (N,D), logvar (N,D) (bounded)          gaussian-learned
+ * The encoder first; each file is written atomically. VAE_ERR_USAGE (a model above ONNX's 2 GiB),
+ * VAE_ERR_IO, VAE_ERR_RUNTIME. */
+vae_status vae_export_onnx(const char *encoder_path, const char *decoder_path,
+                           const vae_checkpoint *checkpoint, vae_error *err);
+
+/* Where the two graphs go: OUT.onnx -> OUT.encoder.onnx and OUT.decoder.onnx; any other name the
+ * same way; in a folder (one that exists, or a name that ends in '/') encoder.onnx and
+ * decoder.onnx. VAE_ERR_USAGE: a name too long. */
+vae_status vae_export_onnx_paths(const char *out, char encoder_path[VAE_PATH + 16],
+                                 char decoder_path[VAE_PATH + 16], vae_error *err);
+
+/* What vae_import needs to know that a file may not say. */
+typedef struct {
+    const vae_config *config; /* everything that tensors' shapes do not tell; NULL = defaults */
+    uint64_t given;           /* options set by the user, a bit per row of the option table: the
+                               * file's metadata fills in the others */
+    size_t height, width, channels; /* shape of the data; 0 = from metadata, else guessed: a square
+                                     * picture if D is s*s or 3*s*s with s >= 8, else 1 x D x 1 */
+} vae_import_options;
+
+/* Reads weights from a safetensors or NPZ file (told apart by their first bytes) with the names
+ * above into a checkpoint at step 0, without moments. Sizes come from the tensors' shapes. float64
+ * is rounded; float16 and bfloat16 are widened. Errors: VAE_ERR_DATA (malformed file; missing,
+ * extra or misshapen tensors; a type that is no float; NaN or Inf; metadata that contradicts the
+ * tensors), VAE_ERR_IO, VAE_ERR_USAGE (an option that contradicts them), VAE_ERR_RUNTIME. *out is
+ * the caller's: vae_checkpoint_free. */
+vae_status vae_import(vae_checkpoint **out, const char *path, const vae_import_options *options,
+                      vae_error *err);
+
+#endif

@@ -1,0 +1,121 @@
+/* libvae: variational autoencoders from C. This header is the library's whole public interface;
+ * everything else is hidden in the shared library and local in the static one.
+ *
+ *   cc example.c $(pkg-config --cflags --libs libvae)
+ *
+ * A `vae` is a handle on one model. Functions that can fail return 0, or one of enum vae_result,
+ * the exit codes of the program `vae`; vae_message then says why, in one line. Arrays are
+ * row-major, the caller's, and no larger than said. Data are rows of D values: for pictures
+ * D = height*width*channels, channels last.
+ *
+ * A handle may be used by one thread at a time; different handles are independent. Nothing is
+ * written to standard output. Symbols are versioned: a program linked with this version runs with
+ * any later libvae.so of the same major number. */
+#ifndef VAE_H
+#define VAE_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Of this header; vae_version() has the library's. */
+#define VAE_API_VERSION 1
+
+typedef struct vae vae;
+
+enum vae_result {
+    VAE_RESULT_OK = 0,
+    VAE_RESULT_RUNTIME = 1,     /* out of memory, a library failed */
+    VAE_RESULT_USAGE = 2,       /* an unknown option, a bad value, no model loaded */
+    VAE_RESULT_DATA = 3,        /* data or a file that is not what it should be */
+    VAE_RESULT_IO = 4,          /* cannot open, read or write */
+    VAE_RESULT_DIVERGED = 5,    /* training met NaN or Inf */
+    VAE_RESULT_NO_DEVICE = 6,   /* the GPU asked for is not there */
+    VAE_RESULT_INTERRUPTED = 7, /* by vae_stop */
+};
+
+/* What rows are made of. */
+enum vae_type {
+    VAE_BYTES = 0,  /* unsigned char; a byte means byte/255 */
+    VAE_FLOATS = 1, /* float; within [0,1] under the Bernoulli likelihood */
+};
+
+/* "0.1.0" */
+const char *vae_version(void);
+
+/* A handle without a model; NULL if there is no memory. */
+vae *vae_new(void);
+/* NULL is allowed. */
+void vae_free(vae *v);
+
+/* Why the last call on this handle failed; "" if it did not. Good until the next call. */
+const char *vae_message(const vae *v);
+
+/* Where and how the functions below compute:
+ *   "device"    "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"      [auto]
+ *   "threads"   CPU threads; "0" = all cores                                 [0]
+ *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's] */
+int vae_set_option(vae *v, const char *name, const char *value);
+
+/* ---- models ---- */
+
+/* Loads a run folder (its newest checkpoint), a checkpoint, or weights from safetensors or npz with
+ * the names that `vae export` writes (pytorch/examples' for one hidden layer). A model that was
+ * there stays if this fails. */
+int vae_load(vae *v, const char *path);
+
+/* Writes the model: .safetensors, .npz, or a checkpoint by any other name. Atomic. */
+int vae_save(vae *v, const char *path);
+
+struct vae_shape {
+    size_t rows_of;                 /* D, values of a row */
+    size_t height, width, channels; /* D = height*width*channels; 1 x D x 1 if no picture */
+    size_t latent;                  /* Z */
+    size_t parameters;
+};
+int vae_get_shape(vae *v, struct vae_shape *shape);
+
+/* ---- use; x: (n,D) of `type` ---- */
+
+/* mu, logvar (log sigma^2), z (drawn): (n,Z), each NULL where not wanted. */
+int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, float *logvar,
+               float *z);
+
+/* x_hat: (n,D), the means of p(x|z), from z: (n,Z). */
+int vae_decode(vae *v, const float *z, size_t n, float *x_hat);
+
+/* x_hat: (n,D) from x by way of mu; nothing is drawn. */
+int vae_reconstruct(vae *v, const void *x, enum vae_type type, size_t n, float *x_hat);
+
+/* n draws from the prior, decoded. x_hat: (n,D); z: (n,Z) or NULL. The same seed gives the same. */
+int vae_sample(vae *v, size_t n, float *x_hat, float *z);
+
+/* For each row, in nats: recon = -log p(x|z) with one draw of z (that of vae_encode), kl, and
+ * negative_elbo = recon + kl; higher is more abnormal. (n) each, NULL where not wanted. */
+int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negative_elbo,
+              float *recon, float *kl);
+
+/* ---- training ---- */
+
+/* Told after each epoch; means over the training rows, nats. */
+typedef void vae_epoch_fn(void *context, unsigned long epoch, unsigned long epochs, double elbo,
+                          double recon, double kl);
+void vae_on_epoch(vae *v, vae_epoch_fn *fn, void *context);
+
+/* Trains a new model on n rows of height x width x channels values (1, D, 1 where they are no
+ * pictures). options: JSON object of the options of `vae train --help`, for example
+ * {"latent": 10, "hidden": [400], "epochs": 5}, or NULL. With "out" the run folder is kept there;
+ * without it nothing is left behind. A model that was there stays if this fails. */
+int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
+            size_t channels, const char *options);
+
+/* Makes vae_fit stop soon; the only call that another thread, or a signal handler, may make. */
+void vae_stop(vae *v);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,303 @@
+"""Round trips through the program and the library, checked with numpy, safetensors, onnx, ONNX
+Runtime, Pillow and, where it is installed, PyTorch.
+
+    check_commands.py VAE [LIBVAE]
+
+VAE is the program, LIBVAE the shared library (its checks are skipped without it). The last line is
+`N passed, N failed, N skipped`."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "example_c"))
+import check_models
+from check_models import close, numpy_model
+
+VAE = os.path.abspath(sys.argv[1])
+LIBRARY = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
+SMALL = ["--data", "digits", "--limit", "1000"]
+
+
+class Skip(Exception):
+    pass
+
+
+def vae(*words, expect=0, stdin=None):
+    done = subprocess.run([VAE, *map(str, words)], input=stdin, capture_output=True)
+    assert done.returncode == expect, (words, done.returncode, done.stderr.decode())
+    if expect:
+        text = done.stderr.decode()
+        assert text.startswith("vae: ") and text.count("\n") == 1, text
+        return text
+    return done.stdout
+
+
+def session(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def torch_weights(seed, d=784, h=40, z=6):
+    """A state dict of pytorch/examples' VAE, drawn as torch.nn.Linear draws."""
+    rng, w = np.random.default_rng(seed), {}
+    for name, fan_in, fan_out in (("fc1", d, h), ("fc21", h, z), ("fc22", h, z), ("fc3", z, h),
+                                  ("fc4", h, d)):
+        bound = 1 / np.sqrt(fan_in)
+        w[name + ".weight"] = rng.uniform(-bound, bound, (fan_out, fan_in)).astype(np.float32)
+        w[name + ".bias"] = rng.uniform(-bound, bound, fan_out).astype(np.float32)
+    return w
+
+
+def same_arrays(a, b):
+    assert set(a) == set(b), set(a) ^ set(b)
+    for key in a:
+        check_models.same(key, np.asarray(a[key]), np.asarray(b[key]))
+
+
+# ---- the checks: every function named check_... ----
+
+
+def check_trained_model_in_onnxruntime():
+    for name, options in (("plain", []),
+                          ("deep", ["--hidden", "48,32", "--activation", "gelu", "--latent", "5",
+                                    "--likelihood", "gaussian-learned"])):
+        vae("train", *SMALL, "--epochs", "1", "--out", name, "-q", *options)
+        for end in ("safetensors", "npz", "onnx"):
+            vae("export", name, "--out", f"{name}.{end}")
+        vae("encode", name, *SMALL, "--z", "--out", f"{name}_l.npz")
+        vae("decode", name, "--latents", f"{name}_l.npz", "--out", f"{name}_x.npy")
+        latents, x_hat = np.load(f"{name}_l.npz"), np.load(f"{name}_x.npy")
+        assert latents["labels"].shape == (1000,) and x_hat.shape == (1000, 28, 28)
+        (decoded,) = session(f"{name}.decoder.onnx").run(
+            ["probabilities" if name == "plain" else "mean"], {"z": latents["z"]})
+        close("decode", x_hat.reshape(1000, -1), decoded)
+
+
+def check_encode_of_own_rows():
+    x = np.random.default_rng(3).random((300, 28, 28), np.float32)
+    np.save("rows.npy", x)
+    weights = load_file("plain.safetensors")
+    for name in ("plain", "deep"):
+        vae("encode", name, "--data", "rows.npy", "--out", "mu.npy")
+        vae("encode", name, "--data", "rows.npy", "--out", "both.npz")
+        mu, logvar = session(f"{name}.encoder.onnx").run(["mu", "logvar"],
+                                                         {"x": x.reshape(300, -1)})
+        close("mu", np.load("mu.npy"), mu)
+        close("mu in npz", np.load("both.npz")["mu"], mu)
+        close("logvar", np.load("both.npz")["logvar"], logvar)
+    assert set(weights) == set(torch_weights(0)), "pytorch/examples' names"
+
+
+def check_pipes():
+    with open("rows.npy", "rb") as f:
+        rows = f.read()
+    mu = vae("encode", "plain", "--data", "-", "--out", "-", stdin=rows)
+    vae("encode", "plain", "--data", "rows.npy", "--out", "file.npy")
+    with open("file.npy", "rb") as f:
+        assert f.read() == mu
+    archive = vae("encode", "plain", "--data", "-", "--out", "-", "--format", "npz", stdin=rows)
+    assert np.load(io.BytesIO(archive))["mu"].shape == (300, 20)
+    x_hat = np.load(io.BytesIO(vae("decode", "plain", "-l", "-", "-o", "-", stdin=mu)))
+    again = np.load(io.BytesIO(vae("decode", "plain", "-l", "-", "-o", "-", stdin=archive)))
+    assert x_hat.shape == (300, 28, 28)
+    assert np.array_equal(x_hat, again)
+    with open("model.npz", "wb") as f:
+        f.write(vae("export", "plain", "--format", "npz", "--out", "-"))
+    with np.load("model.npz") as ours, np.load("plain.npz") as theirs:
+        same_arrays(dict(ours), dict(theirs))
+
+
+def check_pictures():
+    np.save("z.npy", np.random.default_rng(4).standard_normal((12, 20)))  # float64
+    vae("decode", "plain", "-l", "z.npy", "-o", "x.npy")
+    vae("decode", "plain", "-l", "z.npy", "-o", "pictures/")
+    vae("decode", "plain", "-l", "z.npy", "-o", "grid.png")
+    x_hat = np.load("x.npy")
+    for i in range(12):
+        with Image.open(f"pictures/{i:06d}.png") as picture:
+            assert picture.mode == "L"
+            assert np.array_equal(np.asarray(picture), np.floor(x_hat[i] * 255 + 0.5))
+    with Image.open("grid.png") as grid:
+        assert grid.width >= 4 * 28 and grid.height >= 3 * 28
+
+
+def check_import_of_others():
+    w = torch_weights(5)
+    save_file(w, "theirs.safetensors")
+    np.savez("theirs.npz", **w)
+    np.savez_compressed("packed.npz", **w)
+    for path in ("theirs.safetensors", "theirs.npz", "packed.npz"):
+        vae("import", path, "--out", "one.vae", "--force")
+        vae("export", "one.vae", "--out", "back.safetensors")
+        same_arrays(load_file("back.safetensors"), w)
+    vae("import", "theirs.npz", *SMALL, "--lr", "0.002", "--out", "imported")
+    config = json.loads(open("imported/config.json").read())
+    assert config["lr"] == 0.002 and config["hidden"] == [40] and config["latent"] == 6
+    before = json.loads(vae("eval", "imported", *SMALL, "--json"))["elbo"]
+    vae("train", "--resume", "--out", "imported", "--epochs", "2", "-q")
+    after = json.loads(vae("eval", "imported", *SMALL, "--json"))["elbo"]
+    assert after > before + 100, (before, after)
+    vae("export", "imported", "--out", "trained.safetensors")
+    assert set(load_file("trained.safetensors")) == set(w)
+
+
+def check_refusals():
+    w = torch_weights(6)
+
+    def refused(says, change):
+        v = dict(w)
+        change(v)
+        save_file(v, "bad.safetensors")
+        text = vae("import", "bad.safetensors", "--out", "bad.vae", expect=3)
+        assert says in text, text
+
+    refused("tensor 'fc3.bias' is missing; expected shape (40)", lambda v: v.pop("fc3.bias"))
+    refused("unexpected tensor 'fc5.weight'", lambda v: v.update({"fc5.weight": v["fc1.weight"]}))
+    refused("expected shape (784,40), found (40,784); it is transposed",
+            lambda v: v.update({"fc4.weight": v["fc4.weight"].T.copy()}))
+    refused("found I64", lambda v: v.update({"fc4.bias": v["fc4.bias"].astype(np.int64)}))
+    refused("is nan", lambda v: v.update({"fc4.bias": v["fc4.bias"] * np.nan}))
+    np.savez("objects.npz", **{"fc1.weight": np.array([{}])})
+    vae("import", "objects.npz", "--out", "bad.vae", expect=3)
+    np.save("short.npy", np.zeros((3, 19), np.float32))
+    assert "the model's z has 20" in vae("decode", "plain", "-l", "short.npy", "-o", "x.npy",
+                                         expect=3)
+    np.save("wide.npy", np.zeros((3, 785), np.float32))
+    vae("encode", "plain", "--data", "wide.npy", "--out", "x.npy", expect=3)
+    vae("encode", "plain", "--data", "rows.npy", "--out", "x.npy", "--seed", "3", expect=2)
+    vae("export", "plain", "--out", "/dev/full", "--format", "npz", expect=4)
+    vae("export", "plain", "--out", "model.bin", expect=2)
+    vae("import", "rows.npy", "--out", "bad.vae", expect=3)
+    assert not os.path.exists("bad.vae")
+
+
+def elbo_of(w, x, z, mu, logvar):
+    out = numpy_model(w, {"activation": "relu", "likelihood": "bernoulli"}, x, z)
+    m, v = out["mu"], out["logvar"]
+    close("mu", mu, m)
+    close("logvar", logvar, v)
+    return -(out["recon"] + 0.5 * (m ** 2 + np.exp(v) - 1 - v).sum(1))
+
+
+def library():
+    if LIBRARY is None:
+        raise Skip("no libvae.so was named")
+    import example
+    return example.Vae("theirs.safetensors", LIBRARY)
+
+
+def check_elbo_with_the_same_noise():
+    """pytorch/examples' state dict, evaluated here (libvae) and there (numpy), same z."""
+    model, w = library(), torch_weights(5)
+    x = np.random.default_rng(7).random((1000, 784), np.float32)
+    mu, logvar, z = model.encode(x)
+    score, recon, kl = model.score(x)
+    there = elbo_of(w, x.astype(np.float64), z, mu, logvar)
+    difference = abs(float(-score.mean(dtype=np.float64)) - there.mean())
+    print(f"  ELBO here {-score.mean():.5f}, there {there.mean():.5f} nats")
+    assert difference < 1e-3, difference
+    assert abs(recon + kl - score).max() < 1e-3
+
+
+def check_library():
+    model = library()
+    x = np.random.default_rng(8).integers(0, 256, (30, 784), np.uint8)
+    mu, logvar, z = model.encode(x)
+    floats = model.encode((x / 255).astype(np.float32))
+    close("bytes and floats", mu, floats[0])
+    model.set_option("seed", 2)
+    assert not np.array_equal(model.encode(x)[2], z)
+    assert np.array_equal(model.sample(5), model.sample(9)[:5])
+    model.save("saved.npz")
+    with np.load("saved.npz") as saved:
+        check_models.same("fc1.weight", saved["fc1.weight"], torch_weights(5)["fc1.weight"])
+    for call, says in ((lambda: model.encode(np.full((2, 784), 1.5, np.float32)), "outside [0,1]"),
+                       (lambda: model.set_option("lr", 1), "expected device, threads or seed"),
+                       (lambda: model.fit(x.reshape(30, 28, 28), '{"latnet": 3}'), "latent"),
+                       (lambda: type(model)("no/such", LIBRARY), "cannot open")):
+        try:
+            call()
+            raise AssertionError("not refused: " + says)
+        except RuntimeError as why:
+            assert says in str(why), why
+    model.fit(x.reshape(30, 28, 28), '{"hidden": [8], "latent": 3, "epochs": 2}')
+    assert model.shape.latent == 3 and model.shape.height == 28
+
+
+def check_pytorch():
+    try:
+        import torch
+        from safetensors.torch import load_file as load_torch, save_file as save_torch
+        from torch import nn
+        from torch.nn import functional as F
+    except ImportError:
+        raise Skip("PyTorch is not installed; VAE_ROUNDTRIP_TORCH=1 installs it") from None
+
+    class VAE_(nn.Module):  # pytorch/examples, vae/main.py
+        def __init__(self):
+            super().__init__()
+            self.fc1 = nn.Linear(784, 400)
+            self.fc21 = nn.Linear(400, 20)
+            self.fc22 = nn.Linear(400, 20)
+            self.fc3 = nn.Linear(20, 400)
+            self.fc4 = nn.Linear(400, 784)
+
+        def encode(self, x):
+            h1 = F.relu(self.fc1(x))
+            return self.fc21(h1), self.fc22(h1)
+
+        def decode(self, z):
+            return torch.sigmoid(self.fc4(F.relu(self.fc3(z))))
+
+    model = VAE_()
+    x = torch.rand(200, 784)
+    np.save("torch_rows.npy", x.numpy())
+    save_torch(model.state_dict(), "torch.safetensors")
+    vae("import", "torch.safetensors", "--out", "torch.vae")
+    vae("encode", "torch.vae", "--data", "torch_rows.npy", "--z", "--out", "torch.npz")
+    vae("decode", "torch.vae", "-l", "torch.npz", "-o", "torch_x.npy")
+    vae("export", "plain", "--out", "ours.safetensors")
+    with torch.no_grad(), np.load("torch.npz") as ours:
+        mu, logvar = model.encode(x)
+        close("torch mu", ours["mu"], mu.numpy())
+        close("torch logvar", ours["logvar"], logvar.numpy())
+        close("torch x_hat", np.load("torch_x.npy").reshape(200, -1),
+              model.decode(torch.from_numpy(ours["z"])).numpy())
+        model.load_state_dict(load_torch("ours.safetensors"))  # strict: the very names
+        vae("encode", "plain", "--data", "torch_rows.npy", "--out", "torch_mu.npy")
+        close("torch mu of ours", np.load("torch_mu.npy"), model.encode(x)[0].numpy())
+
+
+def main():
+    checks = [(name, f) for name, f in globals().items() if name.startswith("check_") and callable(f)]
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, check in checks:
+            try:
+                check()
+                result = "passed"
+            except Skip as why:
+                result = "skipped"
+                print(f"SKIPPED: {name}: {why}")
+            except Exception:  # whatever it is, it is this check's failure
+                result = "failed"
+                print(f"FAILED: {name}\n{traceback.format_exc()}")
+            counts[result] += 1
+            print(f"{name}: {result}", flush=True)
+        os.chdir("/")
+    print(", ".join(f"{n} {word}" for word, n in counts.items()))
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

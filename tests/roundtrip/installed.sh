@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# `make install` into an empty folder, then what a stranger does with it: compile the example against
+# the shared and the static library by pkg-config alone, include the header from C++, run the Python
+# example. Nothing of this repository but the installed files is seen.
+#   BUILD   build folder [build]
+# The last line is `N passed, N failed, N skipped`.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=${BUILD:-build}
+mkdir -p "$build"
+stage=$(mktemp -d "$(cd "$build" && pwd)/stage.XXXXXX")
+trap 'rm -rf "$stage"' EXIT
+passed=0 failed=0 skipped=0
+export PKG_CONFIG_PATH=$stage/lib/pkgconfig OMP_NUM_THREADS=1
+cc=${CC:-gcc}
+
+check() { # WHAT COMMAND...
+    local what=$1 log
+    shift
+    if log=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "$what: passed"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n%s\n' "$what" "$log"
+    fi
+}
+words() { # pkg-config's answer, a word a line, into the array `flags`
+    read -r -a flags < <(pkg-config "$@" libvae)
+}
+hidden() { # every dynamic symbol is in vae.h
+    local symbols
+    symbols=$(nm -D --defined-only "$stage/lib/libvae.so" | awk '$2 == "T" {sub("@.*", "", $3); print $3}')
+    [ -n "$symbols" ] || return 1
+    for symbol in $symbols; do
+        grep -qE "\\b$symbol\\(" "$stage/include/vae.h" || { echo "$symbol is not in vae.h"; return 1; }
+    done
+    for symbol in $(grep -oE '\bvae_[a-z_]+\(' "$stage/include/vae.h" | tr -d '(' | grep -v '_fn$' | sort -u); do
+        grep -qx "$symbol" <<<"$symbols" || { echo "$symbol is not exported"; return 1; }
+    done
+}
+local_names() { # no global name of the static library but those
+    local symbols
+    symbols=$(nm -g --defined-only "$stage/lib/libvae.a" | awk 'NF == 3 {print $3}')
+    [ -n "$symbols" ] && ! grep -vxE 'vae_(version|new|free|message|set_option|load|save|get_shape|encode|decode|reconstruct|sample|score|on_epoch|fit|stop)' <<<"$symbols"
+}
+
+check "make install" "${MAKE:-make}" --no-print-directory install PREFIX="$stage" BUILD="$build"
+if [ "$failed" -ne 0 ]; then
+    echo "0 passed, 1 failed, 0 skipped"
+    exit 1
+fi
+cp tests/example_c/example.* "$stage/" && cd "$stage" || exit 1
+check "only vae.h's functions are exported" hidden
+check "the static library hides the rest" local_names
+words --cflags --libs
+check "example, shared: compile" "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror example.c -o shared \
+    "${flags[@]}" -lm "-Wl,-rpath,$stage/lib"
+check "example, shared: run" ./shared model.safetensors
+words --cflags
+cflags=("${flags[@]}")
+words --static --libs
+static=() # the archive itself in the place of -lvae, or the linker takes the shared one
+for flag in "${flags[@]}"; do
+    [ "$flag" = -lvae ] && flag=$stage/lib/libvae.a
+    static+=("$flag")
+done
+check "example, static: compile" "$cc" -std=c11 example.c -o static "${cflags[@]}" "${static[@]}"
+check "example, static: run" ./static model.npz
+check "example, static: needs no libvae.so" bash -c '! ldd ./static | grep libvae'
+printf '#include <vae.h>\nint main() { vae_free(vae_new()); }\n' >header.cpp
+words --cflags --libs
+check "header in C++: compile" "${CXX:-g++}" -std=c++11 -Wall -Wextra -Wpedantic -Werror header.cpp -o cpp \
+    "${flags[@]}" "-Wl,-rpath,$stage/lib"
+check "header in C++: run" ./cpp
+check "the program: run" bin/vae --version
+python=$build/venv/bin/python
+case "$python" in /*) ;; *) python=$OLDPWD/$python ;; esac
+[ -x "$python" ] || python=python3
+if "$python" -c 'import numpy' 2>/dev/null; then
+    check "Python example" env LIBVAE="$stage/lib/libvae.so" "$python" example.py
+    check "Python example, a model" env LIBVAE="$stage/lib/libvae.so" "$python" example.py model.npz
+else
+    skipped=$((skipped + 1))
+    echo "SKIPPED: the Python example: numpy is not installed (tests/roundtrip/run.sh installs it)"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
