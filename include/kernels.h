@@ -1,0 +1,122 @@
+/* Launchers of the CUDA kernels: what backend_cuda*.c asks of kernels/. Each one checks nothing but
+ * its launch, adds work to `stream` and returns at once. Pointers are to device memory.
+ *
+ * Matrices are as in backend.h: rows of `ld` elements, ld a multiple of 16, bases at multiples of
+ * 16 bytes, so rows can be read 16 bytes at a time; columns cols..ld-1 are zero and stay so. Sizes
+ * of one operation are below 2^31 rows, and sums are in a fixed order that depends on sizes only.
+ * Grids are chosen here, by size; a kernel needs no more shared memory than it declares.
+ */
+#ifndef VAE_KERNELS_H
+#define VAE_KERNELS_H
+
+#include <cuda_runtime_api.h>
+
+#include "backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Element type of activations. Math is in float for both. */
+typedef enum { VAE_ELEM_F32 = 0, VAE_ELEM_BF16 = 1 } vae_elem;
+
+/* Where [plan] kernels find their entry: plan[*cursor + offset]. The cursor is in device memory, so
+ * that a replayed graph moves on; offset is the step's place in a graph of several. */
+typedef struct {
+    const vae_plan *plan;
+    const uint64_t *cursor;
+    uint64_t offset;
+} vae_now;
+
+/* Rows to gather from. A row is vae_pad(D) bytes (u8) or floats apart from the next, zero-padded.
+ * Resident (n_slots = 0): (n) rows; position i of the order is row p = vae_shuffle(..., i) or i,
+ * and its number in the data set is number[p], or p where number is NULL. Staged (n_slots > 0): the
+ * batch of plan entry e lies in slot e % n_slots, slot_rows rows and numbers each, in the order
+ * wanted. */
+typedef struct {
+    const void *rows;
+    const uint32_t *number;
+    uint64_t n;
+    uint32_t half_bits;
+    uint32_t n_slots;
+    uint64_t slot_rows;
+    vae_dtype dtype;
+} vae_rows;
+
+/* Scratch memory of the two-stage sums, in bytes, for a launcher's `partial`. `ticket` is one
+ * uint32_t that is zero before a launch and after it; launches that may overlap need their own. */
+size_t vae_column_sums_scratch(size_t rows, size_t cols);
+size_t vae_kl_dims_scratch(size_t B, size_t Z);
+enum { VAE_SUMS_SCRATCH = 8192 }; /* of accumulate and grad_norm */
+
+/* x: (B,D) out; backend.h's gather. One warp per few rows; one 16-byte store per thread and turn.
+ */
+cudaError_t vae_gather_launch(vae_elem type, vae_mat x, vae_rows rows, vae_now now, size_t B,
+                              size_t D, vae_binarize binarize, uint64_t seed, cudaStream_t stream);
+
+/* head: (B,2Z); z: (B*K,Z) out, kl_row: (B) out, log_pq: (B*K) out or NULL.
+ * z = mu + exp(logvar/2)*eps; kl = 1/2 sum(mu^2 + e^logvar - 1 - logvar);
+ * log_pq = 1/2 sum(eps^2 + logvar - z^2). A power of two of lanes per row. */
+cudaError_t vae_latent_forward_launch(vae_elem type, vae_mat z, float *kl_row, float *log_pq,
+                                      vae_mat head, vae_now now, size_t B, size_t K, size_t Z,
+                                      vae_noise noise, cudaStream_t stream);
+/* dhead: (B,2Z) out; formulas: model.c. One thread per example and four latents, particles in turn.
+ */
+cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz, vae_mat head,
+                                       const float *weight, const float *kl_dim, vae_now now,
+                                       size_t B, size_t K, size_t Z, vae_latent_grad grad,
+                                       vae_noise noise, cudaStream_t stream);
+
+/* recon_row: (B*K) out, dlogits out times scale, may alias logits; data NULL = not wanted.
+ * Bernoulli softplus(l) - x*l; Gaussians vae_gaussian(). A power of two of lanes per row. */
+cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits, vae_mat logits,
+                                  vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
+                                  float scale, cudaStream_t stream);
+/* weight: (B*K), bound_row: (B) out: softmax over k and -log mean of w = exp(log_pq - recon_row).
+ * dlogits: (B*K,cols) rows times their weight, in place; data NULL = not wanted. */
+cudaError_t vae_particle_weights_launch(vae_elem type, float *weight, float *bound_row,
+                                        vae_mat dlogits, const float *recon_row,
+                                        const float *log_pq, size_t B, size_t K, size_t cols,
+                                        cudaStream_t stream);
+/* x_hat: (rows,D) packed floats out: sigmoid(logits) or the mean. */
+cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_t rows, size_t D,
+                              vae_recon recon, cudaStream_t stream);
+
+/* y: (rows,cols) in place: act(y + b), b may be NULL; pre gets y + b (GELU's aux); data NULL = not
+ * wanted. */
+cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const float *b, size_t rows,
+                                size_t cols, vae_activation act, cudaStream_t stream);
+/* dx: (rows,cols) in place: times act' from `from`, the activation's output (GELU: its input). */
+cudaError_t vae_act_grad_launch(vae_elem type, vae_mat dx, vae_mat from, size_t rows, size_t cols,
+                                vae_activation act, cudaStream_t stream);
+/* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
+cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
+
+/* db: (cols) out: column sums of dy: (rows,cols). */
+cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, void *partial, size_t rows,
+                                   size_t cols, cudaStream_t stream);
+/* kl_dim: (Z) out: means over rows of vae_kl. */
+cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head, void *partial, size_t B,
+                               size_t Z, cudaStream_t stream);
+/* totals +=, as backend.h's accumulate says. */
+cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row, const float *kl_row,
+                                  const float *bound_row, const float *kl_dim, vae_now now,
+                                  void *partial, uint32_t *ticket, size_t B, size_t K, size_t Z,
+                                  float free_bits, cudaStream_t stream);
+/* totals->grad_norm = |g|, and bad_step. n a multiple of 4. */
+cudaError_t vae_grad_norm_launch(vae_totals *totals, const float *g, vae_now now, void *partial,
+                                 uint32_t *ticket, size_t n, cudaStream_t stream);
+
+/* One Adam step (vae_adam_element) over n floats, n a multiple of 16; shadow: (n) bf16 out or NULL.
+ * Nothing is written if totals->bad_step. */
+cudaError_t vae_adam_launch(float *params, const float *g, float *m, float *v, void *shadow,
+                            size_t n, const vae_totals *totals, vae_adam adam, float clip_norm,
+                            vae_now now, cudaStream_t stream);
+/* *cursor += steps. One thread. */
+cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,226 @@
+/* What kernels share: 16-byte accesses to rows of floats or bf16, and sums over lanes. */
+#ifndef VAE_VECTOR_H
+#define VAE_VECTOR_H
+
+#include "kernels.h"
+#include "launch.h"
+#include "vae_math.h"
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#endif
+
+/* A bf16 number: the upper half of a float. */
+typedef struct {
+    uint16_t bits;
+} vae_bf16;
+
+/* 16 and 8 bytes that may hold anything. */
+struct __attribute__((aligned(16))) __attribute__((may_alias)) vae_word4 {
+    uint32_t w[4];
+};
+struct __attribute__((aligned(8))) __attribute__((may_alias)) vae_word2 {
+    uint32_t w[2];
+};
+struct __attribute__((aligned(4))) __attribute__((may_alias)) vae_word1 {
+    uint32_t w[1];
+};
+
+static __device__ __forceinline__ vae_word4 load16(const void *p)
+{
+    return *static_cast<const vae_word4 *>(p);
+}
+
+static __device__ __forceinline__ void store16(void *p, vae_word4 v)
+{
+    *static_cast<vae_word4 *>(p) = v;
+}
+
+static __device__ __forceinline__ float float_of(uint32_t bits)
+{
+    return vae_float_of_bits((int32_t)bits);
+}
+
+/* Two floats to two bf16 in one word, the first in the low half; nearest even, NaN stays NaN. */
+static __device__ __forceinline__ uint32_t bf16x2_of(float low, float high)
+{
+#ifdef __CUDA_ARCH__
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    uint32_t bits;
+    memcpy(&bits, &pair, sizeof bits);
+    return bits;
+#else
+    uint32_t half[2];
+    const float value[2] = {low, high};
+    for (int i = 0; i < 2; i++) {
+        uint32_t b = (uint32_t)vae_bits_of_float(value[i]);
+        bool nan = (b & 0x7FFFFFFFu) > 0x7F800000u;
+        half[i] = nan ? 0x7FFFu : (b + 0x7FFFu + (b >> 16 & 1u)) >> 16;
+    }
+    return half[0] | half[1] << 16;
+#endif
+}
+
+/* Activation types: N values in 16 bytes, and single values. */
+template <typename T> struct elem;
+
+template <> struct elem<float> {
+    static constexpr int N = 4;
+    static __device__ __forceinline__ void unpack(float *v, vae_word4 from)
+    {
+        VAE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            v[i] = float_of(from.w[i]);
+        }
+    }
+    static __device__ __forceinline__ vae_word4 pack(const float *v)
+    {
+        vae_word4 to;
+        VAE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            to.w[i] = (uint32_t)vae_bits_of_float(v[i]);
+        }
+        return to;
+    }
+    static __device__ __forceinline__ float get(const float *p)
+    {
+        return *p;
+    }
+    static __device__ __forceinline__ void put(float *p, float v)
+    {
+        *p = v;
+    }
+    /* four values at a multiple of four */
+    static __device__ __forceinline__ void get4(float *v, const float *p)
+    {
+        unpack(v, load16(p));
+    }
+    static __device__ __forceinline__ void put4(float *p, const float *v)
+    {
+        store16(p, pack(v));
+    }
+};
+
+template <> struct elem<vae_bf16> {
+    static constexpr int N = 8;
+    static __device__ __forceinline__ void unpack(float *v, vae_word4 from)
+    {
+        VAE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            v[2 * i] = float_of(from.w[i] << 16);
+            v[2 * i + 1] = float_of(from.w[i] & 0xFFFF0000u);
+        }
+    }
+    static __device__ __forceinline__ vae_word4 pack(const float *v)
+    {
+        vae_word4 to;
+        VAE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            to.w[i] = bf16x2_of(v[2 * i], v[2 * i + 1]);
+        }
+        return to;
+    }
+    static __device__ __forceinline__ float get(const vae_bf16 *p)
+    {
+        return float_of((uint32_t)p->bits << 16);
+    }
+    static __device__ __forceinline__ void put(vae_bf16 *p, float v)
+    {
+        p->bits = (uint16_t)bf16x2_of(v, 0.0f);
+    }
+    static __device__ __forceinline__ void get4(float *v, const vae_bf16 *p)
+    {
+        vae_word2 from = *reinterpret_cast<const vae_word2 *>(p);
+        VAE_UNROLL
+        for (int i = 0; i < 2; i++) {
+            v[2 * i] = float_of(from.w[i] << 16);
+            v[2 * i + 1] = float_of(from.w[i] & 0xFFFF0000u);
+        }
+    }
+    static __device__ __forceinline__ void put4(vae_bf16 *p, const float *v)
+    {
+        vae_word2 to;
+        to.w[0] = bf16x2_of(v[0], v[1]);
+        to.w[1] = bf16x2_of(v[2], v[3]);
+        *reinterpret_cast<vae_word2 *>(p) = to;
+    }
+};
+
+/* Sum over a group of `lanes` neighbouring lanes (a power of two, at most 32), in every one of
+ * them. All 32 lanes of the warp must call. */
+static __device__ __forceinline__ float group_sum(float v, unsigned lanes)
+{
+    for (unsigned o = lanes / 2; o > 0; o /= 2) {
+        v += __shfl_xor_sync(0xFFFFFFFFu, v, o);
+    }
+    return v;
+}
+
+static __device__ __forceinline__ float group_max(float v, unsigned lanes)
+{
+    for (unsigned o = lanes / 2; o > 0; o /= 2) {
+        v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, o));
+    }
+    return v;
+}
+
+/* Sums of n doubles per thread over the block, in thread order by halves; the result is in v[] of
+ * thread 0. part: n * VAE_BLOCK doubles of shared memory. All threads must call. */
+static __device__ __forceinline__ void block_sums(double *v, int n, double *part)
+{
+    for (int i = 0; i < n; i++) {
+        part[i * VAE_BLOCK + (int)threadIdx.x] = v[i];
+    }
+    for (unsigned half = VAE_BLOCK / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int i = 0; threadIdx.x < half && i < n; i++) {
+            part[i * VAE_BLOCK + (int)threadIdx.x] +=
+                part[i * VAE_BLOCK + (int)(threadIdx.x + half)];
+        }
+    }
+    for (int i = 0; threadIdx.x == 0 && i < n; i++) {
+        v[i] = part[i * VAE_BLOCK];
+    }
+}
+
+/* The number of this thread in the grid, and of threads in it. */
+static __device__ __forceinline__ size_t grid_thread(void)
+{
+    return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+static __device__ __forceinline__ size_t grid_threads(void)
+{
+    return (size_t)gridDim.x * blockDim.x;
+}
+
+/* The row of this thread where `lanes` neighbouring threads (a power of two, at most VAE_BLOCK)
+ * share one, and its place among them. */
+static __device__ __forceinline__ uint32_t group_row(unsigned lanes)
+{
+    return blockIdx.x * (VAE_BLOCK / lanes) + threadIdx.x / lanes;
+}
+
+static __device__ __forceinline__ unsigned group_lane(unsigned lanes)
+{
+    return threadIdx.x & (lanes - 1);
+}
+
+static __device__ __forceinline__ const vae_plan *plan_entry(vae_now now)
+{
+    return now.plan + (*now.cursor + now.offset);
+}
+
+/* Lanes per row of `items` pieces of work: enough that `rows` rows fill a large device (a fixed
+ * number, so that sums do not depend on the device), no more than there are pieces. */
+static inline unsigned lanes_for(size_t rows, size_t items, unsigned least, unsigned most)
+{
+    const size_t full = (size_t)1 << 18;
+    unsigned lanes = least;
+    while (lanes < most && lanes < items && rows * lanes < full) {
+        lanes *= 2;
+    }
+    return lanes;
+}
+
+#endif
