@@ -122,8 +122,7 @@ $(BUILD)/asan/%.o: %.c $(HEADERS) $(wildcard tests/*.h) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) -Itests $(SAN) -c -o $@ $<
 TEST_HELP := $(patsubst tests/%.c,$(BUILD)/asan/tests/%.o,$(filter-out $(TESTS) tests/test_curand.c \
-             tests/test_ops% $(wildcard tests/fuzz_*.c),$(wildcard tests/*.c)))
-$(BUILD)/test/test_ops: $(patsubst tests/%.c,$(BUILD)/asan/tests/%.o,$(wildcard tests/test_ops_*.c))
+             $(wildcard tests/fuzz_*.c),$(wildcard tests/*.c)))
 $(BUILD)/test/%: $(BUILD)/asan/tests/%.o $(TEST_HELP) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
@@ -135,6 +134,36 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 
 .PHONY: test-programs
 test-programs: $(TEST_BINS) $(BUILD)/test/vae
+
+# ---- the CUDA backend on the host: kernels and backend_cuda*.c over tests/simt ----
+SIMT_CC  := $(wildcard tests/simt/simt_*.cc)
+SIMT_INC := -Itests/simt/include -Itests/simt
+SIMT_DEP := $(HEADERS) $(wildcard kernels/*.h tests/*.h tests/simt/*.h tests/simt/include/*.h) Makefile
+SIMT_BACKEND := $(CUDA_C) host/backend.c
+simt     = $(SIMT_BACKEND:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o) \
+           $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
+SIMT_TESTS := test_ops test_ops_loss test_model test_gradients
+simt_parts = $(filter-out %/backend.o,$(call objs,asan)) $(call simt,simt)
+
+$(BUILD)/simt/%.cu.o: %.cu $(SIMT_DEP)
+	$(call say,CXX,$< (emulated))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) -Iinclude -Ikernels -c -o $@ $<
+$(BUILD)/simt/%.o: %.cc $(SIMT_DEP)
+	$(call say,CXX,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude -c -o $@ $<
+$(BUILD)/simt/%.o: %.c $(SIMT_DEP)
+	$(call say,CC,$< (emulated))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) -DVAE_WITH_CUDA -DVAE_SIMT $(SIMT_INC) -Itests $(SAN) -c -o $@ $<
+$(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/%.o $(TEST_HELP) $(simt_parts)
+	$(call say,LD,$@)
+	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
+	$(call say,LD,$@)
+	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae
 
 # ---- style and static checks ----
 lint: deps
