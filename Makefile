@@ -9,7 +9,7 @@ GIT     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 WARN    := -Wall -Wextra -Wformat=2 -Wconversion -Wimplicit-fallthrough -Wshadow \
            -Wstrict-prototypes -Werror=format-security
-HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIC
 CPPFLAGS := -D_GNU_SOURCE -Iinclude -Ihost -DVAE_VERSION='"$(VERSION)"' -DVAE_GIT='"$(GIT)"'
 CFLAGS  ?= -O2 -g
 # No fused multiply-adds: every instruction set level gives the same bits. The other two flags let
@@ -28,7 +28,7 @@ gencode  = $(if $(filter ptx_%,$1),-gencode arch=compute_$(1:ptx_%=%)$(comma)cod
              -gencode arch=compute_$(1:sm_%=%)$(comma)code=$1)
 comma   := ,
 NVFLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Ikernels $(foreach a,$(ARCH),$(call gencode,$(a))) \
-           -Xcompiler -Wall,-Wextra,-fPIE,-fno-exceptions
+           -Xcompiler -Wall,-Wextra,-fPIC,-fno-exceptions
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lstdc++
 
 # ---- sources ----
@@ -51,7 +51,7 @@ simtobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 
-.PHONY: all run test check lint fuzz bench bundle check-gpu mnist deps test-deps clean
+.PHONY: all run test check lint fuzz bench bundle check-gpu gpu-programs mnist deps test-deps clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -72,7 +72,7 @@ test: test-deps
 	$(Q)$(MAKE) --no-print-directory check
 
 check:
-	$(Q)$(MAKE) --no-print-directory test-programs $(BUILD)/vae
+	$(Q)$(MAKE) --no-print-directory test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model
 	$(Q)BUILD=$(BUILD) tests/run.sh
 
 mnist:
@@ -91,22 +91,31 @@ $(BUILD)/vae: $(call objs,release) $(call front,release) $(call cudaobjs,release
 	$(call say,LD,$@)
 	$(Q)$(CC) -fopenmp -pie -Wl,-z,relro,-z,now -o $@ $^ $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
 
-$(BUILD)/release/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
-	$(call say,CC,$< ($*))
-	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(C11) $(CPPFLAGS) $(RELEASE) -O3 $(MARCH_$*) -DVAE_ISA=$* -c -o $@ $<
-$(BUILD)/release/host/backend_cuda%.o: host/backend_cuda%.c $(HEADERS) Makefile
-	$(call say,CC,$<)
-	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) -isystem $(CUDA_HOME)/include $(RELEASE) -c -o $@ $<
-$(BUILD)/release/host/%.o: host/%.c $(HEADERS) Makefile
-	$(call say,CC,$<)
-	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -c -o $@ $<
-$(BUILD)/release/kernels/%.cu.o: kernels/%.cu $(HEADERS) $(wildcard kernels/*.h) Makefile
-	$(call say,NVCC,$<)
-	$(Q)mkdir -p $(@D)
-	$(Q)$(NVCC) $(NVFLAGS) -c -o $@ $<
+# Whether CUDA is in decides what some objects hold: they are made anew when it changes.
+$(BUILD)/cuda-$(if $(HAVE_CUDA),in,out).stamp:
+	$(Q)mkdir -p $(@D) && rm -f $(BUILD)/cuda-*.stamp && touch $@
+
+# variant FOLDER,FLAGS: rules for the objects of one way to compile
+define variant
+$(BUILD)/$1/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
+	$$(call say,CC,$$< ($$*))
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(C11) $$(CPPFLAGS) $2 -O3 $$(MARCH_$$*) -DVAE_ISA=$$* -c -o $$@ $$<
+$(BUILD)/$1/host/backend_cuda%.o: host/backend_cuda%.c $(HEADERS) Makefile
+	$$(call say,CC,$$<)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(C11) $$(CPPFLAGS) $$(WITH_CUDA) -isystem $$(CUDA_HOME)/include $2 -c -o $$@ $$<
+$(BUILD)/$1/host/%.o: host/%.c $(HEADERS) Makefile
+	$$(call say,CC,$$<)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(C11) $$(CPPFLAGS) $$(WITH_CUDA) $2 -c -o $$@ $$<
+$(BUILD)/$1/kernels/%.cu.o: kernels/%.cu $(HEADERS) $(wildcard kernels/*.h) Makefile
+	$$(call say,NVCC,$$<)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(NVCC) $$(NVFLAGS) -c -o $$@ $$<
+$(BUILD)/$1/host/backend.o: $(BUILD)/cuda-$(if $(HAVE_CUDA),in,out).stamp
+endef
+$(eval $(call variant,release,$(RELEASE)))
 
 # ---- tests: everything under AddressSanitizer and UBSan ----
 SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -134,6 +143,52 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 
 .PHONY: test-programs
 test-programs: $(TEST_BINS) $(BUILD)/test/vae
+
+# ---- libvae: position-independent objects, one symbol list (host/libvae.map) for both kinds ----
+SOVERSION := 0
+PREFIX    ?= /usr/local
+LIBSO     := $(BUILD)/lib/libvae.so.$(VERSION)
+LIB_MAP   := host/libvae.map
+$(LIBSO): $(call objs,release) $(call cudaobjs,release) $(LIB_MAP)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(LIB_MAP) \
+	    -Wl,-z,relro,-z,now,-z,defs -o $@ $(filter %.o,$^) $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
+	$(Q)ln -sf $(@F) $(@D)/libvae.so.$(SOVERSION)
+	$(Q)ln -sf libvae.so.$(SOVERSION) $(@D)/libvae.so
+# One object in which only the public names are global.
+$(BUILD)/lib/libvae.a: $(call objs,release) $(call cudaobjs,release) $(LIB_MAP)
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -n 's/^ *\(vae_[a-z_]*\);$$/\1/p' $(LIB_MAP) >$(@D)/libvae.names
+	$(Q)$(LD) -r -o $(@D)/libvae.o $(filter %.o,$^)
+	$(Q)objcopy --keep-global-symbols=$(@D)/libvae.names $(@D)/libvae.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $(@D)/libvae.o
+.PHONY: lib install
+lib: $(LIBSO) $(BUILD)/lib/libvae.a
+install: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/vae lib
+	$(Q)install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	$(Q)install -m 755 $(BUILD)/vae $(DESTDIR)$(PREFIX)/bin/vae
+	$(Q)install -m 644 include/vae.h $(DESTDIR)$(PREFIX)/include/vae.h
+	$(Q)install -m 755 $(LIBSO) $(DESTDIR)$(PREFIX)/lib/
+	$(Q)install -m 644 $(BUILD)/lib/libvae.a $(DESTDIR)$(PREFIX)/lib/
+	$(Q)ln -sf libvae.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libvae.so.$(SOVERSION)
+	$(Q)ln -sf libvae.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libvae.so
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' \
+	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/libvae.pc.in \
+	    >$(DESTDIR)$(PREFIX)/lib/pkgconfig/libvae.pc
+
+# ---- round trips with readers from the registry ----
+$(BUILD)/roundtrip/random_model: tests/roundtrip/random_model.c $(call objs,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(RELEASE) -pie -o $@ $(filter %.c %.o,$^) $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
+.PHONY: roundtrip
+roundtrip: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
+	$(Q)BUILD=$(BUILD) tests/roundtrip/run.sh
+	$(Q)BUILD=$(BUILD) tests/roundtrip/installed.sh
 
 # ---- the CUDA backend on the host: kernels and backend_cuda*.c over tests/simt ----
 SIMT_CC  := $(wildcard tests/simt/simt_*.cc)
@@ -185,7 +240,8 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
 	$(call say,FUZZ,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
-	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c,$(CORE)) $(LDLIBS)
+	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
+        host/export_latents.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)
@@ -202,6 +258,49 @@ bench: deps
 	$(Q)data/install.sh bench
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_step
 	$(Q)BUILD=$(BUILD) bench/run.sh
+
+# ---- a real GPU: the case tables, parity, sanitizers, timing ----
+GPU_TESTS := test_ops test_ops_loss test_model test_gradients
+GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step
+ORIGIN   := -Wl,-rpath,'$$ORIGIN/lib'
+$(BUILD)/gpu/%.o: tests/%.c $(HEADERS) $(wildcard tests/*.h) Makefile
+	$(call say,CC,$< (gpu))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) -Itests $(RELEASE) -c -o $@ $<
+$(GPU_TESTS:%=$(BUILD)/gpu/%): $(BUILD)/gpu/%: $(BUILD)/gpu/%.o \
+    $(TEST_HELP:$(BUILD)/asan/tests/%=$(BUILD)/gpu/%) $(call objs,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ -lcmocka $(BENCH_LIBS)
+$(BUILD)/gpu/vae: $(call objs,release) $(call front,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ $(BENCH_LIBS)
+$(BUILD)/gpu/bench_step: bench/bench_step.c $(call objs,release) $(call cudaobjs,release)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie $(ORIGIN) -o $@ $^ $(BENCH_LIBS)
+gpu-programs: test-deps
+	$(if $(HAVE_CUDA),,$(error a GPU build needs nvcc, on PATH or as NVCC=))
+	$(Q)data/install.sh bench
+	$(Q)$(MAKE) --no-print-directory $(GPU_PROGRAMS)
+check-gpu: gpu-programs
+	$(Q)BIN=$(BUILD)/gpu BENCH=bench tests/check_gpu.sh
+
+# A folder to copy to a bare GPU node. BUNDLE_CUBLAS=1 adds cuBLASLt (some 500 MB), for nodes that
+# have neither the toolkit nor a Python package that brings it.
+BUNDLE_CUBLAS ?= 0
+bundle: gpu-programs
+	$(Q)rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib $(BUILD)/bundle/bench
+	$(Q)strip -o /dev/null $(BUILD)/gpu/vae
+	$(Q)for p in $(GPU_PROGRAMS); do strip -o $(BUILD)/bundle/$$(basename $$p) $$p; done
+	$(Q)cp tests/check_gpu.sh $(BUILD)/bundle/
+	$(Q)cp -r bench/bench_gpu.sh bench/peers bench/roofline.py $(BUILD)/bundle/bench/
+	$(Q)ldd $(GPU_PROGRAMS) | awk '$$2 == "=>" {print $$3}' | sort -u | \
+	    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' | \
+	    xargs -I{} cp -L {} $(BUILD)/bundle/lib/
+	$(Q)$(if $(filter 1,$(BUNDLE_CUBLAS)),cp -L $(CUDA_HOME)/lib64/libcublasLt.so.13 \
+	    $(CUDA_HOME)/lib64/libcublas.so.13 $(BUILD)/bundle/lib/)
+	@du -sh $(BUILD)/bundle; echo "copy $(BUILD)/bundle to the node and run ./check_gpu.sh there"
 
 clean:
 	rm -rf $(BUILD)

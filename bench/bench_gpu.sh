@@ -3,11 +3,10 @@
 # peers that are installed. bench_gpu.sh FOLDER: writes FOLDER/*.json. Under nine minutes.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-bin=${BIN:-$here}
+bin=${BIN:-$here/..}
 out=${1:?folder}
 python=${PYTHON:-python3}
 peers=$here/peers
-[ -d "$peers" ] || peers=$here/../bench/peers
 repeats=${REPEATS:-7} each=${SECONDS_EACH:-0.15}
 bad=0
 mkdir -p "$out"

@@ -123,13 +123,12 @@ static void run_products(bench *x, size_t n, product *mul)
             const layer_desc *y = &l->layers[i];
             a -= B * vae_pad(y->in);
             const float *dy = a + B * vae_pad(y->in);
-            mul(MATMUL_TN, x->b + l->tensors[y->weight].offset, vae_pad(y->in), dy,
-                vae_pad(y->out), a, vae_pad(y->in), y->out, y->in, B, x);
+            mul(MATMUL_TN, x->b + l->tensors[y->weight].offset, vae_pad(y->in), dy, vae_pad(y->out),
+                a, vae_pad(y->in), y->out, y->in, B, x);
             if (i > 0) {
                 float *dx = x->b + l->total;
                 mul(MATMUL_NN, dx, vae_pad(y->in), dy, vae_pad(y->out),
-                    x->w + l->tensors[y->weight].offset, vae_pad(y->in), B, y->in, y->out,
-                    x);
+                    x->w + l->tensors[y->weight].offset, vae_pad(y->in), B, y->in, y->out, x);
             }
         }
     }
@@ -262,7 +261,8 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         }
     }
     double step = median(&s[0]), gflop = 1e-9 * flops_per_example(x->layout) * (double)x->batch;
-    fprintf(json, "%s\n  {\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
+    fprintf(json,
+            "%s\n  {\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
             "\"batch\": %zu, \"gflop_per_step\": %.4f, \"examples_per_s\": %.0f",
             first ? "" : ",", shape, x->be->ops->name, o->precision, x->batch, gflop,
             (double)x->batch / step);
@@ -297,16 +297,15 @@ static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
         bytes[i] = (uint8_t)(r % 5 == 0 ? r >> 24 : 0);
     }
     set.rows = bytes;
-    vae_backend_options backend = {.device = o->config.device,
-                                   .precision = o->config.precision,
-                                   .threads = o->config.threads};
+    vae_backend_options backend = {
+        .device = o->config.device, .precision = o->config.precision, .threads = o->config.threads};
     if (vae_backend_open(&x.be, &backend, &err) != VAE_OK ||
         vae_model_create(&x.model, &x.config, set.d, batch, true, x.be, &err) != VAE_OK) {
         die(&err);
     }
     x.layout = vae_model_layout(x.model);
-    x.threads = (int)(o->config.threads > 0 ? o->config.threads
-                                            : (size_t)sysconf(_SC_NPROCESSORS_ONLN));
+    x.threads =
+        (int)(o->config.threads > 0 ? o->config.threads : (size_t)sysconf(_SC_NPROCESSORS_ONLN));
     float *flat = malloc(x.layout->total * sizeof *flat);
     float *packed = malloc(x.layout->n_params * sizeof *packed);
     if (flat == NULL || packed == NULL) {
@@ -385,8 +384,13 @@ static void parse(options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    options o = {.device = "cpu", .precision = "fp32", .batches = {20, 128, 1024, 8192},
-                 .n_batches = 4, .repeats = 9, .seconds = 0.5, .rows = 60000};
+    options o = {.device = "cpu",
+                 .precision = "fp32",
+                 .batches = {20, 128, 1024, 8192},
+                 .n_batches = 4,
+                 .repeats = 9,
+                 .seconds = 0.5,
+                 .rows = 60000};
     vae_config_defaults(&o.config);
     o.config.device = VAE_DEVICE_CPU;
     parse(&o, argc, argv);

@@ -26,7 +26,11 @@ need_libraries() {
 for what in "$@"; do
     case "$what" in
     build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
-    test) need_commands "${test[@]}"; need_libraries "${test_libs[@]}" ;;
+    test) 
+        need_commands "${test[@]}"
+        need_libraries "${test_libs[@]}"
+        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+        ;;
     lint) need_commands "${lint[@]}" ;;
     bench) need_libraries "${bench_libs[@]}" ;;
     fuzz)

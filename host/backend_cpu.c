@@ -187,8 +187,7 @@ static void cpu_data_close(vae_backend *be, vae_data *data)
     }
 }
 
-static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t rows,
-                     vae_data *data)
+static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t rows, vae_data *data)
 {
     cpu_backend *be = self(base);
     (void)rows;

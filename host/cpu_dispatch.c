@@ -1,5 +1,6 @@
 /* Which instruction set level the CPU backend uses. VAE_ISA=baseline|avx2|avx512 in the environment
- * lowers it, to compare levels or to test the lower ones; it never raises it above the machine's. */
+ * lowers it, to compare levels or to test the lower ones; it never raises it above the machine's.
+ */
 #include <stdlib.h>
 #include <string.h>
 

@@ -361,10 +361,10 @@ static void adam(float *restrict p, const float *restrict g, float *restrict m, 
     }
 }
 
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
+#define TEXT_(x)    #x
+#define TEXT(x)     TEXT_(x)
 #define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
+#define JOIN(a, b)  JOIN_(a, b)
 
 extern const cpu_kernels JOIN(vae_cpu_kernels_, VAE_ISA);
 const cpu_kernels JOIN(vae_cpu_kernels_, VAE_ISA) = {

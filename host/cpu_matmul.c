@@ -402,8 +402,7 @@ static void plan_tasks(matmul_job *job, size_t threads)
 
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
-                    matmul_epilogue *epilogue, void *ctx, int threads,
-                    vae_cpu_level level)
+                    matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level)
 {
     if (m == 0 || n == 0) {
         return;

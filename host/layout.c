@@ -32,7 +32,7 @@ static const size_t max_params = (size_t)1 << 32;
 static vae_status add_tensor(param_layout *layout, size_t rows, size_t cols, const char *side,
                              const char *layer, const char *kind, vae_error *err)
 {
-    if (rows == 0 || cols == 0 || rows > max_params / vae_pad(cols) ||
+    if (rows == 0 || cols == 0 || cols > max_params || rows > max_params / vae_pad(cols) ||
         layout->total + rows * vae_pad(cols) > max_params) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "the model is too large: layer %s.%s is %zu x %zu and a model may have %zu "
@@ -166,7 +166,8 @@ void vae_layout_init(const param_layout *layout, float *flat, vae_init init, uin
             continue;
         }
         /* The head and a learned-variance output are two layers in one matrix. */
-        bool two = i / 2 == layout->n_encoder - 1 || layer->out == 2 * layout->d;
+        bool last = i / 2 == layout->n / 2 - 1;
+        bool two = i / 2 == layout->n_encoder - 1 || (last && layer->out == 2 * layout->d);
         double bound = weight_bound(init, layer->in, two ? layer->out / 2 : layer->out);
         for (size_t e = 0; e < t->rows * t->cols; e++) {
             flat[t->offset + e / t->cols * t->ld + e % t->cols] =

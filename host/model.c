@@ -139,10 +139,10 @@ static void layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
         }
         bool to_z = l == m->layout.n_encoder;
         vae_mat dx = to_z ? mat(m, m->plan.dz, m->layout.z) : dy_of(m, l - 1);
-        m->be->ops->linear_backward_input(
-            m->be, dx, dy_of(m, l), m->params + w->offset, w->ld, input_of(m, l),
-            to_z ? NULL : aux_of(m, l - 1), rows, layer->in, layer->out,
-            to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
+        m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
+                                          input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
+                                          layer->in, layer->out,
+                                          to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
     }
 }
 
@@ -235,8 +235,7 @@ static void batch_step(void *ctx)
     const pass *p = ctx;
     vae_model *m = p->model;
     encode(m, p, false);
-    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows,
-                        m->layout.z);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
     decode_and_compare(m, p, false, true);
 }
 
@@ -246,8 +245,7 @@ static void encode_step(void *ctx)
     const pass *p = ctx;
     vae_model *m = p->model;
     encode(m, p, false);
-    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows,
-                        m->layout.z);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
     m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
                                array(m, m->plan.log_pq), y_of(m, head_of(m)), p->rows, p->particles,
                                m->layout.z, noise_of(m));

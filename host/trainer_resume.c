@@ -43,13 +43,15 @@ static vae_status check_options(const trainer *t, const vae_checkpoint *c, const
 static vae_status check_data(const trainer *t, const vae_checkpoint *c, const char *path,
                              vae_error *err)
 {
+    static const uint8_t none[sizeof c->data_sha256] = {0}; /* imported: it has seen no data here */
     const vae_dataset *set = t->train_set;
     char here[VAE_SHA256_HEX], there[VAE_SHA256_HEX];
     if (c->d != set->d) {
         return vae_fail(err, VAE_ERR_USAGE, "%s: it was trained on %zu columns, %s has %zu", path,
                         c->d, set->source, set->d);
     }
-    if (memcmp(c->data_sha256, set->sha256, sizeof c->data_sha256) != 0) {
+    if (memcmp(c->data_sha256, none, sizeof none) != 0 &&
+        memcmp(c->data_sha256, set->sha256, sizeof c->data_sha256) != 0) {
         vae_sha256_hex(set->sha256, here);
         vae_sha256_hex(c->data_sha256, there);
         return vae_fail(err, VAE_ERR_USAGE,

@@ -9,7 +9,8 @@ enum { VAE_DECODE_ROWS = 256 }; /* rows of x_hat computed at a time */
 
 /* Byte offsets into the workspace; SIZE_MAX = not needed. mats are in the activation type with
  * leading dimension vae_pad(cols), the arrays are floats. `y[l]` is layer l's output (the last is
- * the logits, overwritten by dlogits), `dy[l]` the gradient of y[l], aux[l] what its forward keeps. */
+ * the logits, overwritten by dlogits), `dy[l]` the gradient of y[l], aux[l] what its forward keeps.
+ */
 typedef struct {
     size_t x, z, dz;
     size_t y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS], aux[VAE_MAX_LAYER_ROWS];

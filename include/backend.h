@@ -44,16 +44,16 @@ typedef struct {
     uint32_t shuffle;   /* 1: row of position i is vae_shuffle(order_key, n, ..., i); 0: i */
     uint32_t particle0; /* first particle's number, where particles come in blocks */
     float lr;
-    float step_size;    /* lr / (1 - beta1^t) */
-    float rsqrt_c2;     /* 1 / sqrt(1 - beta2^t) */
-    float beta;         /* weight of the KL */
-    uint64_t step;      /* number of the optimizer step, from 1; named when a step goes bad */
+    float step_size; /* lr / (1 - beta1^t) */
+    float rsqrt_c2;  /* 1 / sqrt(1 - beta2^t) */
+    float beta;      /* weight of the KL */
+    uint64_t step;   /* number of the optimizer step, from 1; named when a step goes bad */
 } vae_plan;
 
 /* Running totals in the backend's memory, of all steps since they were last cleared. */
 typedef struct {
-    double recon, kl;  /* sums over examples (of the mean over particles), nats */
-    double objective;  /* sum over examples of what is minimized, e.g. -log mean w; nats */
+    double recon, kl; /* sums over examples (of the mean over particles), nats */
+    double objective; /* sum over examples of what is minimized, e.g. -log mean w; nats */
     double examples;
     double grad_norm;  /* of the last step, before clipping */
     uint64_t bad_step; /* 0, or the first step whose loss or gradient was NaN or Inf; from then on

@@ -37,15 +37,15 @@ vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, va
 /* One batch's details, to the host; each pointer may be NULL. Rows as the plan entry says (one
  * entry). Blocking. */
 typedef struct {
-    float *x;       /* (rows,D) the batch as the model saw it */
-    float *mu;      /* (rows,Z) */
-    float *logvar;  /* (rows,Z) */
-    float *z;       /* (rows*K,Z) */
-    float *kl;      /* (rows) closed form, nats */
-    float *kl_dim;  /* (Z) batch means */
-    float *recon;   /* (rows*K) nats */
-    float *log_pq;  /* (rows*K) log p(z) - log q(z|x) */
-    float *x_hat;   /* (rows*K,D) decoder's means */
+    float *x;      /* (rows,D) the batch as the model saw it */
+    float *mu;     /* (rows,Z) */
+    float *logvar; /* (rows,Z) */
+    float *z;      /* (rows*K,Z) */
+    float *kl;     /* (rows) closed form, nats */
+    float *kl_dim; /* (Z) batch means */
+    float *recon;  /* (rows*K) nats */
+    float *log_pq; /* (rows*K) log p(z) - log q(z|x) */
+    float *x_hat;  /* (rows*K,D) decoder's means */
 } vae_batch_out;
 /* particles: 1 .. config->particles, or as vae_model_create was told. encode_only stops before
  * the decoder. */

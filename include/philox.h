@@ -2,7 +2,8 @@
  * and the keyed shuffle that are built on it. No generator state is stored anywhere: a number is a
  * function of (seed, purpose, element, offset), so it does not depend on batch split, thread count
  * or device. Words are those of cuRAND's device API:
- * curand_init(seed, subsequence, 4*block, &s); curand4(&s) gives vae_philox(seed, subsequence, block).
+ * curand_init(seed, subsequence, 4*block, &s); curand4(&s) gives vae_philox(seed, subsequence,
+ * block).
  */
 #ifndef VAE_PHILOX_H
 #define VAE_PHILOX_H

@@ -1,7 +1,7 @@
 /* Per-element math, written once: the CPU backend's loops and the CUDA kernels call the same
- * functions. The formulas below are shared; the primitives under them (exp, log ...) are branch-free
- * polynomials on the host, so that compilers vectorize them, and CUDA's own functions on a device.
- * NaN goes in, NaN comes out; nothing is clamped silently. */
+ * functions. The formulas below are shared; the primitives under them (exp, log ...) are
+ * branch-free polynomials on the host, so that compilers vectorize them, and CUDA's own functions
+ * on a device. NaN goes in, NaN comes out; nothing is clamped silently. */
 #ifndef VAE_MATH_H
 #define VAE_MATH_H
 
@@ -168,7 +168,7 @@ VAE_HD float vae_tanhf(float x)
 }
 
 /* erf, absolute error below 1.5e-7: 1 - exp(-a*P(a)), P a degree-9 Chebyshev fit of
- * -ln(erfc(a))/a on [0,3.9]; 1 to float precision beyond. */
+ * -ln(erfc(a))/a on [0,3.9]; 1 beyond, for gelu(-x) is x/2 times what is missing. */
 VAE_HD float vae_erff(float x)
 {
 #ifdef __CUDA_ARCH__
@@ -186,7 +186,7 @@ VAE_HD float vae_erff(float x)
     p = p * t + 0.10284419357776642f;
     p = p * t + 0.6366111040115356f;
     p = p * t + 1.1283793449401855f;
-    float y = 1.0f - vae_expf(-p * t);
+    float y = a > 3.9f ? 1.0f : 1.0f - vae_expf(-p * t);
     return x < 0.0f ? -y : y;
 #endif
 }
@@ -273,7 +273,8 @@ VAE_HD float vae_bernoulli(float l, float x, float *dl)
     float e = vae_expf(-fabsf(l));
     float s = 1.0f / (1.0f + e);
     *dl = (l < 0.0f ? e * s : s) - x;
-    /* max(l,0) - x*l, written so that an infinite logit gives no Inf - Inf for x in {0,1} */
+    /* max(l,0) - x*l without the difference, which would cancel; an infinite logit, which only an
+     * overflow can be, gives Inf or NaN, never a finite loss */
     float linear = l > 0.0f ? l * (1.0f - x) : -l * x;
     return linear + vae_log1p_unit(e);
 }

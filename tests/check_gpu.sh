@@ -6,6 +6,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${BIN:-$here}
+bench=${BENCH:-$here/bench}
 out=${OUT:-gpu-report}
 quick=0
 [ "${1:-}" = "--quick" ] && quick=1
@@ -39,10 +40,21 @@ figure() { # KEY FILE: a number of the last train line of a metrics file
 within() { awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN {d = a - b; if (d < 0) d = -d; exit !(d <= t)}'; }
 
 echo "device: $("$bin/vae" devices | tr '\n' ' ')"
+# cuBLASLt may lie in a Python package where there is no toolkit.
+if ! ldconfig -p | grep -q 'libcublasLt.so.1' && [ ! -e "$here/lib/libcublasLt.so.13" ]; then
+    found=$(find /usr/local/cuda*/lib64 /usr/lib/python3* /usr/local/lib/python3* /opt "$HOME" \
+        -name 'libcublasLt.so.1[23]' 2>/dev/null | head -n 1)
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$(dirname "${found:-.}")
+    export LD_LIBRARY_PATH
+fi
 for precision in fp32 tf32 bf16; do
-    check "operations $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision "$bin/test_ops"
+    for program in test_ops test_ops_loss; do
+        check "$program $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision \
+            "$bin/$program"
+    done
 done
-check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda "$bin/test_model"
+check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda "$bin/test_gradients"
+check "the model on the device" env VAE_TEST_DEVICE=cuda "$bin/test_model"
 
 # Parity: the same 100 steps on both.
 train() { # FOLDER OPTIONS...
@@ -97,7 +109,7 @@ if [ $quick -eq 0 ]; then
     else
         row "compute-sanitizer" skipped 0 "not found on this machine"
     fi
-    "$here/bench_gpu.sh" "$out" || bad=$((bad + 1))
+    BIN=$bin "$bench/bench_gpu.sh" "$out" || bad=$((bad + 1))
 fi
 
 {

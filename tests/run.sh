@@ -5,6 +5,7 @@ set -u
 build=${BUILD:-build}
 logs=$build/test/logs
 mkdir -p "$logs"
+export BUILD=$build
 passed=0 failed=0 skipped=0
 
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}
@@ -57,6 +58,8 @@ for program in "$build"/simt/test_*; do
 done
 [ -x tests/cli/run ] && run "cli" env VAE="$build/test/vae" tests/cli/run
 [ -x tests/simt/run.sh ] && run "emulated cli" tests/simt/run.sh
+run "round trips" tests/roundtrip/run.sh
+run "installed library" tests/roundtrip/installed.sh
 run "scripts" tests/scripts.sh
 
 echo "$passed passed, $failed failed, $skipped skipped"

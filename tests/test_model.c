@@ -168,6 +168,40 @@ static void measuring_equals_training(void **state)
     }
 }
 
+/* A pass is told from another by each of its properties: right after each other on one model they
+ * give what they give alone. */
+static void passes_are_not_confused(void **state)
+{
+    (void)state;
+    enum { N = 20, D = 9, Z = 3 };
+    vae_config config = small_config();
+    model_fixture f;
+    float one[N * Z], two[2 * N * Z], other[N * Z], x_hat[2 * N * D];
+    const vae_plan plan = still_plan(4, 0, 1);
+    config.particles = 2;
+    fixture_open(&f, &config, VAE_U8, N, D, N, 1);
+    vae_data *half = f.be->ops->data_open(f.be, &f.set, (const uint32_t[]){7, 8, 9, 10}, 4);
+    vae_batch_out out[] = {{.z = two}, {.z = one}, {.z = other}, {.z = one, .x_hat = x_hat}};
+    assert_int_equal(vae_model_batch(f.model, f.data, &plan, 4, 2, &out[0], NULL), VAE_OK);
+    assert_int_equal(vae_model_batch(f.model, f.data, &plan, 4, 1, &out[1], NULL), VAE_OK);
+    assert_int_equal(vae_model_batch(f.model, half, &plan, 4, 1, &out[2], NULL), VAE_OK);
+    for (size_t r = 0; r < 4; r++) { /* one particle's z is the first of two */
+        assert_memory_equal(one + r * Z, two + 2 * r * Z, Z * sizeof *one);
+        assert_memory_not_equal(one + r * Z, two + (2 * r + 1) * Z, Z * sizeof *one);
+        assert_memory_not_equal(one + r * Z, other + r * Z, Z * sizeof *one);
+    }
+    assert_int_equal(vae_model_batch(f.model, f.data, &plan, 4, 2, &out[0], NULL), VAE_OK);
+    for (size_t r = 0; r < 4; r++) {
+        assert_memory_equal(one + r * Z, two + 2 * r * Z, Z * sizeof *one);
+        assert_memory_not_equal(two + 2 * r * Z, two + (2 * r + 1) * Z, Z * sizeof *one);
+    }
+    assert_int_equal(vae_model_batch(f.model, f.data, &plan, 1, 1, &out[3], NULL), VAE_OK);
+    assert_int_equal(vae_model_decode(f.model, x_hat + D, one, 1, NULL), VAE_OK);
+    assert_memory_equal(x_hat, x_hat + D, D * sizeof *x_hat);
+    f.be->ops->data_close(f.be, half);
+    fixture_close(&f);
+}
+
 /* One particle's importance bound is recon - log p(z) + log q(z|x), whichever the estimator. */
 static void bound_of_one_particle(void **state)
 {
@@ -417,6 +451,60 @@ static void training_repeats_to_the_bit(void **state)
     }
 }
 
+/* The optimizer that the config asks for, with its numbers: three steps beside Adam in double, fed
+ * with the model's own gradients. */
+static void check_optimizer(const vae_config *config)
+{
+    model_fixture f;
+    const double b1 = config->adam_beta1, b2 = config->adam_beta2, lr = 0.01;
+    const double decay = config->weight_decay;
+    const bool decoupled = config->optimizer == VAE_ADAMW;
+    fixture_open(&f, config, VAE_U8, 12, 9, 12, 1);
+    double *p = to_doubles(f.params, f.n_params);
+    double *m = calloc(f.n_params, sizeof *m), *v = calloc(f.n_params, sizeof *v);
+    for (int t = 1; t <= 3; t++) {
+        const double c1 = 1 - pow(b1, t), c2 = 1 - pow(b2, t);
+        vae_plan plan = train_plan((uint64_t)t, 0, lr);
+        plan.step_size = (float)(lr / c1), plan.rsqrt_c2 = (float)(1 / sqrt(c2));
+        vae_model_train(f.model, f.data, &plan, 1, 12);
+        const double norm = fixture_totals(&f).grad_norm;
+        const double scale = config->clip_norm > 0 ? fmin(1, config->clip_norm / norm) : 1;
+        float *g = state_of(&f, VAE_GRADS);
+        for (size_t i = 0; i < f.n_params; i++) {
+            double dg = scale * (double)g[i] + (decoupled ? 0 : decay * p[i]);
+            m[i] = b1 * m[i] + (1 - b1) * dg;
+            v[i] = b2 * v[i] + (1 - b2) * dg * dg;
+            p[i] -= decoupled ? lr * decay * p[i] : 0;
+            p[i] -= lr * (m[i] / c1) / (sqrt(v[i] / c2) + config->adam_eps);
+        }
+        free(g);
+    }
+    float *got[3] = {state_of(&f, VAE_PARAMS), state_of(&f, VAE_ADAM_M), state_of(&f, VAE_ADAM_V)};
+    double *const want[3] = {p, m, v};
+    for (int i = 0; i < 3; i++) {
+        double error = nmse(got[i], want[i], f.n_params);
+        if (!(error < 1e-8)) { /* 1 - beta2 is taken in float: 2e-5 of it */
+            fail_msg("state %d after three steps: nmse %.3g", i, error);
+        }
+        free(got[i]), free(want[i]);
+    }
+    fixture_close(&f);
+}
+
+static void optimizer_follows_the_config(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    check_optimizer(&config);
+    config.adam_beta1 = 0.7, config.adam_beta2 = 0.9, config.adam_eps = 0.01;
+    config.clip_norm = 0.5;
+    for (int optimizer = VAE_ADAM; optimizer <= VAE_ADAMW; optimizer++) {
+        config.optimizer = (vae_optimizer)optimizer;
+        config.weight_decay = 0.3;
+        check_optimizer(&config);
+    }
+}
+
 /* Two patterns with noise: every combination learns what it can. */
 static void training_lowers_the_loss(void **state)
 {
@@ -523,6 +611,7 @@ int main(void)
         cmocka_unit_test(batches_in_detail),
         cmocka_unit_test(single_details_may_be_asked_for),
         cmocka_unit_test(measuring_equals_training),
+        cmocka_unit_test(passes_are_not_confused),
         cmocka_unit_test(bound_of_one_particle),
         cmocka_unit_test(totals_clear_when_asked),
         cmocka_unit_test(decoder_alone),
@@ -531,6 +620,7 @@ int main(void)
         cmocka_unit_test(slots_are_taken_over),
         cmocka_unit_test(too_much_is_refused),
         cmocka_unit_test(training_repeats_to_the_bit),
+        cmocka_unit_test(optimizer_follows_the_config),
         cmocka_unit_test(training_lowers_the_loss),
         cmocka_unit_test(bad_step_changes_nothing),
         cmocka_unit_test(bad_parameters_are_noticed),
