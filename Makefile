@@ -141,6 +141,19 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
 
+# cuRAND's own words, where the toolkit is: its host generator needs no GPU
+$(BUILD)/test/test_curand: tests/test_curand.c tests/curand_device.cc $(TEST_HELP) $(call objs,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 $(SAN) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -c -o $(@D)/curand_device.o \
+	    tests/curand_device.cc
+	$(Q)$(CC) $(C11) $(CPPFLAGS) -Itests -isystem $(CUDA_HOME)/include $(SAN) -o $@ tests/test_curand.c \
+	    $(@D)/curand_device.o $(filter %.o,$^) -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 \
+	    -lcurand -lcmocka -lstdc++ $(LDLIBS)
+ifeq ($(HAVE_CUDA)$(wildcard $(CUDA_HOME)/include/curand.h),1$(CUDA_HOME)/include/curand.h)
+test-programs: $(BUILD)/test/test_curand
+endif
+
 .PHONY: test-programs
 test-programs: $(TEST_BINS) $(BUILD)/test/vae
 

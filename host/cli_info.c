@@ -41,18 +41,31 @@ static json_t *parse_or_null(const char *text)
     return value != NULL ? value : json_null();
 }
 
+/* Names the weights: two runs that gave the same bits give the same digest. */
+static void params_digest(const vae_checkpoint *c, char hex[VAE_SHA256_HEX])
+{
+    vae_sha256 state;
+    uint8_t digest[VAE_SHA256_BYTES];
+    vae_sha256_init(&state);
+    vae_sha256_update(&state, c->params, c->n_params * sizeof *c->params);
+    vae_sha256_final(&state, digest);
+    vae_sha256_hex(digest, hex);
+}
+
 static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
                        const param_layout *layout)
 {
-    char hex[VAE_SHA256_HEX];
+    char hex[VAE_SHA256_HEX], weights[VAE_SHA256_HEX];
     char *config = vae_config_to_json(&c->config);
     vae_sha256_hex(c->data_sha256, hex);
-    json_t *o = json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:o, s:o, s:o, s:o}", "schema", 1,
-                          "checkpoint", path, "bytes", (json_int_t)bytes, "parameters",
-                          (json_int_t)c->n_params, "shape", (json_int_t)c->height,
-                          (json_int_t)c->width, (json_int_t)c->channels, "data_sha256", hex,
-                          "config", parse_or_null(config), "tensors", describe_tensors(layout),
-                          "state", describe_state(&c->state), "summary", parse_or_null(c->summary));
+    params_digest(c, weights);
+    json_t *o =
+        json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", 1,
+                  "checkpoint", path, "bytes", (json_int_t)bytes, "parameters",
+                  (json_int_t)c->n_params, "shape", (json_int_t)c->height, (json_int_t)c->width,
+                  (json_int_t)c->channels, "data_sha256", hex, "weights_sha256", weights, "config",
+                  parse_or_null(config), "tensors", describe_tensors(layout), "state",
+                  describe_state(&c->state), "summary", parse_or_null(c->summary));
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(o);
@@ -82,6 +95,9 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     printf(" (%s bytes; training takes four times that",
            cli_thousands(n, 4.0 * (double)c->n_params));
     puts(" for gradients and moments)");
+    char hex[VAE_SHA256_HEX];
+    params_digest(c, hex);
+    printf("weights      SHA-256 %s\n", hex);
     printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
            cli_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
     if (isfinite(s->best)) {

@@ -23,6 +23,7 @@
  */
 #include "model.h"
 
+#include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,6 +267,7 @@ static vae_step_fn *const steps[] = {
 static void run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
                      size_t rows, size_t particles)
 {
+    assert(rows * particles <= m->max_batch * m->max_particles);
     pass want = {m, kind, data, rows, particles};
     int slot = -1;
     for (int i = 0; i < VAE_SLOTS && slot < 0; i++) {

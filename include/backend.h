@@ -176,10 +176,11 @@ typedef struct {
     void (*accumulate)(vae_backend *be, vae_totals *totals, const float *recon_row,
                        const float *kl_row, const float *bound_row, const float *kl_dim, size_t B,
                        size_t K, size_t Z, float free_bits);
-    /* [plan] totals->grad_norm = |g|; sets bad_step if it is not finite. n floats. */
+    /* [plan] totals->grad_norm = |g|; sets bad_step if it is not finite. n floats,
+     * a multiple of VAE_PAD. */
     void (*grad_norm)(vae_backend *be, vae_totals *totals, const float *g, size_t n);
-    /* [plan] One Adam step over n floats (and shadows), unless totals->bad_step. clip_norm > 0
-     * scales g by min(1, clip_norm/grad_norm). */
+    /* [plan] One Adam step over n floats, a multiple of VAE_PAD (and shadows), unless
+     * totals->bad_step. clip_norm > 0 scales g by min(1, clip_norm/grad_norm). */
     void (*adam)(vae_backend *be, float *params, const float *g, float *m, float *v, size_t n,
                  const vae_totals *totals, vae_adam adam, float clip_norm);
     /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */

@@ -61,7 +61,7 @@ void fixture_open(model_fixture *f, const vae_config *config, vae_dtype dtype, s
     f->params = malloc(f->n_params * sizeof *f->params);
     assert_non_null(f->params);
     for (size_t i = 0; i < f->n_params; i++) {
-        f->params[i] = random_uniform(&rng, -0.8f, 0.8f);
+        f->params[i] = random_uniform(&rng, -0.5f, 0.5f);
     }
     assert_int_equal(vae_model_set(f->model, VAE_PARAMS, f->params, &err), VAE_OK);
 }
