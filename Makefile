@@ -224,14 +224,52 @@ $(BUILD)/simt/%.o: %.cc $(SIMT_DEP)
 $(BUILD)/simt/%.o: %.c $(SIMT_DEP)
 	$(call say,CC,$< (emulated))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(C11) $(CPPFLAGS) -DVAE_WITH_CUDA -DVAE_SIMT $(SIMT_INC) -Itests $(SAN) -c -o $@ $<
+	$(Q)$(CC) $(C11) $(CPPFLAGS) -DVAE_WITH_CUDA $(SIMT_INC) -Itests $(SAN) -c -o $@ $<
 $(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/%.o $(TEST_HELP) $(simt_parts)
 	$(call say,LD,$@)
 	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
-test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae
+# the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
+SIMT_OWN := $(wildcard tests/simt/test_*.cc)
+$(BUILD)/simt/test_simt: $(SIMT_OWN) $(SIMT_CC:%.cc=$(BUILD)/simt/%.o) $(SIMT_DEP) tests/simt/test_constants.c
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=c11 -fsyntax-only -Itests/simt/include tests/simt/test_constants.c
+	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_constants.c)
+	$(Q)$(CXX) -std=c++17 $(SAN) -Itests/simt/include -o $@ $(filter %.cc %.o,$^) -lpthread
+test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
+
+# ThreadSanitizer, by clang, for races between CUDA threads: the step's tests on one CPU thread.
+# The emulation itself is not instrumented: it tells the sanitizer what orders what.
+TSAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -DSIMT_TSAN
+TSAN_INC := $(SIMT_INC) -Iinclude -Ihost -Ikernels -Itests
+TSAN_C   := $(CORE) $(CUDA_C) $(filter-out $(TESTS) $(wildcard tests/fuzz_*.c) tests/test_curand.c,$(wildcard tests/*.c))
+tsan_parts = $(TSAN_C:%.c=$(BUILD)/tsan/%.o) $(CU:%.cu=$(BUILD)/tsan/%.cu.o) \
+           $(SIMT_CC:%.cc=$(BUILD)/tsan/%.o) $(ISAS:%=$(BUILD)/tsan/host/cpu_kernels_%.o)
+$(BUILD)/tsan/tests/simt/simt_%.o: tests/simt/simt_%.cc $(SIMT_DEP)
+	$(call say,CXX,$< (tsan))
+	$(Q)mkdir -p $(@D)
+	$(Q)clang++ -std=c++17 -O2 -g -DSIMT_TSAN $(TSAN_INC) -c -o $@ $<
+$(BUILD)/tsan/%.cu.o: %.cu $(SIMT_DEP)
+	$(call say,CXX,$< (tsan))
+	$(Q)mkdir -p $(@D)
+	$(Q)clang++ -std=c++17 -x c++ $(TSAN) $(MATH) $(TSAN_INC) -c -o $@ $<
+$(BUILD)/tsan/%.o: %.c $(SIMT_DEP)
+	$(call say,CC,$< (tsan))
+	$(Q)mkdir -p $(@D)
+	$(Q)clang -std=gnu11 $(TSAN) $(MATH) $(CPPFLAGS) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(TSAN_INC) -c -o $@ $<
+$(BUILD)/tsan/host/cpu_kernels_%.o: host/cpu_kernels.c $(HEADERS) Makefile
+	$(call say,CC,$< ($*$(comma) tsan))
+	$(Q)mkdir -p $(@D)
+	$(Q)clang -std=gnu11 $(CPPFLAGS) $(MATH) -O2 $(MARCH_$*) -DVAE_ISA=$* -c -o $@ $<
+$(BUILD)/simt/test_model_tsan: $(BUILD)/tsan/tests/test_model.o $(tsan_parts)
+	$(call say,LD,$@)
+	$(Q)clang++ -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -lgomp -ldl
+$(BUILD)/simt/test_simt_tsan: $(SIMT_OWN) $(SIMT_CC:%.cc=$(BUILD)/tsan/%.o) $(SIMT_DEP)
+	$(call say,LD,$@)
+	$(Q)clang++ -std=c++17 $(TSAN) -Itests/simt/include -o $@ $(filter %.cc %.o,$^) -lpthread
+test-programs: $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
 
 # ---- style and static checks ----
 lint: deps

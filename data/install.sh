@@ -5,7 +5,7 @@ set -euo pipefail
 
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
 build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev)
-test=(shellcheck:shellcheck strace:strace python3:python3)
+test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang)
 test_libs=(cmocka:libcmocka-dev)
 lint=(clang-format:clang-format cppcheck:cppcheck)
 fuzz=(clang:clang)
@@ -22,22 +22,26 @@ need_libraries() {
         pkg-config --exists "${pair%%:*}" 2>/dev/null || missing+=("${pair#*:}")
     done
 }
+need_sanitizers() { # clang's runtimes: a package of their own, named by its version
+    echo 'int main(void){return 0;}' | clang -fsanitize=thread -x c -o /dev/null - 2>/dev/null ||
+        missing+=(CLANG_RUNTIME)
+}
+clang_runtime() { # its name, once the package lists are there
+    apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
+}
 
 for what in "$@"; do
     case "$what" in
     build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
-    test) 
+    test)
         need_commands "${test[@]}"
         need_libraries "${test_libs[@]}"
+        need_sanitizers
         python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
         ;;
     lint) need_commands "${lint[@]}" ;;
     bench) need_libraries "${bench_libs[@]}" ;;
-    fuzz)
-        need_commands "${fuzz[@]}"
-        echo 'int main(void){return 0;}' | clang -fsanitize=address -x c -o /dev/null - 2>/dev/null ||
-            missing+=(libclang-rt-14-dev)
-        ;;
+    fuzz) need_commands "${fuzz[@]}"; need_sanitizers ;;
     *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
     esac
 done
@@ -56,4 +60,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "installing: ${missing[*]}"
 "${as_root[@]}" apt-get update -qq
+for i in "${!missing[@]}"; do
+    [ "${missing[$i]}" != CLANG_RUNTIME ] || missing[i]=$(clang_runtime)
+done
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

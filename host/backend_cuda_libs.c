@@ -1,24 +1,8 @@
 #include "backend_cuda_libs.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
-
-#ifdef VAE_SIMT /* the emulation of tests/simt: functions of this program */
-
-bool vae_cublaslt_load(vae_cublaslt *lt, char *why, size_t size)
-{
-#define BIND(member, function) lt->member = function;
-    lt->library = NULL;
-    VAE_CUBLASLT_FUNCTIONS(BIND)
-#undef BIND
-    (void)why;
-    (void)size;
-    return true;
-}
-
-#else
-
-#include <dlfcn.h>
 
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
@@ -66,5 +50,3 @@ bool vae_cublaslt_load(vae_cublaslt *lt, char *why, size_t size)
 #undef FIND
     return true;
 }
-
-#endif

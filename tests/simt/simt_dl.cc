@@ -1,0 +1,101 @@
+/* libcublasLt as something that can be loaded: include/dlfcn.h. */
+#define SIMT_REAL_DLFCN
+#include <dlfcn.h>
+
+#include "simt_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+namespace
+{
+
+char library_handle; /* its address is the handle */
+thread_local char message[200];
+
+const struct {
+    const char *name;
+    void *address;
+} symbols[] = {
+#define SYMBOL(name)                                                                               \
+    {                                                                                              \
+#name, (void *)name                                                                        \
+    }
+    SYMBOL(cublasLtCreate),
+    SYMBOL(cublasLtDestroy),
+    SYMBOL(cublasLtGetVersion),
+    SYMBOL(cublasLtGetCudartVersion),
+    SYMBOL(cublasLtGetProperty),
+    SYMBOL(cublasLtGetStatusName),
+    SYMBOL(cublasLtGetStatusString),
+    SYMBOL(cublasLtMatrixLayoutCreate),
+    SYMBOL(cublasLtMatrixLayoutDestroy),
+    SYMBOL(cublasLtMatrixLayoutSetAttribute),
+    SYMBOL(cublasLtMatrixLayoutGetAttribute),
+    SYMBOL(cublasLtMatmulDescCreate),
+    SYMBOL(cublasLtMatmulDescDestroy),
+    SYMBOL(cublasLtMatmulDescSetAttribute),
+    SYMBOL(cublasLtMatmulDescGetAttribute),
+    SYMBOL(cublasLtMatmulPreferenceCreate),
+    SYMBOL(cublasLtMatmulPreferenceDestroy),
+    SYMBOL(cublasLtMatmulPreferenceSetAttribute),
+    SYMBOL(cublasLtMatmulAlgoGetHeuristic),
+    SYMBOL(cublasLtMatmulAlgoCheck),
+    SYMBOL(cublasLtMatmulAlgoConfigGetAttribute),
+    SYMBOL(cublasLtMatmul),
+};
+
+const char *missing()
+{
+    const char *v = getenv("VAE_SIMT_NO_CUBLASLT");
+    return v ? v : "";
+}
+
+} // namespace
+
+extern "C" {
+
+void *simt_dlopen(const char *name, int flags)
+{
+    const char *base = name && strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+    if (!base || strncmp(base, "libcublasLt.so", 14) != 0) {
+        return dlopen(name, flags);
+    }
+    if (strcmp(missing(), "1") == 0) {
+        snprintf(message, sizeof message, "%s: cannot open shared object file: No such file", name);
+        return nullptr;
+    }
+    return &library_handle;
+}
+
+void *simt_dlsym(void *library, const char *symbol)
+{
+    if (library != &library_handle) {
+        return dlsym(library, symbol);
+    }
+    for (const auto &s : symbols) {
+        if (strcmp(s.name, symbol) == 0 && strcmp(missing(), symbol) != 0) {
+            return s.address;
+        }
+    }
+    snprintf(message, sizeof message, "undefined symbol: %s", symbol);
+    return nullptr;
+}
+
+int simt_dlclose(void *library)
+{
+    return library == &library_handle ? 0 : dlclose(library);
+}
+
+char *simt_dlerror(void)
+{
+    if (message[0]) {
+        static thread_local char text[sizeof message];
+        memcpy(text, message, sizeof text);
+        message[0] = '\0';
+        return text;
+    }
+    return dlerror();
+}
+
+} // extern "C"
