@@ -240,6 +240,11 @@ $(BUILD)/simt/test_simt: $(SIMT_OWN) $(SIMT_CC:%.cc=$(BUILD)/simt/%.o) $(SIMT_DE
 	$(Q)$(CXX) -std=c++17 $(SAN) -Itests/simt/include -o $@ $(filter %.cc %.o,$^) -lpthread
 test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
 
+.PHONY: coverage
+coverage: test-deps
+	$(Q)mkdir -p $(BUILD)
+	$(Q)BUILD=$(BUILD) tests/simt/coverage.sh
+
 # ThreadSanitizer, by clang, for races between CUDA threads: the step's tests on one CPU thread.
 # The emulation itself is not instrumented: it tells the sanitizer what orders what.
 TSAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -DSIMT_TSAN
@@ -276,7 +281,7 @@ lint: deps
 	$(Q)data/install.sh test lint
 	$(Q)clang-format --dry-run -Werror $(wildcard host/*.[ch] include/*.h kernels/*.cu kernels/*.h \
 	    tests/*.[ch] tests/simt/*.[ch]* bench/*.c)
-	$(Q)for f in $(filter-out $(CUDA_C),$(wildcard host/*.c)) bench/bench_step.c; do \
+	$(Q)for f in $(filter-out $(CUDA_C),$(wildcard host/*.c)) bench/bench_step.c bench/bench_ops.c; do \
 	    $(CC) $(C11) $(CPPFLAGS) -DVAE_ISA=baseline -Werror -fsyntax-only $$f || exit 1; done
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability --error-exitcode=1 --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
@@ -302,17 +307,17 @@ fuzz: deps
 
 # ---- benchmarks ----
 BENCH_LIBS := $(LDLIBS) -lopenblas $(if $(HAVE_CUDA),$(CUDA_LIBS))
-$(BUILD)/bench_step: bench/bench_step.c $(call objs,release) $(call cudaobjs,release)
+$(BUILD)/bench_%: bench/bench_%.c $(call objs,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie -o $@ $^ $(BENCH_LIBS)
 bench: deps
 	$(Q)data/install.sh bench
-	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_step
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/bench_step $(BUILD)/bench_ops $(BUILD)/vae
 	$(Q)BUILD=$(BUILD) bench/run.sh
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_model test_gradients
-GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step
+GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
 ORIGIN   := -Wl,-rpath,'$$ORIGIN/lib'
 $(BUILD)/gpu/%.o: tests/%.c $(HEADERS) $(wildcard tests/*.h) Makefile
 	$(call say,CC,$< (gpu))
@@ -326,7 +331,7 @@ $(BUILD)/gpu/vae: $(call objs,release) $(call front,release) $(call cudaobjs,rel
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ $(BENCH_LIBS)
-$(BUILD)/gpu/bench_step: bench/bench_step.c $(call objs,release) $(call cudaobjs,release)
+$(BUILD)/gpu/bench_%: bench/bench_%.c $(call objs,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie $(ORIGIN) -o $@ $^ $(BENCH_LIBS)

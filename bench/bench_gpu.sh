@@ -20,6 +20,10 @@ for model in "${models[@]}"; do
             --seconds "$each" --json "$out/step_cuda_${hidden//,/x}_$precision.json" || bad=1
     done
 done
+for precision in fp32 bf16; do
+    timeout 60 "$bin/bench_ops" --device cuda --precision $precision --batch-size 65536 \
+        --json "$out/ops_cuda_$precision.json" || bad=1
+done
 "$bin/bench_step" --device cpu --batches 128,1024,8192 --repeats 5 --seconds 0.5 \
     --json "$out/step_cpu.json" || bad=1
 for peer in torch jax; do

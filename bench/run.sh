@@ -18,4 +18,8 @@ if "$python" -c 'import torch' 2>/dev/null; then
 else
     echo "== PyTorch is not installed here: no peer figures for the CPU"
 fi
+if "$build/vae" devices | grep -q 'cuda:[0-9]* .*GiB'; then
+    echo "== the GPU"
+    BIN=$build bench/bench_gpu.sh "$out"
+fi
 echo "results: $out"

@@ -101,6 +101,8 @@ static json_t *describe_run(trainer *t, const char *status, const char *why)
     struct rusage usage;
     snprintf(seed, sizeof seed, "%" PRIu64, t->config->seed);
     time_text(now);
+    /* again, as a backend makes some of its choices at the first step */
+    t->be->ops->describe(t->be, t->device, sizeof t->device);
     getrusage(RUSAGE_SELF, &usage);
     const vae_train_state *s = &t->now.state;
     json_t *run = json_pack(

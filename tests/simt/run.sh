@@ -72,6 +72,36 @@ for order in reverse shuffled:5; do
     ok "same bits: threads in $order order" $? "weights differ: $(tail -n 1 "$temp/ordered.log")"
 done
 
+VAE_CUDA_STREAM_DATA=1 VAE_CUDA_GRAPHS=0 train both --device cuda --epochs 2
+[ -n "$whole" ] && [ "$(weights both)" = "$whole" ]
+ok "same bits: streamed without graphs" $? "weights differ: $(tail -n 1 "$temp/both.log")"
+
+"$vae" devices | grep -q '^cuda.*Emulated'
+ok "devices lists it" $? "$("$vae" devices | tail -n 1)"
+refused() { # WHAT EXIT-CODE TEXT ENV... -- OPTIONS...: the run fails so, and says so
+    local what=$1 code=$2 text=$3 rc settings=()
+    shift 3
+    while [ "$1" != -- ]; do
+        settings+=("$1")
+        shift
+    done
+    shift
+    env "${settings[@]}" "$vae" train --data digits --limit 640 -q --force --out "$temp/none" "$@" \
+        >"$temp/none.log" 2>&1
+    rc=$?
+    [ $rc -eq "$code" ] && grep -q "$text" "$temp/none.log"
+    ok "$what" $? "exit $rc: $(tail -n 1 "$temp/none.log")"
+}
+refused "a device that is not there" 6 "no GPU 9" A=1 -- --device cuda:9
+refused "no cuBLASLt" 6 cublasLt VAE_SIMT_NO_CUBLASLT=1 -- --device cuda
+refused "a cuBLASLt that lacks a function" 6 "lacks" VAE_SIMT_NO_CUBLASLT=cublasLtMatmul -- --device cuda
+refused "a driver too old" 6 "driver" VAE_SIMT_NO_DEVICE=old -- --device cuda
+refused "out of memory" 1 "out of memory.*free" VAE_SIMT_MEMORY=12000000 -- --device cuda
+export VAE_SIMT_LT_REFUSE=all
+parity "no epilogues" 0.001 --activation relu
+parity "no epilogues, bf16" 0.5 --precision=bf16
+unset VAE_SIMT_LT_REFUSE
+
 VAE_SIMT_NO_DEVICE=1 train none --device cuda
 [ $? -eq 6 ]
 ok "no device is exit code 6" $? "$(tail -n 1 "$temp/none.log")"

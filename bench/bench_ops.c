@@ -1,0 +1,465 @@
+/* Times each operation of the training step by itself, through the backend table, beside what its
+ * bytes and FLOPs allow at the ceilings measured in the same run.
+ *
+ *   bench_ops [--device cpu|cuda] [--precision P] [--hidden 400] [--latent 20] [--batch-size 65536]
+ *             [--repeats 5] [--seconds 0.1] [--ceiling 8192] [--json F]
+ *
+ * Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each, far beyond any
+ * cache), FLOPs by one ceiling^3 product. Bytes of an operation are counted as in roofline.py:
+ * every operand read once, every result written once. An operation's inputs are those that the one
+ * before left, so small batches are timed from the cache. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "model.h"
+
+enum { MAX_OPS = 64, MAX_REPEATS = 99 };
+
+typedef struct ops_bench ops_bench;
+
+/* One timed operation: fn runs it once inside backend->run(). */
+typedef struct {
+    char name[48];
+    double bytes, flops;
+    vae_step_fn *fn;
+    ops_bench *bench;
+    size_t layer;
+} timed_op;
+
+struct ops_bench {
+    vae_backend *be;
+    vae_config config;
+    param_layout layout;
+    size_t B, act;
+    float *params, *grads, *m, *v, *recon_row, *kl_row;
+    vae_totals *totals;
+    vae_data *data;
+    vae_mat x, z, dz, y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS];
+    void *aux[VAE_MAX_LAYER_ROWS];
+    timed_op ops[MAX_OPS];
+    size_t n_ops;
+};
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void check(vae_backend *be)
+{
+    vae_error err = {0};
+    if (be->ops->sync(be, &err) != VAE_OK) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        exit(err.status);
+    }
+}
+
+static vae_mat input_of(const ops_bench *b, size_t l)
+{
+    return l == 0 ? b->x : l == b->layout.n_encoder ? b->z : b->y[l - 1];
+}
+
+static const tensor_desc *weight_of(const ops_bench *b, size_t l)
+{
+    return &b->layout.tensors[b->layout.layers[l].weight];
+}
+
+static size_t bias_of(const ops_bench *b, size_t l)
+{
+    return b->layout.tensors[b->layout.layers[l].bias].offset;
+}
+
+/* ---- the operations, as model.c calls them ---- */
+
+static void do_gather(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    b->be->ops->gather(b->be, b->x, b->data, b->B, b->layout.d, b->config.binarize, 1);
+}
+
+static void do_forward(void *ctx)
+{
+    const timed_op *op = ctx;
+    ops_bench *b = op->bench;
+    const layer_desc *y = &b->layout.layers[op->layer];
+    const tensor_desc *w = weight_of(b, op->layer);
+    b->be->ops->linear_forward(b->be, b->y[op->layer], b->aux[op->layer], input_of(b, op->layer),
+                               b->params + w->offset, w->ld, b->params + bias_of(b, op->layer),
+                               b->B, y->in, y->out, y->act);
+}
+
+static void do_backward_weight(void *ctx)
+{
+    const timed_op *op = ctx;
+    ops_bench *b = op->bench;
+    const layer_desc *y = &b->layout.layers[op->layer];
+    const tensor_desc *w = weight_of(b, op->layer);
+    b->be->ops->linear_backward_weight(b->be, b->grads + w->offset, w->ld,
+                                       b->grads + bias_of(b, op->layer), b->dy[op->layer],
+                                       input_of(b, op->layer), b->B, y->in, y->out);
+}
+
+static void do_backward_input(void *ctx)
+{
+    const timed_op *op = ctx;
+    ops_bench *b = op->bench;
+    const layer_desc *y = &b->layout.layers[op->layer];
+    const tensor_desc *w = weight_of(b, op->layer);
+    const bool to_z = op->layer == b->layout.n_encoder;
+    b->be->ops->linear_backward_input(b->be, to_z ? b->dz : b->dy[op->layer - 1], b->dy[op->layer],
+                                      b->params + w->offset, w->ld, input_of(b, op->layer),
+                                      to_z ? NULL : b->aux[op->layer - 1], b->B, y->in, y->out,
+                                      to_z ? VAE_ACT_NONE : b->layout.layers[op->layer - 1].act);
+}
+
+static void do_latent_forward(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    b->be->ops->latent_forward(b->be, b->z, b->kl_row, NULL, b->y[b->layout.n_encoder - 1], b->B, 1,
+                               b->layout.z, (vae_noise){1});
+}
+
+static void do_latent_backward(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    const size_t head = b->layout.n_encoder - 1;
+    b->be->ops->latent_backward(b->be, b->dy[head], b->dz, b->y[head], NULL, NULL, b->B, 1,
+                                b->layout.z, (vae_latent_grad){VAE_OBJ_ELBO, 1.0f, 0.0f},
+                                (vae_noise){1});
+}
+
+static void do_loss(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
+    b->be->ops->recon_loss(b->be, b->recon_row, b->dy[last], b->y[last], b->x, b->B, 1, b->layout.d,
+                           (vae_recon){b->config.likelihood, 1.0f}, 1.0f / (float)b->B);
+}
+
+static void do_accumulate(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    b->be->ops->accumulate(b->be, b->totals, b->recon_row, b->kl_row, NULL, NULL, b->B, 1,
+                           b->layout.z, 0.0f);
+}
+
+static void do_grad_norm(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    b->be->ops->grad_norm(b->be, b->totals, b->grads, b->layout.total);
+}
+
+static void do_adam(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    vae_adam adam = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
+    b->be->ops->adam(b->be, b->params, b->grads, b->m, b->v, b->layout.total, b->totals, adam, 0);
+}
+
+/* ---- setting up ---- */
+
+static void add(ops_bench *b, const char *name, const char *what, vae_step_fn *fn, size_t layer,
+                double bytes, double flops)
+{
+    if (b->n_ops == MAX_OPS) {
+        return;
+    }
+    timed_op *op = &b->ops[b->n_ops++];
+    *op = (timed_op){.bytes = bytes, .flops = flops, .fn = fn, .bench = b, .layer = layer};
+    snprintf(op->name, sizeof op->name, "%s%s", name, what);
+}
+
+/* In the step's order, so that every operation finds what the one before left. */
+static void list_ops(ops_bench *b)
+{
+    const param_layout *l = &b->layout;
+    const double B = (double)b->B, a = (double)b->act, D = (double)l->d, Z = (double)l->z;
+    const size_t layers = l->n_encoder + l->n_decoder;
+    add(b, "gather", "", do_gather, 0, B * D + B * D * a, 0);
+    for (size_t i = 0; i < layers; i++) {
+        const double in = (double)l->layers[i].in, out = (double)l->layers[i].out;
+        if (i == l->n_encoder) {
+            add(b, "latent forward", "", do_latent_forward, i, 3 * B * Z * a + 4 * B, 0);
+        }
+        char name[VAE_TENSOR_NAME];
+        snprintf(name, sizeof name, "%.*s",
+                 (int)(strrchr(weight_of(b, i)->name, '.') - weight_of(b, i)->name),
+                 weight_of(b, i)->name);
+        add(b, name, " forward", do_forward, i, (B * in + in * out + B * out) * a,
+            2 * B * in * out);
+    }
+    add(b, "loss", "", do_loss, 0, 3 * B * D * a + 4 * B, 0);
+    add(b, "totals", "", do_accumulate, 0, 8 * B, 0);
+    for (size_t i = layers; i-- > 0;) {
+        const double in = (double)l->layers[i].in, out = (double)l->layers[i].out;
+        char name[VAE_TENSOR_NAME];
+        snprintf(name, sizeof name, "%.*s",
+                 (int)(strrchr(weight_of(b, i)->name, '.') - weight_of(b, i)->name),
+                 weight_of(b, i)->name);
+        add(b, name, " weight gradient", do_backward_weight, i, B * (in + out) * a + 4 * in * out,
+            2 * B * in * out);
+        if (i > 0) {
+            add(b, name, " input gradient", do_backward_input, i, (B * out + in * out + B * in) * a,
+                2 * B * in * out);
+        }
+        if (i == l->n_encoder) {
+            add(b, "latent backward", "", do_latent_backward, i, 5 * B * Z * a, 0);
+        }
+    }
+    add(b, "gradient norm", "", do_grad_norm, 0, 4.0 * (double)l->total, 0);
+    add(b, "adam", "", do_adam, 0,
+        (28.0 + (b->config.precision == VAE_BF16 ? 2.0 : 0.0)) * (double)l->total, 0);
+}
+
+static vae_mat new_mat(ops_bench *b, size_t rows, size_t cols)
+{
+    vae_mat m = {b->be->ops->alloc(b->be, rows * vae_pad(cols) * b->act, "an operand"),
+                 vae_pad(cols)};
+    return m;
+}
+
+static float *new_floats(ops_bench *b, size_t n)
+{
+    return b->be->ops->alloc(b->be, n * sizeof(float), "an operand");
+}
+
+static void open_operands(ops_bench *b)
+{
+    const param_layout *l = &b->layout;
+    const size_t layers = l->n_encoder + l->n_decoder;
+    float *flat = malloc(l->total * sizeof *flat);
+    if (flat == NULL) {
+        exit(1);
+    }
+    b->act = b->be->ops->act_size(b->be);
+    b->params = new_floats(b, l->total);
+    b->grads = new_floats(b, l->total);
+    b->m = new_floats(b, l->total);
+    b->v = new_floats(b, l->total);
+    b->recon_row = new_floats(b, b->B);
+    b->kl_row = new_floats(b, b->B);
+    b->totals = b->be->ops->alloc(b->be, sizeof *b->totals, "totals");
+    b->x = new_mat(b, b->B, l->d);
+    b->z = new_mat(b, b->B, l->z);
+    b->dz = new_mat(b, b->B, l->z);
+    for (size_t i = 0; i < layers; i++) {
+        b->y[i] = new_mat(b, b->B, l->layers[i].out);
+        b->dy[i] = new_mat(b, b->B, l->layers[i].out);
+        size_t aux = b->be->ops->aux_bytes(b->be, l->layers[i].act, b->B, l->layers[i].out);
+        b->aux[i] = aux > 0 ? b->be->ops->alloc(b->be, aux, "an operand") : NULL;
+    }
+    vae_layout_init(l, flat, VAE_INIT_TORCH, 1);
+    b->be->ops->upload(b->be, b->params, flat, l->total * sizeof *flat);
+    b->be->ops->bind_params(b->be, b->params, l->total);
+    free(flat);
+    check(b->be);
+}
+
+/* ---- timing ---- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of one run of op, in slot 0; spread[0..1] get minimum and maximum. */
+static double time_op(vae_backend *be, timed_op *op, vae_data *data, size_t rows, double seconds,
+                      int repeats, double spread[2])
+{
+    static vae_plan plan[1024]; /* zeros: lr 0 leaves the parameters alone */
+    double times[MAX_REPEATS];
+    size_t n = 1;
+    for (;; n = 2 * n > 1024 ? 1024 : 2 * n) {
+        double t = seconds_now();
+        be->ops->plan(be, plan, n, rows, data);
+        be->ops->run(be, 0, n, op->fn, op);
+        check(be);
+        if (n == 1024 || (n > 1 && seconds_now() - t > seconds)) {
+            break;
+        }
+        if (seconds_now() - t > 4 * seconds) {
+            break;
+        }
+    }
+    for (int r = 0; r < repeats; r++) {
+        double t = seconds_now();
+        be->ops->plan(be, plan, n, rows, data);
+        be->ops->run(be, 0, n, op->fn, op);
+        check(be);
+        times[r] = (seconds_now() - t) / (double)n;
+    }
+    be->ops->forget(be, 0);
+    qsort(times, (size_t)repeats, sizeof times[0], compare);
+    spread[0] = times[0];
+    spread[1] = times[repeats - 1];
+    return times[repeats / 2];
+}
+
+typedef struct {
+    const char *json;
+    size_t ceiling;
+    double seconds;
+    int repeats;
+    vae_config config;
+} options;
+
+static void open_bench(ops_bench *b, const options *o, const vae_config *config, size_t B,
+                       vae_backend *be, size_t d)
+{
+    vae_error err = {0};
+    *b = (ops_bench){.be = be, .config = *config, .B = B};
+    (void)o;
+    if (vae_layout_build(&b->layout, config, d, &err) != VAE_OK) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        exit(err.status);
+    }
+    open_operands(b);
+}
+
+static void close_bench(ops_bench *b)
+{
+    const vae_backend_ops *ops = b->be->ops;
+    void *const memory[] = {b->params, b->grads,  b->m,      b->v,      b->recon_row,
+                            b->kl_row, b->totals, b->x.data, b->z.data, b->dz.data};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+        ops->free(b->be, memory[i]);
+    }
+    for (size_t i = 0; i < b->layout.n_encoder + b->layout.n_decoder; i++) {
+        ops->free(b->be, b->y[i].data);
+        ops->free(b->be, b->dy[i].data);
+        ops->free(b->be, b->aux[i]);
+    }
+    vae_layout_clear(&b->layout);
+}
+
+/* The two rates of this device: bytes by Adam, FLOPs by a square product. The model that serves
+ * both has one layer of ceiling x ceiling each way. */
+static void measure_ceilings(const options *o, vae_backend *be, double *bytes_rate,
+                             double *flops_rate)
+{
+    ops_bench b;
+    double spread[2];
+    vae_config config = o->config;
+    config.hidden = (vae_sizes){1, {o->ceiling}};
+    config.decoder_hidden = (vae_sizes){0};
+    config.latent = 16;
+    open_bench(&b, o, &config, o->ceiling, be, o->ceiling);
+    const double n = (double)o->ceiling;
+    timed_op product = {.fn = do_forward, .bench = &b, .layer = 0};
+    timed_op adam = {.fn = do_adam, .bench = &b};
+    float *x = malloc(o->ceiling * o->ceiling * sizeof *x);
+    for (size_t i = 0; x != NULL && i < o->ceiling * o->ceiling; i++) {
+        x[i] = (float)((i * 2654435761u) % 1000003) / 1000003.0f; /* zeros would run faster */
+    }
+    if (x != NULL) {
+        be->ops->upload_mat(be, b.x, x, o->ceiling, o->ceiling);
+    }
+    free(x);
+    *flops_rate =
+        2 * n * n * n / time_op(be, &product, NULL, o->ceiling, o->seconds, o->repeats, spread);
+    *bytes_rate = (28.0 + (o->config.precision == VAE_BF16 ? 2.0 : 0.0)) * (double)b.layout.total /
+                  time_op(be, &adam, NULL, o->ceiling, o->seconds, o->repeats, spread);
+    close_bench(&b);
+}
+
+static void parse(options *o, int argc, char **argv)
+{
+    vae_error err = {0};
+    for (int i = 1; i < argc; i += 2) {
+        const char *name = argv[i] + (strncmp(argv[i], "--", 2) == 0 ? 2 : 0);
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(name, "json") == 0) {
+            o->json = value;
+        } else if (strcmp(name, "repeats") == 0) {
+            o->repeats = atoi(value);
+        } else if (strcmp(name, "seconds") == 0) {
+            o->seconds = atof(value);
+        } else if (strcmp(name, "ceiling") == 0) {
+            o->ceiling = (size_t)atol(value);
+        } else if (vae_config_set(&o->config, name, value, &err) != VAE_OK) {
+            fprintf(stderr, "bench_ops: %s\n", err.text);
+            exit(err.status);
+        }
+    }
+    if (o->repeats < 1 || o->repeats > MAX_REPEATS || o->ceiling < 16) {
+        fprintf(stderr, "bench_ops: --repeats wants 1 to %d, --ceiling 16 or more\n", MAX_REPEATS);
+        exit(2);
+    }
+}
+
+static void report_op(FILE *json, const timed_op *op, double t, const double spread[2],
+                      double bytes_rate, double flops_rate, bool first)
+{
+    double bound = op->bytes / bytes_rate;
+    bound = op->flops / flops_rate > bound ? op->flops / flops_rate : bound;
+    printf("%-28s %10.3f %9.3f %10.2f %10.2f %6.1f%%\n", op->name, op->bytes / 1e6, op->flops / 1e9,
+           1e6 * t, 1e6 * bound, 100 * bound / t);
+    fprintf(json,
+            "%s\n  {\"op\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"us\": {\"median\": %.3f, "
+            "\"min\": %.3f, \"max\": %.3f}, \"us_bound\": %.3f}",
+            first ? "" : ",", op->name, op->bytes, op->flops, 1e6 * t, 1e6 * spread[0],
+            1e6 * spread[1], 1e6 * bound);
+}
+
+int main(int argc, char **argv)
+{
+    options o = {.ceiling = 8192, .seconds = 0.1, .repeats = 5};
+    vae_config_defaults(&o.config);
+    o.config.device = VAE_DEVICE_CPU;
+    o.config.batch_size = 65536;
+    parse(&o, argc, argv);
+    FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "w");
+    vae_backend *be;
+    vae_error err = {0};
+    const vae_backend_options backend = {
+        .device = o.config.device, .precision = o.config.precision, .threads = o.config.threads};
+    if (json == NULL || vae_backend_open(&be, &backend, &err) != VAE_OK) {
+        fprintf(stderr, "bench_ops: %s\n", json == NULL ? o.json : err.text);
+        return json == NULL ? 4 : (int)err.status;
+    }
+    double bytes_rate, flops_rate;
+    char text[512];
+    measure_ceilings(&o, be, &bytes_rate, &flops_rate);
+    be->ops->describe(be, text, sizeof text);
+    printf("%s\nceilings: %.1f GB/s by Adam over %zu^2 floats, %.2f TFLOP/s by a %zu^3 product\n",
+           text, bytes_rate / 1e9, o.ceiling, flops_rate / 1e12, o.ceiling);
+    static ops_bench b;
+    open_bench(&b, &o, &o.config, o.config.batch_size, be, 784);
+    vae_dataset set = {.n = b.B, .d = 784, .height = 28, .width = 28, .channels = 1};
+    uint8_t *rows = malloc(set.n * set.d);
+    if (rows == NULL) {
+        return 1;
+    }
+    for (size_t i = 0; i < set.n * set.d; i++) {
+        rows[i] = (uint8_t)((i * 2654435761u) >> 24);
+    }
+    set.rows = rows;
+    b.data = be->ops->data_open(be, &set, NULL, 0);
+    list_ops(&b);
+    fprintf(json,
+            "{\"schema\": 1, \"benchmark\": \"ops\", \"backend\": \"%.*s\", \"batch\": %zu, "
+            "\"bytes_per_s\": %.4g, \"flops_per_s\": %.4g, \"version\": \"%s\", \"commit\": "
+            "\"%s\", \"repeats\": %d, \"ops\": [",
+            (int)strcspn(text, "\"\\"), text, b.B, bytes_rate, flops_rate, VAE_VERSION, VAE_GIT,
+            o.repeats);
+    printf("%-28s %10s %9s %10s %10s %7s\n", "operation", "MB", "GFLOP", "us", "us bound", "of it");
+    double sum = 0;
+    for (size_t i = 0; i < b.n_ops; i++) {
+        double spread[2];
+        double t = time_op(be, &b.ops[i], b.data, b.B, o.seconds, o.repeats, spread);
+        report_op(json, &b.ops[i], t, spread, bytes_rate, flops_rate, i == 0);
+        sum += t;
+    }
+    printf("%-28s %10s %9s %10.2f\n", "sum", "", "", 1e6 * sum);
+    fprintf(json, "\n], \"us_sum\": %.3f}\n", 1e6 * sum);
+    be->ops->data_close(be, b.data);
+    close_bench(&b);
+    be->ops->close(be);
+    free(rows);
+    return fclose(json) == 0 ? 0 : 4;
+}
