@@ -326,11 +326,11 @@ $(BUILD)/gpu/%.o: tests/%.c $(HEADERS) $(wildcard tests/*.h) Makefile
 $(GPU_TESTS:%=$(BUILD)/gpu/%): $(BUILD)/gpu/%: $(BUILD)/gpu/%.o \
     $(TEST_HELP:$(BUILD)/asan/tests/%=$(BUILD)/gpu/%) $(call objs,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
-	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ -lcmocka $(BENCH_LIBS)
+	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ -lcmocka $(LDLIBS) $(CUDA_LIBS)
 $(BUILD)/gpu/vae: $(call objs,release) $(call front,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ $(BENCH_LIBS)
+	$(Q)$(CC) -fopenmp -pie $(ORIGIN) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 $(BUILD)/gpu/bench_%: bench/bench_%.c $(call objs,release) $(call cudaobjs,release)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
@@ -347,7 +347,6 @@ check-gpu: gpu-programs
 BUNDLE_CUBLAS ?= 0
 bundle: gpu-programs
 	$(Q)rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib $(BUILD)/bundle/bench
-	$(Q)strip -o /dev/null $(BUILD)/gpu/vae
 	$(Q)for p in $(GPU_PROGRAMS); do strip -o $(BUILD)/bundle/$$(basename $$p) $$p; done
 	$(Q)cp tests/check_gpu.sh $(BUILD)/bundle/
 	$(Q)cp -r bench/bench_gpu.sh bench/peers bench/roofline.py $(BUILD)/bundle/bench/

@@ -60,7 +60,7 @@ check "the model on the device" env VAE_TEST_DEVICE=cuda "$bin/test_model"
 train() { # FOLDER OPTIONS...
     local folder=$1
     shift
-    "$bin/vae" train --data digits --limit 12800 --epochs 1 --seed 1 -q --force --out "$folder" "$@" \
+    "$bin/vae" train --data digits --limit "${CHECK_ROWS:-12800}" --epochs 1 --seed 1 -q --force --out "$folder" "$@" \
         >"$folder.log" 2>&1
 }
 train "$out/cpu" --device cpu || row "training on the CPU" failed 0 "$(tail -n 1 "$out/cpu.log")"
