@@ -49,6 +49,8 @@ cudaobjs = $(if $(HAVE_CUDA),$(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1
 simtobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
 
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+# for a sub-make: all cores, unless this make already shares out jobs
+J        = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 
@@ -57,7 +59,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 .SECONDARY:
 
 all: deps
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(BUILD)/vae
+	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/vae
 
 # ---- what it needs: installed when missing (Debian and its kin), named otherwise ----
 deps:
@@ -70,10 +72,10 @@ run: all
 	$(Q)$(BUILD)/vae train --data digits --out runs/first --force
 
 test: test-deps
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory check
+	$(Q)$(MAKE) $(J) --no-print-directory check
 
 check:
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model
+	$(Q)$(MAKE) $(J) --no-print-directory test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model
 	$(Q)BUILD=$(BUILD) tests/run.sh
 
 mnist:
@@ -181,7 +183,7 @@ $(BUILD)/lib/libvae.a: $(call objs,release) $(call cudaobjs,release) $(LIB_MAP)
 .PHONY: lib install
 lib: $(LIBSO) $(BUILD)/lib/libvae.a
 install: deps
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(BUILD)/vae lib
+	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/vae lib
 	$(Q)install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	$(Q)install -m 755 $(BUILD)/vae $(DESTDIR)$(PREFIX)/bin/vae
 	$(Q)install -m 644 include/vae.h $(DESTDIR)$(PREFIX)/include/vae.h
@@ -200,7 +202,7 @@ $(BUILD)/roundtrip/random_model: tests/roundtrip/random_model.c $(call objs,rele
 	$(Q)$(CC) $(C11) $(CPPFLAGS) $(RELEASE) -pie -o $@ $(filter %.c %.o,$^) $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
 .PHONY: roundtrip
 roundtrip: deps
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
+	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
 	$(Q)BUILD=$(BUILD) tests/roundtrip/run.sh
 	$(Q)BUILD=$(BUILD) tests/roundtrip/installed.sh
 
@@ -301,7 +303,7 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
         host/export_latents.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)for f in $(FUZZERS); do mkdir -p tests/corpus/$$f; \
 	    $(BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=65536 \
 	        -print_final_stats=1 tests/corpus/$$f || exit 1; done
@@ -313,7 +315,7 @@ $(BUILD)/bench_%: bench/bench_%.c $(call objs,release) $(call cudaobjs,release)
 	$(Q)$(CC) $(C11) $(CPPFLAGS) $(WITH_CUDA) $(RELEASE) -pie -o $@ $^ $(BENCH_LIBS)
 bench: deps
 	$(Q)data/install.sh bench
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(BUILD)/bench_step $(BUILD)/bench_ops $(BUILD)/vae
+	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/bench_step $(BUILD)/bench_ops $(BUILD)/vae
 	$(Q)BUILD=$(BUILD) bench/run.sh
 
 # ---- published figures: make reproduce PRESET=burda-paper-k1 [DATA=...] [STAGES=5] [SEED=1]
@@ -348,7 +350,7 @@ $(BUILD)/gpu/bench_%: bench/bench_%.c $(call objs,release) $(call cudaobjs,relea
 gpu-programs: test-deps
 	$(if $(HAVE_CUDA),,$(error a GPU build needs nvcc, on PATH or as NVCC=))
 	$(Q)data/install.sh bench
-	$(Q)$(MAKE) -j$(JOBS) --no-print-directory $(GPU_PROGRAMS)
+	$(Q)$(MAKE) $(J) --no-print-directory $(GPU_PROGRAMS)
 check-gpu: gpu-programs
 	$(Q)BIN=$(BUILD)/gpu BENCH=bench tests/check_gpu.sh
 
