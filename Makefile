@@ -46,7 +46,6 @@ HEADERS := $(wildcard include/*.h host/*.h)
 objs     = $(CORE:%.c=$(BUILD)/$1/%.o) $(ISAS:%=$(BUILD)/$1/host/cpu_kernels_%.o)
 front    = $(FRONT:%.c=$(BUILD)/$1/%.o)
 cudaobjs = $(if $(HAVE_CUDA),$(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o))
-simtobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
 
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 # for a sub-make: all cores, unless this make already shares out jobs
