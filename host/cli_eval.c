@@ -1,260 +1,308 @@
-/* vae eval: how good a trained model is.
- *
- * ELBO, recon and KL come from the noise of training's own measuring passes, so that they agree
- * with metrics.jsonl. The NLL is -log (1/K) sum_k w_k, w_k = p(x|z_k) p(z_k) / q(z_k|x) (Burda et
- * al. 2015, eq. 8), summed over blocks of particles by a running log-sum-exp in double. Active
- * units are the latents with Cov_x(E_q[z|x]) > 0.01 (the same, section 5.2). */
+/* vae eval: how good a trained model is. What the figures mean is in eval.h; ELBO, recon and KL
+ * come from the noise of training's own measuring passes, so that they agree with metrics.jsonl. */
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli.h"
 #include "cli_progress.h"
+#include "eval.h"
+#include "npz.h"
 #include "trainer.h"
 
-enum { BLOCK = 64, ROWS = 4096, MOST_BATCH = 512 };
-
+/* One split's figures, and what is shown meanwhile. */
 typedef struct {
-    size_t n, d, z, samples;
-    size_t particles; /* of the ELBO: those of training */
-    size_t block;     /* of the NLL, at a time */
-    size_t batch;
-    /* sums over examples */
-    double recon, kl, nll, nll_squares;
-    double *kl_dim;        /* (Z) */
-    double *mu, *mu_moved; /* (Z) running mean of mu, and sum of its squared deviations */
-    size_t seen;
-    /* room for a batch */
-    float *mu_row, *kl_row, *kl_dim_row, *recon_row, *log_pq;
-    double *most, *sum; /* (batch) log-sum-exp so far: most + log(sum) */
+    cli_model *model;
+    const cli_args *args;
+    vae_eval_job job;
+    const char *split;
+    char source[512], binarize[32];
+    cli_progress progress;
+    double began, told;
+    vae_evaluation e;
 } evaluation;
 
-static void clear(evaluation *e)
+static vae_status run_batch(void *ctx, const vae_plan *plan, size_t rows, size_t particles,
+                            vae_batch_out *out, vae_error *err)
 {
-    void *all[] = {e->kl_dim,     e->mu,        e->mu_moved, e->mu_row, e->kl_row,
-                   e->kl_dim_row, e->recon_row, e->log_pq,   e->most,   e->sum};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        free(all[i]);
-    }
+    const evaluation *ev = ctx;
+    return vae_model_batch(ev->model->model, ev->model->data, plan, rows, particles, out, err);
 }
 
-static vae_status make_room(evaluation *e, vae_error *err)
+static double clock_now(void)
 {
-    const size_t rows = e->batch * (e->block > e->particles ? e->block : e->particles);
-    e->kl_dim = calloc(e->z, sizeof *e->kl_dim);
-    e->mu = calloc(e->z, sizeof *e->mu);
-    e->mu_moved = calloc(e->z, sizeof *e->mu_moved);
-    e->mu_row = malloc(e->batch * e->z * sizeof *e->mu_row);
-    e->kl_row = malloc(e->batch * sizeof *e->kl_row);
-    e->kl_dim_row = malloc(e->z * sizeof *e->kl_dim_row);
-    e->recon_row = malloc(rows * sizeof *e->recon_row);
-    e->log_pq = malloc(rows * sizeof *e->log_pq);
-    e->most = malloc(e->batch * sizeof *e->most);
-    e->sum = malloc(e->batch * sizeof *e->sum);
-    if (e->kl_dim == NULL || e->mu == NULL || e->mu_moved == NULL || e->mu_row == NULL ||
-        e->kl_row == NULL || e->kl_dim_row == NULL || e->recon_row == NULL || e->log_pq == NULL ||
-        e->most == NULL || e->sum == NULL) {
-        return vae_fail_memory(err, e->batch * e->z * sizeof *e->mu_row + 2 * rows * sizeof(float),
-                               "the evaluation");
-    }
-    return VAE_OK;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Welford's running mean and squared deviations. */
-static void add_mu(evaluation *e, const float *mu)
+/* A line that is redrawn on a terminal, one a minute elsewhere. */
+static void show(void *ctx, double fraction)
 {
-    e->seen++;
-    for (size_t j = 0; j < e->z; j++) {
-        double away = (double)mu[j] - e->mu[j];
-        e->mu[j] += away / (double)e->seen;
-        e->mu_moved[j] += away * ((double)mu[j] - e->mu[j]);
+    evaluation *ev = ctx;
+    const double now = clock_now(), every = ev->progress.terminal ? 0.2 : 60;
+    if (ev->args->quiet || now - ev->told < every || fraction <= 0) {
+        return;
     }
+    char left[32], line[96];
+    ev->told = now;
+    int n = snprintf(line, sizeof line, "%s: example %.0f of %zu  %3.0f%%  %s left", ev->split,
+                     fraction * (double)ev->job.n, ev->job.n, 100 * fraction,
+                     cli_duration(left, (now - ev->began) * (1 - fraction) / fraction));
+    if (!ev->progress.terminal) {
+        cli_say(ev->args, "%s", line);
+        return;
+    }
+    int rest = ev->progress.drawn > (size_t)n ? (int)ev->progress.drawn - n : 0;
+    fprintf(stderr, "\r%s%*s", line, rest, "");
+    fflush(stderr);
+    ev->progress.drawn = (size_t)n;
 }
 
-static vae_status add_elbo(evaluation *e, cli_model *m, size_t at, size_t rows, vae_error *err)
+static vae_status evaluate(evaluation *ev, vae_error *err)
 {
-    const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
-    vae_batch_out out = {
-        .mu = e->mu_row, .kl = e->kl_row, .kl_dim = e->kl_dim_row, .recon = e->recon_row};
-    vae_status status = vae_model_batch(m->model, m->data, &plan, rows, e->particles, &out, err);
-    if (status != VAE_OK) {
-        return status;
+    const cli_model *m = ev->model;
+    vae_error inner = {0};
+    ev->split = m->split;
+    snprintf(ev->source, sizeof ev->source, "%s", m->set->source);
+    vae_config_get(&m->config, "binarize", ev->binarize, sizeof ev->binarize);
+    ev->job.batch = run_batch;
+    ev->job.progress = show;
+    ev->job.ctx = ev;
+    ev->job.n = m->set->n;
+    ev->began = ev->told = clock_now();
+    cli_progress_open(&ev->progress, ev->args->quiet);
+    vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
+    cli_progress_clear(&ev->progress);
+    if (status == VAE_ERR_DIVERGED) {
+        return vae_fail(err, status, "%s: the loss on %s is NaN or Inf", m->path, ev->source);
     }
-    for (size_t i = 0; i < rows * e->particles; i++) {
-        e->recon += (double)e->recon_row[i] / (double)e->particles;
-    }
-    for (size_t i = 0; i < rows; i++) {
-        e->kl += (double)e->kl_row[i];
-        add_mu(e, e->mu_row + i * e->z);
-    }
-    for (size_t j = 0; j < e->z; j++) {
-        e->kl_dim[j] += (double)e->kl_dim_row[j] * (double)rows;
-    }
-    return VAE_OK;
+    return status == VAE_OK ? VAE_OK : vae_fail(err, status, "%s", inner.text);
 }
 
-/* Adds K log-weights of each row to its running log-sum-exp. */
-static void add_weights(evaluation *e, size_t rows, size_t K)
+/* ---- what is printed ---- */
+
+static json_t *number(double value)
 {
-    for (size_t i = 0; i < rows; i++) {
-        for (size_t k = i * K; k < (i + 1) * K; k++) {
-            double log_w = (double)e->log_pq[k] - (double)e->recon_row[k];
-            if (log_w > e->most[i]) {
-                e->sum[i] = e->sum[i] * exp(e->most[i] - log_w) + 1;
-                e->most[i] = log_w;
-            } else {
-                e->sum[i] += exp(log_w - e->most[i]);
-            }
-        }
-    }
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
-static vae_status add_nll(evaluation *e, cli_model *m, size_t at, size_t rows, vae_error *err)
+static json_t *figures(const evaluation *ev)
 {
-    for (size_t i = 0; i < rows; i++) {
-        e->most[i] = -INFINITY;
-        e->sum[i] = 0;
-    }
-    for (size_t k = 0; k < e->samples; k += e->block) {
-        const size_t K = e->samples - k < e->block ? e->samples - k : e->block;
-        const vae_plan plan = {
-            .draw = VAE_EVAL_DRAW(1), .first = at, .beta = 1, .step = 1, .particle0 = (uint32_t)k};
-        vae_batch_out out = {.recon = e->recon_row, .log_pq = e->log_pq};
-        vae_status status = vae_model_batch(m->model, m->data, &plan, rows, K, &out, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-        add_weights(e, rows, K);
-    }
-    for (size_t i = 0; i < rows; i++) {
-        double nll = log((double)e->samples) - e->most[i] - log(e->sum[i]);
-        e->nll += nll;
-        e->nll_squares += nll * nll;
-    }
-    return VAE_OK;
-}
-
-static vae_status evaluate(evaluation *e, cli_model *m, const cli_args *args, vae_error *err)
-{
-    cli_progress progress;
-    cli_progress_open(&progress, args->quiet);
-    vae_status status = VAE_OK;
-    for (size_t at = 0; at < e->n && status == VAE_OK; at += e->batch) {
-        const size_t rows = e->n - at < e->batch ? e->n - at : e->batch;
-        status = add_elbo(e, m, at, rows, err);
-        if (status == VAE_OK && e->samples > 0) {
-            status = add_nll(e, m, at, rows, err);
-        }
-        if (progress.terminal && !args->quiet) {
-            int n = fprintf(stderr, "\rexample %zu of %zu", at + rows, e->n) - 1;
-            progress.drawn = n > 0 ? (size_t)n : 0;
-            fflush(stderr);
-        }
-    }
-    cli_progress_clear(&progress);
-    if (status == VAE_OK && !isfinite(e->recon + e->kl + e->nll)) {
-        status = vae_fail(err, VAE_ERR_DIVERGED, "%s: the loss on %s is NaN or Inf", m->path,
-                          m->set->source);
-    }
-    return status;
-}
-
-static double nll_se(const evaluation *e)
-{
-    double n = (double)e->n, mean = e->nll / n;
-    double spread = e->nll_squares / n - mean * mean;
-    return n > 1 && spread > 0 ? sqrt(spread / (n - 1)) : 0;
-}
-
-static size_t active_units(const evaluation *e)
-{
-    size_t active = 0;
-    for (size_t j = 0; j < e->z; j++) {
-        active += e->mu_moved[j] / (double)e->n > 0.01;
-    }
-    return active;
-}
-
-static void print_json(const evaluation *e, const cli_model *m, const char *binarize)
-{
-    const double n = (double)e->n;
+    const vae_evaluation *e = &ev->e;
     json_t *kl_dim = json_array();
     for (size_t j = 0; j < e->z; j++) {
-        json_array_append_new(kl_dim, json_real(e->kl_dim[j] / n));
+        json_array_append_new(kl_dim, json_real(e->kl_dim[j]));
     }
     json_t *o = json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:I, s:s, s:f, s:f, s:f, s:o, s:o, s:I, s:I, s:o}", "schema", 1,
-        "checkpoint", m->path, "data", m->set->source, "split", m->split, "n", (json_int_t)e->n,
-        "epoch", (json_int_t)m->checkpoint->state.epoch, "binarize", binarize, "elbo",
-        -(e->recon + e->kl) / n, "recon", e->recon / n, "kl", e->kl / n, "nll",
-        e->samples > 0 ? json_real(e->nll / n) : json_null(), "nll_se",
-        e->samples > 0 ? json_real(nll_se(e)) : json_null(), "samples", (json_int_t)e->samples,
-        "active_units", (json_int_t)active_units(e), "kl_per_dim", kl_dim);
+        "{s:s, s:s, s:I, s:s, s:f, s:f, s:f, s:o, s:o, s:I, s:I, s:o}", "data", ev->source, "split",
+        ev->split, "n", (json_int_t)e->n, "binarize", ev->binarize, "elbo", e->elbo, "recon",
+        e->recon, "kl", e->kl, "nll", number(e->nll), "nll_se", number(e->nll_se), "samples",
+        (json_int_t)e->samples, "active_units", (json_int_t)e->active_units, "kl_per_dim", kl_dim);
+    json_t *aggregate = json_pack(
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "aggregate_n", (json_int_t)e->aggregate,
+        "mutual_information", number(e->mi), "mutual_information_se", number(e->mi_se),
+        "mutual_information_bound", number(e->mi_bound), "marginal_kl", number(e->marginal_kl),
+        "total_correlation", number(e->tc), "total_correlation_se", number(e->tc_se), "dimwise_kl",
+        number(e->dimwise_kl));
+    json_object_update(o, aggregate);
+    json_decref(aggregate);
+    return o;
+}
+
+static void print_json(const evaluation *ev, const evaluation *train)
+{
+    const cli_model *m = ev->model;
+    json_t *o = json_pack("{s:i, s:s, s:I}", "schema", 1, "checkpoint", m->path, "epoch",
+                          (json_int_t)m->checkpoint->state.epoch);
+    json_t *main = figures(ev);
+    json_object_update(o, main);
+    json_decref(main);
+    if (train != NULL) {
+        json_object_set_new(o, "train", figures(train));
+        json_object_set_new(o, "gap",
+                            json_pack("{s:f, s:o}", "elbo", train->e.elbo - ev->e.elbo, "nll",
+                                      number(ev->e.nll - train->e.nll)));
+    }
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(o);
 }
 
-static void print_text(const evaluation *e, const cli_model *m, const char *binarize)
+static void print_text(const evaluation *ev)
 {
-    const double n = (double)e->n;
+    const cli_model *m = ev->model;
+    const vae_evaluation *e = &ev->e;
     printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
-           m->path, (unsigned long long)m->checkpoint->state.epoch, m->set->source, m->split, e->n,
-           binarize);
-    printf("elbo          %.4f\n", -(e->recon + e->kl) / n);
-    printf("recon         %.4f\n", e->recon / n);
-    printf("kl            %.4f\n", e->kl / n);
+           m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
+           ev->binarize);
+    printf("elbo          %.4f\nrecon         %.4f\nkl            %.4f\n", e->elbo, e->recon,
+           e->kl);
     if (e->samples > 0) {
-        printf("nll           %.4f +- %.4f (%zu importance samples)\n", e->nll / n, nll_se(e),
+        printf("nll           %.4f +- %.4f (%zu importance samples)\n", e->nll, e->nll_se,
                e->samples);
     }
-    printf("active units  %zu of %zu\n", active_units(e), e->z);
+    printf("active units  %zu of %zu\n", e->active_units, e->z);
+    if (e->aggregate > 0) {
+        printf("I(x;z)        %.4f +- %.4f (of %zu examples: at most %.4f)\n", e->mi, e->mi_se,
+               e->aggregate, e->mi_bound);
+        printf("KL(q(z)||p)   %.4f: total correlation %.4f +- %.4f, dimensions' own %.4f\n",
+               e->marginal_kl, e->tc, e->tc_se, e->dimwise_kl);
+    }
     printf("kl per dim   ");
     for (size_t j = 0; j < e->z; j++) {
-        printf(" %.3f", e->kl_dim[j] / n);
+        printf(" %.3f", e->kl_dim[j]);
     }
     putchar('\n');
 }
 
-static vae_status prepare(evaluation *e, cli_model *m, vae_error *err)
+static void print_gap(const evaluation *test, const evaluation *train)
 {
-    e->n = m->set->n;
-    e->d = m->checkpoint->d;
-    e->z = m->config.latent;
-    e->particles = m->config.particles;
-    e->block = e->samples < BLOCK ? e->samples : BLOCK;
-    const size_t most = e->block > e->particles ? e->block : e->particles;
-    e->batch = ROWS / most < 1 ? 1 : ROWS / most;
-    e->batch = e->batch > MOST_BATCH ? MOST_BATCH : e->batch;
-    vae_status status = make_room(e, err);
-    if (status == VAE_OK) {
-        status = cli_open_model(m, e->batch, most, err);
+    printf("\n");
+    print_text(train);
+    printf("\ntrain/test gap  elbo %.4f", train->e.elbo - test->e.elbo);
+    if (test->e.samples > 0) {
+        printf("  nll %.4f", test->e.nll - train->e.nll);
     }
+    putchar('\n');
+}
+
+/* elbo, recon, kl, nll (N,) f4; labels where there are any; binarize, one string. */
+static vae_status write_examples(const evaluation *ev, const char *path, vae_error *err)
+{
+    const vae_evaluation *e = &ev->e;
+    const size_t one = 1;
+    char descr[8];
+    vae_npz_writer w = {.n = 0};
+    float *elbo = malloc(e->n * sizeof *elbo);
+    if (elbo == NULL) {
+        return vae_fail_memory(err, e->n * sizeof *elbo, "the examples' ELBO");
+    }
+    for (size_t i = 0; i < e->n; i++) {
+        elbo[i] = -(e->recon_of[i] + e->kl_of[i]);
+    }
+    vae_npz_add(&w, "elbo", "<f4", sizeof(float), &e->n, 1, elbo);
+    vae_npz_add(&w, "recon", "<f4", sizeof(float), &e->n, 1, e->recon_of);
+    vae_npz_add(&w, "kl", "<f4", sizeof(float), &e->n, 1, e->kl_of);
+    if (e->nll_of != NULL) {
+        vae_npz_add(&w, "nll", "<f4", sizeof(float), &e->n, 1, e->nll_of);
+    }
+    if (ev->model->set->labels != NULL) {
+        vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->model->set->labels);
+    }
+    snprintf(descr, sizeof descr, "|S%zu", strlen(ev->binarize));
+    vae_npz_add(&w, "binarize", descr, strlen(ev->binarize), &one, 1, ev->binarize);
+    vae_npz_finish(&w);
+    vae_status status = vae_parts_put(&w.parts, path, err);
+    free(elbo);
+    return status;
+}
+
+/* ---- the command ---- */
+
+/* The other split in place of the first: backend and model stay. */
+static vae_status open_train_split(cli_model *m, const cli_args *args, vae_error *err)
+{
+    char name[VAE_PATH];
+    size_t limit;
+    const char *data = cli_value(args, "data");
+    vae_status status = cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    snprintf(name, sizeof name, "%s", data != NULL ? data : m->config.data);
+    m->be->ops->data_close(m->be, m->data);
+    m->data = NULL;
+    vae_dataset_free(m->set);
+    m->set = NULL;
+    /* the next set may lie at this one's address: nothing captured may be replayed on it */
+    for (int slot = 0; slot < VAE_SLOTS; slot++) {
+        m->be->ops->forget(m->be, slot);
+    }
+    m->split = "train";
+    status = vae_dataset_open(&m->set, name, VAE_SPLIT_TRAIN, limit, err);
+    if (status == VAE_OK && m->set->d != m->checkpoint->d) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
+                          m->set->source, m->set->d, m->checkpoint->d);
+    }
+    if (status == VAE_OK) {
+        status = vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err);
+    }
+    return status == VAE_OK ? cli_open_data(m, err) : status;
+}
+
+static vae_status check_options(const cli_args *args, const cli_model *m, vae_error *err)
+{
+    const char *data = cli_value(args, "data");
+    if (cli_value(args, "gap") == NULL) {
+        return VAE_OK;
+    }
+    if (cli_value(args, "split") != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
+    }
+    data = data != NULL ? data : m->config.data;
+    return vae_dataset_has_test(data)
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own", data);
+}
+
+static vae_status prepare(cli_model *m, const cli_args *args, vae_eval_job *job, vae_error *err)
+{
+    const char *mode = cli_value(args, "binarize");
+    size_t rows, particles;
+    vae_status status = cli_open_checkpoint(m, args, false, err);
+    if (status == VAE_OK && mode != NULL &&
+        (status = vae_config_set(&m->config, "binarize", mode, err)) == VAE_OK) {
+        status = vae_config_check(&m->config, 0, err);
+    }
+    if (status == VAE_OK && (status = check_options(args, m, err)) == VAE_OK) {
+        status = cli_open_set(m, args, err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
+    job->z = m->config.latent;
+    job->particles = m->config.particles;
+    job->keep_examples = cli_value(args, "per-example") != NULL;
+    vae_eval_shape(job, &rows, &particles);
+    status = cli_open_model(m, rows, particles, err);
     return status == VAE_OK ? cli_open_data(m, err) : status;
 }
 
 vae_status cli_eval(const cli_args *args, vae_error *err)
 {
     cli_model m = {0};
-    evaluation e = {0};
-    char binarize[32];
-    const char *mode = cli_value(args, "binarize");
-    vae_status status = cli_size(args, "samples", 0, 0, 4000000, &e.samples, err);
-    if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
-        mode != NULL) {
-        status = vae_config_set(&m.config, "binarize", mode, err);
-        if (status == VAE_OK) {
-            status = vae_config_check(&m.config, 0, err);
+    evaluation ev = {.model = &m, .args = args}, train = ev;
+    const bool gap = cli_value(args, "gap") != NULL;
+    const char *examples = cli_value(args, "per-example");
+    vae_status status = cli_size(args, "samples", 0, 0, 4000000, &ev.job.samples, err);
+    if (status == VAE_OK) {
+        status = cli_size(args, "aggregate", 2000, 0, 1000000, &ev.job.aggregate, err);
+    }
+    if (status == VAE_OK && (status = prepare(&m, args, &ev.job, err)) == VAE_OK) {
+        status = evaluate(&ev, err);
+    }
+    if (status == VAE_OK && examples != NULL) {
+        status = write_examples(&ev, examples, err);
+    }
+    if (status == VAE_OK && gap) {
+        train.job = ev.job;
+        train.job.keep_examples = false;
+        status = open_train_split(&m, args, err);
+        status = status == VAE_OK ? evaluate(&train, err) : status;
+    }
+    if (status == VAE_OK && args->json) {
+        print_json(&ev, gap ? &train : NULL);
+    } else if (status == VAE_OK) {
+        print_text(&ev);
+        if (gap) {
+            print_gap(&ev, &train);
         }
     }
-    if (status == VAE_OK && (status = cli_open_set(&m, args, err)) == VAE_OK &&
-        (status = prepare(&e, &m, err)) == VAE_OK &&
-        (status = evaluate(&e, &m, args, err)) == VAE_OK) {
-        vae_config_get(&m.config, "binarize", binarize, sizeof binarize);
-        (args->json ? print_json : print_text)(&e, &m, binarize);
-    }
-    clear(&e);
+    vae_evaluation_clear(&ev.e);
+    vae_evaluation_clear(&train.e);
     cli_close(&m);
     return status;
 }

@@ -21,7 +21,7 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},
-    {"hidden", 0, "N,N,...", "sizes of the encoder's hidden layers, data side first",
+    {"hidden", 0, "N,N,...", "sizes of the encoder's hidden layers, data side first; or none",
      VAE_SCOPE_MODEL, VAE_KIND_SIZES, AT(hidden), "400", 1, LAYER_MAX},
     {"decoder-hidden", 0, "N,N,...", "the decoder's, latent side first; default: hidden, mirrored",
      VAE_SCOPE_MODEL, VAE_KIND_SIZES, AT(decoder_hidden), "", 1, LAYER_MAX},
@@ -61,6 +61,8 @@ static const vae_option options[] = {
      AT(adam_beta2), "0.999", 0, 0.9999999},
     {"adam-eps", 0, "FLOAT", "added to the root of the second moment", VAE_SCOPE_TRAINING,
      VAE_KIND_ABOVE, AT(adam_eps), "1e-8", 0, 1},
+    {"adam-v0", 0, "FLOAT", "the second moment's value at the start, of every parameter",
+     VAE_SCOPE_TRAINING, VAE_KIND_REAL, AT(adam_v0), "0", 0, REAL_MAX},
     {"weight-decay", 0, "FLOAT", "weight decay", VAE_SCOPE_TRAINING, VAE_KIND_REAL,
      AT(weight_decay), "0", 0, REAL_MAX},
     {"clip-norm", 0, "FLOAT", "largest norm of the gradient; 0 = no clipping", VAE_SCOPE_TRAINING,
@@ -70,6 +72,8 @@ static const vae_option options[] = {
      VAE_SCOPE_TRAINING, VAE_KIND_CHOICE, AT(lr_schedule), "constant", VAE_LR_CONSTANT, 0},
     {"lr-step-epochs", 0, "N", "step schedule: every N epochs ...", VAE_SCOPE_TRAINING,
      VAE_KIND_SIZE, AT(lr_step_epochs), "10", 1, 1e9},
+    {"lr-milestones", 0, "N,N,...", "... or after so many epochs each, instead ...",
+     VAE_SCOPE_TRAINING, VAE_KIND_SIZES, AT(lr_milestones), "", 1, 1e9},
     {"lr-gamma", 0, "FLOAT", "... the learning rate is multiplied by this", VAE_SCOPE_TRAINING,
      VAE_KIND_ABOVE, AT(lr_gamma), "0.1", 0, 1},
     {"stages", 0, "N", "staged schedule: number of stages", VAE_SCOPE_TRAINING, VAE_KIND_SIZE,
@@ -246,7 +250,7 @@ static vae_status bad_value(const vae_option *o, const char *value, vae_error *e
                         o->kind == VAE_KIND_ABOVE ? "above" : "of at least", o->min, o->max, value);
     case VAE_KIND_SIZES:
         return vae_fail(err, VAE_ERR_USAGE,
-                        "--%s: expected up to %d layer sizes from %.0f to %.0f, as in 400,200; "
+                        "--%s: expected up to %d numbers from %.0f to %.0f, as in 400,200; "
                         "found '%s'",
                         o->name, VAE_MAX_LAYERS, o->min, o->max, value);
     case VAE_KIND_CHOICE:
@@ -277,6 +281,9 @@ static vae_status bad_value(const vae_option *o, const char *value, vae_error *e
 static bool set_sizes(vae_sizes *sizes, const vae_option *o, const char *value)
 {
     vae_sizes read = {0};
+    if (strcmp(value, "none") == 0 && o->offset == AT(hidden)) {
+        value = ""; /* a decoder without any follows from an encoder without any */
+    }
     while (*value != '\0') {
         char number[24];
         size_t length = strcspn(value, ",");

@@ -77,6 +77,8 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
         {"variance", c->likelihood == VAE_GAUSSIAN, "--likelihood gaussian"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
+        {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
+        {"lr-step-epochs", c->lr_milestones.n == 0, "no --lr-milestones, which replace it"},
         {"stages", c->lr_schedule == VAE_LR_STAGED, "--lr-schedule staged"},
         {"patience", c->validation > 0, "a validation split: --validation 0.1"},
         {"beta", elbo, "--objective elbo: other bounds have no separate KL"},

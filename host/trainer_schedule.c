@@ -17,6 +17,19 @@ static size_t stage_of(uint64_t epoch, size_t stages)
     return stage;
 }
 
+/* How often a step schedule has multiplied the rate by gamma when `epoch` (from 0) begins. */
+static uint64_t steps_down(const vae_config *c, uint64_t epoch)
+{
+    uint64_t passed = 0;
+    if (c->lr_milestones.n == 0) {
+        return epoch / c->lr_step_epochs;
+    }
+    for (size_t i = 0; i < c->lr_milestones.n; i++) {
+        passed += epoch >= c->lr_milestones.size[i];
+    }
+    return passed;
+}
+
 double vae_learning_rate(const vae_config *c, uint64_t step, uint64_t epoch,
                          uint64_t steps_per_epoch)
 {
@@ -27,7 +40,7 @@ double vae_learning_rate(const vae_config *c, uint64_t step, uint64_t epoch,
         return c->lr * 0.5 * (1 + cos(pi * (double)(step - 1) / total));
     }
     case VAE_LR_STEP:
-        return c->lr * pow(c->lr_gamma, (double)(epoch / c->lr_step_epochs));
+        return c->lr * pow(c->lr_gamma, (double)steps_down(c, epoch));
     case VAE_LR_STAGED:
         return c->lr * pow(10, -(double)stage_of(epoch, c->stages) / (double)(c->stages - 1));
     case VAE_LR_CONSTANT:

@@ -81,6 +81,9 @@ vae_status trainer_initialize(trainer *t, vae_error *err)
     vae_layout_init(layout, flat, t->config->init, t->config->seed);
     vae_layout_pack(layout, t->now.params, flat);
     free(flat);
+    for (size_t i = 0; i < t->now.n_params; i++) {
+        t->now.adam_v[i] = (float)t->config->adam_v0;
+    }
     trainer_data_mean(t, t->now.data_mean);
     if (t->config->output_bias_from_data) {
         trainer_output_bias(t, t->now.params, t->now.data_mean);

@@ -47,7 +47,7 @@ typedef struct {
 
 typedef struct {
     /* the model: fixed once trained */
-    vae_sizes hidden;         /* encoder's hidden layers, data side first */
+    vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
     vae_sizes decoder_hidden; /* decoder's, latent side first; n = 0: hidden, mirrored */
     size_t latent;            /* Z */
     vae_activation activation;
@@ -65,11 +65,13 @@ typedef struct {
     bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
     vae_optimizer optimizer;
     double lr, adam_beta1, adam_beta2, adam_eps, weight_decay;
+    double adam_v0;   /* where Adam's second moments start; 0 is Adam's own */
     double clip_norm; /* 0 = off */
     vae_lr_schedule lr_schedule;
-    size_t lr_step_epochs; /* `step`: every so many epochs ... */
-    double lr_gamma;       /* ... lr is multiplied by this */
-    size_t stages;         /* `staged`: stage i lasts 3^i epochs at lr*10^(-i/(stages-1)) */
+    size_t lr_step_epochs;   /* `step`: every so many epochs ... */
+    vae_sizes lr_milestones; /* ... or, if n > 0, after each of these numbers of epochs ... */
+    double lr_gamma;         /* ... lr is multiplied by this */
+    size_t stages;           /* `staged`: stage i lasts 3^i epochs at lr*10^(-i/(stages-1)) */
     size_t batch_size, epochs;
     size_t patience;   /* epochs without a better validation loss before stopping; 0 = off */
     double validation; /* fraction of the training rows kept for validation; 0 = none */

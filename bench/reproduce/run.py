@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Reproduces a published figure: trains a preset, evaluates it, appends a row to the results.
+
+    make reproduce PRESET=burda-paper-k1 [DATA=data/mnist] [STAGES=5] [SEED=2] [DEVICE=cpu]
+
+A run that was interrupted goes on when this is called again, and so does a shortened one that is
+called with more stages. A figure that is recorded already is not measured twice. The presets are
+beside this file, each good for `vae train --config FILE`; figures.json says what they aim at.
+"""
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset")
+    parser.add_argument("--vae", default="build/vae", help="the program [build/vae]")
+    parser.add_argument("--data", help="default: the preset's, data/mnist")
+    parser.add_argument("--stages", type=int, help="of a staged preset, only the first so many")
+    parser.add_argument("--epochs", type=int, help="only so many passes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", help="auto, cpu, cuda")
+    parser.add_argument("--samples", type=int, help="importance samples; default: the protocol's")
+    parser.add_argument("--limit", type=int, help="only the first rows: for trying this out")
+    parser.add_argument("--runs", default="runs/reproduce", help="folder of the runs")
+    parser.add_argument("--results", default="bench/results/reproduce.jsonl")
+    return parser.parse_args()
+
+
+def fail(message):
+    sys.exit(f"reproduce: {message}")
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def passes(preset, args):
+    """How many to train: all, or those of the first stages (stage i lasts 3^i)."""
+    if args.stages is None:
+        return args.epochs or preset["epochs"]
+    if preset.get("lr-schedule") != "staged":
+        fail(f"STAGES: {args.preset} has no stages")
+    if args.epochs is not None or not 1 <= args.stages <= preset["stages"]:
+        fail(f"STAGES: expected 1 to {preset['stages']}, and no number of passes beside it")
+    return (3 ** args.stages - 1) // 2
+
+
+def run(command, capture):
+    """The program's standard output, if wanted. Ends this one as the program ended."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE if capture else None, text=True) as child:
+        # both are the program's to handle, which saves its state; Ctrl-C reaches it by itself
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        text = child.communicate()[0]
+    if child.returncode < 0:
+        print("reproduce: interrupted; the same command goes on from here", file=sys.stderr)
+    if child.returncode != 0:
+        sys.exit(128 - child.returncode if child.returncode < 0 else child.returncode)
+    return text
+
+
+def commit():
+    done = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def cpu():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return "unknown CPU"
+
+
+def rows(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def append(path, row):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def make_row(args, preset, figure, folder, result):
+    trained = read(os.path.join(folder, "run.json"))
+    value = -result["elbo"] if figure["value"] == "loss" else result["nll"]
+    return {
+        "schema": 1, "preset": args.preset, "source": figure["source"],
+        "figure": "test loss" if figure["value"] == "loss" else f"NLL (L_{result['samples']})",
+        "value": value,
+        "se": result["nll_se"] if figure["value"] == "nll" else None,
+        "paper": figure["paper"], "band": figure["band"],
+        "elbo": result["elbo"], "nll": result["nll"], "nll_se": result["nll_se"],
+        "samples": result["samples"], "active_units": result["active_units"],
+        "paper_active_units": figure.get("paper_active"),
+        "protocol": figure["protocol"], "not_modelled": figure["not_modelled"],
+        "binarize": result["binarize"], "passes": result["epoch"],
+        "protocol_passes": preset["epochs"], "limit": args.limit, "n": result["n"],
+        "seed": args.seed, "data": trained["data"]["path"],
+        "data_sha256": trained["data"]["sha256"], "wall_s": trained["wall_s"],
+        "machine": f"{cpu()}, {trained['host']['cores']} cores", "device": trained["device"],
+        "commit": commit(), "trained_by": trained["git"],
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def main():
+    args = arguments()
+    figures = read(os.path.join(HERE, "figures.json"))
+    if args.preset not in figures:
+        fail(f"PRESET={args.preset}: expected one of {', '.join(figures)}")
+    config = os.path.join(HERE, args.preset + ".json")
+    preset, figure = read(config), figures[args.preset]
+    count = passes(preset, args)
+    folder = os.path.join(args.runs, f"{args.preset}-seed{args.seed}"
+                          + (f"-first{args.limit}" if args.limit else ""))
+    train = [args.vae, "train", "--config", config, "--out", folder, "--resume",
+             "--epochs", str(count), "--seed", str(args.seed)]
+    evaluate = [args.vae, "eval", folder, "--json", "--samples",
+                str(figure["samples"] if args.samples is None else args.samples)]
+    for name in ("data", "device", "limit"):
+        value = getattr(args, name)
+        train += [f"--{name}", str(value)] if value is not None else []
+        evaluate += [f"--{name}", str(value)] if value is not None and name != "data" else []
+    run(train, False)
+    done = read(os.path.join(folder, "run.json"))
+    same = {"preset": args.preset, "seed": args.seed, "passes": done["epoch"],
+            "data_sha256": done["data"]["sha256"], "limit": args.limit, "device": done["device"],
+            "samples": int(evaluate[5])}
+    for row in rows(args.results):
+        if all(row.get(key) == value for key, value in same.items()):
+            print(f"recorded already: {row['figure']} {row['value']:.2f} after {row['passes']} "
+                  f"passes ({row['date']})")
+            return
+    row = make_row(args, preset, figure, folder, json.loads(run(evaluate, True)))
+    append(args.results, row)
+    print(f"{row['figure']} {row['value']:.2f} after {row['passes']} of {row['protocol_passes']} "
+          f"passes, binarize {row['binarize']}; published: {row['paper']}")
+
+
+if __name__ == "__main__":
+    main()
