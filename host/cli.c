@@ -18,6 +18,9 @@ static const cli_option train_options[] = {
 static const cli_option eval_options[] = {
     CLI_DATA_OPTIONS,
     {"samples", 'K', "K", "importance samples of the NLL; 0 = no NLL, the ELBO only [0]"},
+    {"aggregate", 0, "N", "examples of I(x;z), KL(q(z)||p), total correlation; 0 = none [2000]"},
+    {"gap", 0, NULL, "the training split, too, and the gap between them"},
+    {"per-example", 0, "FILE", ".npz: elbo, recon, kl, nll and labels of each example"},
     {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
     CLI_MODEL_OPTIONS,
 };
