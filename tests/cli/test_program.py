@@ -1,0 +1,518 @@
+"""Commands, exit codes, messages, files, signals, kills and faults."""
+import fcntl
+import math
+import os
+import pty
+import random
+import resource
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import termios
+import time
+import zipfile
+
+from harness import (Skip, TINY, VAE, WORK, checkpoints, metrics, newest, path, read_json,
+                     same_end, sections, test, trained, vae, write_npy)
+
+
+# ---- usage ----
+
+@test
+def usage_errors():
+    cases = [
+        ([], "no command given"),
+        (["evla"], "did you mean 'eval'"),
+        (["xyzzy"], "unknown command 'xyzzy'; vae --help lists them"),
+        (["--epochs", "3"], "a command comes first"),
+        (["help", "trian"], "did you mean 'train'"),
+        (["train", "--epcohs", "3"], "unknown option --epcohs; did you mean --epochs?"),
+        (["train", "-x"], "unknown option -x"),
+        (["train", "--qqqqqq"], "unknown option --qqqqqq; vae train --help"),
+        (["train", "--epochs"], "option --epochs wants a value"),
+        (["train", "--json=3"], "option --json takes no value"),
+        (["train", "extra"], "unexpected 'extra'"),
+        (["train", "--epochs", "0"], "--epochs: expected a whole number from 1"),
+        (["train", "--epochs", "ten"], "found 'ten'"),
+        (["train", "--lr", "-1"], "--lr: expected a number above 0"),
+        (["train", "--activation", "reul"], "did you mean 'relu'"),
+        (["train", "--hidden", "4,,5"], "as in 400,200"),
+        (["train", "--output-bias-from-data=maybe"], "true or false"),
+        (["train", "--variance", "1"], "--variance has no effect here"),
+        (["train", "--objective", "iwae", "--beta", "4"], "--beta has no effect"),
+        (["train", "--patience", "4"], "validation"),
+        (["train", "--likelihood", "gaussian", "--binarize", "static"], "--binarize"),
+        (["train", "--precision", "bf16", "--device", "cpu"], "GPU"),
+        (["train", "--resume"], "--resume needs --out"),
+        (["train", "--resume", "--force", "--out", "x"], "give one of them"),
+        (["eval"], "RUN is missing"),
+        (["eval", "a", "b"], "unexpected 'b'"),
+        (["eval", "nowhere", "--samples", "-3"], "--samples: expected a whole number"),
+        (["sample", "nowhere", "-n", "0"], "--n: expected a whole number from 1"),
+        (["devices", "--epochs", "3"], "unknown option --epochs"),
+    ]
+    for args, says in cases:
+        result = vae(*args, code=2, says=says)
+        assert result.out == "", f"{args}: usage errors belong on stderr"
+
+
+@test
+def help_and_version():
+    overview = vae("--help").out
+    assert vae("help").out == overview and vae("-h").out == overview
+    commands = ["train", "eval", "sample", "reconstruct", "info", "devices"]
+    for command in commands:
+        assert f"  {command} " in overview
+        text = vae(command, "--help").out
+        assert text == vae("help", command).out == vae(command, "-h").out
+        assert f"usage: vae {command}" in text and "\nexamples:\n  vae " + command in text
+        assert "--help" in text
+    text = vae("train", "--help").out
+    for option in ("--hidden", "--kl-warmup", "--adam-eps", "[1e-3]", "--resume", "elbo|iwae"):
+        assert option in text, option
+    assert vae("--version").out.startswith("vae ")
+    assert vae("train", "--help", "--epochs", "3").code == 0
+
+
+# ---- train ----
+
+@test
+def train_writes_a_run():
+    run = trained()
+    assert sorted(os.listdir(path(run))) == ["checkpoints", "config.json", "log.txt",
+                                             "metrics.jsonl", "run.json", "samples"]
+    assert sorted(os.listdir(path(run, "samples"))) == [
+        f"{kind}-00{i}.png" for kind in ("epoch", "reconstruction") for i in (1, 2, 3)]
+    assert sorted(os.listdir(path(run, "checkpoints"))) == [
+        "best.vae", "step-0000000018.vae", "step-0000000027.vae"]
+    info = read_json(run, "run.json")
+    assert info["schema"] == 1 and info["status"] == "done" and info["seed"] == "1"
+    for key in ("version", "git", "compiler", "libraries", "device", "threads", "host", "wall_s",
+                "peak_rss_bytes", "started"):
+        assert info[key] is not None, key
+    assert len(info["data"]["sha256"]) == 64 and info["data"]["shape"] == [28, 28, 1]
+    assert info["data"]["train"] == 270 and info["data"]["validation"] == 30
+    lines = metrics(run)
+    assert [(l["epoch"], l["split"]) for l in lines] == [
+        (e, s) for e in (1, 2, 3) for s in ("train", "validation", "test")]
+    for line in lines:
+        assert abs(line["elbo"] + line["recon"] + line["kl"]) < 1e-3 and line["schema"] == 1
+        assert line["lr"] == 0.001 and line["beta"] == 1 and line["step"] == 9 * line["epoch"]
+
+
+@test
+def train_keeps_streams_apart():
+    plain = vae("train", *TINY, "--epochs", 1, "--out", "streams")
+    assert plain.out == "" and "epoch  1/1" in plain.err and "\r" not in plain.err
+    assert "streams/samples/epoch-001.png" in plain.err and "try next:" in plain.err
+    quiet = vae("train", *TINY, "--epochs", 1, "--out", "streams", "--force", "-q")
+    assert quiet.out == "" and quiet.err == ""
+    machine = vae("train", *TINY, "--epochs", 1, "--out", "streams", "--force", "--json")
+    result = machine.json()
+    assert result["schema"] == 1 and result["epoch"] == 1 and result["run"] == "streams"
+    assert os.path.exists(path(result["checkpoint"])) and result["test"]["n"] == 300
+    assert result["validation"] is None
+
+
+@test
+def config_files_go_round():
+    run = trained()
+    vae("train", "--config", f"{run}/config.json", "--out", "again", "-q")
+    same_end(run, "again")
+    assert metrics(run) == metrics("again")
+    # the command line wins, wherever it stands
+    vae("train", "--out", "third", "--epochs", 1, "--config", f"{run}/config.json", "-q")
+    assert read_json("third", "config.json")["epochs"] == 1
+    assert read_json("third", "config.json")["latent"] == 3
+    with open(path("bad.json"), "w") as file:
+        file.write('{"lrr": 1}')
+    vae("train", "--config", "bad.json", code=2, says="bad.json: unknown option 'lrr'")
+    vae("train", "--config", "none.json", code=4, says="none.json")
+
+
+@test
+def out_is_chosen_and_guarded():
+    vae("train", *TINY, "--epochs", 1, says="the run is in runs/digits-1")
+    vae("train", *TINY, "--epochs", 1, says="the run is in runs/digits-2")
+    vae("train", *TINY, "--out", "runs/digits-1", code=2, says="--resume")
+    os.mkdir(path("empty"))
+    vae("train", *TINY, "--epochs", 1, "--out", "empty", "-q")
+    open(path("file"), "w").close()
+    vae("train", *TINY, "--out", "file", code=4, says="file")
+    vae("train", *TINY, "--out", "/proc/nowhere/run", code=4, says="cannot make the folder")
+
+
+@test
+def resume_by_command_line():
+    trained()
+    done = vae("train", "--resume", "--out", "run", says="already finished")
+    assert "resuming" not in done.err
+    shutil.copytree(path("run"), path("longer"))
+    vae("train", "--resume", "--out", "longer", "--epochs", 5, says="epoch  5/5")
+    vae("train", *TINY, "--epochs", 5, "--out", "five", "--validation", "0.1", "-q")
+    same_end("longer", "five")
+    assert metrics("longer") == metrics("five")
+    vae("train", "--resume", "--out", "longer", "--latent", 4, "--epochs", 9, code=2,
+        says="--latent 3, not 4")
+    vae("train", "--resume", "--out", "longer", "--limit", 200, "--epochs", 9, code=2,
+        says="other data")
+
+
+@test
+def diverging_is_exit_5():
+    vae("train", *TINY, "--lr", "1e30", "--out", "nan", code=5, says="last good checkpoint: nan/")
+    assert read_json("nan", "run.json")["status"] == "failed"
+    assert "NaN" in read_json("nan", "run.json")["error"]
+    vae("info", "nan")
+
+
+@test
+def bad_data_is_exit_3():
+    write_npy("range.npy", 3, 4, [0, 1, 0.5, 0.25, 1, 1, 1.5, 0, 0, 0, 0, 0])
+    vae("train", "--data", "range.npy", "--out", "bad-range", code=3, says="1.5")
+    assert not os.path.exists(path("bad-range"))
+    vae("train", "--data", "range.npy", "--likelihood", "gaussian", "--out", "good-range",
+        "--epochs", 1, "--device", "cpu")
+    assert os.listdir(path("good-range", "samples")) == []
+    vae("sample", "good-range", code=2, says="no pictures")
+    with open(path("torn.npy"), "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00\x40")
+    vae("train", "--data", "torn.npy", code=3, says="torn.npy")
+    vae("train", "--data", "no/such", code=4, says="no/such")
+    vae("train", "--data", "range.npy", "--likelihood", "gaussian", "--exclude-class", 3, code=2,
+        says="no labels")
+
+
+@test
+def no_gpu_is_exit_6():
+    if vae("devices", "--json").json()["cuda"]["devices"] > 0:
+        raise Skip("this machine has a GPU")
+    vae("train", *TINY, "--device", "cuda", "--out", "gpu", code=6)
+    assert not os.path.exists(path("gpu"))
+
+
+# ---- what a trained model can be asked ----
+
+@test
+def eval_prints_numbers():
+    run = trained()
+    result = vae("eval", run, "--samples", 100, "--json", "--limit", 300).json()
+    for key in ("schema", "elbo", "recon", "kl", "nll", "nll_se", "samples", "active_units",
+                "kl_per_dim", "binarize", "n"):
+        assert key in result, key
+    last = [line for line in metrics(run) if line["split"] == "test"][-1]
+    assert abs(result["elbo"] - last["elbo"]) < 1e-3, "eval and training measure alike"
+    assert abs(sum(result["kl_per_dim"]) - result["kl"]) < 1e-3
+    assert result["nll"] < -result["elbo"] and 0 < result["nll_se"] < 20
+    assert result["n"] == 300 and result["samples"] == 100 and result["binarize"] == "none"
+    assert 0 <= result["active_units"] <= 3
+    # blocks of particles: 100 are 64 and 36; one sample more must not move it far
+    other = vae("eval", run, "--samples", 101, "--json", "--limit", 300).json()
+    assert abs(other["nll"] - result["nll"]) < 0.1
+    assert result["aggregate_n"] == 300 and 0 < result["mutual_information"] < math.log(300)
+    parts = [result[key] for key in ("mutual_information", "total_correlation", "dimwise_kl")]
+    assert abs(sum(parts) - result["kl"]) < 1e-3, "the parts of the KL add up to it"
+    none = vae("eval", run, "--json", "--limit", 10).json()
+    assert none["nll"] is None and none["samples"] == 0
+    bare = vae("eval", run, "--json", "--limit", 50, "--aggregate", 0, "--per-example", "each.npz",
+               "--samples", 5, "--gap").json()
+    assert bare.get("aggregate_n") in (None, 0), bare.get("aggregate_n")
+    with zipfile.ZipFile(os.path.join(WORK, "each.npz")) as members:
+        names = set(members.namelist())
+        assert {"elbo.npy", "recon.npy", "kl.npy", "nll.npy", "labels.npy"} <= names, names
+        assert len(members.read("elbo.npy")) >= 50 * 4
+    assert "gap" in bare and bare["gap"] is not None, sorted(bare)
+    vae("eval", run, "--gap", "--split", "train", code=2)
+    text = vae("eval", run, "--limit", 10, "--binarize", "threshold", "--split", "train").out
+    assert "(train, 10 examples, binarize threshold)" in text and "active units" in text
+    best = vae("eval", run, "--best", "--json", "--limit", 10).json()
+    assert best["checkpoint"].endswith("best.vae")
+    write_npy("narrow.npy", 2, 3, [0] * 6)
+    vae("eval", run, "--data", "narrow.npy", code=3, says="3 columns; the model was trained on 784")
+    vae("eval", run, "--split", "third", code=2, says="train or test")
+    vae("eval", "narrow.npy", code=3, says="not a checkpoint")
+    vae("eval", "nowhere", code=4, says="nowhere")
+    vae("eval", "/", code=3, says="no checkpoints here")
+
+
+@test
+def reproduction_has_its_options():
+    vae("train", *TINY, "--hidden", "none", "--epochs", 1, "--out", "linear")
+    assert read_json("linear", "config.json")["hidden"] == []
+    assert vae("eval", "linear", "--json", "--limit", 300).json()["n"] == 300
+    # moments this large let nothing move
+    vae("train", *TINY, "--adam-v0", "1e30", "--epochs", 2, "--out", "still")
+    one, two = [line["elbo"] for line in metrics("still") if line["split"] == "test"]
+    assert abs(one - two) < 1e-4
+    vae("train", *TINY, "--epochs", 4, "--lr-schedule", "step", "--lr-milestones", "1,3",
+        "--lr-gamma", "0.5", "--out", "steps")
+    rates = [line["lr"] for line in metrics("steps") if line["split"] == "train"]
+    assert rates == [1e-3, 5e-4, 5e-4, 2.5e-4], rates
+    vae("train", "--lr-milestones", "1,3", code=2, says="--lr-schedule step")
+    vae("train", "--lr-schedule", "step", "--lr-milestones", "1", "--lr-step-epochs", "3", code=2,
+        says="--lr-milestones, which replace it")
+    vae("train", "--decoder-hidden", "none", code=2, says="--decoder-hidden: expected")
+
+
+@test
+def pictures_are_drawn():
+    run = trained()
+    for args in (["sample", run, "-n", 10],
+                 ["reconstruct", run, "-n", 7, "--split", "train", "--limit", 50]):
+        vae(*args, "--out", "picture.png", says="picture.png")
+        with open(path("picture.png"), "rb") as file:
+            first = file.read()
+        assert first[:8] == b"\x89PNG\r\n\x1a\n"
+        vae(*args, "--out", "picture.png", "-q")
+        with open(path("picture.png"), "rb") as file:
+            assert file.read() == first, "the same command draws the same picture"
+        assert vae(*args, "--out", "picture.png", "--json").json()["out"] == "picture.png"
+    vae("sample", run, "-n", 10, "--seed", 2, "--temperature", "0.5", "--out", "picture.png", "-q")
+    with open(path("picture.png"), "rb") as file:
+        assert file.read() != first
+    vae("sample", run, "--out", "no/folder/x.png", code=4, says="no/folder/x.png")
+
+
+@test
+def info_tells_all():
+    run = trained()
+    result = vae("info", run, "--json").json()
+    n = 784 * 16 + 16 + 16 * 6 + 6 + 3 * 16 + 16 + 16 * 784 + 784
+    assert result["parameters"] == n
+    assert result["tensors"][0] == {"name": "encoder.0.weight", "rows": 16, "cols": 784, "offset": 0}
+    assert result["config"]["latent"] == 3 and result["state"]["finished"] is True
+    assert len(newest(run)["params"]) == 4 * n
+    assert result["summary"]["test"]["n"] == 300
+    text = vae("info", f"{run}/checkpoints/best.vae").out
+    assert "encoder.head.weight" in text and "best.vae" in text
+    vae("info", run + "/config.json", code=3, says="not a checkpoint")
+
+
+@test
+def devices_are_listed():
+    assert vae("devices").out.startswith("cpu   ")
+    assert vae("devices", "--json").json()["cpu"]["cores"] >= 1
+
+
+# ---- full disks ----
+
+@test
+def full_stdout_is_exit_4():
+    run = trained()
+    for args in (["info", run], ["devices"], ["--help"], ["--version"], ["train", "--help"],
+                 ["eval", run, "--limit", 5, "--json"]):
+        with open("/dev/full", "w") as full:
+            vae(*args, code=4, says="stdout: cannot write: ", stdout=full)
+
+
+def small_disk():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+@test
+def full_disk_while_training():
+    vae("train", *TINY, "--epochs", 2, "--out", "no-room", code=4, says="cannot write",
+        preexec_fn=small_disk)
+    assert not any(name.endswith(".tmp") for _, _, names in os.walk(path("no-room"))
+                   for name in names)
+    vae("train", *TINY, "--epochs", 2, "--out", "no-room", "--resume", "-q")
+    vae("train", *TINY, "--epochs", 2, "--out", "room", "-q")
+    same_end("no-room", "room")
+
+
+# ---- signals and kills ----
+
+def start(*args, **more):
+    return subprocess.Popen([VAE, *map(str, args)], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=WORK, **more)
+
+
+def wait_for(name, seconds=60):
+    end = time.time() + seconds
+    while not os.path.exists(path(name)) and time.time() < end:
+        time.sleep(0.01)
+
+
+LONG = [*TINY, "--epochs", 80, "--sample-every", 0, "--keep", 3]
+
+
+def reference():
+    if not os.path.exists(path("reference", "metrics.jsonl")):
+        vae("train", *LONG, "--out", "reference", "-q")
+    return "reference"
+
+
+@test
+def signals_save_and_kill():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        run = f"signal-{number}"
+        process = start("train", *LONG, "--epochs", 100000, "--out", run)
+        wait_for(f"{run}/samples")
+        wait_for(f"{run}/checkpoints/step-0000000010.vae")
+        process.send_signal(number)
+        err = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == -number, f"{process.returncode}: {err}"
+        assert f"--resume --out {run}" in err
+        info = read_json(run, "run.json")
+        assert info["status"] == "interrupted" and info["step"] >= 10
+        state = newest(run)["state"]
+        assert struct.unpack_from("<Q", state)[0] == info["step"]
+    # and on from there, to the end of a run of 80 epochs
+    if info["step"] < 800:
+        vae("train", "--resume", "--out", run, "--epochs", 80, "-q")
+        same_end(run, reference())
+        assert metrics(run) == metrics(reference())
+
+
+@test
+def second_signal_kills_at_once():
+    """In the middle of a step that takes seconds."""
+    process = start("train", "--limit", 6000, "--hidden", "2000", "--batch-size", 6000,
+                    "--device", "cpu", "--threads", 1, "--out", "twice")
+    wait_for("twice/checkpoints/step-0000000000.vae")
+    time.sleep(0.1)
+    begin = time.time()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert read_json("twice", "run.json")["status"] == "running" or not alive
+    assert time.time() - begin < 5
+
+
+@test
+def kills_lose_nothing():
+    """SIGKILL at random moments, over and over: the end is that of a run left alone."""
+    reference()
+    dice = random.Random(int(os.environ.get("VAE_KILL_SEED", "1")))
+    kills = 0
+    for attempt in range(60):
+        process = start("train", *LONG, "--out", "killed", "--resume", "-q")
+        # longer and longer, so that it ends; mostly past the start, into the writing
+        try:
+            process.wait(timeout=dice.uniform(0.15, 0.5) + 0.02 * attempt)
+            err = process.stderr.read().decode()
+            assert process.returncode == 0, err
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        finally:
+            process.stderr.close()
+    assert process.returncode == 0, "never got to the end"
+    assert kills >= 3, f"only {kills} kills: too fast a machine for this test"
+    same_end("killed", reference())
+    assert metrics("killed") == metrics(reference())
+    assert checkpoints("killed") == checkpoints("reference")
+    assert not any(name.endswith(".tmp") for name in os.listdir(path("killed", "checkpoints")))
+
+
+@test
+def one_trainer_to_a_folder():
+    process = start("train", *LONG, "--epochs", 100000, "--out", "shared")
+    try:
+        wait_for("shared/checkpoints/step-0000000010.vae")
+        vae("train", "--resume", "--out", "shared", code=2, says="another vae is training")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def strace(fault):
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed")
+    call = fault.split(":")[0]
+    prefix = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        raise Skip("strace may not trace here")
+    return [*prefix, "-e", f"inject={fault}"]
+
+
+# LeakSanitizer cannot work under a tracer
+TRACED = {"ASAN_OPTIONS": "detect_leaks=0"}
+
+
+@test
+def faults_are_reported():
+    """A failing fsync, rename or write is exit 4, and the run can be resumed."""
+    vae("train", *TINY, "--epochs", 2, "--out", "faultless", "-q")
+    cases = [("fsync:error=EIO:when=5", "Input/output error"),
+             ("rename:error=ENOSPC:when=3", "No space left on device"),
+             ("rename:error=EIO:when=4", "Input/output error"),
+             ("fdatasync:error=ENOSPC:when=2", "metrics.jsonl")]
+    for fault, says in cases:
+        shutil.rmtree(path("faulty"), ignore_errors=True)
+        vae("train", *TINY, "--epochs", 2, "--out", "faulty", "--sample-every", 0, code=4,
+            says=says, prefix=strace(fault), env=TRACED)
+        vae("train", *TINY, "--epochs", 2, "--out", "faulty", "--resume", "-q",
+            "--sample-every", 0)
+        assert newest("faulty")["params"] == newest("faultless")["params"], fault
+        assert metrics("faulty") == metrics("faultless"), fault
+
+
+@test
+def killed_at_each_rename():
+    """Dying just before or after any rename leaves a run that can be resumed."""
+    vae("train", *TINY, "--epochs", 2, "--out", "unkilled", "--validation", "0.1", "-q")
+    for when in range(1, 11):
+        shutil.rmtree(path("renamed"), ignore_errors=True)
+        args = ["train", *TINY, "--epochs", "2", "--out", "renamed", "--validation", "0.1",
+                "--sample-every", "0"]
+        process = subprocess.run([*strace(f"rename:signal=SIGKILL:when={when}"), VAE, *args],
+                                 cwd=WORK, capture_output=True, env={**os.environ, **TRACED})
+        if process.returncode == 0:
+            assert when > 6, "the fault was never injected"
+            break
+        vae(*args, "--resume", "-q")
+        assert newest("renamed")["params"] == newest("unkilled")["params"], when
+        assert metrics("renamed") == metrics("unkilled"), when
+        best = [sections(path(run, "checkpoints", "best.vae"))["params"]
+                for run in ("renamed", "unkilled")]
+        assert best[0] == best[1], when
+
+
+# ---- terminals ----
+
+def on_terminal(args, width, env):
+    """What vae writes to stderr if that is a terminal."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen([VAE, *map(str, args)], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=side, cwd=WORK,
+                               env={**os.environ, **env})
+    os.close(side)
+    out = b""
+    while True:
+        if select.select([main], [], [], 0.1)[0]:
+            try:
+                chunk = os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+            out += chunk
+        elif process.poll() is not None:
+            break
+    os.close(main)
+    assert process.wait() == 0, out.decode()
+    return out.decode().replace("\r\n", "\n")
+
+
+@test
+def progress_on_a_terminal():
+    args = ["train", *TINY, "--epochs", 2, "--out", "tty", "--force"]
+    text = on_terminal(args, 100, {"TERM": "xterm"})
+    assert "\repoch 1/2" in text and " left" in text and "\x1b" not in text
+    assert "epoch  2/2  elbo" in text
+    for width in (20, 40, 80):
+        text = on_terminal(args, width, {"TERM": "xterm"})
+        for line in text.split("\n"):
+            for drawn in line.split("\r")[1:]:
+                if drawn.startswith("epoch 1/2") or drawn.startswith("epoch 2/2"):
+                    assert len(drawn.rstrip()) < width, drawn
+    assert "\r" not in on_terminal(args, 80, {"TERM": "dumb"})
+    assert on_terminal([*args, "-q"], 80, {"TERM": "xterm"}) == ""
