@@ -128,6 +128,7 @@ def make_row(args, preset, figure, folder, result):
 def main():
     args = arguments()
     figures = read(os.path.join(HERE, "figures.json"))
+    figures.pop("compare")  # pairs of presets, for table.py
     if args.preset not in figures:
         fail(f"PRESET={args.preset}: expected one of {', '.join(figures)}")
     config = os.path.join(HERE, args.preset + ".json")
