@@ -212,7 +212,7 @@ SIMT_DEP := $(HEADERS) $(wildcard kernels/*.h tests/*.h tests/simt/*.h tests/sim
 SIMT_BACKEND := $(CUDA_C) host/backend.c
 simt     = $(SIMT_BACKEND:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o) \
            $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
-SIMT_TESTS := test_ops test_ops_loss test_model test_gradients
+SIMT_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients
 simt_parts = $(filter-out %/backend.o,$(call objs,asan)) $(call simt,simt)
 
 $(BUILD)/simt/%.cu.o: %.cu $(SIMT_DEP)
@@ -327,7 +327,7 @@ reproduce: all
 	    $(if $(DEVICE),--device $(DEVICE)) $(if $(THREADS),--threads $(THREADS))
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
-GPU_TESTS := test_ops test_ops_loss test_model test_gradients
+GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients
 GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
 ORIGIN   := -Wl,-rpath,'$$ORIGIN/lib'
 $(BUILD)/gpu/%.o: tests/%.c $(HEADERS) $(wildcard tests/*.h) Makefile

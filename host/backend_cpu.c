@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "cpu_classes.h"
 #include "cpu_kernels.h"
 #include "cpu_matmul.h"
 #include "layout.h"
@@ -232,6 +233,28 @@ static vae_status cpu_sync(vae_backend *base, vae_error *err)
 
 /* ---- operations ---- */
 
+/* Number, in the data set, of row r of the batch. */
+static size_t data_row(const vae_data *data, const vae_plan *plan, size_t r)
+{
+    const size_t i = (size_t)vae_plan_row(plan, data->n, data->half_bits, r);
+    return data->index != NULL ? data->index[i] : i;
+}
+
+/* A row that is drawn: [mean | logvar] in the data set. */
+static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
+                     uint64_t draw, uint64_t seed)
+{
+    const size_t D = set->d, quads = (D + 3) / 4;
+    const float *mean = (const float *)set->rows + row * 2 * D, *logvar = mean + D;
+    for (size_t j = 0; j < D; j += ROW_EPS) {
+        float eps[ROW_EPS];
+        const size_t n = D - j < ROW_EPS ? D - j : ROW_EPS;
+        be->k->normals(eps, (n + 3) / 4, seed, vae_rng_stream(VAE_RNG_STACK, row * quads + j / 4),
+                       vae_rng_block(draw, 0));
+        be->k->latent_row(x + j, NULL, mean + j, logvar + j, eps, n);
+    }
+}
+
 static void cpu_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, size_t D,
                        vae_binarize binarize, uint64_t seed)
 {
@@ -242,9 +265,11 @@ static void cpu_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, s
     const size_t quads = (D + 3) / 4;
 #pragma omp parallel for num_threads(threads_for(be, B *D)) schedule(static)
     for (size_t r = 0; r < B; r++) {
-        uint64_t i = plan->first + r;
-        i = plan->shuffle ? vae_shuffle(plan->order_key, data->n, data->half_bits, i) : i;
-        size_t row = data->index != NULL ? data->index[i] : (size_t)i;
+        size_t row = data_row(data, plan, r);
+        if (set->draws) {
+            draw_row(be, row_of(x, r), set, row, plan->draw, seed);
+            continue;
+        }
         const uint8_t *u8 = set->dtype == VAE_U8 ? (const uint8_t *)set->rows + row * D : NULL;
         const float *f32 = set->dtype == VAE_F32 ? (const float *)set->rows + row * D : NULL;
         be->k->convert_row(row_of(x, r), u8, f32, D, binarize, seed,
@@ -396,7 +421,9 @@ static void cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, va
             }
         }
         if (grad.objective == VAE_OBJ_ELBO) {
-            add_kl_grad(dmu, dlogvar, mu, logvar, kl_dim, Z, grad.kl_scale * beta, grad.free_bits);
+            const float share = weight != NULL ? weight[r] : 1.0f;
+            add_kl_grad(dmu, dlogvar, mu, logvar, kl_dim, Z, grad.kl_scale * share * beta,
+                        grad.free_bits);
         }
     }
 }
@@ -518,6 +545,104 @@ static void cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t r
     }
 }
 
+/* ---- classes ---- */
+
+static void cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
+                              bool required)
+{
+    cpu_backend *be = self(base);
+    const uint8_t *labels = data->set->labels;
+    if (labels == NULL && required && be->err.status == VAE_OK) {
+        vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
+                 data->set->source);
+    }
+    for (size_t r = 0; r < B; r++) {
+        label[r] = labels != NULL ? labels[data_row(data, now(be), r)] : VAE_NO_LABEL;
+    }
+}
+
+static void cpu_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                        size_t first, size_t C)
+{
+    (void)base;
+    for (size_t r = 0; r < B * K; r++) {
+        vae_cpu_one_hot(row_of(m, r) + first, label[r / K], C);
+    }
+}
+
+static void cpu_expand_classes(vae_backend *base, vae_mat x, uint32_t *label, vae_mat x0,
+                               const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
+                               size_t C)
+{
+    cpu_backend *be = self(base);
+    const size_t rows = n_open * C + n_labelled;
+#pragma omp parallel for num_threads(threads_for(be, rows *D)) schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        const bool open = r < n_open * C;
+        const size_t b = open ? r / C : r - n_open * C + n_open;
+        label[r] = open ? (uint32_t)(r % C) : label0[b];
+        memcpy(row_of(x, r), row_of(x0, b), D * sizeof(float));
+        vae_cpu_one_hot(row_of(x, r) + D, label[r], C);
+    }
+}
+
+static void cpu_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C)
+{
+    (void)base;
+    for (size_t r = 0; r < B; r++) {
+        label[r] = vae_cpu_classify(row_of(logits, r), C);
+    }
+}
+
+static void cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
+                           vae_mat logits, const float *recon_row, const float *kl_row,
+                           const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
+                           float cross_entropy)
+{
+    cpu_backend *be = self(base);
+    const size_t n = n_open + n_labelled;
+    const vae_cpu_class_loss loss = {now(be), n_open, n_labelled, C, cross_entropy};
+#pragma omp parallel for num_threads(threads_for(be, 32 * n * C)) schedule(static)
+    for (size_t b = 0; b < n; b++) {
+        const bool labelled = b >= n_open;
+        const size_t first = labelled ? n_open * C + b - n_open : b * C;
+        vae_cpu_class_loss_row(&loss, terms + b, n, weight != NULL ? weight + first : NULL,
+                               dlogits.data != NULL ? row_of(dlogits, b) : NULL, row_of(logits, b),
+                               recon_row + first, kl_row + first, label0[b], labelled);
+    }
+}
+
+static void cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
+                                   size_t n_open, size_t n_labelled)
+{
+    const vae_plan *plan = now(self(base));
+    const size_t n = n_open + n_labelled;
+    const double recon = sum_of(terms, n_open), kl = sum_of(terms + n, n_open);
+    const double objective = sum_of(terms + 2 * n, n);
+    totals->recon += recon;
+    totals->kl += kl;
+    totals->objective += objective;
+    totals->examples += (double)n_open;
+    totals->errors += sum_of(terms + 3 * n, n);
+    totals->classified += sum_of(terms + 4 * n, n);
+    if (totals->bad_step == 0 && !isfinite(recon + kl + objective)) {
+        totals->bad_step = plan->step;
+    }
+}
+
+static void cpu_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows,
+                           size_t cols)
+{
+    cpu_backend *be = self(base);
+#pragma omp parallel for num_threads(threads_for(be, rows *cols)) schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        float *row = row_of(m, r);
+        for (size_t c = 0; c < cols; c++) {
+            row[c] *= factor[r];
+        }
+    }
+}
+
 static const vae_backend_ops cpu_ops = {
     .name = "cpu",
     .close = cpu_close,
@@ -551,6 +676,13 @@ static const vae_backend_ops cpu_ops = {
     .grad_norm = cpu_grad_norm,
     .adam = cpu_adam,
     .decode = cpu_decode,
+    .gather_labels = cpu_gather_labels,
+    .one_hot = cpu_one_hot,
+    .expand_classes = cpu_expand_classes,
+    .classify = cpu_classify,
+    .class_loss = cpu_class_loss,
+    .accumulate_classes = cpu_accumulate_classes,
+    .scale_rows = cpu_scale_rows,
 };
 
 vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,

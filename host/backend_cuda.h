@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "backend_cuda_libs.h"
 #include "kernels.h"
+#include "layout.h"
 
 enum {
     VAE_CUDA_WORKSPACE = 32 << 20, /* bytes for cuBLASLt, one per stream */
@@ -126,7 +127,7 @@ typedef struct {
     size_t n_plans;
     cuda_params *params;
     size_t n_params;
-    cuda_aux aux[2 * VAE_MAX_LAYERS + 2];
+    cuda_aux aux[VAE_MAX_LAYER_ROWS];
     size_t n_aux;
 
     struct {
@@ -223,7 +224,7 @@ void vae_cuda_join(cuda_backend *be, const void *writes);
 /* The lane for an operation nothing waits for, which reads a and b: side while capturing. */
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
 
-/* ---- backend_cuda_linear.c, backend_cuda_ops.c: the operations ---- */
+/* ---- backend_cuda_linear.c, backend_cuda_ops.c, backend_cuda_classes.c: the operations ---- */
 
 size_t vae_cuda_aux_bytes(const vae_backend *base, vae_activation act, size_t rows, size_t cols);
 void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
@@ -234,6 +235,22 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
 void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, const float *w,
                                     size_t ldw, vae_mat x, const void *aux, size_t rows, size_t in,
                                     size_t out, vae_activation act);
+void vae_cuda_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
+                            bool required);
+void vae_cuda_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                      size_t first, size_t C);
+void vae_cuda_expand_classes(vae_backend *base, vae_mat x, uint32_t *label, vae_mat x0,
+                             const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
+                             size_t C);
+void vae_cuda_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C);
+void vae_cuda_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
+                         vae_mat logits, const float *recon_row, const float *kl_row,
+                         const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
+                         float cross_entropy);
+void vae_cuda_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
+                                 size_t n_open, size_t n_labelled);
+void vae_cuda_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows,
+                         size_t cols);
 extern const vae_backend_ops vae_cuda_ops; /* the table */
 
 /* ---- backend_cuda.c ---- */

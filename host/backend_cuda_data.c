@@ -25,7 +25,7 @@ static bool fits(cuda_backend *be, size_t bytes)
 static void pack(char *to, const vae_data *data, size_t first, size_t n)
 {
     const vae_dataset *set = data->set;
-    const size_t width = set->d * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    const size_t width = vae_dataset_row_bytes(set);
     for (size_t i = 0; i < n; i++) {
         size_t row = data->index != NULL ? data->index[first + i] : first + i;
         memcpy(to + i * data->row_bytes, (const char *)set->rows + row * width, width);
@@ -96,7 +96,8 @@ static vae_data *describe(cuda_backend *be, const vae_dataset *set, const uint32
     }
     data->set = set;
     data->n = index != NULL ? n_index : set->n;
-    data->row_bytes = vae_pad(set->d) * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    data->row_bytes = vae_pad(vae_dataset_width(set)) * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    data->rows.draws = set->draws;
     data->rows.n = data->n;
     data->rows.half_bits = vae_shuffle_bits(data->n);
     data->rows.dtype = set->dtype;
@@ -128,6 +129,13 @@ vae_data *vae_cuda_data_open(vae_backend *base, const vae_dataset *set, const ui
     if (data == NULL) {
         return NULL;
     }
+    if (set->labels != NULL) { /* a byte a row: on the device even where the rows are streamed */
+        uint8_t *labels = vae_cuda_take(be, set->n, "the data set's labels");
+        if (labels != NULL) {
+            vae_cuda_upload(base, labels, set->labels, set->n);
+        }
+        data->rows.labels = labels;
+    }
     if (fits(be, data->n * (data->row_bytes + sizeof(uint32_t)))) {
         make_resident(be, data);
     } else if (vae_cuda_fine(be)) {
@@ -156,6 +164,7 @@ void vae_cuda_data_close(vae_backend *base, vae_data *data)
         CUDA_OK(be, cudaFree((void *)(uintptr_t)data->rows.rows));
         CUDA_OK(be, cudaFree((void *)(uintptr_t)data->rows.number));
     }
+    CUDA_OK(be, cudaFree((void *)(uintptr_t)data->rows.labels));
     free(data->index);
     free(data);
 }

@@ -164,4 +164,11 @@ const vae_backend_ops vae_cuda_ops = {
     .grad_norm = cuda_grad_norm,
     .adam = cuda_adam,
     .decode = cuda_decode,
+    .gather_labels = vae_cuda_gather_labels,
+    .one_hot = vae_cuda_one_hot,
+    .expand_classes = vae_cuda_expand_classes,
+    .classify = vae_cuda_classify,
+    .class_loss = vae_cuda_class_loss,
+    .accumulate_classes = vae_cuda_accumulate_classes,
+    .scale_rows = vae_cuda_scale_rows,
 };

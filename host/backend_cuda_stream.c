@@ -46,12 +46,9 @@ static void fill(const row_stream *s, const vae_plan *entry, size_t rows, char *
 {
     const vae_data *data = s->data;
     const vae_dataset *set = data->set;
-    const size_t width = set->d * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    const size_t width = vae_dataset_row_bytes(set);
     for (size_t r = 0; r < rows; r++) {
-        uint64_t i = entry->first + r;
-        if (entry->shuffle) {
-            i = vae_shuffle(entry->order_key, data->rows.n, data->rows.half_bits, i);
-        }
+        const uint64_t i = vae_plan_row(entry, data->rows.n, data->rows.half_bits, r);
         number[r] = data->index != NULL ? data->index[i] : (uint32_t)i;
         memcpy(to + r * data->row_bytes, (const char *)set->rows + number[r] * width, width);
     }

@@ -30,6 +30,7 @@ static const cli_option sample_options[] = {
     {"out", 'o', "FILE", "the picture [samples.png]"},
     {"seed", 's', "N", "of z [1]"},
     {"temperature", 0, "T", "z ~ N(0, T^2 I) [1]"},
+    {"class", 0, "K", "of a model with classes: only this one; default: a line for each"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -53,6 +54,26 @@ static const cli_option encode_options[] = {
 static const cli_option decode_options[] = {
     {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
     {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
+    {"class", 0, "K", "of a model with classes: the class to decode as"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option classify_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "CSV: row, label if known, predicted, p0, p1 ... [labels.csv]"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option complete_options[] = {
+    CLI_DATA_OPTIONS,
+    {"mask", 'm', "left|right|top|bottom|FILE",
+     "the missing half, or .npy of D zeros (missing) and ones"},
+    {"rows", 0, "R", "how many rows of the data, from the first on [8]"},
+    {"n", 'n', "N", "completions of each row [8]"},
+    {"rounds", 0, "N", "pseudo-Gibbs rounds of encoding and decoding [50]"},
+    {"class", 0, "K", "of a model with classes: fill in as this class; default: the row's own"},
+    {"seed", 's', "N", "of the noise [1]"},
+    {"out", 'o', "FILE", "the picture [completions.png]"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -110,6 +131,13 @@ static const cli_command commands[] = {
      "  vae decode runs/mnist --latents z.npy --out x.npy\n"
      "  vae decode runs/mnist --latents latents.npz --out pictures/\n",
      OPTIONS(decode_options), false, cli_decode},
+    {"classify", "RUN", 1, "Class probabilities q(y|x) of a semi-supervised model, as CSV.",
+     "  vae classify runs/m2 --data data/mnist --out labels.csv\n", OPTIONS(classify_options),
+     false, cli_classify},
+    {"complete", "RUN", 1, "Fills in what a mask leaves out: a grid of completions.",
+     "  vae complete runs/mnist --data data/mnist --mask left --out picture.png\n"
+     "  vae complete runs/cvae --mask mask.npy --class 3 -n 10\n",
+     OPTIONS(complete_options), false, cli_complete},
     {"export", "RUN", 1, "Weights for PyTorch and NumPy, graphs for ONNX Runtime.",
      "  vae export runs/mnist --out model.safetensors     VAE().load_state_dict(load_file(F))\n"
      "  vae export runs/mnist --out model.npz             numpy.load\n"

@@ -55,6 +55,8 @@ vae_status cli_sample(const cli_args *args, vae_error *err);
 vae_status cli_reconstruct(const cli_args *args, vae_error *err);
 vae_status cli_encode(const cli_args *args, vae_error *err);
 vae_status cli_decode(const cli_args *args, vae_error *err);
+vae_status cli_classify(const cli_args *args, vae_error *err);
+vae_status cli_complete(const cli_args *args, vae_error *err);
 vae_status cli_export(const cli_args *args, vae_error *err);
 vae_status cli_import(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
@@ -113,6 +115,13 @@ typedef struct {
 vae_status cli_open_checkpoint(cli_model *m, const cli_args *args, bool moments, vae_error *err);
 /* Opens backend and model, with the checkpoint's parameters. */
 vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_error *err);
+/* m->set as a stacked model's data, if it is one: latents of the run below. */
+vae_status cli_stack_set(cli_model *m, vae_error *err);
+/* vae eval of a semi-supervised model: the bound over all classes, and the classifier's error. */
+vae_status cli_eval_semi(cli_model *m, const cli_args *args, vae_error *err);
+/* --class: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one not its own.
+ */
+vae_status cli_class(const cli_model *m, const cli_args *args, int *out, vae_error *err);
 /* Opens the data: before the model `set`, whose range and columns are checked; then `data`. */
 vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err);
 vae_status cli_open_data(cli_model *m, vae_error *err);

@@ -223,6 +223,9 @@ static vae_status open_train_split(cli_model *m, const cli_args *args, vae_error
     }
     m->split = "train";
     status = vae_dataset_open(&m->set, name, VAE_SPLIT_TRAIN, limit, err);
+    if (status == VAE_OK) {
+        status = cli_stack_set(m, err);
+    }
     if (status == VAE_OK && m->set->d != m->checkpoint->d) {
         status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
                           m->set->source, m->set->d, m->checkpoint->d);
@@ -252,9 +255,8 @@ static vae_status prepare(cli_model *m, const cli_args *args, vae_eval_job *job,
 {
     const char *mode = cli_value(args, "binarize");
     size_t rows, particles;
-    vae_status status = cli_open_checkpoint(m, args, false, err);
-    if (status == VAE_OK && mode != NULL &&
-        (status = vae_config_set(&m->config, "binarize", mode, err)) == VAE_OK) {
+    vae_status status = VAE_OK;
+    if (mode != NULL && (status = vae_config_set(&m->config, "binarize", mode, err)) == VAE_OK) {
         status = vae_config_check(&m->config, 0, err);
     }
     if (status == VAE_OK && (status = check_options(args, m, err)) == VAE_OK) {
@@ -280,6 +282,12 @@ vae_status cli_eval(const cli_args *args, vae_error *err)
     vae_status status = cli_size(args, "samples", 0, 0, 4000000, &ev.job.samples, err);
     if (status == VAE_OK) {
         status = cli_size(args, "aggregate", 2000, 0, 1000000, &ev.job.aggregate, err);
+    }
+    if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
+        m.config.semi_supervised) {
+        status = cli_eval_semi(&m, args, err);
+        cli_close(&m);
+        return status;
     }
     if (status == VAE_OK && (status = prepare(&m, args, &ev.job, err)) == VAE_OK) {
         status = evaluate(&ev, err);

@@ -379,19 +379,31 @@ static vae_status write_decoded(const char *out, const vae_checkpoint *c, const 
     return write_npy(out, x, shape, !picture ? 2 : c->channels == 1 ? 3 : 4, err);
 }
 
-static vae_status run_decoder(const cli_model *m, const float *z, size_t n, float **x,
+static vae_status run_decoder(const cli_model *m, const float *z, size_t n, int only, float **x,
                               vae_error *err)
 {
     vae_runner r;
     size_t floats;
+    uint32_t *label = NULL;
+    if (only < 0 && vae_config_has_classes(&m->config)) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s has classes: decoding needs --class K", m->path);
+    }
     if (__builtin_mul_overflow(n, m->checkpoint->d, &floats)) {
         return vae_fail(err, VAE_ERR_DATA, "too many rows of latents: %zu", n);
     }
     vae_status status = new_floats(x, floats, "decoded rows", err);
+    if (status == VAE_OK && only >= 0) {
+        label = malloc((n > 0 ? n : 1) * sizeof *label);
+        status = label != NULL ? VAE_OK : vae_fail_memory(err, n * sizeof *label, "classes");
+        for (size_t i = 0; label != NULL && i < n; i++) {
+            label[i] = (uint32_t)only;
+        }
+    }
     if (status == VAE_OK && (status = open_runner(&r, m, err)) == VAE_OK) {
-        status = vae_runner_decode(&r, *x, z, n, err);
+        status = vae_model_decode_classes(r.model, *x, z, label, n, err);
         vae_runner_close(&r);
     }
+    free(label);
     return status;
 }
 
@@ -401,6 +413,7 @@ vae_status cli_decode(const cli_args *args, vae_error *err)
     spool s = {.fd = -1};
     float *z = NULL, *x = NULL;
     size_t n = 0;
+    int only;
     const char *out = cli_value(args, "out"), *from = cli_value(args, "latents");
     vae_status status = check_out(args, out, err);
     if (status == VAE_OK && strcmp(out, "-") != 0 && !ends_with(out, ".npy") &&
@@ -417,9 +430,10 @@ vae_status cli_decode(const cli_args *args, vae_error *err)
         from = s.path;
     }
     if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
+        (status = cli_class(&m, args, &only, err)) == VAE_OK &&
         (status = rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err)) ==
             VAE_OK &&
-        (status = run_decoder(&m, z, n, &x, err)) == VAE_OK) {
+        (status = run_decoder(&m, z, n, only, &x, err)) == VAE_OK) {
         status = write_decoded(out, m.checkpoint, x, n, err);
     }
     if (status == VAE_OK) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "stack.h"
 
 vae_status cli_open_checkpoint(cli_model *m, const cli_args *args, bool moments, vae_error *err)
 {
@@ -37,6 +38,46 @@ vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_
                             : status;
 }
 
+vae_status cli_stack_set(cli_model *m, vae_error *err)
+{
+    vae_stack stack;
+    vae_dataset *encoded = NULL;
+    if (m->config.stack[0] == '\0') {
+        return VAE_OK;
+    }
+    vae_status status = vae_stack_open(&stack, &m->config, err);
+    if (status == VAE_OK) {
+        status = vae_stack_encode(&encoded, &stack, m->set, err);
+    }
+    vae_stack_close(&stack);
+    if (status == VAE_OK) {
+        vae_dataset_free(m->set);
+        m->set = encoded;
+    }
+    return status;
+}
+
+vae_status cli_class(const cli_model *m, const cli_args *args, int *out, vae_error *err)
+{
+    const char *text = cli_value(args, "class");
+    const size_t n = m->config.classes;
+    uint64_t value;
+    *out = -1;
+    if (text == NULL) {
+        return VAE_OK;
+    }
+    if (!vae_config_has_classes(&m->config)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--class has no effect: %s is not conditional and has no classes", m->path);
+    }
+    if (!vae_parse_u64(text, 0, n - 1, &value)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--class: expected a whole number from 0 to %zu, found '%s'", n - 1, text);
+    }
+    *out = (int)value;
+    return VAE_OK;
+}
+
 vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
 {
     const char *name = cli_value(args, "data"), *split = cli_value(args, "split");
@@ -52,13 +93,21 @@ vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
     bool test = split != NULL ? strcmp(split, "test") == 0 : vae_dataset_has_test(name);
     m->split = test ? "test" : "train";
     status = vae_dataset_open(&m->set, name, test ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN, limit, err);
+    if (status == VAE_OK) {
+        status = cli_stack_set(m, err);
+    }
     if (status == VAE_OK && m->set->d != m->checkpoint->d) {
         status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
                           m->set->source, m->set->d, m->checkpoint->d);
     }
-    return status == VAE_OK
-               ? vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err)
-               : status;
+    if (status == VAE_OK) {
+        status = vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err);
+    }
+    if (status == VAE_OK && vae_config_has_classes(&m->config)) {
+        status = vae_dataset_check_labels(m->set, m->config.classes,
+                                          m->config.condition == VAE_CONDITION_LABELS, err);
+    }
+    return status;
 }
 
 vae_status cli_open_data(cli_model *m, vae_error *err)

@@ -1,7 +1,9 @@
 /* vae sample, vae reconstruct. */
 #include <jansson.h>
+#include <stdlib.h>
 
 #include "cli.h"
+#include "stack.h"
 #include "trainer.h"
 
 enum { BATCH = 256, MOST_PICTURES = 10000 };
@@ -20,11 +22,37 @@ static void print_result(const cli_args *args, const cli_model *m, const char *o
     json_decref(o);
 }
 
+/* A stacked model's samples are latents of the run below, whose decoder draws them. */
+static vae_status draw_samples(const cli_model *m, size_t *n, int only, uint64_t seed,
+                               double temperature, const char *out, vae_error *err)
+{
+    const bool stacked = m->config.stack[0] != '\0';
+    vae_stack stack = {.checkpoint = NULL};
+    float *x_hat = NULL, *x = NULL;
+    size_t columns = 1;
+    vae_status status =
+        vae_sample_classes(m->model, &m->config, n, only, seed, temperature, &x_hat, &columns, err);
+    if (status == VAE_OK && stacked) {
+        vae_config config = m->config; /* its weights are compared, not filled in */
+        status = vae_stack_open(&stack, &config, err);
+        status = status == VAE_OK ? vae_stack_decode(&x, &stack, x_hat, *n, err) : status;
+    }
+    if (status == VAE_OK) {
+        status = vae_draw_rows(stacked ? stack.checkpoint : m->checkpoint, stacked ? x : x_hat, *n,
+                               columns, out, err);
+    }
+    vae_stack_close(&stack);
+    free(x);
+    free(x_hat);
+    return status;
+}
+
 vae_status cli_sample(const cli_args *args, vae_error *err)
 {
     cli_model m = {0};
     size_t n, seed;
     double temperature;
+    int only;
     const char *out = cli_value(args, "out");
     out = out != NULL ? out : "samples.png";
     vae_status status = cli_size(args, "n", 64, 1, MOST_PICTURES, &n, err);
@@ -32,9 +60,9 @@ vae_status cli_sample(const cli_args *args, vae_error *err)
         (status = cli_size(args, "seed", 1, 0, SIZE_MAX, &seed, err)) == VAE_OK &&
         (status = cli_real(args, "temperature", 1, 0, 1000, &temperature, err)) == VAE_OK &&
         (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
+        (status = cli_class(&m, args, &only, err)) == VAE_OK &&
         (status = cli_open_model(&m, BATCH, 1, err)) == VAE_OK &&
-        (status = vae_draw_samples(m.model, m.checkpoint, n, seed, temperature, out, err)) ==
-            VAE_OK) {
+        (status = draw_samples(&m, &n, only, seed, temperature, out, err)) == VAE_OK) {
         print_result(args, &m, out, n, "samples");
     }
     cli_close(&m);

@@ -116,6 +116,10 @@ static void print_epoch(void *ctx, const vae_epoch_report *r)
     if (r->test.n > 0) {
         fprintf(stderr, "  test %.2f", r->test.elbo);
     }
+    const vae_measurement *judged = r->test.classified > 0 ? &r->test : &r->validation;
+    if (judged->classified > 0) {
+        fprintf(stderr, "  error %.2f%%", 100 * judged->error);
+    }
     fprintf(stderr, "  %s examples/s", cli_thousands(rate, r->examples_per_s));
     if (r->epoch < r->epochs) {
         fprintf(stderr, "  %s left", cli_duration(left, r->seconds_left));

@@ -91,9 +91,15 @@ static vae_status choose_out(vae_config *config, vae_error *err)
 
 static json_t *measurement(const vae_measurement *m)
 {
-    return m->n == 0 ? json_null()
-                     : json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl",
-                                 m->kl, "n", (json_int_t)m->n);
+    if (m->n == 0) {
+        return json_null();
+    }
+    json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl,
+                          "n", (json_int_t)m->n);
+    if (m->classified > 0) {
+        json_object_set_new(o, "error", json_real(m->error));
+    }
+    return o;
 }
 
 static json_t *path_or_null(const char *path)

@@ -73,6 +73,7 @@ typedef struct {
 static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *err)
 {
     const bool elbo = c->objective == VAE_OBJ_ELBO;
+    const bool semi = c->semi_supervised;
     const need needs[] = {
         {"variance", c->likelihood == VAE_GAUSSIAN, "--likelihood gaussian"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
@@ -86,6 +87,10 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
         {"free-bits", elbo, "--objective elbo: other bounds have no separate KL"},
         {"kl-warmup", c->beta > 0, "a --beta above 0"},
         {"free-bits", c->beta > 0, "a --beta above 0"},
+        {"labelled", semi, "--semi-supervised"},
+        {"stack-weights", c->stack[0] != '\0', "--stack"},
+        {"classifier-weight", semi, "--semi-supervised"},
+        {"classes", vae_config_has_classes(c), "--condition labels or --semi-supervised"},
     };
     for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++) {
         if (!needs[i].holds && asked(c, given, needs[i].name)) {
@@ -96,8 +101,48 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     return VAE_OK;
 }
 
+bool vae_config_has_classes(const vae_config *config)
+{
+    return config->condition == VAE_CONDITION_LABELS || config->semi_supervised;
+}
+
+size_t vae_config_labelled_batch(const vae_config *config)
+{
+    return !config->semi_supervised                ? 0
+           : config->labelled < config->batch_size ? config->labelled
+                                                   : config->batch_size;
+}
+
+/* The sum over classes takes the place of particles, and the loss is a bound of its own. */
+static vae_status check_semi(const vae_config *c, vae_error *err)
+{
+    const char *clash = c->condition != VAE_CONDITION_NONE ? "--condition labels"
+                        : c->objective != VAE_OBJ_ELBO     ? "--objective iwae, dreg or stl"
+                        : c->particles > 1                 ? "--particles above 1"
+                        : c->free_bits > 0                 ? "--free-bits"
+                                                           : NULL;
+    if (clash != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--semi-supervised does not go with %s", clash);
+    }
+    return c->labelled > 0
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_USAGE,
+                          "--semi-supervised needs --labelled N: how many rows have a label");
+}
+
 vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err)
 {
+    if (config->semi_supervised) {
+        vae_status status = check_semi(config, err);
+        if (status != VAE_OK) {
+            return status;
+        }
+    }
+    if (config->stack[0] != '\0' && config->likelihood == VAE_BERNOULLI) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--stack: the data are latents, real numbers: give --likelihood "
+                        "gaussian-learned or gaussian");
+    }
     if (config->likelihood != VAE_BERNOULLI && config->binarize != VAE_BINARIZE_NONE) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--binarize makes x binary, and a Gaussian likelihood is a density: use "

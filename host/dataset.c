@@ -166,7 +166,8 @@ vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae
         return VAE_OK;
     }
     const float *values = set->rows;
-    for (size_t i = 0; i < set->n * set->d; i++) {
+    const size_t width = vae_dataset_width(set);
+    for (size_t i = 0; i < set->n * width; i++) {
         float value = values[i];
         if (finite_only ? isfinite(value) : value >= 0.0f && value <= 1.0f) {
             continue;
@@ -175,19 +176,38 @@ vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae
             return vae_fail(err, VAE_ERR_DATA,
                             "%s: row %zu, column %zu: value %g is not a finite number; clean the "
                             "data",
-                            set->source, i / set->d, i % set->d, (double)value);
+                            set->source, i / width, i % width, (double)value);
         }
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: row %zu, column %zu: value %.9g is outside [0,1], which the Bernoulli "
                         "likelihood needs; scale the data or use --likelihood gaussian",
-                        set->source, i / set->d, i % set->d, (double)value);
+                        set->source, i / width, i % width, (double)value);
     }
     return VAE_OK;
 }
 
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)
 {
-    size_t i = row * set->d + col;
+    size_t i = row * vae_dataset_width(set) + col;
     return set->dtype == VAE_U8 ? (float)((const uint8_t *)set->rows)[i] / 255.0f
                                 : ((const float *)set->rows)[i];
+}
+
+vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
+                                    vae_error *err)
+{
+    if (set->labels == NULL) {
+        return required
+                   ? vae_fail(err, VAE_ERR_DATA,
+                              "%s: no labels; the model needs the class of each row", set->source)
+                   : VAE_OK;
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->labels[i] >= n_classes) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: row %zu: label %u; the model has %zu classes, 0 to %zu",
+                            set->source, i, (unsigned)set->labels[i], n_classes, n_classes - 1);
+        }
+    }
+    return VAE_OK;
 }

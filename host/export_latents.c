@@ -46,6 +46,7 @@ static vae_batch_out part_of(const vae_batch_out *out, size_t first, size_t d, s
         .kl = out->kl != NULL ? out->kl + first : NULL,
         .recon = out->recon != NULL ? out->recon + first : NULL,
         .x_hat = out->x_hat != NULL ? out->x_hat + first * d : NULL,
+        .label = out->label != NULL ? out->label + first : NULL,
     };
 }
 
@@ -57,8 +58,16 @@ vae_status vae_runner_rows(vae_runner *r, const vae_dataset *set, uint64_t draw,
                         "%s: rows of %zu values (%zu x %zu x %zu); the model takes %zu",
                         set->source, set->d, set->height, set->width, set->channels, r->d);
     }
+    vae_status status = VAE_OK;
+    if (vae_config_has_classes(&r->config)) {
+        status = vae_dataset_check_labels(set, r->config.classes,
+                                          r->config.condition == VAE_CONDITION_LABELS, err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
     vae_data *data = r->be->ops->data_open(r->be, set, NULL, 0);
-    vae_status status = r->be->ops->sync(r->be, err);
+    status = r->be->ops->sync(r->be, err);
     for (size_t first = 0; first < set->n && status == VAE_OK; first += r->batch) {
         const size_t rows = set->n - first < r->batch ? set->n - first : r->batch;
         const vae_plan plan = {.draw = draw, .first = first, .beta = 1};

@@ -34,7 +34,9 @@ static bool is_double(const param_layout *layout, size_t l)
 void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
                            char name[VAE_EXPORT_NAME])
 {
-    const bool torch = layout->n_encoder == 2 && layout->n_decoder == 2;
+    const size_t n_vae = layout->n_encoder + layout->n_decoder;
+    /* a conditional model's inputs are wider than those pytorch/examples' VAE has */
+    const bool torch = layout->n_encoder == 2 && layout->n_decoder == 2 && layout->c == 0;
     const char *fixed = NULL;
     if (l == head_of(layout)) {
         fixed = torch ? (half ? "fc22" : "fc21") : (half ? "logvar" : "mu");
@@ -49,15 +51,17 @@ void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
         snprintf(name, VAE_EXPORT_NAME, "%s", fixed);
     } else if (l < layout->n_encoder) {
         snprintf(name, VAE_EXPORT_NAME, "encoder.%zu", l);
-    } else {
+    } else if (l < n_vae) {
         snprintf(name, VAE_EXPORT_NAME, "decoder.%zu", l - layout->n_encoder);
+    } else {
+        snprintf(name, VAE_EXPORT_NAME, "classifier.%zu", l - n_vae);
     }
 }
 
 size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[VAE_EXPORT_TENSORS])
 {
     size_t n = 0, offset = 0;
-    for (size_t l = 0; l < layout->n_encoder + layout->n_decoder; l++) {
+    for (size_t l = 0; l < layout->n / 2; l++) {
         const size_t halves = is_double(layout, l) ? 2 : 1;
         const size_t in = layout->layers[l].in, out = layout->layers[l].out / halves;
         for (size_t half = 0; half < halves; half++) {

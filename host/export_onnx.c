@@ -128,8 +128,9 @@ static void build_encoder(builder *b)
 {
     char h[VAE_EXPORT_NAME];
     const size_t head = b->layout->n_encoder - 1;
-    onnx_input(&b->graph, "x", b->layout->d);
-    add_hidden(b, 0, head, "x", h);
+    const char *input = b->layout->c > 0 ? "xy" : "x";
+    onnx_input(&b->graph, input, b->layout->layers[0].in);
+    add_hidden(b, 0, head, input, h);
     add_linear(b, head, 0, h, "mu");
     add_linear(b, head, 1, h, "logvar");
     onnx_output(&b->graph, "mu", b->layout->z);
@@ -151,8 +152,9 @@ static void build_decoder(builder *b, vae_likelihood likelihood)
 {
     char h[VAE_EXPORT_NAME];
     const size_t first = b->layout->n_encoder, output = first + b->layout->n_decoder - 1;
-    onnx_input(&b->graph, "z", b->layout->z);
-    add_hidden(b, first, output, "z", h);
+    const char *input = b->layout->c > 0 ? "zy" : "z";
+    onnx_input(&b->graph, input, b->layout->layers[first].in);
+    add_hidden(b, first, output, input, h);
     if (likelihood == VAE_BERNOULLI) {
         add_linear(b, output, 0, h, "logits");
         add_unary(b, "Sigmoid", "logits", "probabilities");

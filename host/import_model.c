@@ -217,6 +217,13 @@ static vae_status make_config(vae_config *config, const shape_facts *f, const va
 {
     bool has_config;
     vae_status status = choose_options(config, &has_config, w, metadata, options, err);
+    if (status == VAE_OK && (vae_config_has_classes(config) || config->stack[0] != '\0')) {
+        status =
+            vae_fail(err, VAE_ERR_USAGE,
+                     "%s: a conditional, semi-supervised or stacked model; only plain ones can "
+                     "be imported: keep its checkpoint",
+                     w->path);
+    }
     if (status == VAE_OK) {
         status = check_sizes(config, f, w, options, has_config, err);
     }

@@ -81,20 +81,31 @@ static vae_status add_side(param_layout *layout, const char *side, size_t in, va
 vae_status vae_layout_build(param_layout *layout, const vae_config *config, size_t d,
                             vae_error *err)
 {
-    *layout = (param_layout){.d = d, .z = config->latent};
+    const size_t C = vae_config_has_classes(config) ? config->classes : 0;
+    *layout = (param_layout){.d = d, .z = config->latent, .c = C};
     vae_sizes decoder = vae_config_decoder(config);
     layout->n_encoder = config->hidden.n + 1;
     layout->n_decoder = decoder.n + 1;
-    layout->tensors = calloc(2 * (layout->n_encoder + layout->n_decoder), sizeof(tensor_desc));
+    layout->n_classifier = config->semi_supervised ? config->hidden.n + 1 : 0;
+    if (vae_config_has_classes(config) && C == 0) {
+        return vae_fail(err, VAE_ERR_USAGE, "a conditional model whose number of classes is 0");
+    }
+    layout->tensors = calloc(2 * VAE_MAX_LAYER_ROWS, sizeof(tensor_desc));
     if (layout->tensors == NULL) {
         return vae_fail_memory(err, 2 * VAE_MAX_LAYER_ROWS * sizeof(tensor_desc), "the layout");
     }
     size_t outputs = config->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * d : d;
-    vae_status status = add_side(layout, "encoder", d, config->hidden, 2 * config->latent, "head",
-                                 config->activation, err);
+    vae_status status = add_side(layout, "encoder", d + C, config->hidden, 2 * config->latent,
+                                 "head", config->activation, err);
     if (status == VAE_OK) {
-        status = add_side(layout, "decoder", config->latent, decoder, outputs, "out",
+        status = add_side(layout, "decoder", config->latent + C, decoder, outputs, "out",
                           config->activation, err);
+    }
+    if (status == VAE_OK && layout->n_classifier > 0) {
+        char last[24]; /* numbered like the others: it is no head with a name of its own */
+        snprintf(last, sizeof last, "%zu", config->hidden.n);
+        status =
+            add_side(layout, "classifier", d, config->hidden, C, last, config->activation, err);
     }
     if (status != VAE_OK) {
         vae_layout_clear(layout);
@@ -166,7 +177,7 @@ void vae_layout_init(const param_layout *layout, float *flat, vae_init init, uin
             continue;
         }
         /* The head and a learned-variance output are two layers in one matrix. */
-        bool last = i / 2 == layout->n / 2 - 1;
+        bool last = i / 2 == layout->n_encoder + layout->n_decoder - 1;
         bool two = i / 2 == layout->n_encoder - 1 || (last && layer->out == 2 * layout->d);
         double bound = weight_bound(init, layer->in, two ? layer->out / 2 : layer->out);
         for (size_t e = 0; e < t->rows * t->cols; e++) {

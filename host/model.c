@@ -21,99 +21,22 @@
  *   dreg  as stl with g_k = w~_k*(dz_k + s*w~_k*(z_k - eps_k/sigma))
  * (z_k - eps_k/sigma is the derivative of -log p(z) + log q(z|x) along z.)
  */
-#include "model.h"
-
 #include <assert.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "workspace.h"
-
-typedef enum { PASS_TRAIN, PASS_MEASURE, PASS_BATCH, PASS_ENCODE, PASS_DECODE } pass_kind;
-
-/* One captured shape of the step: what a backend may replay as long as nothing here changes. */
-typedef struct {
-    vae_model *model;
-    pass_kind kind;
-    vae_data *data;
-    size_t rows, particles;
-} pass;
-
-struct vae_model {
-    vae_config config;
-    param_layout layout;
-    vae_backend *be;
-    size_t max_batch, max_particles, n_layers;
-    bool train;
-    float *params, *grads, *adam_m, *adam_v; /* flat, padded; the last three NULL unless train */
-    float *staging;                          /* host: one flat buffer */
-    vae_totals *totals;
-    char *workspace;
-    workspace_plan plan;
-    pass passes[VAE_SLOTS];
-    int next_slot;
-};
-
-/* ---- views of the workspace ---- */
-
-static vae_mat mat(const vae_model *m, size_t offset, size_t cols)
-{
-    vae_mat view = {offset == SIZE_MAX ? NULL : m->workspace + offset, vae_pad(cols)};
-    return view;
-}
-
-static float *array(const vae_model *m, size_t offset)
-{
-    return (float *)(void *)(m->workspace + offset);
-}
-
-static vae_mat y_of(const vae_model *m, size_t l)
-{
-    return mat(m, m->plan.y[l], m->layout.layers[l].out);
-}
-
-static vae_mat dy_of(const vae_model *m, size_t l)
-{
-    return mat(m, m->plan.dy[l], m->layout.layers[l].out);
-}
-
-static void *aux_of(const vae_model *m, size_t l)
-{
-    return m->plan.aux[l] == SIZE_MAX ? NULL : m->workspace + m->plan.aux[l];
-}
-
-static vae_mat input_of(const vae_model *m, size_t l)
-{
-    if (l == 0) {
-        return mat(m, m->plan.x, m->layout.d);
-    }
-    return l == m->layout.n_encoder ? mat(m, m->plan.z, m->layout.z) : y_of(m, l - 1);
-}
+#include "model_internal.h"
 
 static vae_mat no_mat(void)
 {
     return (vae_mat){NULL, 0};
 }
 
-static vae_noise noise_of(const vae_model *m)
-{
-    return (vae_noise){m->config.seed};
-}
-
-static vae_recon recon_of(const vae_model *m)
-{
-    return (vae_recon){m->config.likelihood, (float)m->config.variance};
-}
-
-static size_t head_of(const vae_model *m)
-{
-    return m->layout.n_encoder - 1;
-}
-
 /* ---- the step ---- */
 
-static void layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
+void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
 {
     for (size_t l = first; l < end; l++) {
         const layer_desc *layer = &m->layout.layers[l];
@@ -125,8 +48,7 @@ static void layers_forward(vae_model *m, size_t first, size_t end, size_t rows, 
     }
 }
 
-/* Gradients of layers end-1 down to `first`; the gradient of layer end-1's output is in dy. */
-static void layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
+void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
 {
     for (size_t l = end; l-- > first;) {
         const layer_desc *layer = &m->layout.layers[l];
@@ -135,11 +57,11 @@ static void layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
         m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld, m->grads + b->offset,
                                            dy_of(m, l), input_of(m, l), rows, layer->in,
                                            layer->out);
-        if (l == 0) {
+        if (l == 0 || l == m->n_layers) {
             break; /* the data need no gradient */
         }
         bool to_z = l == m->layout.n_encoder;
-        vae_mat dx = to_z ? mat(m, m->plan.dz, m->layout.z) : dy_of(m, l - 1);
+        vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
         m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
                                           input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
                                           layer->in, layer->out,
@@ -147,11 +69,19 @@ static void layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
     }
 }
 
+void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
+{
+    m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
+}
+
 static void encode(vae_model *m, const pass *p, bool keep)
 {
-    m->be->ops->gather(m->be, input_of(m, 0), p->data, p->rows, m->layout.d, m->config.binarize,
-                       m->config.seed);
-    layers_forward(m, 0, m->layout.n_encoder, p->rows, keep);
+    if (m->layout.c > 0) {
+        vae_classes_encode(m, p);
+    } else {
+        vae_gather(m, input_of(m, 0), p, p->rows);
+    }
+    vae_layers_forward(m, 0, m->layout.n_encoder, p->rows, keep);
 }
 
 /* z and both parts of the loss; with `keep`, dlogits in place of the logits. log_pq is wanted where
@@ -164,7 +94,10 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
     m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
                                log_pq ? array(m, m->plan.log_pq) : NULL, y_of(m, head_of(m)), B, K,
                                m->layout.z, noise_of(m));
-    layers_forward(m, m->layout.n_encoder, m->n_layers, B * K, keep);
+    if (m->layout.c > 0) {
+        vae_classes_decode(m, B, K);
+    }
+    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, B * K, keep);
     m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(),
                            y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
 }
@@ -189,7 +122,7 @@ static void account(vae_model *m, const pass *p, bool keep)
                            (float)m->config.free_bits);
 }
 
-static void optimize(vae_model *m)
+void vae_optimize(vae_model *m)
 {
     const vae_config *c = &m->config;
     vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
@@ -209,16 +142,17 @@ static void train_step(void *ctx)
     encode(m, p, true);
     decode_and_compare(m, p, true, weighted);
     account(m, p, true);
-    layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles);
+    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles);
     vae_latent_grad grad = {.objective = m->config.objective,
                             .kl_scale = 1.0f / (float)p->rows,
                             .free_bits = (float)m->config.free_bits};
-    m->be->ops->latent_backward(m->be, dy_of(m, head), mat(m, m->plan.dz, m->layout.z),
+    m->be->ops->latent_backward(m->be, dy_of(m, head),
+                                mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
                                 y_of(m, head), weighted ? array(m, m->plan.weight) : NULL,
                                 grad.free_bits > 0 ? array(m, m->plan.kl_dim) : NULL, p->rows,
                                 p->particles, m->layout.z, grad, noise_of(m));
-    layers_backward(m, 0, m->layout.n_encoder, p->rows);
-    optimize(m);
+    vae_layers_backward(m, 0, m->layout.n_encoder, p->rows);
+    vae_optimize(m);
 }
 
 static void measure_step(void *ctx)
@@ -253,12 +187,25 @@ static void encode_step(void *ctx)
 static void decode_step(void *ctx)
 {
     const pass *p = ctx;
-    layers_forward(p->model, p->model->layout.n_encoder, p->model->n_layers, p->rows, false);
+    if (p->model->layout.c > 0) {
+        vae_classes_decode(p->model, p->rows, 1);
+    }
+    vae_layers_forward(p->model, p->model->layout.n_encoder, p->model->n_layers, p->rows, false);
 }
 
-static vae_step_fn *const steps[] = {
-    [PASS_TRAIN] = train_step,   [PASS_MEASURE] = measure_step, [PASS_BATCH] = batch_step,
-    [PASS_ENCODE] = encode_step, [PASS_DECODE] = decode_step,
+static vae_step_fn *const steps[2][6] = {
+    {[PASS_TRAIN] = train_step,
+     [PASS_MEASURE] = measure_step,
+     [PASS_BATCH] = batch_step,
+     [PASS_ENCODE] = encode_step,
+     [PASS_DECODE] = decode_step},
+    /* a semi-supervised model's */
+    {[PASS_TRAIN] = vae_semi_train_step,
+     [PASS_MEASURE] = vae_semi_measure_step,
+     [PASS_BATCH] = batch_step,
+     [PASS_ENCODE] = encode_step,
+     [PASS_DECODE] = decode_step,
+     [PASS_CLASSIFY] = vae_classify_step},
 };
 
 /* Runs n steps of a kind, in the slot that holds this very pass, or in one taken over for it. */
@@ -281,8 +228,9 @@ static void run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_pla
         m->be->ops->forget(m->be, slot);
         m->passes[slot] = want;
     }
-    m->be->ops->plan(m->be, plan, n, rows, data);
-    m->be->ops->run(m->be, slot, n, steps[kind], &m->passes[slot]);
+    const size_t gathered = rows + (kind == PASS_TRAIN ? m->n_labelled : 0);
+    m->be->ops->plan(m->be, plan, n, gathered, data);
+    m->be->ops->run(m->be, slot, n, steps[is_semi(m)][kind], &m->passes[slot]);
 }
 
 /* ---- public ---- */
@@ -387,12 +335,57 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
     if (out->x_hat != NULL) {
         download_x_hat(model, out->x_hat, rows * particles);
     }
+    if (out->label != NULL && model->layout.c > 0) {
+        be->ops->download(be, out->label, labels_at(model, model->plan.label),
+                          rows * sizeof *out->label);
+    }
     return be->ops->sync(be, err);
+}
+
+vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *plan, size_t rows,
+                              float *probability, vae_error *err)
+{
+    const size_t C = model->layout.c;
+    if (!is_semi(model)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "the model has no classifier: it was not trained with "
+                        "--semi-supervised");
+    }
+    assert(rows <= model->max_batch);
+    run_pass(model, PASS_CLASSIFY, data, plan, 1, rows, 1);
+    model->be->ops->download_mat(model->be, probability,
+                                 y_of(model, model->n_layers + model->layout.n_classifier - 1),
+                                 rows, C);
+    for (size_t r = 0; r < rows; r++) {
+        float *p = probability + r * C;
+        double most = (double)p[0], sum = 0;
+        for (size_t c = 0; c < C; c++) {
+            most = (double)p[c] > most ? (double)p[c] : most;
+        }
+        for (size_t c = 0; c < C; c++) {
+            sum += exp((double)p[c] - most);
+        }
+        for (size_t c = 0; c < C; c++) {
+            p[c] = (float)(exp((double)p[c] - most) / sum);
+        }
+    }
+    return model->be->ops->sync(model->be, err);
 }
 
 vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size_t n,
                             vae_error *err)
 {
+    return vae_model_decode_classes(model, x_hat, z, NULL, n, err);
+}
+
+vae_status vae_model_decode_classes(vae_model *model, float *x_hat, const float *z,
+                                    const uint32_t *label, size_t n, vae_error *err)
+{
+    if ((label != NULL) != (model->layout.c > 0)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        label != NULL ? "the model is not conditional: it takes no class"
+                                      : "the model is conditional: decoding needs a class");
+    }
     const size_t Z = model->layout.z, D = model->layout.d;
     const size_t most = model->max_batch * model->max_particles;
     const vae_plan plan = {0};
@@ -400,6 +393,10 @@ vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size
         size_t rows = n - r < most ? n - r : most;
         model->be->ops->upload_mat(model->be, input_of(model, model->layout.n_encoder), z + r * Z,
                                    rows, Z);
+        if (label != NULL) {
+            model->be->ops->upload(model->be, labels_at(model, model->plan.label), label + r,
+                                   rows * sizeof *label);
+        }
         run_pass(model, PASS_DECODE, NULL, &plan, 1, rows, 1);
         download_x_hat(model, x_hat + r * D, rows);
     }
@@ -455,7 +452,8 @@ static size_t batch_that_fits(const vae_model *m, size_t room)
     while (low < high) {
         size_t middle = low + (high - low + 1) / 2;
         workspace_plan plan;
-        bool ok = vae_workspace_plan(&plan, &m->layout, middle, m->max_particles, m->train, m->be);
+        bool ok = vae_workspace_plan(&plan, &m->layout, middle, m->n_labelled, m->max_particles,
+                                     m->train, m->be);
         if (ok && plan.bytes <= room) {
             low = middle;
         } else {
@@ -484,8 +482,8 @@ static vae_status allocate(vae_model *m, vae_error *err)
     if (status != VAE_OK) {
         return status;
     }
-    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->max_particles, m->train,
-                            m->be)) {
+    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->n_labelled, m->max_particles,
+                            m->train, m->be)) {
         return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
                         m->max_batch, m->max_particles);
     }
@@ -514,6 +512,7 @@ vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d,
     m->max_batch = max_batch;
     m->max_particles = config->particles;
     m->train = train;
+    m->n_labelled = train ? vae_config_labelled_batch(config) : 0;
     vae_status status = vae_layout_build(&m->layout, config, d, err);
     if (status == VAE_OK) {
         m->n_layers = m->layout.n_encoder + m->layout.n_decoder;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "stack.h"
 #include "trainer_internal.h"
 
 /* Epochs may last hours: within them, a checkpoint every so many seconds. */
@@ -145,6 +146,7 @@ static vae_status run_steps(trainer *t, vae_error *err)
     for (size_t i = 0; i < n; i++) {
         vae_train_plan(&t->plan[i], t->config, s->step + 1 + i, s->epoch, s->position + i * rows,
                        t->steps_per_epoch);
+        trainer_plan_labelled(t, &t->plan[i], rows);
     }
     vae_totals totals;
     vae_error inner = {0};
@@ -350,6 +352,10 @@ static vae_status run(trainer *t, vae_error *err)
         trainer_note(t, "%s: %zu rows to train on, %zu to validate, %zu to test; %zu parameters",
                      t->train_set->source, t->n_train, t->n_validation,
                      t->test_set != NULL ? t->test_set->n : 0, t->now.n_params);
+        if (t->n_labelled > 0) {
+            trainer_note(t, "%zu more training rows have a label, %zu of them in every step",
+                         t->n_labelled, vae_config_labelled_batch(t->config));
+        }
         trainer_note(t, "%s", t->device);
         vae_schedule_notes(t);
         if (t->result->checkpoint[0] == '\0') {
@@ -390,6 +396,27 @@ static void clear(trainer *t)
     free(t->now.data_mean);
     free(t->plan);
     free(t->rows);
+    vae_dataset_free(t->stacked[0]);
+    vae_dataset_free(t->stacked[1]);
+}
+
+/* With --stack, the latents of the run below take the data's place. */
+static vae_status stack_data(trainer *t, vae_config *config, vae_error *err)
+{
+    const vae_dataset **sets[2] = {&t->train_set, &t->test_set};
+    vae_stack stack;
+    if (config->stack[0] == '\0') {
+        return VAE_OK;
+    }
+    vae_status status = vae_stack_open(&stack, config, err);
+    for (int i = 0; i < 2 && status == VAE_OK; i++) {
+        if (*sets[i] != NULL) {
+            status = vae_stack_encode(&t->stacked[i], &stack, *sets[i], err);
+            *sets[i] = t->stacked[i];
+        }
+    }
+    vae_stack_close(&stack);
+    return status;
 }
 
 vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
@@ -399,7 +426,8 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
     vae_error own = {0};
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
-    trainer t = {.config = config,
+    vae_config resolved = *config;
+    trainer t = {.config = &resolved,
                  .train_set = train_set,
                  .test_set = test_set,
                  .options = options,
@@ -410,8 +438,11 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
     if (status == VAE_OK) {
         status = vae_run_folder_check(config->out, options->resume, options->force, err);
     }
-    if (status == VAE_OK && (status = trainer_check_data(&t, err)) == VAE_OK &&
+    if (status == VAE_OK && (status = stack_data(&t, &resolved, err)) == VAE_OK &&
+        (status = trainer_check_data(&t, err)) == VAE_OK &&
+        (status = trainer_resolve_classes(&resolved, train_set, test_set, err)) == VAE_OK &&
         (status = trainer_choose_rows(&t, err)) == VAE_OK &&
+        (status = trainer_choose_labelled(&t, err)) == VAE_OK &&
         (status = trainer_open_model(&t, err)) == VAE_OK &&
         (status = trainer_make_room(&t, err)) == VAE_OK) {
         t.steps_per_epoch = (t.n_train + config->batch_size - 1) / config->batch_size;

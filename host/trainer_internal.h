@@ -1,6 +1,7 @@
 /* What the parts of the trainer share. trainer.c: the run; trainer_rows.c: which rows train;
- * trainer_schedule.c: the plan; trainer_measure.c: measuring passes; trainer_report.c: what is
- * written besides checkpoints; trainer_pictures.c; trainer_setup.c; trainer_resume.c. */
+ * trainer_classes.c: labels; trainer_schedule.c: the plan; trainer_measure.c: measuring passes;
+ * trainer_report.c: what is written besides checkpoints; trainer_pictures.c; trainer_setup.c;
+ * trainer_resume.c. */
 #ifndef VAE_TRAINER_INTERNAL_H
 #define VAE_TRAINER_INTERNAL_H
 
@@ -19,6 +20,7 @@ void pace_adapt(pace *p, size_t ran, double seconds);
 typedef struct {
     const vae_config *config;
     const vae_dataset *train_set, *test_set;
+    vae_dataset *stacked[2]; /* with --stack: these two, encoded; else NULL */
     const vae_trainer_options *options;
     vae_train_result *result;
     vae_run_folder folder;
@@ -28,6 +30,7 @@ typedef struct {
     vae_data *train, *validation, *test;
     uint32_t *rows; /* the rows that take part: n_train of training, then n_validation */
     size_t n_train, n_validation, measure_batch;
+    size_t n_labelled; /* semi-supervised: rows behind those n_train, which are without label */
     uint64_t steps_per_epoch;
     vae_plan *plan; /* PACE_MOST */
     pace pace;
@@ -68,6 +71,13 @@ vae_status trainer_upload(trainer *t, vae_error *err);
 
 /* Rows of training and validation: class left out, split. */
 vae_status trainer_choose_rows(trainer *t, vae_error *err);
+/* Number of classes into the config, where it is left to the data; labels in range. */
+vae_status trainer_resolve_classes(vae_config *config, const vae_dataset *train_set,
+                                   const vae_dataset *test_set, vae_error *err);
+/* Moves the rows that keep their label behind the others: n_train and n_labelled. */
+vae_status trainer_choose_labelled(trainer *t, vae_error *err);
+/* Which labelled rows a step of `rows` unlabelled ones takes. */
+void trainer_plan_labelled(const trainer *t, vae_plan *plan, size_t rows);
 /* Mean of the training rows as the model sees them, (d) floats. */
 void trainer_data_mean(const trainer *t, float *mean);
 /* Sets the output layer's bias in packed parameters to give that mean. */

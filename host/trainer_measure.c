@@ -23,7 +23,8 @@ void pace_adapt(pace *p, size_t ran, double seconds)
 size_t vae_measure_batch(const vae_config *config)
 {
     /* 1024 rows of the decoder keep matmuls efficient and cost a few MB */
-    size_t most = 1024 / config->particles;
+    const size_t each = config->semi_supervised ? config->classes : config->particles;
+    const size_t most = each < 1024 ? 1024 / each : 1;
     return config->batch_size > most ? config->batch_size : most;
 }
 
@@ -89,6 +90,8 @@ vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config 
         out->bound =
             config->objective == VAE_OBJ_ELBO ? -out->elbo : totals.objective / totals.examples;
         out->n = n;
+        out->classified = (size_t)totals.classified;
+        out->error = out->classified > 0 ? totals.errors / totals.classified : 0;
     }
     return VAE_OK;
 }

@@ -40,20 +40,11 @@ static vae_status want_picture(const vae_checkpoint *shape, vae_error *err)
                     shape->height, shape->width, shape->channels);
 }
 
-vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
-                            double temperature, const char *path, vae_error *err)
+/* z: (n,Z) ~ temperature * N(0,I), rows by their number. */
+static void draw_prior(float *z, size_t n, size_t Z, uint64_t seed, double temperature)
 {
-    const size_t Z = shape->config.latent, D = shape->d;
     const uint32_t quads = (uint32_t)((Z + 3) / 4);
-    vae_status status = want_picture(shape, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    float *z = malloc(n * Z * sizeof *z), *x_hat = malloc(n * D * sizeof *x_hat);
-    if (z == NULL || x_hat == NULL) {
-        status = vae_fail_memory(err, n * (Z + D) * sizeof *z, "samples");
-    }
-    for (size_t i = 0; i < n * quads && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n * quads; i++) {
         const size_t row = i / quads, first = i % quads * 4;
         float eps[4];
         vae_eps4(seed, VAE_RNG_PRIOR, row, quads, (uint32_t)(i % quads), 0, 0, eps);
@@ -61,24 +52,80 @@ vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_
             z[row * Z + j] = (float)temperature * eps[j - first];
         }
     }
-    if (status == VAE_OK) {
-        status = vae_model_decode(model, x_hat, z, n, err);
+}
+
+vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
+                            double temperature, const char *path, vae_error *err)
+{
+    return vae_draw_class_samples(model, shape, n, -1, seed, temperature, path, err);
+}
+
+vae_status vae_sample_classes(vae_model *model, const vae_config *config, size_t *n, int only,
+                              uint64_t seed, double temperature, float **x_hat, size_t *columns,
+                              vae_error *err)
+{
+    const param_layout *layout = vae_model_layout(model);
+    const size_t Z = config->latent, C = layout->c, lines = C > 0 && only < 0 ? C : 1;
+    const size_t each = (*n + lines - 1) / lines, all = each * lines;
+    *x_hat = NULL;
+    if (only >= 0 && (size_t)only >= C) {
+        return C > 0 ? vae_fail(err, VAE_ERR_USAGE, "class %d: the model has 0 to %zu", only, C - 1)
+                     : vae_fail(err, VAE_ERR_USAGE,
+                                "class %d: the model is not conditional and has no classes", only);
     }
-    if (status == VAE_OK) {
-        status = draw_grid(shape, x_hat, n, (size_t)ceil(sqrt((double)n)), path, err);
+    vae_status status = VAE_OK;
+    float *z = malloc(all * Z * sizeof *z);
+    uint32_t *label = malloc(all * sizeof *label);
+    *x_hat = malloc(all * layout->d * sizeof **x_hat);
+    if (z == NULL || *x_hat == NULL || label == NULL) {
+        status = vae_fail_memory(err, all * (Z + layout->d) * sizeof *z, "samples");
+    } else {
+        draw_prior(z, each, Z, seed, temperature);
+        for (size_t line = 1; line < lines; line++) {
+            memcpy(z + line * each * Z, z, each * Z * sizeof *z);
+        }
+        for (size_t i = 0; i < all; i++) {
+            label[i] = only >= 0 ? (uint32_t)only : (uint32_t)(i / each);
+        }
+        status = vae_model_decode_classes(model, *x_hat, z, C > 0 ? label : NULL, all, err);
     }
-    free(x_hat);
+    *n = all;
+    *columns = lines > 1 ? each : (size_t)ceil(sqrt((double)all));
+    free(label);
     free(z);
     return status;
 }
 
-/* x and mu of the first n rows, batch by batch. */
+vae_status vae_draw_rows(const vae_checkpoint *shape, const float *rows, size_t n, size_t columns,
+                         const char *path, vae_error *err)
+{
+    vae_status status = want_picture(shape, err);
+    return status == VAE_OK ? draw_grid(shape, rows, n, columns, path, err) : status;
+}
+
+vae_status vae_draw_class_samples(vae_model *model, const vae_checkpoint *shape, size_t n, int only,
+                                  uint64_t seed, double temperature, const char *path,
+                                  vae_error *err)
+{
+    float *x_hat = NULL;
+    size_t columns;
+    vae_status status = want_picture(shape, err);
+    if (status == VAE_OK &&
+        (status = vae_sample_classes(model, &shape->config, &n, only, seed, temperature, &x_hat,
+                                     &columns, err)) == VAE_OK) {
+        status = draw_grid(shape, x_hat, n, columns, path, err);
+    }
+    free(x_hat);
+    return status;
+}
+
+/* x, mu and, where the model has classes, label of the first n rows, batch by batch. */
 static vae_status encode_rows(vae_model *model, vae_data *data, size_t n, size_t batch, size_t D,
-                              size_t Z, float *x, float *mu, vae_error *err)
+                              size_t Z, float *x, float *mu, uint32_t *label, vae_error *err)
 {
     for (size_t at = 0; at < n; at += batch) {
         const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
-        vae_batch_out out = {.x = x + at * D, .mu = mu + at * Z};
+        vae_batch_out out = {.x = x + at * D, .mu = mu + at * Z, .label = label + at};
         size_t rows = n - at < batch ? n - at : batch;
         vae_status status = vae_model_batch(model, data, &plan, rows, 1, &out, err);
         if (status != VAE_OK) {
@@ -100,14 +147,16 @@ vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shap
     }
     float *x = malloc(n * D * sizeof *x), *x_hat = malloc(n * D * sizeof *x_hat);
     float *mu = malloc(n * Z * sizeof *mu), *grid = calloc(cells * D, sizeof *grid);
-    if (x == NULL || x_hat == NULL || mu == NULL || grid == NULL) {
+    uint32_t *label = calloc(n, sizeof *label);
+    if (x == NULL || x_hat == NULL || mu == NULL || grid == NULL || label == NULL) {
         status = vae_fail_memory(err, (2 * n + cells) * D * sizeof *x, "reconstructions");
     }
     if (status == VAE_OK) {
-        status = encode_rows(model, data, n, batch, D, Z, x, mu, err);
+        status = encode_rows(model, data, n, batch, D, Z, x, mu, label, err);
     }
     if (status == VAE_OK) {
-        status = vae_model_decode(model, x_hat, mu, n, err);
+        status = vae_model_decode_classes(model, x_hat, mu,
+                                          vae_model_layout(model)->c > 0 ? label : NULL, n, err);
     }
     for (size_t i = 0; i < n && status == VAE_OK; i++) {
         const size_t cell = 2 * (i / columns) * columns + i % columns;
@@ -117,6 +166,7 @@ vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shap
     if (status == VAE_OK) {
         status = draw_grid(shape, grid, cells, columns, path, err);
     }
+    free(label);
     free(grid);
     free(mu);
     free(x_hat);

@@ -77,11 +77,11 @@ static json_t *describe_data(const trainer *t)
     char hex[VAE_SHA256_HEX];
     const vae_dataset *set = t->train_set;
     vae_sha256_hex(set->sha256, hex);
-    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I}", "path", set->source,
+    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I}", "path", set->source,
                      "sha256", hex, "rows", (json_int_t)set->n, "columns", (json_int_t)set->d,
                      "shape", (json_int_t)set->height, (json_int_t)set->width,
-                     (json_int_t)set->channels, "train", (json_int_t)t->n_train, "validation",
-                     (json_int_t)t->n_validation, "test",
+                     (json_int_t)set->channels, "train", (json_int_t)t->n_train, "labelled",
+                     (json_int_t)t->n_labelled, "validation", (json_int_t)t->n_validation, "test",
                      (json_int_t)(t->test_set != NULL ? t->test_set->n : 0));
 }
 
@@ -153,16 +153,19 @@ vae_status trainer_write_run(trainer *t, const char *status, const char *why, va
 static vae_status write_line(trainer *t, const vae_epoch_report *r, const char *split,
                              const vae_measurement *m, vae_error *err)
 {
-    char line[512];
+    char line[512], error[64] = "";
     if (m->n == 0) {
         return VAE_OK;
     }
+    if (m->classified > 0) {
+        snprintf(error, sizeof error, "\"error\":%.9g,", m->error);
+    }
     snprintf(line, sizeof line,
              "{\"schema\":1,\"epoch\":%llu,\"step\":%llu,\"split\":\"%s\",\"elbo\":%.9g,"
-             "\"recon\":%.9g,\"kl\":%.9g,\"bound\":%.9g,\"n\":%zu,\"lr\":%.9g,\"beta\":%.9g,"
+             "\"recon\":%.9g,\"kl\":%.9g,\"bound\":%.9g,%s\"n\":%zu,\"lr\":%.9g,\"beta\":%.9g,"
              "\"examples_per_s\":%.6g,\"wall_s\":%.6g}\n",
              (unsigned long long)r->epoch, (unsigned long long)r->step, split, m->elbo, m->recon,
-             m->kl, m->bound, m->n, r->lr, r->beta, r->examples_per_s, r->wall_s);
+             m->kl, m->bound, error, m->n, r->lr, r->beta, r->examples_per_s, r->wall_s);
     return vae_run_folder_metric(&t->folder, line, err);
 }
 
@@ -185,8 +188,12 @@ vae_status trainer_write_metrics(trainer *t, const vae_epoch_report *report, vae
 
 static json_t *summarize(const vae_measurement *m)
 {
-    return json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl, "n",
-                     (json_int_t)m->n);
+    json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl,
+                          "n", (json_int_t)m->n);
+    if (m->classified > 0) {
+        json_object_set_new(o, "error", json_real(m->error));
+    }
+    return o;
 }
 
 void trainer_summarize(trainer *t, const vae_epoch_report *report)

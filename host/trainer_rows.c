@@ -90,7 +90,7 @@ static void add_row(const vae_dataset *set, size_t row, bool threshold, double *
         }
         return;
     }
-    const float *x = (const float *)set->rows + row * d;
+    const float *x = (const float *)set->rows + row * vae_dataset_width(set);
     for (size_t j = 0; j < d; j++) {
         sum[j] += threshold ? (x[j] >= 0.5f ? 1.0 : 0.0) : (double)x[j];
     }
@@ -117,8 +117,13 @@ void trainer_data_mean(const trainer *t, float *mean)
 void trainer_output_bias(const trainer *t, float *params, const float *mean)
 {
     const param_layout *layout = vae_model_layout(t->model);
-    /* the last tensor is the output's bias: D values, then raw log variances if learned */
-    float *bias = params + layout->n_params - layout->tensors[layout->n - 1].cols;
+    /* the decoder's last tensor is the output's bias: D values, then raw log variances if learned
+     */
+    const size_t output = 2 * (layout->n_encoder + layout->n_decoder) - 1;
+    float *bias = params;
+    for (size_t i = 0; i < output; i++) {
+        bias += layout->tensors[i].rows * layout->tensors[i].cols;
+    }
     for (size_t j = 0; j < layout->d; j++) {
         float p = mean[j] < 0.001f ? 0.001f : mean[j] > 0.999f ? 0.999f : mean[j];
         bias[j] = t->config->likelihood == VAE_BERNOULLI ? logf(p / (1 - p)) : mean[j];

@@ -34,11 +34,12 @@ vae_status trainer_open_model(trainer *t, vae_error *err)
         return status;
     }
     /* with every row in place, no index is needed */
+    const size_t n_rows = t->n_train + t->n_labelled;
     bool all = t->n_train == t->train_set->n;
-    t->train = t->be->ops->data_open(t->be, t->train_set, all ? NULL : t->rows, t->n_train);
+    t->train = t->be->ops->data_open(t->be, t->train_set, all ? NULL : t->rows, n_rows);
     if (t->n_validation > 0) {
         t->validation =
-            t->be->ops->data_open(t->be, t->train_set, t->rows + t->n_train, t->n_validation);
+            t->be->ops->data_open(t->be, t->train_set, t->rows + n_rows, t->n_validation);
     }
     if (t->test_set != NULL) {
         t->test = t->be->ops->data_open(t->be, t->test_set, NULL, t->test_set->n);

@@ -15,12 +15,15 @@ typedef struct {
     size_t x, z, dz;
     size_t y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS], aux[VAE_MAX_LAYER_ROWS];
     size_t recon_row, kl_row, log_pq, weight, bound_row, kl_dim, x_hat;
+    size_t label;             /* class of each row of x, where the model has classes */
+    size_t x0, label0, terms; /* semi-supervised: data and labels before they are expanded */
     size_t bytes;
 } workspace_plan;
 
-/* Plans for `batch` examples of `particles` particles. `be` tells element and aux sizes. False if
- * a size overflows. */
+/* Plans for `batch` examples of `particles` particles, and in a semi-supervised model (particles 1)
+ * `labelled` examples beside them: its encoder and decoder have batch*C + labelled rows. `be` tells
+ * element and aux sizes. False if a size overflows. */
 bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t batch,
-                        size_t particles, bool train, const vae_backend *be);
+                        size_t labelled, size_t particles, bool train, const vae_backend *be);
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "config.h"
 #include "dataset.h"
+#include "philox.h"
 #include "status.h"
 #include "vae_math.h"
 
@@ -48,7 +49,32 @@ typedef struct {
     float rsqrt_c2;  /* 1 / sqrt(1 - beta2^t) */
     float beta;      /* weight of the KL */
     uint64_t step;   /* number of the optimizer step, from 1; named when a step goes bad */
+    /* Semi-supervised training: the last extra_n rows of the data are labelled and lie outside the
+     * order; they are cycled through, each cycle in an order of its own. Rows extra_at, ... of the
+     * batch are numbers extra_first, ... of that endless sequence. extra_n = 0: there are none. */
+    uint32_t extra_n, extra_at;
+    uint64_t extra_first, extra_key;
+    float labelled_share; /* of the training examples; the labelled ones' weight in the loss */
 } vae_plan;
+
+/* Place, among the n rows of the data, of row r of the batch. half_bits = vae_shuffle_bits(n). */
+VAE_HD uint64_t vae_plan_row(const vae_plan *plan, uint64_t n, uint32_t half_bits, uint64_t r)
+{
+    const uint64_t i = plan->first + r, plain = n - plan->extra_n;
+    if (plan->extra_n > 0 && r >= plan->extra_at) {
+        const uint64_t t = plan->extra_first + (r - plan->extra_at), cycle = t / plan->extra_n;
+        return plain + vae_shuffle(plan->extra_key + cycle * 0x9E3779B97F4A7C15u, plan->extra_n,
+                                   vae_shuffle_bits(plan->extra_n), t % plan->extra_n);
+    }
+    if (!plan->shuffle) {
+        return i;
+    }
+    return vae_shuffle(plan->order_key, plain,
+                       plan->extra_n > 0 ? vae_shuffle_bits(plain) : half_bits, i);
+}
+
+/* A label that is not known, or that the data set does not have. */
+#define VAE_NO_LABEL UINT32_MAX
 
 /* Running totals in the backend's memory, of all steps since they were last cleared. */
 typedef struct {
@@ -58,6 +84,7 @@ typedef struct {
     double grad_norm;  /* of the last step, before clipping */
     uint64_t bad_step; /* 0, or the first step whose loss or gradient was NaN or Inf; from then on
                         * adam() changes nothing */
+    double errors, classified; /* of examples with a label: misclassified ones, and all of them */
 } vae_totals;
 
 /* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,
@@ -131,7 +158,8 @@ typedef struct {
     /* [plan] x: (B,D) out: the rows at positions first .. first+B-1 of the plan's order, binarized
      * with (seed, VAE_RNG_BINARIZE, row * ceil(D/4) + d/4): static uses block 0, dynamic block
      * `draw`; threshold is value >= 1/2. row is the row of the data set, so that a row's static
-     * draw never changes. */
+     * draw never changes. Data whose rows are drawn give mean + exp(logvar/2)*eps, eps by
+     * vae_eps4(seed, VAE_RNG_STACK, row, ..., draw, 0); binarize must be none. */
     void (*gather)(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
                    vae_binarize binarize, uint64_t seed);
     /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound
@@ -154,7 +182,9 @@ typedef struct {
     /* kl_dim: (Z) out, mean over the batch of the KL of each latent, nats. */
     void (*kl_dims)(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t Z);
     /* [plan] dhead: (B,2Z) out = [dmu | dlogvar], from dz: (B*K,Z), with the noise drawn again.
-     * weight: (B*K) normalized importance weights (objectives other than elbo), else NULL.
+     * weight: (B*K) normalized importance weights (objectives other than elbo); under elbo NULL, or
+     * with K = 1 (B): each row's share, by which its KL's gradient is multiplied, as the caller has
+     * multiplied dz.
      * kl_dim: (Z) or NULL (with free_bits). Formulas: model.c. */
     void (*latent_backward)(vae_backend *be, vae_mat dhead, vae_mat dz, vae_mat head,
                             const float *weight, const float *kl_dim, size_t B, size_t K, size_t Z,
@@ -186,6 +216,40 @@ typedef struct {
     /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */
     void (*decode)(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
                    vae_recon recon);
+
+    /* -- classes: conditional and semi-supervised models (model_classes.c) -- */
+    /* [plan] label: (B) out: labels of the rows that gather takes, VAE_NO_LABEL where the data set
+     * has none; that is an error if they are `required`. */
+    void (*gather_labels)(vae_backend *be, uint32_t *label, vae_data *data, size_t B,
+                          bool required);
+    /* Columns first .. first+C-1 of m: (B*K, first+C): 1 in column first + label[r/K] of row r,
+     * 0 in the others. A label of C or more gives a row of zeros. */
+    void (*one_hot)(vae_backend *be, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                    size_t first, size_t C);
+    /* Rows for every class: x: (n_open*C + n_labelled, D+C) out = [x0 | onehot]. x0: (n_open +
+     * n_labelled, D). Row b*C + c is row b of x0 as class c; the last n_labelled are as label0
+     * says. label: the class of each row of x, out. */
+    void (*expand_classes)(vae_backend *be, vae_mat x, uint32_t *label, vae_mat x0,
+                           const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
+                           size_t C);
+    /* label: (B) out: the class with the largest logit, the first of equals. logits: (B,C). */
+    void (*classify)(vae_backend *be, uint32_t *label, vae_mat logits, size_t B, size_t C);
+    /* [plan] The loss over classes, Kingma et al. 2014, eqs. 6-9; formulas: model_classes.c.
+     * logits: (n_open + n_labelled, C) of q(y|x); recon_row, kl_row: of the rows that
+     * expand_classes makes; label0 as there. terms: (5, n_open + n_labelled) out: recon, kl, n_open
+     * times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight: (n_open*C
+     * + n_labelled) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may
+     * alias logits; both NULL where no gradient is wanted. */
+    void (*class_loss)(vae_backend *be, float *terms, float *weight, vae_mat dlogits,
+                       vae_mat logits, const float *recon_row, const float *kl_row,
+                       const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
+                       float cross_entropy);
+    /* [plan] totals += class_loss's terms: recon, kl and examples of the n_open rows; objective,
+     * errors and classified of all. A sum that is not finite sets bad_step. */
+    void (*accumulate_classes)(vae_backend *be, vae_totals *totals, const float *terms,
+                               size_t n_open, size_t n_labelled);
+    /* m: (rows,cols) in place: row r times factor[r]. */
+    void (*scale_rows)(vae_backend *be, vae_mat m, const float *factor, size_t rows, size_t cols);
 } vae_backend_ops;
 
 enum { VAE_SLOTS = 8 };

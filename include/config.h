@@ -34,6 +34,7 @@ typedef enum {
     VAE_BINARIZE_DYNAMIC
 } vae_binarize;
 typedef enum { VAE_OBJ_ELBO = 0, VAE_OBJ_IWAE, VAE_OBJ_DREG, VAE_OBJ_STL } vae_objective;
+typedef enum { VAE_CONDITION_NONE = 0, VAE_CONDITION_LABELS } vae_condition;
 typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
 typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
 typedef enum { VAE_INIT_TORCH = 0, VAE_INIT_GLOROT, VAE_INIT_HE } vae_init;
@@ -54,12 +55,19 @@ typedef struct {
     vae_likelihood likelihood;
     double variance; /* of the fixed-variance Gaussian */
     vae_binarize binarize;
+    vae_condition condition; /* labels: encoder and decoder see the class (Sohn et al. 2015) */
+    bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */
+    size_t classes;          /* C of the labels; 0 until the training set has told */
+    char stack[VAE_PATH];    /* run whose latents are the data (M1+M2); "" = none */
+    char stack_weights[VAE_PATH]; /* SHA-256 of that run's weights, hex; "" until training fills it
+                                   */
     /* the objective */
     vae_objective objective;
     size_t particles; /* K */
     double beta;
     double kl_warmup; /* epochs over which beta rises linearly from 0; 0 = none */
     double free_bits; /* nats per latent dimension, on the minibatch mean (Kingma et al. 2016) */
+    double classifier_weight; /* of the labelled examples' mean cross-entropy */
     /* optimization */
     vae_init init;
     bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
@@ -77,6 +85,7 @@ typedef struct {
     double validation; /* fraction of the training rows kept for validation; 0 = none */
     /* data */
     char data[VAE_PATH];
+    size_t labelled;   /* semi-supervised: training rows whose label is used */
     size_t limit;      /* first rows only; 0 = all */
     int exclude_class; /* rows with this label are left out of training; -1 = none */
     /* the run */
@@ -173,6 +182,11 @@ typedef struct {
     size_t distance;
 } vae_nearest;
 void vae_nearest_offer(vae_nearest *nearest, const char *candidate);
+
+/* Does the model see the class: conditional or semi-supervised? */
+bool vae_config_has_classes(const vae_config *config);
+/* Labelled examples of a step: as many as unlabelled ones, if there are. */
+size_t vae_config_labelled_batch(const vae_config *config);
 
 /* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */
 vae_sizes vae_config_decoder(const vae_config *config);

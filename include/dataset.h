@@ -4,6 +4,7 @@
 #ifndef VAE_DATASET_H
 #define VAE_DATASET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef struct {
     size_t n, d;
     size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */
     vae_dtype dtype;
-    void *rows;       /* (n,d) uint8_t or float */
+    bool draws;       /* rows are [mean | log variance], 2d floats; gather draws d normals */
+    void *rows;       /* (n,d) uint8_t or float; (n,2d) floats if draws */
     uint8_t *labels;  /* (n) or NULL */
     size_t n_classes; /* largest label + 1, or 0 */
     float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
@@ -64,7 +66,23 @@ bool vae_dataset_has_test(const char *name);
  * value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);
 
-/* Value (row, col) as the model sees it before binarization. row < n, col < d. */
+/* Values stored of a row, and the bytes they take. */
+static inline size_t vae_dataset_width(const vae_dataset *set)
+{
+    return set->draws ? 2 * set->d : set->d;
+}
+static inline size_t vae_dataset_row_bytes(const vae_dataset *set)
+{
+    return vae_dataset_width(set) * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+}
+
+/* Labels below n_classes? VAE_ERR_DATA naming the row if not, or if there are no labels although
+ * they are `required`. */
+vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
+                                    vae_error *err);
+
+/* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <
+ * n, col < d. */
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
 
 #endif

@@ -7,7 +7,11 @@
  * and, where the variance is learned, fc41 (mean) and fc42 (raw log variance) in fc4's place.
  * Any other model:
  *   encoder.0, encoder.1 ...  mu  logvar  decoder.0, decoder.1 ...  output
- * and output_mean, output_logvar in output's place. Numbers count linear layers. Each name stands
+ * and output_mean, output_logvar in output's place; a semi-supervised model's classifier q(y|x) is
+ * classifier.0, classifier.1 ... (logits). A model with classes has these names whatever its
+ * layers; encoder.0 (or mu, logvar) takes [x | onehot(y)], decoder.0 (or output) [z | onehot(y)],
+ * and so do the inputs xy (D+C) and zy (Z+C) of its ONNX graphs, which have no classifier. Such
+ * models are not imported. Numbers count linear layers. Each name stands
  * for NAME.weight, (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
  *
  * Metadata, strings under these keys in all three formats (safetensors' __metadata__, ONNX's

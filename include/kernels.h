@@ -36,11 +36,13 @@ typedef struct {
 typedef struct {
     const void *rows;
     const uint32_t *number;
+    const uint8_t *labels; /* of the whole data set, by number; NULL where it has none */
     uint64_t n;
     uint32_t half_bits;
     uint32_t n_slots;
     uint64_t slot_rows;
     vae_dtype dtype;
+    bool draws; /* rows are [mean | logvar] floats, D of each */
 } vae_rows;
 
 /* Scratch memory of the two-stage sums, in bytes, for a launcher's `partial`. `ticket` is one
@@ -112,6 +114,28 @@ cudaError_t vae_grad_norm_launch(vae_totals *totals, const float *g, vae_now now
 cudaError_t vae_adam_launch(float *params, const float *g, float *m, float *v, void *shadow,
                             size_t n, const vae_totals *totals, vae_adam adam, float clip_norm,
                             vae_now now, cudaStream_t stream);
+/* Classes: as backend.h says. accumulate_classes' partial and ticket are as accumulate's. */
+cudaError_t vae_gather_labels_launch(uint32_t *label, vae_rows rows, vae_now now, size_t B,
+                                     cudaStream_t stream);
+cudaError_t vae_one_hot_launch(vae_elem type, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                               size_t first, size_t C, cudaStream_t stream);
+cudaError_t vae_expand_classes_launch(vae_elem type, vae_mat x, uint32_t *label, vae_mat x0,
+                                      const uint32_t *label0, size_t n_open, size_t n_labelled,
+                                      size_t D, size_t C, cudaStream_t stream);
+cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_mat logits, size_t B, size_t C,
+                                cudaStream_t stream);
+cudaError_t vae_class_loss_launch(vae_elem type, float *terms, float *weight, vae_mat dlogits,
+                                  vae_mat logits, const float *recon_row, const float *kl_row,
+                                  const uint32_t *label0, vae_now now, size_t n_open,
+                                  size_t n_labelled, size_t C, float cross_entropy,
+                                  cudaStream_t stream);
+cudaError_t vae_accumulate_classes_launch(vae_totals *totals, const float *terms, vae_now now,
+                                          void *partial, uint32_t *ticket, size_t n_open,
+                                          size_t n_labelled, cudaStream_t stream);
+/* m: (rows,cols) in place: row r times factor[r]. */
+cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, const float *factor, size_t rows,
+                                  size_t cols, cudaStream_t stream);
+
 /* *cursor += steps. One thread. */
 cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);
 

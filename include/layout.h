@@ -8,7 +8,7 @@
 #include "config.h"
 #include "status.h"
 
-enum { VAE_TENSOR_NAME = 32, VAE_PAD = 16, VAE_MAX_LAYER_ROWS = 2 * VAE_MAX_LAYERS + 2 };
+enum { VAE_TENSOR_NAME = 32, VAE_PAD = 16, VAE_MAX_LAYER_ROWS = 3 * VAE_MAX_LAYERS + 3 };
 
 /* One tensor in a flat buffer of floats: element (r,c) is at offset + r*ld + c. Rows are padded
  * to VAE_PAD floats; padding is zero in parameters, gradients and moments alike, and stays so. */
@@ -26,16 +26,19 @@ typedef struct {
 
 /* Layers in order: encoder 0 .. n_encoder-1, the last being the head (2Z rows: mu, then logvar,
  * linear); then decoder 0 .. n_decoder-1, the last being the output (D rows, or 2D: mean, then
- * raw log variance, when the variance is learned; linear). tensors[2*l] is layer l's weight,
- * tensors[2*l+1] its bias. */
+ * raw log variance, when the variance is learned; linear); then, in a semi-supervised model, the
+ * classifier q(y|x) 0 .. n_classifier-1, the encoder's hidden sizes and C outputs. tensors[2*l] is
+ * layer l's weight, tensors[2*l+1] its bias. A conditional model's first layers have C columns
+ * more, for the one-hot class: encoder.0 takes [x | y], decoder.0 [z | y]. */
 typedef struct {
     tensor_desc *tensors;
     size_t n;        /* tensors */
     size_t total;    /* floats of a flat buffer, padding included */
     size_t n_params; /* floats that mean something */
     layer_desc layers[VAE_MAX_LAYER_ROWS];
-    size_t n_encoder, n_decoder;
+    size_t n_encoder, n_decoder, n_classifier;
     size_t d, z; /* data and latent size */
+    size_t c;    /* classes that the model is conditioned on; 0 = none */
 } param_layout;
 
 /* Rounds n up to a multiple of VAE_PAD. */

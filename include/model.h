@@ -37,15 +37,17 @@ vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, va
 /* One batch's details, to the host; each pointer may be NULL. Rows as the plan entry says (one
  * entry). Blocking. */
 typedef struct {
-    float *x;      /* (rows,D) the batch as the model saw it */
-    float *mu;     /* (rows,Z) */
-    float *logvar; /* (rows,Z) */
-    float *z;      /* (rows*K,Z) */
-    float *kl;     /* (rows) closed form, nats */
-    float *kl_dim; /* (Z) batch means */
-    float *recon;  /* (rows*K) nats */
-    float *log_pq; /* (rows*K) log p(z) - log q(z|x) */
-    float *x_hat;  /* (rows*K,D) decoder's means */
+    float *x;        /* (rows,D) the batch as the model saw it */
+    float *mu;       /* (rows,Z) */
+    float *logvar;   /* (rows,Z) */
+    float *z;        /* (rows*K,Z) */
+    float *kl;       /* (rows) closed form, nats */
+    float *kl_dim;   /* (Z) batch means */
+    float *recon;    /* (rows*K) nats */
+    float *log_pq;   /* (rows*K) log p(z) - log q(z|x) */
+    float *x_hat;    /* (rows*K,D) decoder's means */
+    uint32_t *label; /* (rows) the class that the model went by: the data's, or in a semi-supervised
+                      * model its own; left alone in one without classes */
 } vae_batch_out;
 /* particles: 1 .. config->particles, or as vae_model_create was told. encode_only stops before
  * the decoder. */
@@ -55,5 +57,14 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
 /* x_hat: (n,D) host floats from z: (n,Z) host floats: the decoder alone, in batches. */
 vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size_t n,
                             vae_error *err);
+/* The same for a model with classes: label (n) are those of the rows; NULL for one without.
+ * VAE_ERR_USAGE where they do not fit together; vae_model_decode is for models without. */
+vae_status vae_model_decode_classes(vae_model *model, float *x_hat, const float *z,
+                                    const uint32_t *label, size_t n, vae_error *err);
+
+/* probability: (rows,C) host floats: q(y|x) of a semi-supervised model. Rows as the plan entry
+ * says. VAE_ERR_USAGE if it has no classifier. */
+vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *plan, size_t rows,
+                              float *probability, vae_error *err);
 
 #endif

@@ -17,6 +17,10 @@
 typedef struct {
     double elbo, recon, kl, bound;
     size_t n; /* examples; 0 = there was no such data */
+    /* of a semi-supervised model: examples whose label is known, and how many of them q(y|x) takes
+     * for another class, as a fraction */
+    size_t classified;
+    double error;
 } vae_measurement;
 
 /* Where training stands, between two steps. */
@@ -102,6 +106,23 @@ bool vae_is_picture(size_t height, size_t width, size_t channels);
  * from checkpoint (its d, height, width, channels). */
 vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
                             double temperature, const char *path, vae_error *err);
+
+/* The same for a model with classes: n draws of class `only`, or with only < 0 a line of pictures
+ * for each class, ceil(n / C) of them, which have z in common along a column. `only` must be -1 for
+ * a model without classes (VAE_ERR_USAGE). */
+vae_status vae_draw_class_samples(vae_model *model, const vae_checkpoint *shape, size_t n, int only,
+                                  uint64_t seed, double temperature, const char *path,
+                                  vae_error *err);
+
+/* What is drawn there: *x_hat (*n,D), the caller's, in lines of *columns; *n becomes what whole
+ * lines take. */
+vae_status vae_sample_classes(vae_model *model, const vae_config *config, size_t *n, int only,
+                              uint64_t seed, double temperature, float **x_hat, size_t *columns,
+                              vae_error *err);
+
+/* A grid of n pictures of the checkpoint's shape. VAE_ERR_USAGE if its data are no pictures. */
+vae_status vae_draw_rows(const vae_checkpoint *shape, const float *rows, size_t n, size_t columns,
+                         const char *path, vae_error *err);
 
 /* Grid of the first n rows of data, originals above their reconstructions (decoded from mu), in
  * rows of up to ten. rows = batch for encoding, at most the model's max_batch. */

@@ -68,10 +68,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
             const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
             place = (uint32_t)(entry % from.n_slots * from.slot_rows + mine);
         } else {
-            uint64_t i = plan->first + mine;
-            place =
-                (uint32_t)(plan->shuffle ? vae_shuffle(plan->order_key, from.n, from.half_bits, i)
-                                         : i);
+            place = (uint32_t)vae_plan_row(plan, from.n, from.half_bits, mine);
         }
         number = from.number != NULL ? from.number[place] : place;
     }
@@ -116,6 +113,46 @@ static cudaError_t gather(vae_mat x, vae_rows rows, vae_now now, size_t B, size_
     return cudaGetLastError();
 }
 
+/* Rows that are drawn. Grid: a thread per row of x and four of its values. */
+template <typename T>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    gather_draws_kernel(T *x, size_t ld, vae_rows from, vae_now now, size_t B, size_t D,
+                        size_t src_ld, uint64_t seed)
+{
+    const vae_plan *plan = plan_entry(now);
+    const size_t quads = (D + 3) / 4, i = grid_thread(), r = i / quads, q = i - r * quads;
+    if (r >= B) {
+        return;
+    }
+    size_t place;
+    if (from.n_slots > 0) {
+        const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
+        place = entry % from.n_slots * from.slot_rows + r;
+    } else {
+        place = vae_plan_row(plan, from.n, from.half_bits, r);
+    }
+    const size_t number = from.number != NULL ? from.number[place] : place;
+    const float *mean = static_cast<const float *>(from.rows) + place * src_ld + 4 * q;
+    float eps[4], v[4];
+    vae_eps4(seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, plan->draw, 0, eps);
+    VAE_UNROLL
+    for (int e = 0; e < 4; e++) {
+        const bool real = 4 * q + e < D;
+        v[e] = real ? mean[e] + vae_expf(0.5f * mean[D + e]) * eps[e] : 0.0f;
+    }
+    elem<T>::put4(x + r * ld + 4 * q, v);
+}
+
+template <typename T>
+static cudaError_t gather_draws(vae_mat x, vae_rows rows, vae_now now, size_t B, size_t D,
+                                uint64_t seed, cudaStream_t stream)
+{
+    VAE_LAUNCH((gather_draws_kernel<T>), vae_blocks(B * ((D + 3) / 4), (size_t)-1), VAE_BLOCK, 0,
+               stream, static_cast<T *>(x.data), x.ld, rows, now, B, D, (2 * D + 15) / 16 * 16,
+               seed);
+    return cudaGetLastError();
+}
+
 /* 16 values per thread: four 16-byte loads, two 16-byte stores. */
 __global__ void __launch_bounds__(VAE_BLOCK)
     to_bf16_kernel(vae_bf16 *to, const float *__restrict__ from, size_t n)
@@ -138,6 +175,10 @@ extern "C" cudaError_t vae_gather_launch(vae_elem type, vae_mat x, vae_rows rows
                                          cudaStream_t stream)
 {
     const bool u8 = rows.dtype == VAE_U8;
+    if (rows.draws) {
+        return type == VAE_ELEM_F32 ? gather_draws<float>(x, rows, now, B, D, seed, stream)
+                                    : gather_draws<vae_bf16>(x, rows, now, B, D, seed, stream);
+    }
     if (type == VAE_ELEM_F32) {
         return u8 ? gather<float, uint8_t>(x, rows, now, B, D, binarize, seed, stream)
                   : gather<float, float>(x, rows, now, B, D, binarize, seed, stream);

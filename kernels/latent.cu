@@ -123,11 +123,12 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                               grad.objective);
             }
         }
+        const float share = weight != NULL ? weight[b] : 1.0f; /* elbo: K = 1 */
         VAE_UNROLL
         for (int i = 0; grad.objective == VAE_OBJ_ELBO && i < 4; i++) {
             const size_t j = (size_t)4 * q + i;
             const bool free = kl_dim != NULL && j < Z && kl_dim[j] <= grad.free_bits;
-            const float s = free ? 0.0f : grad.kl_scale * plan->beta;
+            const float s = free ? 0.0f : grad.kl_scale * share * plan->beta;
             dmu[i] += s * m[i];
             dlogvar[i] += s * vae_dkl_dlogvar(vae_expf(l[i]));
         }

@@ -316,6 +316,13 @@ extern "C" cudaError_t vae_particle_weights_launch(vae_elem type, float *weight,
                                 : scale_rows<vae_bf16>(dlogits, weight, B * K, cols, stream);
 }
 
+extern "C" cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, const float *factor,
+                                             size_t rows, size_t cols, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32 ? scale_rows<float>(m, factor, rows, cols, stream)
+                                : scale_rows<vae_bf16>(m, factor, rows, cols, stream);
+}
+
 extern "C" cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_t rows,
                                          size_t D, vae_recon recon, cudaStream_t stream)
 {

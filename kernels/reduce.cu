@@ -14,24 +14,6 @@ static size_t row_blocks(size_t rows)
     return blocks < 64 ? blocks : 64;
 }
 
-/* True in all threads of the block that comes last; it then sees what every block wrote. The ticket
- * is left at zero. All threads must call. */
-static __device__ __forceinline__ bool last_block(uint32_t *ticket)
-{
-    __shared__ uint32_t is_last;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        is_last = atomicAdd(ticket, 1u) == gridDim.x - 1;
-        if (is_last) {
-            *ticket = 0;
-            __threadfence();
-        }
-    }
-    __syncthreads();
-    return is_last != 0;
-}
-
 /* Grid: (column tiles, row blocks), blocks of COLUMN_LANES x ROW_LANES threads; a thread adds up N
  * neighbouring columns of every ROW_LANES-th row of its block. partial: (row blocks, ld) doubles.
  */

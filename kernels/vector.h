@@ -183,6 +183,24 @@ static __device__ __forceinline__ void block_sums(double *v, int n, double *part
     }
 }
 
+/* True in all threads of the block that comes last; it then sees what every block wrote. The ticket
+ * is left at zero. All threads must call. */
+static __device__ __forceinline__ bool last_block(uint32_t *ticket)
+{
+    __shared__ uint32_t is_last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+        if (is_last) {
+            *ticket = 0;
+            __threadfence();
+        }
+    }
+    __syncthreads();
+    return is_last != 0;
+}
+
 /* The number of this thread in the grid, and of threads in it. */
 static __device__ __forceinline__ size_t grid_thread(void)
 {

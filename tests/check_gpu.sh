@@ -48,7 +48,7 @@ if ! ldconfig -p | grep -q 'libcublasLt.so.1' && [ ! -e "$here/lib/libcublasLt.s
     export LD_LIBRARY_PATH
 fi
 for precision in fp32 tf32 bf16; do
-    for program in test_ops test_ops_loss; do
+    for program in test_ops test_ops_loss test_ops_classes; do
         check "$program $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision \
             "$bin/$program"
     done

@@ -34,6 +34,14 @@ static void fill(model_fixture *f, vae_dtype dtype, size_t n, size_t D)
     f->set = (vae_dataset){.n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = dtype};
     f->set.rows = malloc(n * D * (dtype == VAE_U8 ? 1 : sizeof(float)));
     assert_non_null(f->set.rows);
+    if (vae_config_has_classes(&f->config)) {
+        f->set.labels = malloc(n);
+        assert_non_null(f->set.labels);
+        f->set.n_classes = f->config.classes;
+        for (size_t i = 0; i < n; i++) {
+            f->set.labels[i] = (uint8_t)(random_u64(&rng) % f->config.classes);
+        }
+    }
     for (size_t i = 0; i < n * D; i++) {
         if (dtype == VAE_U8) {
             ((uint8_t *)f->set.rows)[i] = (uint8_t)random_u64(&rng);
@@ -73,6 +81,7 @@ void fixture_close(model_fixture *f)
     vae_model_free(f->model);
     f->be->ops->close(f->be);
     free(f->set.rows);
+    free(f->set.labels);
     free(f->params);
 }
 
@@ -108,6 +117,16 @@ double *fixture_x(const model_fixture *f, size_t first, size_t B)
             f->set.dtype == VAE_U8 ? bytes[first * D + i] / 255.0 : (double)floats[first * D + i];
     }
     return x;
+}
+
+uint32_t *fixture_labels(const model_fixture *f, size_t first, size_t B)
+{
+    uint32_t *labels = calloc(B, sizeof *labels);
+    assert_non_null(labels);
+    for (size_t i = 0; f->set.labels != NULL && i < B; i++) {
+        labels[i] = f->set.labels[first + i];
+    }
+    return labels;
 }
 
 double *to_doubles(const float *values, size_t n)

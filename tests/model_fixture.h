@@ -29,6 +29,8 @@ vae_plan still_plan(uint64_t draw, uint64_t first, float beta);
 double *fixture_eps(const model_fixture *f, const vae_plan *plan, size_t B, size_t K);
 /* Rows first .. first+B-1 in order, (B,D), malloc'ed. */
 double *fixture_x(const model_fixture *f, size_t first, size_t B);
+/* Their labels, or zeros; malloc'ed. */
+uint32_t *fixture_labels(const model_fixture *f, size_t first, size_t B);
 double *to_doubles(const float *values, size_t n);
 vae_totals fixture_totals(model_fixture *f);
 

@@ -85,14 +85,26 @@ static size_t n_of_mlp(size_t in, vae_sizes hidden, size_t out)
     return n + (in + 1) * out;
 }
 
+/* Columns of the class in the inputs. */
+static size_t classes(const vae_config *c)
+{
+    return c->semi_supervised || c->condition == VAE_CONDITION_LABELS ? c->classes : 0;
+}
+
 size_t ref_n_encoder(const vae_config *c, size_t D)
 {
-    return n_of_mlp(D, c->hidden, 2 * c->latent);
+    return n_of_mlp(D + classes(c), c->hidden, 2 * c->latent);
+}
+
+/* Of encoder and decoder. */
+static size_t n_of_vae(const vae_config *c, size_t D)
+{
+    return ref_n_encoder(c, D) + n_of_mlp(c->latent + classes(c), decoder_sizes(c), outputs(c, D));
 }
 
 size_t ref_n_params(const vae_config *c, size_t D)
 {
-    return ref_n_encoder(c, D) + n_of_mlp(c->latent, decoder_sizes(c), outputs(c, D));
+    return n_of_vae(c, D) + (c->semi_supervised ? n_of_mlp(D, c->hidden, c->classes) : 0);
 }
 
 /* y = MLP(x); hidden layers by act, the last linear. */
@@ -118,6 +130,32 @@ static void mlp(double *y, const double *x, const double *params, size_t in, vae
     memcpy(y, a, out * sizeof *y);
 }
 
+/* to: [values | onehot(label)], n values. */
+static void with_class(double *to, const double *values, size_t n, size_t C, size_t label)
+{
+    memcpy(to, values, n * sizeof *to);
+    for (size_t c = 0; c < C; c++) {
+        to[n + c] = c == label;
+    }
+}
+
+static void encode(double *head, const vae_config *c, const double *x, size_t D, size_t label,
+                   const double *params)
+{
+    double in[WIDEST];
+    with_class(in, x, D, classes(c), label);
+    mlp(head, in, params, D + classes(c), c->hidden, 2 * c->latent, c->activation);
+}
+
+static void decode(double *logits, const vae_config *c, const double *z, size_t D, size_t label,
+                   const double *params)
+{
+    double in[WIDEST];
+    with_class(in, z, c->latent, classes(c), label);
+    mlp(logits, in, params + ref_n_encoder(c, D), c->latent + classes(c), decoder_sizes(c),
+        outputs(c, D), c->activation);
+}
+
 /* What is held constant where an estimator says so: q's parameters and the weights. */
 typedef struct {
     const double *params; /* NULL: nothing is held */
@@ -134,9 +172,10 @@ static void run_example(example *e, ref_result *out, const ref_batch *batch, con
 {
     const vae_config *c = batch->config;
     const size_t Z = c->latent, D = batch->D, K = batch->K;
+    const size_t label = batch->label != NULL ? batch->label[b] : 0;
     double q[WIDEST], z[WIDEST], logits[WIDEST];
-    mlp(e->head, batch->x + b * D, params, D, c->hidden, 2 * Z, c->activation);
-    mlp(q, batch->x + b * D, q_params, D, c->hidden, 2 * Z, c->activation);
+    encode(e->head, c, batch->x + b * D, D, label, params);
+    encode(q, c, batch->x + b * D, D, label, q_params);
     e->kl = 0;
     for (size_t j = 0; j < Z; j++) {
         double mu = e->head[j], logvar = e->head[Z + j];
@@ -150,8 +189,7 @@ static void run_example(example *e, ref_result *out, const ref_batch *batch, con
             double standard = (z[j] - q[j]) / exp(q[Z + j] / 2);
             e->log_pq[k] += -z[j] * z[j] / 2 + standard * standard / 2 + q[Z + j] / 2;
         }
-        mlp(logits, z, params + ref_n_encoder(c, D), Z, decoder_sizes(c), outputs(c, D),
-            c->activation);
+        decode(logits, c, z, D, label, params);
         for (size_t d = 0; d < D; d++) {
             double raw = c->likelihood == VAE_GAUSSIAN_LEARNED ? logits[D + d] : 0;
             e->recon[k] += ref_recon(c->likelihood, (double)(float)c->variance, logits[d], raw,
@@ -216,7 +254,8 @@ void ref_kl_dims(double *kl_dim, const ref_batch *batch, const double *params)
     memset(kl_dim, 0, Z * sizeof *kl_dim);
     for (size_t b = 0; b < batch->B; b++) {
         double head[WIDEST];
-        mlp(head, batch->x + b * batch->D, params, batch->D, c->hidden, 2 * Z, c->activation);
+        encode(head, c, batch->x + b * batch->D, batch->D,
+               batch->label != NULL ? batch->label[b] : 0, params);
         for (size_t j = 0; j < Z; j++) {
             kl_dim[j] +=
                 0.5 * (head[j] * head[j] + exp(head[Z + j]) - 1 - head[Z + j]) / (double)batch->B;
@@ -274,4 +313,58 @@ void ref_gradient(double *grad, const ref_batch *batch, const double *params)
         grad[i] = (up.objective - down.objective) / (2 * h) / (double)batch->B;
     }
     free(p);
+}
+
+/* recon and KL of one row as one class. */
+static void one_class(double *recon, double *kl, const ref_batch *batch, const double *params,
+                      const double *x, const double *eps, size_t label)
+{
+    const vae_config *c = batch->config;
+    const size_t Z = c->latent, D = batch->D;
+    double head[WIDEST], z[WIDEST], logits[WIDEST];
+    encode(head, c, x, D, label, params);
+    *recon = *kl = 0;
+    for (size_t j = 0; j < Z; j++) {
+        z[j] = head[j] + exp(head[Z + j] / 2) * eps[j];
+        *kl += 0.5 * (head[j] * head[j] + exp(head[Z + j]) - 1 - head[Z + j]);
+    }
+    decode(logits, c, z, D, label, params);
+    for (size_t d = 0; d < D; d++) {
+        double raw = c->likelihood == VAE_GAUSSIAN_LEARNED ? logits[D + d] : 0;
+        *recon += ref_recon(c->likelihood, (double)(float)c->variance, logits[d], raw, x[d]);
+    }
+}
+
+double ref_semi_loss(ref_result *out, const ref_batch *batch, const double *params,
+                     size_t n_labelled, double share, double weight)
+{
+    const vae_config *c = batch->config;
+    const size_t C = c->classes, D = batch->D, B = batch->B;
+    double loss = 0;
+    out->recon = out->kl = 0;
+    for (size_t b = 0; b < B + n_labelled; b++) {
+        double q[WIDEST], sum = 0, recon, kl;
+        const double *x = batch->x + b * D;
+        mlp(q, x, params + n_of_vae(c, D), D, c->hidden, C, c->activation);
+        for (size_t y = 0; y < C; y++) {
+            sum += exp(q[y]);
+        }
+        if (b >= B) {
+            const size_t y = batch->label[b];
+            one_class(&recon, &kl, batch, params, x, batch->eps + (B * C + b - B) * c->latent, y);
+            loss += (share * (recon + batch->beta * kl + log((double)C)) -
+                     weight * log(exp(q[y]) / sum)) /
+                    (double)n_labelled;
+            continue;
+        }
+        for (size_t y = 0; y < C; y++) {
+            const double p = exp(q[y]) / sum;
+            one_class(&recon, &kl, batch, params, x, batch->eps + (b * C + y) * c->latent, y);
+            loss +=
+                (1 - share) / (double)B * p * (recon + batch->beta * kl + log((double)C) + log(p));
+            out->recon += p * recon;
+            out->kl += p * (kl + log((double)C) + log(p));
+        }
+    }
+    return loss;
 }

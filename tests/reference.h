@@ -5,6 +5,7 @@
 #define VAE_TEST_REFERENCE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "config.h"
 
@@ -20,8 +21,9 @@ typedef struct {
     const vae_config *config;
     size_t D, B, K;
     double beta;
-    const double *x;   /* (B,D) */
-    const double *eps; /* (B*K,Z) */
+    const double *x;       /* (B,D) */
+    const double *eps;     /* (B*K,Z) */
+    const uint32_t *label; /* (B), of a model with classes */
 } ref_batch;
 
 typedef struct {
@@ -36,6 +38,12 @@ size_t ref_n_encoder(const vae_config *config, size_t D);
 void ref_forward(ref_result *out, const ref_batch *batch, const double *params);
 /* grad: (n_params) of the mean objective over the batch, as config->objective estimates it. */
 void ref_gradient(double *grad, const ref_batch *batch, const double *params);
+/* The semi-supervised loss of one step (Kingma et al. 2014): batch->B unlabelled rows of x, then
+ * n_labelled ones, whose labels are batch->label[B], ...; eps of B*C + n_labelled rows. share: of
+ * the labelled part of the bound, weight: of its mean cross-entropy. out->recon and kl: sums over
+ * the unlabelled rows, kl that of (z,y). */
+double ref_semi_loss(ref_result *out, const ref_batch *batch, const double *params,
+                     size_t n_labelled, double share, double weight);
 /* KL of each latent, averaged over the batch: (Z). */
 void ref_kl_dims(double *kl_dim, const ref_batch *batch, const double *params);
 

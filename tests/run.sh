@@ -55,7 +55,7 @@ done
 for program in "$build"/simt/test_*; do
     [ -x "$program" ] || continue
     case "$program" in
-    *test_ops | *test_ops_loss | *test_gradients)
+    *test_ops | *test_ops_loss | *test_ops_classes | *test_gradients)
         for precision in fp32 tf32 bf16; do
             run "emulated $(basename "$program") $precision" env VAE_TEST_DEVICE=cuda \
                 VAE_TEST_PRECISION=$precision "$program"

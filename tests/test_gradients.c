@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model_fixture.h"
 
@@ -81,7 +82,8 @@ static void check_gradient(const vae_config *config, vae_dtype dtype)
     double *params = to_doubles(f.params, f.n_params);
     double *grad = malloc(f.n_params * sizeof *grad);
     float *got = malloc(f.n_params * sizeof *got);
-    ref_batch batch = {&f.config, D, B, config->particles, (double)plan.beta, x, eps};
+    uint32_t *label = fixture_labels(&f, FIRST, B);
+    ref_batch batch = {&f.config, D, B, config->particles, (double)plan.beta, x, eps, label};
     ref_gradient(grad, &batch, params);
     ref_forward(&want, &batch, params);
     vae_model_train(f.model, f.data, &plan, 1, B);
@@ -95,7 +97,7 @@ static void check_gradient(const vae_config *config, vae_dtype dtype)
     compare_gradients(&f, got, grad);
     assert_int_equal(vae_model_get(f.model, VAE_PARAMS, got, NULL), VAE_OK);
     assert_memory_equal(got, f.params, f.n_params * sizeof *got); /* lr = 0 */
-    free(x), free(eps), free(params), free(grad), free(got);
+    free(x), free(eps), free(params), free(grad), free(got), free(label);
     fixture_close(&f);
 }
 
@@ -106,13 +108,14 @@ static double some_free(const vae_config *config)
     double kl_dim[16], low = INFINITY, high = 0;
     fixture_open(&f, config, VAE_F32, N, D, B, 1);
     double *x = fixture_x(&f, FIRST, B), *params = to_doubles(f.params, f.n_params);
-    ref_batch batch = {.config = config, .D = D, .B = B, .K = 1, .x = x};
+    uint32_t *label = fixture_labels(&f, FIRST, B);
+    ref_batch batch = {.config = config, .D = D, .B = B, .K = 1, .x = x, .label = label};
     ref_kl_dims(kl_dim, &batch, params);
     for (size_t j = 0; j < config->latent; j++) {
         low = fmin(low, kl_dim[j]), high = fmax(high, kl_dim[j]);
     }
     assert_true(high > 1.1 * low);
-    free(x), free(params);
+    free(x), free(params), free(label);
     fixture_close(&f);
     return (low + high) / 2;
 }
@@ -213,6 +216,109 @@ static void shapes(void **state)
     }
 }
 
+/* Encoder and decoder see the class. */
+static void conditional(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.condition = VAE_CONDITION_LABELS;
+    config.classes = 3;
+    config.beta = 0.7;
+    check_all(config);
+    config.free_bits = 1;
+    config.particles = 2;
+    check_all(config);
+    config.free_bits = 0;
+    config.beta = 1;
+    config.objective = VAE_OBJ_DREG;
+    check_all(config);
+    config.objective = VAE_OBJ_IWAE;
+    config.latent = 4; /* nothing between z and the class */
+    config.classes = 17;
+    check_all(config);
+}
+
+/* ---- semi-supervised ---- */
+
+enum { EXTRA = 4, LABELLED = 3 };
+
+static void check_semi(vae_config config, vae_dtype dtype)
+{
+    const size_t C = config.classes, rows = B * C + LABELLED, base = B + LABELLED;
+    model_fixture f;
+    config.semi_supervised = true;
+    config.labelled = config.batch_size = LABELLED;
+    fixture_open(&f, &config, dtype, N, D, B, 2);
+    vae_plan plan = still_plan(9, 2, (float)config.beta);
+    plan.extra_n = EXTRA, plan.extra_at = B, plan.extra_first = 6, plan.extra_key = 99;
+    plan.labelled_share = 0.375f;
+    double *x = malloc(base * D * sizeof *x), *eps = fixture_eps(&f, &plan, rows, 1);
+    uint32_t label[B + LABELLED];
+    for (size_t b = 0; b < base; b++) {
+        const size_t row = (size_t)vae_plan_row(&plan, N, 2, b);
+        assert_true(b < B ? row == 2 + b : row >= N - EXTRA && row < N);
+        double *one = fixture_x(&f, row, 1);
+        memcpy(x + b * D, one, D * sizeof *x);
+        free(one);
+        label[b] = f.set.labels[row];
+    }
+    const ref_batch batch = {&f.config, D, B, 1, (double)plan.beta, x, eps, label};
+    double *params = to_doubles(f.params, f.n_params), *grad = malloc(f.n_params * sizeof *grad);
+    float *got = malloc(f.n_params * sizeof *got);
+    ref_result want = {0}, ignored;
+    const double w = (double)(float)config.classifier_weight, h = 1e-5;
+    for (size_t i = 0; i < f.n_params; i++) {
+        const double at = params[i];
+        params[i] = at + h;
+        grad[i] = ref_semi_loss(&ignored, &batch, params, LABELLED, 0.375, w);
+        params[i] = at - h;
+        grad[i] = (grad[i] - ref_semi_loss(&ignored, &batch, params, LABELLED, 0.375, w)) / (2 * h);
+        params[i] = at;
+    }
+    const double loss = ref_semi_loss(&want, &batch, params, LABELLED, 0.375, w);
+    vae_model_train(f.model, f.data, &plan, 1, B);
+    vae_totals totals = fixture_totals(&f);
+    assert_total("recon", totals.recon, want.recon, 1);
+    assert_total("kl", totals.kl, want.kl, 1);
+    assert_total("objective", totals.objective, B * loss, 1);
+    assert_true(totals.examples == B && totals.classified == (double)base && totals.bad_step == 0);
+    assert_int_equal(vae_model_get(f.model, VAE_GRADS, got, NULL), VAE_OK);
+    compare_gradients(&f, got, grad);
+    /* measured: the unlabelled bound of every row, without what is for training only */
+    const vae_plan still = still_plan(9, 2, 1);
+    vae_model_measure(f.model, f.data, &still, 1, B);
+    const ref_batch measured = {&f.config, D, B, 1, 1, x, eps, label};
+    const double bound = ref_semi_loss(&want, &measured, params, 0, 0, 0);
+    totals = fixture_totals(&f);
+    assert_total("measured recon", totals.recon, want.recon, 1);
+    assert_total("measured bound", totals.recon + totals.kl, B * bound, 1);
+    assert_total("measured objective", totals.objective, B * bound, 1);
+    free(x), free(eps), free(params), free(grad), free(got);
+    fixture_close(&f);
+}
+
+static void semi_supervised(void **state)
+{
+    (void)state;
+    for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
+        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+            vae_config config = small_config();
+            config.likelihood = (vae_likelihood)likelihood;
+            config.activation = (vae_activation)act;
+            bool kinked = act == VAE_ACT_RELU || act == VAE_ACT_LEAKY_RELU;
+            if (kinked && device_precision() == VAE_BF16) {
+                continue;
+            }
+            config.variance = likelihood == VAE_GAUSSIAN ? 0.5 : 1;
+            config.beta = act == VAE_ACT_TANH ? 0.5 : 1;
+            config.classifier_weight = act == VAE_ACT_SOFTPLUS ? 3 : 0.1;
+            config.classes = act == VAE_ACT_GELU ? 16 : 3;
+            config.hidden.n = act == VAE_ACT_TANH ? 1 : 2;
+            check_semi(config, act == VAE_ACT_TANH ? VAE_U8 : VAE_F32);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +329,8 @@ int main(void)
         cmocka_unit_test(sticking_the_landing),
         cmocka_unit_test(doubly_reparameterized),
         cmocka_unit_test(shapes),
+        cmocka_unit_test(conditional),
+        cmocka_unit_test(semi_supervised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

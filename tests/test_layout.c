@@ -128,12 +128,57 @@ static void deepest_model(void **state)
         most.size[i] = i + 1;
     }
     vae_config config = config_of(most, (vae_sizes){0}, 2, VAE_BERNOULLI);
+    config.semi_supervised = true;
+    config.classes = 2;
     param_layout layout = build(&config, 3);
-    assert_int_equal(layout.n_encoder + layout.n_decoder, VAE_MAX_LAYER_ROWS);
+    assert_int_equal(layout.n_encoder + layout.n_decoder + layout.n_classifier, VAE_MAX_LAYER_ROWS);
+    assert_int_equal(layout.n, 2 * VAE_MAX_LAYER_ROWS);
+    assert_string_equal(layout.tensors[101].name, "classifier.16.bias");
     assert_string_equal(layout.tensors[30].name, "encoder.15.weight");
     assert_string_equal(layout.tensors[65].name, "decoder.15.bias");
     assert_int_equal(layout.layers[17].out, 16);
     assert_int_equal(layout.layers[32].out, 1);
+    vae_layout_clear(&layout);
+}
+
+static void classes_widen_the_first_layers(void **state)
+{
+    (void)state;
+    vae_config config = config_of((vae_sizes){1, {8}}, (vae_sizes){0}, 3, VAE_GAUSSIAN_LEARNED);
+    config.condition = VAE_CONDITION_LABELS;
+    assert_int_equal(vae_layout_build(&(param_layout){0}, &config, 6, NULL), VAE_ERR_USAGE);
+    config.classes = 10;
+    param_layout layout = build(&config, 6);
+    assert_int_equal(layout.n, 8);
+    assert_int_equal(layout.c, 10);
+    assert_int_equal(layout.tensors[0].cols, 16);
+    assert_int_equal(layout.tensors[4].cols, 13);
+    assert_int_equal(layout.layers[0].in, 16);
+    assert_int_equal(layout.layers[3].out, 12);
+    vae_layout_clear(&layout);
+    config.condition = VAE_CONDITION_NONE;
+    config.semi_supervised = true;
+    layout = build(&config, 6);
+    assert_int_equal(layout.n, 12);
+    assert_string_equal(layout.tensors[8].name, "classifier.0.weight");
+    assert_int_equal(layout.tensors[8].cols, 6);
+    assert_string_equal(layout.tensors[10].name, "classifier.1.weight");
+    assert_int_equal(layout.tensors[10].rows, 10);
+    /* the two halves of a learned variance are the decoder's output alone */
+    float *flat = calloc(layout.total, sizeof *flat);
+    vae_layout_init(&layout, flat, VAE_INIT_GLOROT, 1);
+    double most = 0;
+    for (size_t i = 0; i < layout.tensors[10].rows * layout.tensors[10].ld; i++) {
+        most = fmax(most, fabs((double)flat[layout.tensors[10].offset + i]));
+    }
+    assert_true(most > 0.8 * sqrt(6.0 / 18) && most <= sqrt(6.0 / 18));
+    free(flat);
+    vae_layout_clear(&layout);
+    config.condition = VAE_CONDITION_NONE;
+    config.semi_supervised = false; /* classes alone change nothing */
+    layout = build(&config, 6);
+    assert_int_equal(layout.c, 0);
+    assert_int_equal(layout.tensors[0].cols, 6);
     vae_layout_clear(&layout);
 }
 
@@ -335,6 +380,7 @@ int main(void)
         cmocka_unit_test(tensors_of_the_default_model),
         cmocka_unit_test(decoders_mirror_or_are_their_own),
         cmocka_unit_test(deepest_model),
+        cmocka_unit_test(classes_widen_the_first_layers),
         cmocka_unit_test(sizes_beyond_memory_are_refused),
         cmocka_unit_test(padding_sizes),
         cmocka_unit_test(packing_there_and_back),

@@ -53,7 +53,7 @@ static void check_batch(const vae_config *config, size_t rows, size_t K)
     const vae_plan plan = {.draw = 3, .first = 6, .particle0 = 2};
     double *x = fixture_x(&f, 6, rows), *eps = fixture_eps(&f, &plan, rows, K);
     double *params = to_doubles(f.params, f.n_params), kl_dim[16], kl[B] = {0};
-    ref_batch batch = {config, D, rows, K, 1, x, eps};
+    ref_batch batch = {config, D, rows, K, 1, x, eps, NULL};
     double *want = calloc(rows * (2 * Z + K * (Z + 2 + D)), sizeof *want);
     float *got = calloc(rows * (1 + D + 2 * Z + K * (Z + 2 + D)) + Z, sizeof *got);
     ref_result r = {.mu = want};
@@ -270,7 +270,7 @@ static void decoder_alone(void **state)
         params[i] = 0; /* mu = 0, logvar = 0: z = eps */
     }
     for (size_t i = 0; i < N; i++) {
-        ref_batch batch = {&config, D, 1, 1, 1, x, latents + i * config.latent};
+        ref_batch batch = {&config, D, 1, 1, 1, x, latents + i * config.latent, NULL};
         ref_result r = {.x_hat = want + i * D};
         ref_forward(&r, &batch, params);
     }

@@ -1,0 +1,223 @@
+"""Conditional and semi-supervised models, completion, stacked models."""
+import csv
+import os
+import struct
+import zipfile
+
+from harness import TINY, checkpoints, metrics, newest, path, read_json, same_end, test, vae, write_npy
+
+# small, but enough to learn from
+LEARN = ["--limit", "3000", "--hidden", "64", "--latent", "8", "--batch-size", "50", "--device",
+         "cpu", "--threads", "1", "--sample-every", "0"]
+
+
+def cvae():
+    if not os.path.exists(path("cvae")):
+        vae("train", *TINY, "--condition", "labels", "--epochs", 2, "--out", "cvae")
+    return "cvae"
+
+
+def semi():
+    if not os.path.exists(path("semi")):
+        vae("train", *TINY, "--semi-supervised", "--labelled", 50, "--epochs", 2, "--out", "semi",
+            "--validation", "0.1")
+    return "semi"
+
+
+def below():
+    if not os.path.exists(path("below")):
+        vae("train", *TINY, "--epochs", 2, "--out", "below")
+    return "below"
+
+
+def png_size(name):
+    with open(path(name), "rb") as file:
+        head = file.read(24)
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+@test
+def class_options_are_checked():
+    cases = [
+        (["--labelled", 10], "--labelled has no effect here: it needs --semi-supervised"),
+        (["--classifier-weight", 1], "it needs --semi-supervised"),
+        (["--classes", 10], "--classes has no effect here"),
+        (["--stack-weights", "00"], "--stack-weights has no effect here"),
+        (["--semi-supervised"], "needs --labelled N"),
+        (["--semi-supervised", "--labelled", 9, "--objective", "iwae"], "does not go with"),
+        (["--semi-supervised", "--labelled", 9, "--objective", "stl"], "does not go with"),
+        (["--semi-supervised", "--labelled", 9, "--particles", 2], "does not go with"),
+        (["--semi-supervised", "--labelled", 9, "--free-bits", 1], "does not go with"),
+        (["--semi-supervised", "--labelled", 9, "--condition", "labels"], "does not go with"),
+        (["--condition", "label"], "expected one of none|labels, found 'label'; did you mean"),
+        (["--stack", "somewhere"], "give --likelihood gaussian-learned or gaussian"),
+    ]
+    for args, says in cases:
+        vae("train", *TINY, *args, "--out", "refused", code=2, says=says)
+    vae("train", *TINY, "--semi-supervised", "--labelled", 300, "--out", "refused", code=2,
+        says="leaves none without a label")
+    vae("train", *TINY, "--condition", "labels", "--classes", 4, "--out", "refused", code=3,
+        says="the model has 4 classes")
+    data = write_npy("bare.npy", 40, 784, [0.5] * 40 * 784)
+    for more in (["--condition", "labels"], ["--semi-supervised", "--labelled", 10]):
+        vae("train", "--data", data, *more, "--out", "refused", code=3, says="no labels")
+    assert not os.path.exists(path("refused"))
+
+
+@test
+def a_conditional_model_works_everywhere():
+    run = cvae()
+    info = vae("info", run, "--json").json()
+    shapes = {t["name"]: (t["rows"], t["cols"]) for t in info["tensors"]}
+    assert shapes["encoder.0.weight"] == (16, 794) and shapes["decoder.0.weight"] == (16, 13)
+    assert info["config"]["condition"] == "labels" and info["config"]["classes"] == 10
+    assert png_size(f"{run}/samples/epoch-002.png")[1] == 10 * (2 * 28 + 2) + 2, "a line a class"
+    result = vae("eval", run, "--limit", 100, "--samples", 5, "--json").json()
+    assert result["n"] == 100 and result["elbo"] < 0 and "error" not in result
+    assert vae("sample", run, "-n", 25, "--out", "all.png", "--json").json()["n"] == 30
+    assert vae("sample", run, "-n", 9, "--class", 3, "--out", "three.png", "--json").json()["n"] == 9
+    vae("sample", run, "-n", 9, "--class", 4, "--out", "four.png")
+    with open(path("three.png"), "rb") as three, open(path("four.png"), "rb") as four:
+        assert three.read() != four.read()
+    vae("sample", run, "--class", 10, code=2, says="from 0 to 9, found '10'")
+    vae("reconstruct", run, "-n", 5, "--out", "r.png")
+    vae("encode", run, "--limit", 20, "--out", "e.npz", "--device", "cpu")
+    vae("decode", run, "--latents", "e.npz", "--out", "x.npy", code=2, says="needs --class K")
+    vae("decode", run, "--latents", "e.npz", "--class", 2, "--out", "x.npy", "--device", "cpu")
+    bare = write_npy("bare784.npy", 5, 784, [0.5] * 5 * 784)
+    for command in (["eval"], ["reconstruct"], ["encode", "--out", "y.npz"]):
+        vae(command[0], run, *command[1:], "--data", bare, code=3, says="no labels")
+    vae("classify", run, code=2, says="no classifier")
+    plain = below()
+    vae("sample", plain, "--class", 1, code=2, says="not conditional")
+
+
+@test
+def a_model_with_classes_is_exported_but_not_imported():
+    vae("export", semi(), "--out", "semi.npz")
+    names = zipfile.ZipFile(path("semi.npz")).namelist()
+    for name in ("encoder.0.weight", "mu.weight", "logvar.bias", "decoder.0.weight", "output.bias",
+                 "classifier.0.weight", "classifier.1.bias"):
+        assert name + ".npy" in names, (name, names)
+    assert not any(name.startswith("fc") for name in names)
+    vae("import", "semi.npz", "--out", "imported", code=2, says="only plain ones can be imported")
+    vae("export", cvae(), "--out", "cvae.onnx")
+    with open(path("cvae.encoder.onnx"), "rb") as encoder:
+        assert b"xy" in encoder.read()
+
+
+@test
+def resume_takes_classes_over():
+    args = [*TINY, "--semi-supervised", "--labelled", 40]
+    vae("train", *args, "--epochs", 4, "--out", "whole")
+    vae("train", *args, "--epochs", 2, "--out", "parts")
+    vae("train", "--resume", "--out", "parts", "--epochs", 4)
+    same_end("whole", "parts")
+    assert metrics("whole") == metrics("parts")
+    vae("train", "--resume", "--out", "parts", "--epochs", 5, "--labelled", 50, code=2,
+        says="--labelled 40, not 50")
+    assert read_json("whole", "run.json")["data"]["labelled"] == 40
+
+
+@test
+def m2_learns_from_a_hundred_labels():
+    vae("train", *LEARN, "--semi-supervised", "--labelled", 100, "--classifier-weight", 20,
+        "--epochs", 5, "--out", "m2")
+    lines = [line for line in metrics("m2") if line["split"] == "test"]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[-1]["error"] < 0.5, lines[-1] # the majority class gives 0.9
+    assert lines[-1]["elbo"] > lines[0]["elbo"]
+    result = vae("eval", "m2", "--limit", 3000, "--json").json()
+    for key in ("elbo", "recon", "kl", "error"):
+        assert abs(result[key] - lines[-1][key]) <= 1e-6 * abs(result[key]), key
+    assert "% of 3000 misclassified" in vae("eval", "m2", "--limit", 3000).out
+    vae("eval", "m2", "--samples", 5, code=2, says="--samples has no effect here")
+    done = vae("classify", "m2", "--limit", 3000, "--out", "labels.csv", "--json").json()
+    assert abs(done["error"] - result["error"]) < 1e-9
+    with open(path("labels.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3000 and list(rows[0])[:3] == ["row", "label", "predicted"]
+    wrong = 0
+    for row in rows:
+        p = [float(row[f"p{k}"]) for k in range(10)]
+        assert abs(sum(p) - 1) < 1e-4 and p[int(row["predicted"])] == max(p)
+        wrong += row["label"] != row["predicted"]
+    assert wrong / 3000 == done["error"]
+    # rows without labels are classified, too
+    data = write_npy("grey.npy", 3, 784, [0.5] * 3 * 784)
+    done = vae("classify", "m2", "--data", data, "--out", "grey.csv", "--json").json()
+    assert done["error"] is None and done["n"] == 3
+    vae("sample", "m2", "-n", 20, "--out", "m2.png")
+    vae("reconstruct", "m2", "-n", 5, "--out", "m2r.png")
+
+
+@test
+def the_error_is_shown():
+    result = vae("train", *TINY, "--semi-supervised", "--labelled", 20, "--epochs", 1, "--out",
+                 "shown", "--json")
+    assert "  error " in result.err
+    assert 0 <= result.json()["test"]["error"] <= 1
+    assert "20 more training rows have a label" in result.err
+
+
+@test
+def missing_parts_are_filled_in():
+    for run in (below(), cvae(), semi()):
+        done = vae("complete", run, "--mask", "left", "--rows", 3, "-n", 2, "--rounds", 3, "--out",
+                   "c.png", "--device", "cpu", "--json").json()
+        assert (done["rows"], done["n"], done["rounds"]) == (3, 2, 3)
+        assert png_size("c.png") == (4 * 58 + 2, 3 * 58 + 2)
+    run = cvae()
+    vae("complete", run, "--mask", "top", "--class", 3, "--rows", 2, "--rounds", 2, "--out", "3.png")
+    vae("complete", run, "--mask", "top", "--class", 4, "--rows", 2, "--rounds", 2, "--out", "4.png")
+    with open(path("3.png"), "rb") as three, open(path("4.png"), "rb") as four:
+        assert three.read() != four.read()
+    vae("complete", run, code=2, says="--mask is missing")
+    vae("complete", run, "--mask", "nowhere.npy", code=4, says="nowhere.npy")
+    vae("complete", below(), "--mask", "left", "--class", 1, code=2, says="not conditional")
+    vae("complete", semi(), "--mask", "left", "--class", 1, code=2, says="classifies for itself")
+    short = write_npy("short.npy", 1, 700, [1.0] * 700)
+    vae("complete", run, "--mask", short, code=3, says="expected 784, as (1,784) or (28,28)")
+    odd = write_npy("odd.npy", 28, 28, [0.25] * 784)
+    vae("complete", run, "--mask", odd, code=3, says="a mask has 0 (missing) and 1 (observed)")
+    # what is observed stays: with everything observed, the completion is the original
+    full = write_npy("full.npy", 28, 28, [1.0] * 784)
+    vae("complete", run, "--mask", full, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "f1.png")
+    vae("complete", run, "--mask", full, "--rows", 1, "-n", 1, "--rounds", 4, "--seed", 9, "--out",
+        "f2.png")
+    with open(path("f1.png"), "rb") as a, open(path("f2.png"), "rb") as b:
+        assert a.read() == b.read()
+
+
+@test
+def stacked_models():
+    args = [*TINY, "--stack", below(), "--likelihood", "gaussian-learned", "--semi-supervised",
+            "--labelled", 50]
+    vae("train", *args, "--epochs", 3, "--out", "m1m2")
+    config = read_json("m1m2", "config.json")
+    assert config["stack-weights"] == vae("info", below(), "--json").json()["weights_sha256"]
+    shapes = {t["name"]: t["cols"] for t in vae("info", "m1m2", "--json").json()["tensors"]}
+    assert shapes["encoder.0.weight"] == 13 and shapes["classifier.0.weight"] == 3
+    last = [line for line in metrics("m1m2") if line["split"] == "test"][-1]
+    result = vae("eval", "m1m2", "--limit", 300, "--json").json()
+    assert abs(result["elbo"] - last["elbo"]) < 1e-6 * abs(last["elbo"])
+    assert result["error"] == last["error"]
+    vae("classify", "m1m2", "--limit", 10, "--out", "m1m2.csv")
+    vae("sample", "m1m2", "-n", 20, "--out", "m1m2.png")
+    assert png_size("m1m2.png") == (2 * 58 + 2, 10 * 58 + 2)
+    vae("train", *args, "--epochs", 2, "--out", "m1m2-parts")
+    vae("train", "--resume", "--out", "m1m2-parts", "--epochs", 3)
+    same_end("m1m2", "m1m2-parts")
+    # on any model, and drawn anew: two epochs differ in their data
+    vae("train", *TINY, "--stack", below(), "--likelihood", "gaussian", "--epochs", 1, "--out", "top")
+    vae("reconstruct", "top", code=2, says="no pictures")
+    vae("train", *TINY, "--stack", "top", "--likelihood", "gaussian", "--out", "no", code=2,
+        says="expected a plain one")
+    vae("train", *TINY, "--stack", "nowhere", "--likelihood", "gaussian", "--out", "no", code=4,
+        says="nowhere")
+    # the run below changes: what stands on it is refused
+    vae("train", "--resume", "--out", below(), "--epochs", 3)
+    vae("eval", "m1m2", code=3, says="its weights changed")
+    vae("sample", "m1m2", code=3, says="its weights changed")
+    vae("train", "--resume", "--out", "m1m2", "--epochs", 4, code=3, says="its weights changed")
