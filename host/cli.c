@@ -50,6 +50,21 @@ static const cli_option encode_options[] = {
     CLI_MODEL_OPTIONS,
 };
 
+static const cli_option score_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "scores of each row: .csv or .npz; - is standard output, as CSV"},
+    {"score", 0, "recon_error|recon_prob|neg_elbo|nll",
+     "the one for threshold, flag and pictures [neg_elbo]"},
+    {"samples", 'K', "L", "draws of z a row, of all scores but recon_error [32]"},
+    {"contamination", 0, "P", "threshold: the 1-P quantile of the training rows' scores [0.05]"},
+    {"reference", 0, "N", "training rows for that, evenly spread; 0 = all [10000]"},
+    {"threshold", 0, "T", "flag scores above T; no training rows are needed"},
+    {"anomaly-class", 0, "LABEL", "abnormal rows, for AUROC; default: the class left out"},
+    {"contributions", 0, "FILE", ".npy or .npz (n,D): each column's part of the score"},
+    {"heatmap", 0, "FILE", ".png: most abnormal rows, reconstructions, contributions"},
+    CLI_MODEL_OPTIONS,
+};
+
 static const cli_option decode_options[] = {
     {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
     {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
@@ -110,6 +125,13 @@ static const cli_command commands[] = {
      "  vae decode runs/mnist --latents z.npy --out x.npy\n"
      "  vae decode runs/mnist --latents latents.npz --out pictures/\n",
      OPTIONS(decode_options), false, cli_decode},
+    {"score", "RUN", 1,
+     "How abnormal each row is: reconstruction error and probability, -ELBO, NLL; flags, AUROC.",
+     "  vae score runs/mnist --data new.npy --out scores.csv\n"
+     "  vae score runs/mnist --contamination 0.01 --heatmap worst.png\n"
+     "  vae train --data data/mnist --exclude-class 3 --out runs/no3\n"
+     "  vae score runs/no3 --data data/mnist --anomaly-class 3\n",
+     OPTIONS(score_options), false, cli_score},
     {"export", "RUN", 1, "Weights for PyTorch and NumPy, graphs for ONNX Runtime.",
      "  vae export runs/mnist --out model.safetensors     VAE().load_state_dict(load_file(F))\n"
      "  vae export runs/mnist --out model.npz             numpy.load\n"

@@ -53,6 +53,7 @@ vae_status cli_train(const cli_args *args, vae_error *err);
 vae_status cli_eval(const cli_args *args, vae_error *err);
 vae_status cli_sample(const cli_args *args, vae_error *err);
 vae_status cli_reconstruct(const cli_args *args, vae_error *err);
+vae_status cli_score(const cli_args *args, vae_error *err);
 vae_status cli_encode(const cli_args *args, vae_error *err);
 vae_status cli_decode(const cli_args *args, vae_error *err);
 vae_status cli_export(const cli_args *args, vae_error *err);

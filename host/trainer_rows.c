@@ -78,6 +78,20 @@ vae_status trainer_choose_rows(trainer *t, vae_error *err)
     return status;
 }
 
+vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
+                             const vae_dataset *set, vae_error *err)
+{
+    trainer t = {.config = config, .train_set = set};
+    vae_status status = trainer_choose_rows(&t, err);
+    if (status != VAE_OK) {
+        free(t.rows);
+        t.rows = NULL;
+    }
+    *rows = t.rows;
+    *n = t.n_train;
+    return status;
+}
+
 /* Adds one row, as the model sees it, to the sums. Static and dynamic draws have the grey value as
  * their mean. */
 static void add_row(const vae_dataset *set, size_t row, bool threshold, double *sum)

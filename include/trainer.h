@@ -81,6 +81,12 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
 void vae_train_plan(vae_plan *plan, const vae_config *config, uint64_t step, uint64_t epoch,
                     uint64_t position, uint64_t steps_per_epoch);
 
+/* The rows of `set` that training by config takes: all but those of the excluded class and those
+ * kept for validation. *rows: (*n) row numbers, ascending, malloc'ed. Refuses what training would
+ * refuse (VAE_ERR_USAGE, VAE_ERR_DATA); VAE_ERR_RUNTIME. */
+vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
+                             const vae_dataset *set, vae_error *err);
+
 /* Draws of measuring passes are kept apart from those of training, whose draw is the step. */
 #define VAE_EVAL_DRAW(k) (((uint64_t)1 << 39) | (uint64_t)(k))
 
