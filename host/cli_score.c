@@ -185,9 +185,7 @@ static vae_status find_positives(scoring *s, vae_error *err)
 
 static bool is_training_set(const scoring *s, const vae_dataset *set)
 {
-    static const uint8_t none[sizeof set->sha256] = {0};
-    const uint8_t *sha256 = s->m.checkpoint->data_sha256;
-    return memcmp(sha256, none, sizeof none) != 0 && memcmp(sha256, set->sha256, sizeof none) == 0;
+    return memcmp(s->m.checkpoint->data_sha256, set->sha256, sizeof set->sha256) == 0;
 }
 
 static vae_status no_training_data(vae_error *err, vae_status status, const char *why)
@@ -203,8 +201,13 @@ static vae_status no_training_data(vae_error *err, vae_status status, const char
 static vae_status open_training_set(scoring *s, const vae_dataset **set, vae_error *err)
 {
     const char *names[] = {cli_value(s->args, "data"), s->m.config.data};
+    static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
     vae_error why = {0};
     *set = s->m.set;
+    if (memcmp(s->m.checkpoint->data_sha256, none, sizeof none) == 0) {
+        snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);
+        return no_training_data(err, VAE_ERR_DATA, why.text);
+    }
     if (is_training_set(s, s->m.set)) {
         return VAE_OK;
     }
