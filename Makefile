@@ -212,7 +212,7 @@ SIMT_DEP := $(HEADERS) $(wildcard kernels/*.h tests/*.h tests/simt/*.h tests/sim
 SIMT_BACKEND := $(CUDA_C) host/backend.c
 simt     = $(SIMT_BACKEND:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o) \
            $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
-SIMT_TESTS := test_ops test_ops_loss test_model test_gradients
+SIMT_TESTS := test_ops test_ops_loss test_model test_gradients test_score
 simt_parts = $(filter-out %/backend.o,$(call objs,asan)) $(call simt,simt)
 
 $(BUILD)/simt/%.cu.o: %.cu $(SIMT_DEP)

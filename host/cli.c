@@ -62,6 +62,7 @@ static const cli_option score_options[] = {
     {"anomaly-class", 0, "LABEL", "abnormal rows, for AUROC; default: the class left out"},
     {"contributions", 0, "FILE", ".npy or .npz (n,D): each column's part of the score"},
     {"heatmap", 0, "FILE", ".png: most abnormal rows, reconstructions, contributions"},
+    {"histogram", 0, "FILE", ".svg: normal and abnormal scores, and the threshold"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -128,7 +129,7 @@ static const cli_command commands[] = {
     {"score", "RUN", 1,
      "How abnormal each row is: reconstruction error and probability, -ELBO, NLL; flags, AUROC.",
      "  vae score runs/mnist --data new.npy --out scores.csv\n"
-     "  vae score runs/mnist --contamination 0.01 --heatmap worst.png\n"
+     "  vae score runs/mnist --contamination 0.01 --heatmap worst.png --histogram scores.svg\n"
      "  vae train --data data/mnist --exclude-class 3 --out runs/no3\n"
      "  vae score runs/no3 --data data/mnist --anomaly-class 3\n",
      OPTIONS(score_options), false, cli_score},

@@ -9,11 +9,12 @@
 #include "cli.h"
 #include "cli_progress.h"
 #include "metrics.h"
+#include "plot.h"
 #include "score.h"
 #include "score_files.h"
 #include "trainer.h"
 
-enum { N_TOP = 3 };
+enum { N_TOP = 3, HISTOGRAM_BINS = 60 };
 
 /* A command under way. */
 typedef struct {
@@ -23,7 +24,7 @@ typedef struct {
     const char *passing; /* what the progress is about */
     size_t pass_n;
     /* options */
-    const char *out, *contributions, *heatmap;
+    const char *out, *contributions, *heatmap, *histogram;
     vae_score by;
     size_t samples, reference;
     double contamination;
@@ -96,7 +97,10 @@ static vae_status check_files(const scoring *s, vae_error *err)
     if (status == VAE_OK) {
         status = check_file("contributions", s->contributions, ".npy", ".npz", err);
     }
-    return status == VAE_OK ? check_file("heatmap", s->heatmap, ".png", ".png", err) : status;
+    if (status == VAE_OK) {
+        status = check_file("heatmap", s->heatmap, ".png", ".png", err);
+    }
+    return status == VAE_OK ? check_file("histogram", s->histogram, ".svg", ".svg", err) : status;
 }
 
 static vae_status read_threshold(scoring *s, vae_error *err)
@@ -130,6 +134,7 @@ static vae_status read_options(scoring *s, vae_error *err)
     s->out = cli_value(s->args, "out");
     s->contributions = cli_value(s->args, "contributions");
     s->heatmap = cli_value(s->args, "heatmap");
+    s->histogram = cli_value(s->args, "histogram");
     vae_status status = read_score(cli_value(s->args, "score"), &s->by, err);
     if (status == VAE_OK) {
         status = cli_size(s->args, "samples", 32, 1, 4000000, &s->samples, err);
@@ -388,6 +393,43 @@ static vae_status run(scoring *s, vae_error *err)
 
 /* ---- what is written ---- */
 
+/* Scores of the rows that are positive, or not, to values; returns how many. */
+static size_t pick(double *values, const scoring *s, bool positive)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->scores.n; i++) {
+        if (s->positive == NULL || s->positive[i] == positive) {
+            values[n++] = (double)s->scores.of[s->by][i];
+        }
+    }
+    return n;
+}
+
+static vae_status write_histogram(const scoring *s, vae_error *err)
+{
+    const size_t n = s->scores.n;
+    const double mark = (double)s->threshold;
+    const char *mark_name = "threshold";
+    char title[96], abnormal[32];
+    double *values = malloc(2 * n * sizeof *values);
+    vae_text text = {0};
+    if (values == NULL) {
+        return vae_fail_memory(err, 2 * n * sizeof *values, "a histogram");
+    }
+    snprintf(title, sizeof title, "%s of %zu rows", vae_score_name(s->by), n);
+    snprintf(abnormal, sizeof abnormal, "label %d", s->anomaly_class);
+    plot_series groups[2] = {{.name = s->positive != NULL ? "other labels" : NULL, .x = values},
+                             {.name = abnormal, .x = values + n}};
+    groups[0].n = pick(values, s, false);
+    groups[1].n = s->positive != NULL ? pick(values + n, s, true) : 0;
+    plot_histogram(&text, (plot_axes){.title = title, .x = "nats", .y = "rows"}, groups,
+                   s->positive != NULL ? 2 : 1, HISTOGRAM_BINS, &mark, &mark_name, 1);
+    vae_status status = vae_text_write(&text, s->histogram, err);
+    vae_text_clear(&text);
+    free(values);
+    return status;
+}
+
 static vae_status write_files(const scoring *s, vae_error *err)
 {
     const vae_score_table table = {.scores = &s->scores,
@@ -401,6 +443,9 @@ static vae_status write_files(const scoring *s, vae_error *err)
     }
     if (status == VAE_OK && s->heatmap != NULL) {
         status = vae_heatmap_write(&table, &s->job, s->m.checkpoint, s->heatmap, err);
+    }
+    if (status == VAE_OK && s->histogram != NULL) {
+        status = write_histogram(s, err);
     }
     return status == VAE_OK && s->out != NULL ? vae_scores_write(&table, s->out, err) : status;
 }
@@ -433,7 +478,7 @@ static void print_json(const scoring *s)
 {
     const cli_model *m = &s->m;
     json_t *o = json_pack(
-        "{s:i, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, "
+        "{s:i, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, "
         "s:o}",
         "schema", 1, "checkpoint", m->path, "epoch", (json_int_t)m->checkpoint->state.epoch, "data",
         m->set->source, "split", m->split, "n", (json_int_t)s->scores.n, "samples",
@@ -442,7 +487,7 @@ static void print_json(const scoring *s)
         "reference_n", s->threshold_given ? json_null() : json_integer((json_int_t)s->n_reference),
         "flagged", (json_int_t)s->flagged, "infinite", (json_int_t)s->scores.infinite, "metrics",
         metrics(s), "out", text_or_null(s->out), "contributions", text_or_null(s->contributions),
-        "heatmap", text_or_null(s->heatmap));
+        "heatmap", text_or_null(s->heatmap), "histogram", text_or_null(s->histogram));
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(o);

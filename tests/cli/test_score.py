@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import xml.dom.minidom
 import zipfile
 
 from harness import Skip, TINY, VAE, WORK, path, test, vae, write_npy
@@ -82,6 +83,7 @@ def score_usage():
         (["--out", ".csv"], 2, "--out"),
         (["--contributions", "c.csv"], 2, ".npy or .npz"),
         (["--heatmap", "h.jpg"], 2, "--heatmap: expected a name that ends in .png, found 'h.jpg'"),
+        (["--histogram", "h.png"], 2, "--histogram: expected a name that ends in .svg"),
         (["--samples", 0], 2, "--samples: expected a whole number from 1"),
         (["--contamination", 0], 2, "between 0 and 1, found '0'"),
         (["--contamination", 1], 2, "between 0 and 1"),
@@ -381,6 +383,29 @@ def heatmaps_show_the_most_abnormal():
     score(run, "--limit", 4, "--threshold", 1, "--heatmap", "h.png")
     with open(path("h.png"), "rb") as file:
         assert struct.unpack(">II", file.read(24)[16:]) == (260, 4 * 86 + 2)
+
+
+@test
+def histograms_mark_the_threshold():
+    score(no3(), "--limit", 200, "--histogram", "h.svg", "-q")
+    with open(path("h.svg")) as file:
+        text = file.read()
+    assert text.startswith("<svg") and "neg_elbo of 200 rows" in text
+    for word in ("threshold", "label 3", "other labels", "nats"):
+        assert word in text, word
+    xml.dom.minidom.parseString(text)
+    score(once("plain"), "--limit", 50, "--threshold", 512, "--score", "nll", "--histogram",
+          "h.svg", "-q")
+    with open(path("h.svg")) as file:
+        text = file.read()
+    assert "nll of 50 rows" in text and "threshold" in text and "label" not in text
+    # a row that is infinite is left out of the drawing, not the end of it
+    values = tabular()
+    values[3] = [3e30] * 6
+    write_npy("far.npy", 120, 6, [v for row in values for v in row])
+    score("table-run", "--data", "far.npy", "--histogram", "h.svg", "-q")
+    with open(path("h.svg")) as file:
+        assert "inf" not in file.read().replace("infinite", "").lower()
 
 
 # ---- a digit left out ----
