@@ -1,48 +1,13 @@
 /* vae score: how abnormal each row of a data set is under a trained model. What the scores mean is
  * in score.h. */
-#include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
-#include "cli_progress.h"
-#include "metrics.h"
-#include "plot.h"
-#include "score.h"
-#include "score_files.h"
+#include "cli_score.h"
 #include "trainer.h"
 
-enum { N_TOP = 3, HISTOGRAM_BINS = 60 };
-
-/* A command under way. */
-typedef struct {
-    const cli_args *args;
-    cli_model m;
-    cli_progress progress;
-    const char *passing; /* what the progress is about */
-    size_t pass_n;
-    /* options */
-    const char *out, *contributions, *heatmap, *histogram;
-    vae_score by;
-    size_t samples, reference;
-    double contamination;
-    bool threshold_given;
-    int anomaly_class; /* -1: none */
-    /* the training rows that set the threshold */
-    vae_dataset *train_set; /* NULL, or a set to be freed; the scored one may serve, too */
-    uint32_t *reference_rows;
-    size_t n_reference;
-    /* results */
-    vae_score_job job;
-    vae_row_scores scores;
-    float threshold;
-    uint8_t *flag;
-    bool *positive; /* NULL without anomaly_class */
-    size_t flagged, flagged_positives;
-    vae_ranking ranking[VAE_SCORES];
-} scoring;
+enum { N_TOP = 3 };
 
 /* ---- options ---- */
 
@@ -87,7 +52,7 @@ static vae_status check_file(const char *option, const char *path, const char *a
                           path);
 }
 
-static vae_status check_files(const scoring *s, vae_error *err)
+static vae_status check_files(const cli_scoring *s, vae_error *err)
 {
     const bool to_stdout = s->out != NULL && strcmp(s->out, "-") == 0;
     vae_status status = to_stdout ? VAE_OK : check_file("out", s->out, ".csv", ".npz", err);
@@ -100,10 +65,18 @@ static vae_status check_files(const scoring *s, vae_error *err)
     if (status == VAE_OK) {
         status = check_file("heatmap", s->heatmap, ".png", ".png", err);
     }
-    return status == VAE_OK ? check_file("histogram", s->histogram, ".svg", ".svg", err) : status;
+    if (status == VAE_OK) {
+        status = check_file("histogram", s->histogram, ".svg", ".svg", err);
+    }
+    /* the other endings keep the others apart */
+    if (status == VAE_OK && s->out != NULL && s->contributions != NULL &&
+        strcmp(s->out, s->contributions) == 0) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--out and --contributions are one file: %s", s->out);
+    }
+    return status;
 }
 
-static vae_status read_threshold(scoring *s, vae_error *err)
+static vae_status read_threshold(cli_scoring *s, vae_error *err)
 {
     static const char *const without[] = {"contamination", "reference"};
     double threshold;
@@ -128,7 +101,7 @@ static vae_status read_threshold(scoring *s, vae_error *err)
                : status;
 }
 
-static vae_status read_options(scoring *s, vae_error *err)
+static vae_status read_options(cli_scoring *s, vae_error *err)
 {
     size_t label;
     s->out = cli_value(s->args, "out");
@@ -149,7 +122,7 @@ static vae_status read_options(scoring *s, vae_error *err)
 /* ---- data ---- */
 
 /* Which rows are positive; the excluded class is, if none is named and it is there. */
-static vae_status find_positives(scoring *s, vae_error *err)
+static vae_status find_positives(cli_scoring *s, vae_error *err)
 {
     const vae_dataset *set = s->m.set;
     const bool asked = s->anomaly_class >= 0;
@@ -188,7 +161,7 @@ static vae_status find_positives(scoring *s, vae_error *err)
     return VAE_OK;
 }
 
-static bool is_training_set(const scoring *s, const vae_dataset *set)
+static bool is_training_set(const cli_scoring *s, const vae_dataset *set)
 {
     return memcmp(s->m.checkpoint->data_sha256, set->sha256, sizeof set->sha256) == 0;
 }
@@ -203,7 +176,7 @@ static vae_status no_training_data(vae_error *err, vae_status status, const char
 
 /* The set the model was trained on: the scored one itself, the training split beside it, or what
  * the run names, whichever has the checksum. */
-static vae_status open_training_set(scoring *s, const vae_dataset **set, vae_error *err)
+static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae_error *err)
 {
     const char *names[] = {cli_value(s->args, "data"), s->m.config.data};
     static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
@@ -241,7 +214,7 @@ static vae_status open_training_set(scoring *s, const vae_dataset **set, vae_err
 }
 
 /* Which of its rows set the threshold: those that were trained on, evenly spread. */
-static vae_status choose_reference(scoring *s, const vae_dataset *set, vae_error *err)
+static vae_status choose_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
 {
     size_t n;
     vae_error inner = {0};
@@ -262,12 +235,12 @@ static vae_status choose_reference(scoring *s, const vae_dataset *set, vae_error
 
 static void show(void *ctx, double fraction)
 {
-    scoring *s = ctx;
+    cli_scoring *s = ctx;
     cli_progress_part(&s->progress, s->passing, fraction, s->pass_n);
 }
 
-static vae_status pass(scoring *s, vae_row_scores *out, const vae_score_job *job, const char *what,
-                       vae_error *err)
+static vae_status pass(cli_scoring *s, vae_row_scores *out, const vae_score_job *job,
+                       const char *what, vae_error *err)
 {
     vae_error inner = {0};
     s->passing = what;
@@ -289,7 +262,7 @@ static void forget_all(const cli_model *m)
     }
 }
 
-static vae_status score_reference(scoring *s, const vae_dataset *set, vae_error *err)
+static vae_status score_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
 {
     cli_model *m = &s->m;
     vae_score_job job = s->job;
@@ -314,7 +287,7 @@ static vae_status score_reference(scoring *s, const vae_dataset *set, vae_error 
     return status;
 }
 
-static void make_job(scoring *s)
+static void make_job(cli_scoring *s)
 {
     const cli_model *m = &s->m;
     const bool picture =
@@ -334,7 +307,7 @@ static void make_job(scoring *s)
     };
 }
 
-static vae_status flag_rows(scoring *s, vae_error *err)
+static vae_status flag_rows(cli_scoring *s, vae_error *err)
 {
     const float *score = s->scores.of[s->by];
     s->flag = calloc(s->scores.n, sizeof *s->flag);
@@ -356,7 +329,7 @@ static vae_status flag_rows(scoring *s, vae_error *err)
     return VAE_OK;
 }
 
-static vae_status run(scoring *s, vae_error *err)
+static vae_status run(cli_scoring *s, vae_error *err)
 {
     cli_model *m = &s->m;
     const vae_dataset *train = NULL;
@@ -391,152 +364,15 @@ static vae_status run(scoring *s, vae_error *err)
     return status == VAE_OK ? flag_rows(s, err) : status;
 }
 
-/* ---- what is written ---- */
-
-/* Scores of the rows that are positive, or not, to values; returns how many. */
-static size_t pick(double *values, const scoring *s, bool positive)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s->scores.n; i++) {
-        if (s->positive == NULL || s->positive[i] == positive) {
-            values[n++] = (double)s->scores.of[s->by][i];
-        }
-    }
-    return n;
-}
-
-static vae_status write_histogram(const scoring *s, vae_error *err)
-{
-    const size_t n = s->scores.n;
-    const double mark = (double)s->threshold;
-    const char *mark_name = "threshold";
-    char title[96], abnormal[32];
-    double *values = malloc(2 * n * sizeof *values);
-    vae_text text = {0};
-    if (values == NULL) {
-        return vae_fail_memory(err, 2 * n * sizeof *values, "a histogram");
-    }
-    snprintf(title, sizeof title, "%s of %zu rows", vae_score_name(s->by), n);
-    snprintf(abnormal, sizeof abnormal, "label %d", s->anomaly_class);
-    plot_series groups[2] = {{.name = s->positive != NULL ? "other labels" : NULL, .x = values},
-                             {.name = abnormal, .x = values + n}};
-    groups[0].n = pick(values, s, false);
-    groups[1].n = s->positive != NULL ? pick(values + n, s, true) : 0;
-    plot_histogram(&text, (plot_axes){.title = title, .x = "nats", .y = "rows"}, groups,
-                   s->positive != NULL ? 2 : 1, HISTOGRAM_BINS, &mark, &mark_name, 1);
-    vae_status status = vae_text_write(&text, s->histogram, err);
-    vae_text_clear(&text);
-    free(values);
-    return status;
-}
-
-static vae_status write_files(const scoring *s, vae_error *err)
-{
-    const vae_score_table table = {.scores = &s->scores,
-                                   .set = s->m.set,
-                                   .flag = s->flag,
-                                   .by = s->by,
-                                   .threshold = s->threshold};
-    vae_status status = VAE_OK;
-    if (s->contributions != NULL) {
-        status = vae_contributions_write(&table, s->contributions, err);
-    }
-    if (status == VAE_OK && s->heatmap != NULL) {
-        status = vae_heatmap_write(&table, &s->job, s->m.checkpoint, s->heatmap, err);
-    }
-    if (status == VAE_OK && s->histogram != NULL) {
-        status = write_histogram(s, err);
-    }
-    return status == VAE_OK && s->out != NULL ? vae_scores_write(&table, s->out, err) : status;
-}
-
-static json_t *text_or_null(const char *text)
-{
-    return text != NULL ? json_string(text) : json_null();
-}
-
-static json_t *metrics(const scoring *s)
-{
-    if (s->positive == NULL) {
-        return json_null();
-    }
-    const size_t positives = s->ranking[0].positives, negatives = s->scores.n - positives;
-    json_t *o = json_pack("{s:i, s:I, s:f, s:f}", "anomaly_class", s->anomaly_class, "positives",
-                          (json_int_t)positives, "flagged_of_positives",
-                          (double)s->flagged_positives / (double)positives, "flagged_of_others",
-                          (double)(s->flagged - s->flagged_positives) / (double)negatives);
-    for (int k = 0; k < VAE_SCORES; k++) {
-        const vae_ranking *r = &s->ranking[k];
-        json_object_set_new(o, vae_score_name((vae_score)k),
-                            json_pack("{s:f, s:f, s:f}", "auroc", r->auroc, "auprc", r->auprc,
-                                      "precision_at_n", r->precision_at_n));
-    }
-    return o;
-}
-
-static void print_json(const scoring *s)
-{
-    const cli_model *m = &s->m;
-    json_t *o = json_pack(
-        "{s:i, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, "
-        "s:o}",
-        "schema", 1, "checkpoint", m->path, "epoch", (json_int_t)m->checkpoint->state.epoch, "data",
-        m->set->source, "split", m->split, "n", (json_int_t)s->scores.n, "samples",
-        (json_int_t)s->samples, "score", vae_score_name(s->by), "threshold", (double)s->threshold,
-        "contamination", s->threshold_given ? json_null() : json_real(s->contamination),
-        "reference_n", s->threshold_given ? json_null() : json_integer((json_int_t)s->n_reference),
-        "flagged", (json_int_t)s->flagged, "infinite", (json_int_t)s->scores.infinite, "metrics",
-        metrics(s), "out", text_or_null(s->out), "contributions", text_or_null(s->contributions),
-        "heatmap", text_or_null(s->heatmap), "histogram", text_or_null(s->histogram));
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
-}
-
-static void print_text(const scoring *s)
-{
-    const cli_model *m = &s->m;
-    const size_t n = s->scores.n;
-    printf("%s after epoch %" PRIu64 ", on %s (%s, %zu rows, %zu draws of z each), nats\n", m->path,
-           m->checkpoint->state.epoch, m->set->source, m->split, n, s->samples);
-    printf("threshold  %.6g of %s", (double)s->threshold, vae_score_name(s->by));
-    if (!s->threshold_given) {
-        printf(": the %.6g quantile of %zu training rows", 1 - s->contamination, s->n_reference);
-    }
-    printf("\nabove it   %zu rows (%.2f%%)\n", s->flagged, 100.0 * (double)s->flagged / (double)n);
-    if (s->scores.infinite > 0) {
-        printf("infinite   %zu rows, too far out for the model to compute\n", s->scores.infinite);
-    }
-    if (s->positive == NULL) {
-        return;
-    }
-    const size_t positives = s->ranking[0].positives;
-    printf("label %d    %zu rows, %.2f%% above the threshold; others %.2f%%\n\n", s->anomaly_class,
-           positives, 100.0 * (double)s->flagged_positives / (double)positives,
-           100.0 * (double)(s->flagged - s->flagged_positives) / (double)(n - positives));
-    printf("score         AUROC   AUPRC   precision at %zu\n", positives);
-    for (int k = 0; k < VAE_SCORES; k++) {
-        const vae_ranking *r = &s->ranking[k];
-        printf("%-12s  %.4f  %.4f  %.4f\n", vae_score_name((vae_score)k), r->auroc, r->auprc,
-               r->precision_at_n);
-    }
-}
+/* ---- the command ---- */
 
 vae_status cli_score(const cli_args *args, vae_error *err)
 {
-    scoring s = {.args = args};
+    cli_scoring s = {.args = args};
     vae_status status = read_options(&s, err);
     if (status == VAE_OK && (status = run(&s, err)) == VAE_OK &&
-        (status = write_files(&s, err)) == VAE_OK) {
-        const bool to_stdout = s.out != NULL && strcmp(s.out, "-") == 0;
-        if (args->json) {
-            print_json(&s);
-        } else if (!to_stdout) {
-            print_text(&s);
-        } else {
-            cli_say(args, "%zu of %zu rows are above the threshold, %.6g of %s", s.flagged,
-                    s.scores.n, (double)s.threshold, vae_score_name(s.by));
-        }
+        (status = cli_score_write(&s, err)) == VAE_OK) {
+        cli_score_print(&s);
     }
     vae_row_scores_clear(&s.scores);
     free(s.flag);

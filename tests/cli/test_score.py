@@ -95,6 +95,7 @@ def score_usage():
         (["--anomaly-class", 256], 2, "--anomaly-class: expected a whole number from 0 to 255"),
         (["--anomaly-class", 11], 3, "found 0 with it of 40"),
         (["--out", "-", "--json"], 2, "--json has standard output"),
+        (["--out", "a.npz", "--contributions", "a.npz"], 2, "are one file: a.npz"),
         (["--data", "nowhere"], 4, "nowhere"),
         (["--out", "nowhere/scores.csv"], 4, "nowhere/scores.csv: cannot write"),
     ]
