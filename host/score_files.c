@@ -22,14 +22,30 @@ bool vae_scores_are_npz(const char *path)
 
 /* ---- CSV ---- */
 
+/* Inside quotes a quote is written twice. */
+static void put_quoted(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        fputs(*text == '"' ? "\"" : "", out);
+        fputc(*text, out);
+    }
+}
+
 static void put_top(FILE *out, const vae_score_table *t, size_t row)
 {
     const vae_row_scores *s = t->scores;
-    fputc(',', out);
-    for (size_t k = 0; k < s->n_top; k++) {
-        fprintf(out, "%s%u=%.6g", k > 0 ? ";" : "", s->top[row * s->n_top + k],
-                (double)s->top_value[row * s->n_top + k]);
+    const char *quote = t->column_names != NULL ? "\"" : "";
+    fprintf(out, ",%s", quote);
+    for (size_t k = row * s->n_top; k < (row + 1) * s->n_top; k++) {
+        fputs(k > row * s->n_top ? ";" : "", out);
+        if (t->column_names != NULL) {
+            put_quoted(out, t->column_names[s->top[k]]);
+        } else {
+            fprintf(out, "%u", s->top[k]);
+        }
+        fprintf(out, "=%.6g", (double)s->top_value[k]);
     }
+    fputs(quote, out);
 }
 
 static void put_csv(FILE *out, const vae_score_table *t)

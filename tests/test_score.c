@@ -5,14 +5,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "eval.h"
 #include "model_fixture.h"
 #include "score.h"
+#include "score_files.h"
 #include "trainer.h"
 
 /* more rows and draws than one block has */
@@ -285,6 +288,44 @@ static void test_overflow(void **state)
     fixture_close(&f);
 }
 
+/* Columns go by name where they have one, quoted as CSV wants it. */
+static void test_column_names(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"age", "height, \"cm\"", "a;b"};
+    static float values[] = {1, 2}, parts[] = {3, 0.5f, 2, 1.25f};
+    uint32_t top[] = {1, 0, 2, 1};
+    uint8_t flag[] = {1, 0};
+    char path[] = "/tmp/vae-score-XXXXXX.csv", text[256] = "";
+    vae_row_scores scores = {.n = 2, .d = 3, .top = top, .top_value = parts, .n_top = 2};
+    const vae_dataset set = {.n = 2, .d = 3};
+    vae_score_table table = {.scores = &scores, .set = &set, .flag = flag};
+    vae_error err = {0};
+    const int fd = mkstemps(path, 4);
+    assert_true(fd >= 0);
+    for (int k = 0; k < VAE_SCORES; k++) {
+        scores.of[k] = values;
+    }
+    for (int named = 0; named < 2; named++) {
+        table.column_names = named ? names : NULL;
+        assert_int_equal(vae_scores_write(&table, path, &err), VAE_OK);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+        assert_string_equal(text, named ? "row,recon_error,recon_prob,neg_elbo,nll,flag,"
+                                          "top_features\n"
+                                          "0,1,1,1,1,1,\"height, \"\"cm\"\"=3;age=0.5\"\n"
+                                          "1,2,2,2,2,0,\"a;b=2;height, \"\"cm\"\"=1.25\"\n"
+                                        : "row,recon_error,recon_prob,neg_elbo,nll,flag,"
+                                          "top_features\n"
+                                          "0,1,1,1,1,1,1=3;0=0.5\n"
+                                          "1,2,2,2,2,0,2=2;1=1.25\n");
+    }
+    close(fd);
+    unlink(path);
+}
+
 /* The rows that training takes: none of the excluded class, none of validation. */
 static void test_training_rows(void **state)
 {
@@ -322,9 +363,10 @@ static void test_training_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),      cmocka_unit_test(test_contributions),
-        cmocka_unit_test(test_top_and_row), cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_overflow),    cmocka_unit_test(test_training_rows),
+        cmocka_unit_test(test_scores),       cmocka_unit_test(test_contributions),
+        cmocka_unit_test(test_top_and_row),  cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_overflow),     cmocka_unit_test(test_training_rows),
+        cmocka_unit_test(test_column_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
