@@ -117,3 +117,16 @@ def booleans_of_numpy_are_bits():
     both = [json.loads(vae("eval", run, "--json").out) for run in ("bool", "byte")]
     assert both[0]["elbo"] == both[1]["elbo"]
     vae("decode", "bool", "--latents", "bool.npy", "--out", "x.npy", code=3, says="found booleans")
+
+
+@test
+def presets_of_sprites_are_read():
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench/reproduce")
+    for beta in (1, 4):
+        run = f"preset-{beta}"
+        vae("train", "--config", os.path.join(folder, f"dsprites-beta{beta}.json"), "--limit", 64,
+            "--hidden", 8, "--decoder-hidden", 8, "--epochs", 1, "--threads", 1, "--device", "cpu",
+            "--out", run)
+        config = read_json(run, "config.json")
+        found = [config[key] for key in ("data", "beta", "latent", "lr", "batch-size")]
+        assert found == ["sprites", beta, 10, 1e-4, 64], found
