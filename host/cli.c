@@ -84,6 +84,8 @@ static const cli_command commands[] = {
     {"train", "", 0, "Trains a VAE. An option that has no effect in the chosen mode is an error.",
      "  vae train                                    the built-in digits, ten epochs\n"
      "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
+     "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
+     "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
      "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
      "  vae train --resume --out runs/mnist --epochs 20\n",
      OPTIONS(train_options), true, cli_train},
@@ -122,7 +124,7 @@ static const cli_command commands[] = {
      "  vae train --resume --out runs/mine --epochs 5     trains on\n"
      "  vae import model.npz --activation tanh --likelihood gaussian --out mine.vae\n",
      OPTIONS(import_options), true, cli_import},
-    {"info", "RUN|FILE", 1, "What is in a run folder or a checkpoint.",
+    {"info", "RUN|FILE", 1, "What is in a run folder, a checkpoint, a .safetensors or .npz file.",
      "  vae info runs/mnist\n"
      "  vae info runs/mnist/checkpoints/best.vae --json\n",
      OPTIONS(info_options), false, cli_info},

@@ -284,7 +284,7 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
                                    vae_error *err)
 {
     vae_dataset *set;
-    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, 0, err);
+    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
     if (status != VAE_OK) {
         return status;
     }
@@ -420,6 +420,7 @@ vae_status cli_decode(const cli_args *args, vae_error *err)
         (status = rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err)) ==
             VAE_OK &&
         (status = run_decoder(&m, z, n, &x, err)) == VAE_OK) {
+        cli_data_units(&m, x, n);
         status = write_decoded(out, m.checkpoint, x, n, err);
     }
     if (status == VAE_OK) {

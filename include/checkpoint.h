@@ -31,6 +31,8 @@ typedef struct {
     float *params;          /* (n_params) packed in the layout's order */
     float *adam_m, *adam_v; /* the same, or NULL */
     float *data_mean;       /* (d) mean of the training rows, or NULL */
+    float *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
+    char *columns;   /* of a table: the names, each with a line feed behind it, or NULL */
     vae_train_state state;
     uint8_t data_sha256[32]; /* of the training set */
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */

@@ -60,16 +60,16 @@ typedef struct {
     char reconstruction[VAE_PATH + 64];
 } vae_train_result;
 
-/* Trains into config->out. train_set's rows may be split into training and validation;
+/* Trains into config->out. Both sets are standardized in place where the config asks for it, by the
+ * rows that train. train_set's rows may be split into training and validation;
  * test_set may be NULL; it is measured after every epoch. With options->resume, an empty or missing
  * folder, or one without a checkpoint, starts from the beginning (a note says so), else the newest
  * good checkpoint is continued bit for bit.
  * VAE_ERR_INTERRUPTED after a signal (state saved), VAE_ERR_DIVERGED (the last good checkpoint
  * stays), VAE_ERR_USAGE (non-empty folder without resume or force, resume with another model or
  * other data), VAE_ERR_DATA (values out of range, bad checkpoint), VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err);
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err);
 
 /* The plan of optimizer step `step` (from 1, over all epochs), which is in epoch `epoch` (from 0)
  * at example `position` of it: learning rate, beta and Adam's corrections by the schedules, in
