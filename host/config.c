@@ -17,7 +17,8 @@
 #define COUNT_MAX 1e15
 
 static const vae_option options[] = {
-    {"data", 'd', "DATA", "digits, a folder of IDX or picture files, or an .npy, .npz or .csv file",
+    {"data", 'd', "DATA",
+     "digits, sprites, a folder of IDX or picture files, an .npy, .npz or .csv file",
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},
@@ -86,8 +87,8 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_REAL, AT(validation), "0", 0, 0.9},
     {"patience", 0, "EPOCHS", "stop after so many without a better validation loss; 0 = never",
      VAE_SCOPE_TRAINING, VAE_KIND_SIZE, AT(patience), "0", 0, 1e9},
-    {"limit", 0, "N", "only the first N rows of each split; 0 = all", VAE_SCOPE_DATA, VAE_KIND_SIZE,
-     AT(limit), "0", 0, COUNT_MAX},
+    {"limit", 0, "N", "only the first N rows of each split (of sprites, a random N); 0 = all",
+     VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(limit), "0", 0, COUNT_MAX},
     {"image-size", 0, "N", "picture files become N x N: resized, then cut; 0 = as they are",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_size), "0", 0, 4096},
     {"image-channels", 0, "1|3", "picture files become grey or RGB; 0 = RGB if any has colour",

@@ -52,6 +52,33 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
                      npz->path, npz->n);
 }
 
+/* Bytes 0 and 1, (n,d), to rows of bits; a byte of another value is named. */
+static vae_status pack_bits(vae_dataset *set, const char *name, vae_error *err)
+{
+    const size_t stride = vae_row_bytes(VAE_BITS, set->d);
+    const uint8_t *bytes = set->rows;
+    uint8_t *bits = calloc(set->n, stride);
+    if (bits == NULL) {
+        return vae_fail_memory(err, set->n * stride, name);
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        for (size_t j = 0; j < set->d; j++) {
+            const uint8_t value = bytes[i * set->d + j];
+            if (value > 1) {
+                free(bits);
+                return vae_fail(
+                    err, VAE_ERR_DATA,
+                    "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u", name, i,
+                    j, value);
+            }
+            bits[i * stride + j / 8] |= (uint8_t)(value << j % 8);
+        }
+    }
+    free(set->rows);
+    set->rows = bits;
+    return VAE_OK;
+}
+
 /* Frees the rows that are beyond what the set keeps. */
 static void shrink(void **rows, size_t bytes)
 {
@@ -68,18 +95,18 @@ static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_
     if (status != VAE_OK) {
         return status;
     }
-    const size_t item = set->dtype == VAE_U8 ? 1 : sizeof(float);
+    const size_t item = set->dtype == VAE_F32 ? sizeof(float) : 1;
     set->rows = malloc(m->header.n_items * item);
     if (set->rows == NULL) {
         return vae_fail_memory(err, m->header.n_items * item, name);
     }
-    status = set->dtype == VAE_U8 ? vae_npz_read(npz, m, set->rows, err)
-                                  : vae_npz_read_floats(npz, m, set->rows, err);
+    status = set->dtype == VAE_F32 ? vae_npz_read_floats(npz, m, set->rows, err)
+                                   : vae_npz_read(npz, m, set->rows, err);
     if (status == VAE_OK && limit > 0 && limit < set->n) {
         set->n = limit;
         shrink(&set->rows, set->n * set->d * item);
     }
-    return status;
+    return status == VAE_OK && set->dtype == VAE_BITS ? pack_bits(set, name, err) : status;
 }
 
 /* A little-endian whole number or float of a label array; false for a type that labels have not. */

@@ -71,8 +71,8 @@ vae_status trainer_choose_rows(trainer *t, vae_error *err);
 /* Where the config asks for it: both sets to mean 0 and deviation 1 by the training rows, which
  * stay known in t->now. */
 vae_status trainer_standardize(trainer *t, vae_error *err);
-/* Mean of the training rows as the model sees them, (d) floats. */
-void trainer_data_mean(const trainer *t, float *mean);
+/* Mean of the training rows as the model sees them, (d) floats. VAE_ERR_RUNTIME (memory). */
+vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err);
 /* Sets the output layer's bias in packed parameters to give that mean. */
 void trainer_output_bias(const trainer *t, float *params, const float *mean);
 

@@ -12,7 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const vae_data_options options = {.limit = size % 3, .label_column = size % 5 == 0 ? "none" : ""};
+    const vae_data_options options = {.limit = size % 3,
+                                      .label_column = size % 5 == 0 ? "none" : ""};
     vae_dataset *set = calloc(1, sizeof *set);
     vae_stream *s;
     vae_error err = {0};
