@@ -124,24 +124,6 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
     return VAE_OK;
 }
 
-static vae_status read_options(const cli_args *args, vae_config *config, uint64_t *given,
-                               vae_error *err)
-{
-    vae_status status = VAE_OK;
-    vae_config_defaults(config);
-    *given = 0;
-    for (size_t i = 0; i < args->n_options && status == VAE_OK; i++) {
-        const size_t row = vae_config_find(args->options[i].name);
-        const char *value = args->value[i];
-        if (row != SIZE_MAX && value != NULL) {
-            const bool flag = args->options[i].value == NULL && value[0] == '\0';
-            status = vae_config_set(config, args->options[i].name, flag ? "true" : value, err);
-            *given |= (uint64_t)1 << row;
-        }
-    }
-    return status;
-}
-
 static void column_means(const vae_dataset *set, float *mean)
 {
     for (size_t col = 0; col < set->d; col++) {
@@ -248,7 +230,8 @@ vae_status cli_import(const cli_args *args, vae_error *err)
     vae_import_options options = {.config = &config};
     vae_checkpoint *c = NULL;
     const bool with_data = cli_value(args, "data") != NULL;
-    vae_status status = read_options(args, &config, &options.given, err);
+    vae_config_defaults(&config);
+    vae_status status = cli_training_options(args, &config, &options.given, err);
     if (status == VAE_OK && config.out[0] == '\0') {
         status =
             vae_fail(err, VAE_ERR_USAGE,
