@@ -9,7 +9,8 @@ enum {
     PAPER = 64, /* the dark grey between cells */
     NAN_GREY = 128,
     CELL = 56, /* pixels that small pictures are magnified to, about */
-    APART = 4, /* what stands apart does so by this many gaps more */
+    APART = 4, /* columns that stand apart do so by this many gaps more, */
+    BAND = 2,  /* and bands of lines by this many */
 };
 
 bool vae_is_picture(size_t height, size_t width, size_t channels)
@@ -48,6 +49,12 @@ static size_t apart_before(const vae_grid_spec *spec, size_t column)
     return pixels;
 }
 
+/* Pixels that wide borders add above a line. */
+static size_t bands_before(const vae_grid_spec *spec, size_t line)
+{
+    return spec->band > 0 ? line / spec->band * BAND * spec->gap : 0;
+}
+
 /* cells*(size*zoom) + (cells+1)*gap + more, or 0 if it is above what a PNG may have. */
 static size_t side_of(size_t cells, size_t size, size_t zoom, size_t gap, size_t more)
 {
@@ -64,7 +71,8 @@ static bool measure(vae_grid *grid, size_t zoom)
 {
     const vae_grid_spec *s = &grid->spec;
     grid->width = side_of(s->columns, s->width, zoom, s->gap, apart_before(s, s->columns - 1));
-    grid->height = side_of((s->cells - 1) / s->columns + 1, s->height, zoom, s->gap, 0);
+    const size_t lines = (s->cells - 1) / s->columns + 1;
+    grid->height = side_of(lines, s->height, zoom, s->gap, bands_before(s, lines - 1));
     return grid->width > 0 && grid->height > 0;
 }
 
@@ -116,7 +124,8 @@ void vae_grid_draw(vae_grid *grid, size_t cell, const float *row)
     const vae_grid_spec *s = &grid->spec;
     const size_t column = cell % s->columns;
     const size_t left = s->gap + column * (s->width * s->zoom + s->gap) + apart_before(s, column);
-    const size_t top = s->gap + cell / s->columns * (s->height * s->zoom + s->gap);
+    const size_t line = cell / s->columns;
+    const size_t top = s->gap + line * (s->height * s->zoom + s->gap) + bands_before(s, line);
     for (size_t y = 0; y < s->height * s->zoom; y++) {
         for (size_t x = 0; x < s->width * s->zoom; x++) {
             const float *values = row + (y / s->zoom * s->width + x / s->zoom) * s->channels;
@@ -141,7 +150,7 @@ vae_status vae_image_grid(const char *path, const float *rows, size_t n, size_t 
                           size_t width, size_t channels, size_t columns, size_t zoom, size_t gap,
                           vae_error *err)
 {
-    const vae_grid_spec spec = {n, height, width, channels, columns, zoom, gap, {0, 0}};
+    const vae_grid_spec spec = {n, height, width, channels, columns, zoom, gap, {0, 0}, 0};
     vae_grid grid;
     vae_status status = vae_grid_open(&grid, &spec, path, err);
     for (size_t i = 0; i < n && status == VAE_OK; i++) {

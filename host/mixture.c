@@ -8,7 +8,7 @@
 #include "philox.h"
 
 enum { LLOYD = 10, ITERATIONS = 500 };
-static const double tolerance = 1e-4, floor_of_variance = 1e-6;
+static const double tolerance = 1e-3, floor_of_variance = 1e-6;
 static const double log_2pi = 1.83787706640934548356;
 
 /* A fit under way. */
@@ -34,7 +34,8 @@ static bool allocate(vae_mixture *m, size_t k, size_t z, bool full)
     m->weight = calloc(k, sizeof *m->weight);
     m->mean = calloc(k * z, sizeof *m->mean);
     m->factor = calloc(k * z, full ? z * sizeof *m->factor : sizeof *m->factor);
-    return m->weight != NULL && m->mean != NULL && m->factor != NULL;
+    m->log_norm = calloc(k, sizeof *m->log_norm);
+    return m->weight != NULL && m->mean != NULL && m->factor != NULL && m->log_norm != NULL;
 }
 
 void vae_mixture_clear(vae_mixture *m)
@@ -42,17 +43,18 @@ void vae_mixture_clear(vae_mixture *m)
     free(m->weight);
     free(m->mean);
     free(m->factor);
+    free(m->log_norm);
     *m = (vae_mixture){0};
 }
 
 /* ---- densities ---- */
 
-/* log N(row; mean_k, covariance_k); room: (Z). */
-static double log_normal(const vae_mixture *m, size_t k, const float *row, double *room)
+/* log weight_k + log N(row; mean_k, covariance_k); room: (Z). */
+static double log_term(const vae_mixture *m, size_t k, const float *row, double *room)
 {
     const size_t Z = m->z;
     const double *mean = m->mean + k * Z, *factor = m->factor + k * factor_size(m);
-    double square = 0, log_det = 0;
+    double square = 0;
     for (size_t i = 0; i < Z; i++) {
         double away = (double)row[i] - mean[i], scale = factor[i];
         if (m->full) { /* forward substitution */
@@ -64,9 +66,22 @@ static double log_normal(const vae_mixture *m, size_t k, const float *row, doubl
         }
         room[i] = away / scale;
         square += room[i] * room[i];
-        log_det += log(scale);
     }
-    return -0.5 * (square + (double)Z * log_2pi) - log_det;
+    return m->log_norm[k] - 0.5 * square;
+}
+
+static void normalize(vae_mixture *m)
+{
+    for (size_t k = 0; k < m->k; k++) {
+        const double *factor = m->factor + k * factor_size(m);
+        m->log_norm[k] = -INFINITY;
+        if (m->weight[k] > 0) {
+            m->log_norm[k] = log(m->weight[k]) - 0.5 * (double)m->z * log_2pi;
+            for (size_t i = 0; i < m->z; i++) {
+                m->log_norm[k] -= log(factor[m->full ? i * m->z + i : i]);
+            }
+        }
+    }
 }
 
 /* term: (K) out, log weight_k + log N_k; returns their log-sum-exp. */
@@ -74,7 +89,7 @@ static double log_density(const vae_mixture *m, const float *row, double *term, 
 {
     double most = -INFINITY, sum = 0;
     for (size_t k = 0; k < m->k; k++) {
-        term[k] = m->weight[k] > 0 ? log(m->weight[k]) + log_normal(m, k, row, room) : -INFINITY;
+        term[k] = m->weight[k] > 0 ? log_term(m, k, row, room) : -INFINITY;
         most = term[k] > most ? term[k] : most;
     }
     for (size_t k = 0; k < m->k; k++) {
@@ -353,6 +368,7 @@ static bool maximize(const fit *f)
     for (size_t k = 0; k < f->m->k; k++) {
         f->m->weight[k] /= sum;
     }
+    normalize(f->m);
     return ok;
 }
 
@@ -409,6 +425,9 @@ static vae_status iterate(fit *f, const vae_mixture_options *o, vae_mixture_repo
         report->iterations++;
         report->converged = report->log_likelihood - before < least;
         before = report->log_likelihood;
+        if (o->progress != NULL) {
+            o->progress(o->ctx, report->iterations, report->log_likelihood);
+        }
     }
     return VAE_OK;
 }

@@ -20,15 +20,18 @@ typedef struct {
     double *mean;   /* (K,Z) */
     double *factor; /* full: (K,Z,Z), the covariances' lower Cholesky factors; else (K,Z), standard
                      * deviations */
+    double *log_norm; /* (K) log of weight / ((2 pi)^(Z/2) sqrt(det covariance)) */
 } vae_mixture;
 
 typedef struct {
     size_t components; /* 1 .. VAE_MIXTURE_MOST; cut to the number of different rows */
     bool full;
     size_t iterations; /* at most; 0 = 500 */
-    double tolerance;  /* nats per row: less gained in an iteration is the end; 0 = 1e-4 */
+    double tolerance;  /* nats per row: less gained in an iteration is the end; 0 = 1e-3 */
     uint64_t seed;     /* of the start */
     const volatile int *stop_signal; /* VAE_ERR_INTERRUPTED once it is set; may be NULL */
+    void (*progress)(void *ctx, size_t iteration, double log_likelihood); /* may be NULL */
+    void *ctx;                                                            /* of progress */
 } vae_mixture_options;
 
 typedef struct {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -69,7 +70,8 @@ static vae_status open_grid(vae_row_sink *sink, vae_error *err)
                           .width = s->width,
                           .channels = s->channels,
                           .columns = columns_of_grid(s),
-                          .gap = GAP};
+                          .gap = GAP,
+                          .band = s->lines > 1 ? s->lines : 0};
     if (s->lines > 1 || s->ends) { /* whole lines */
         grid.cells = ((s->n - 1) / s->columns + 1) * s->lines * grid.columns;
     }
@@ -142,9 +144,8 @@ static vae_status open_npy(vae_row_sink *sink, vae_error *err)
                             : status;
 }
 
-static vae_status want_picture(const vae_row_sink *sink, vae_error *err)
+vae_status vae_row_sink_check(const char *path, const vae_sink_spec *s, vae_error *err)
 {
-    const vae_sink_spec *s = &sink->spec;
     if (vae_is_picture(s->height, s->width, s->channels)) {
         return VAE_OK;
     }
@@ -152,7 +153,7 @@ static vae_status want_picture(const vae_row_sink *sink, vae_error *err)
                     "%s: the model's data are no pictures: %zu x %zu, %zu channels, where 1 or 3 "
                     "channels and sides above 1 can be drawn; name an .npy file for the rows "
                     "themselves",
-                    sink->path, s->height, s->width, s->channels);
+                    path, s->height, s->width, s->channels);
 }
 
 vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sink_spec *spec,
@@ -165,7 +166,7 @@ vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sin
     }
     *sink = (vae_row_sink){.kind = vae_sink_kind_of(path), .spec = *spec, .path = path};
     sink->d = spec->height * spec->width * spec->channels;
-    vae_status status = sink->kind == VAE_SINK_NPY ? VAE_OK : want_picture(sink, err);
+    vae_status status = sink->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(path, spec, err);
     if (status == VAE_OK) {
         switch (sink->kind) {
         case VAE_SINK_PNG:

@@ -41,6 +41,7 @@ typedef struct {
     size_t zoom; /* 0: as makes a small picture about 56 pixels, or less where that is too large */
     size_t gap;
     size_t apart[2]; /* columns in front of which the border is wider; 0 = none */
+    size_t band;     /* lines that belong together: the border after them is wider; 0 = none */
 } vae_grid_spec;
 
 typedef struct {
