@@ -1,7 +1,7 @@
-/* Charts as SVG text: lines, bars, histograms, scatters. Each is one <svg> element that stands alone
- * as a file and works inside an HTML page: it carries its own style, light or dark as the reader's
- * system asks (prefers-color-scheme), scales to the width it is given, and has a <title>. Axes get
- * round tick values; NaN and Inf are left out. Text is escaped. */
+/* Charts as SVG text: lines, bars, histograms, scatters. Each is one <svg> element that stands
+ * alone as a file and works inside an HTML page: it carries its own style, light or dark as the
+ * reader's system asks (prefers-color-scheme), scales to the width it is given, and has a <title>.
+ * Axes get round tick values; NaN and Inf are left out. Text is escaped. */
 #ifndef VAE_PLOT_H
 #define VAE_PLOT_H
 
