@@ -34,7 +34,7 @@ static const cli_option sample_options[] = {
     {"from", 0, "prior|posterior", "N(0,I), or Gaussians fitted to q(z) of training data [prior]"},
     {"components", 'k', "N", "how many Gaussians, with --from posterior [10]"},
     {"covariance", 0, "full|diagonal", "of each of them [full]"},
-    {"limit", 0, "N", "rows to fit them to, spread evenly over the data; 0 = all [20000]"},
+    {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
     {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
     {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
     {"split", 0, "train|test", "of the data [train]"},

@@ -23,7 +23,9 @@ vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bo
     if (strcmp(d->out, "-") == 0 && args->json) {
         return vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
     }
-    return cli_open_checkpoint(&d->m, args, false, err);
+    const vae_status status = cli_open_checkpoint(&d->m, args, false, err);
+    d->painter.shape = d->m.checkpoint;
+    return status;
 }
 
 static void on_progress(void *ctx, size_t done, size_t n)

@@ -73,7 +73,6 @@ static vae_status draw_manifold(manifold *f, drawing *d, double range, vae_error
     }
     vae_latent_axis(f->axis, f->n, range);
     const vae_latent_source source = {make_grid, NULL, f};
-    d->painter.shape = d->m.checkpoint;
     vae_sink_spec spec = vae_painter_spec(&d->painter, f->n * f->n);
     spec.columns = f->n;
     status = draw_open_sink(d, &spec, err);

@@ -8,8 +8,9 @@
 #include "image.h"
 #include "latent_walk.h"
 #include "mixture.h"
+#include "philox.h"
 
-enum { FIT_ROWS = 20000, HELD_OUT = 10 }; /* every HELD_OUT'th row is not fitted to */
+enum { FIT_ROWS = 20000, HELD_OUT = 10 }; /* one row in HELD_OUT is not fitted to */
 
 /* What was asked for, and what latents are made of. An option that conditions the decoder belongs
  * here, and into vae_paint. */
@@ -26,6 +27,7 @@ typedef struct {
     vae_dataset *set; /* with nearest */
     size_t *nearest_row;
     double *distance;
+    float *example; /* (D), of the set */
 } sampling;
 
 /* ---- options ---- */
@@ -97,7 +99,8 @@ static vae_status open_training_set(drawing *d, vae_error *err)
     return cli_open_set(&d->m, &whole, err);
 }
 
-/* z ~ q(z|x) of rows spread evenly over the set; every HELD_OUT'th of them at the end. */
+/* z ~ q(z|x) of rows drawn from the set without replacement: a rule such as every third row might
+ * agree with the order of the data. The last of them, one in HELD_OUT, are held out. */
 static vae_status draw_posteriors(sampling *s, drawing *d, float **z, vae_error *err)
 {
     const size_t all = d->m.set->n;
@@ -110,9 +113,10 @@ static vae_status draw_posteriors(sampling *s, drawing *d, float **z, vae_error 
     }
     s->n_held = n / HELD_OUT;
     s->n_fitted = n - s->n_held;
-    for (size_t i = 0, fitted = 0, held = s->n_fitted; i < n; i++) {
-        const uint32_t row = (uint32_t)((double)i * (double)all / (double)n);
-        rows[i % HELD_OUT == HELD_OUT - 1 ? held++ : fitted++] = row;
+    const vae_philox_words r = vae_philox(d->m.config.seed, vae_rng_stream(VAE_RNG_MIXTURE, 0), 2);
+    const uint64_t key = (uint64_t)r.w[0] << 32 | r.w[1];
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (uint32_t)vae_shuffle(key, all, vae_shuffle_bits(all), i);
     }
     vae_status status = draw_open_rows(d, rows, n, err);
     free(rows);
@@ -187,14 +191,12 @@ static void draw_nearest(void *ctx, vae_row_sink *sink, const float *x_hat, size
 {
     const sampling *s = ctx;
     vae_closest_rows(s->nearest_row + first, s->distance + first, x_hat, n, s->set);
-    float *row = malloc(s->set->d * sizeof *row);
-    for (size_t i = first; i < first + n && row != NULL; i++) {
+    for (size_t i = first; i < first + n; i++) {
         for (size_t j = 0; j < s->set->d; j++) {
-            row[j] = vae_dataset_value(s->set, s->nearest_row[i], j);
+            s->example[j] = vae_dataset_value(s->set, s->nearest_row[i], j);
         }
-        vae_row_sink_beside(sink, i, 1, row);
+        vae_row_sink_beside(sink, i, 1, s->example);
     }
-    free(row);
 }
 
 static vae_status paint(sampling *s, drawing *d, vae_error *err)
@@ -204,7 +206,8 @@ static vae_status paint(sampling *s, drawing *d, vae_error *err)
         s->set = d->m.set;
         s->nearest_row = malloc(s->n * sizeof *s->nearest_row);
         s->distance = malloc(s->n * sizeof *s->distance);
-        if (s->nearest_row == NULL || s->distance == NULL) {
+        s->example = malloc(s->set->d * sizeof *s->example);
+        if (s->nearest_row == NULL || s->distance == NULL || s->example == NULL) {
             return vae_fail_memory(err, s->n * sizeof *s->distance, "distances");
         }
     }
@@ -221,8 +224,10 @@ static json_t *number(double value)
 
 static json_t *details(const sampling *s, const drawing *d)
 {
-    json_t *o = json_pack("{s:s, s:I, s:f}", "from", s->posterior ? "posterior" : "prior", "seed",
-                          (json_int_t)s->seed, "temperature", s->temperature);
+    char seed[24]; /* a string, as in run.json: JSON's numbers lose digits of it */
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)s->seed);
+    json_t *o = json_pack("{s:s, s:s, s:f}", "from", s->posterior ? "posterior" : "prior", "seed",
+                          seed, "temperature", s->temperature);
     if (s->posterior) {
         json_object_set_new(
             o, "mixture",
@@ -275,7 +280,6 @@ static void say(const sampling *s, const drawing *d)
 static vae_status sample(sampling *s, drawing *d, vae_error *err)
 {
     s->latent = d->m.config.latent;
-    d->painter.shape = d->m.checkpoint;
     vae_sink_spec spec = vae_painter_spec(&d->painter, s->n);
     spec.columns = s->columns;
     spec.lines = s->nearest ? 2 : 1;
@@ -306,5 +310,6 @@ vae_status cli_sample(const cli_args *args, vae_error *err)
     vae_mixture_clear(&s.mixture);
     free(s.nearest_row);
     free(s.distance);
+    free(s.example);
     return status;
 }

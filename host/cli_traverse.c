@@ -149,7 +149,6 @@ static vae_status prepare(traverse *t, drawing *d, vae_error *err)
     for (size_t j = 0; j < t->latent; j++) {
         t->order[j] = j;
     }
-    d->painter.shape = d->m.checkpoint;
     vae_sink_spec spec = vae_painter_spec(&d->painter, t->lines * t->steps);
     spec.columns = t->steps;
     status = draw_open_sink(d, &spec, err);

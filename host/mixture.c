@@ -95,6 +95,8 @@ static double log_density(const vae_mixture *m, const float *row, double *term, 
     for (size_t k = 0; k < m->k; k++) {
         sum += exp(term[k] - most);
     }
+    /* the largest term has added 1 */
+    // cppcheck-suppress invalidFunctionArg
     return most + log(sum);
 }
 

@@ -35,10 +35,10 @@ typedef struct vae_row_sink vae_row_sink;
 /* VAE_ERR_USAGE where rows of that shape are no pictures: the message says what to do. */
 vae_status vae_row_sink_check(const char *path, const vae_sink_spec *spec, vae_error *err);
 
-/* VAE_ERR_USAGE (a shape that cannot be drawn, in .png and folders; a
- * grid too large; a name that means nothing), VAE_ERR_IO, VAE_ERR_RUNTIME. A folder is made where
- * there is none; one that holds pictures of an earlier, larger set is refused (VAE_ERR_USAGE), as
- * tools that read whole folders would mix them. *out is the caller's: vae_row_sink_close. */
+/* VAE_ERR_USAGE (a shape that cannot be drawn, in .png and folders; a grid too large; a name that
+ * means nothing), VAE_ERR_IO, VAE_ERR_RUNTIME. A folder is made where there is none; one that holds
+ * pictures of an earlier, larger set is refused (VAE_ERR_USAGE), as tools that read whole folders
+ * would mix them. *out is the caller's: vae_row_sink_close. */
 vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sink_spec *spec,
                              vae_error *err);
 
