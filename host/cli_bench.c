@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "step_timer.h"
+#include "trainer.h"
 
 enum { DEVICES = 2, MAX_BATCHES = 16 };
 
@@ -177,8 +178,7 @@ vae_status cli_bench(const cli_args *args, vae_error *err)
         (status = cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err)) == VAE_OK &&
         (status = vae_dataset_open(&b.set, b.config.data, VAE_SPLIT_TRAIN, b.config.limit, err)) ==
             VAE_OK &&
-        (status = vae_dataset_check_range(b.set, b.config.likelihood != VAE_BERNOULLI, err)) ==
-            VAE_OK) {
+        (status = vae_train_check_set(&b.config, b.set, err)) == VAE_OK) {
         b.rows = json_array();
         choose_devices(&b);
         announce(args, &b);

@@ -35,7 +35,8 @@ vae_status cli_reconstruct(const cli_args *args, vae_error *err)
     }
     if (status == VAE_OK && (status = draw_open_model(&d, err)) == VAE_OK &&
         (status = draw_open_rows(&d, rows, n, err)) == VAE_OK) {
-        status = vae_paint_reconstructions(&d.painter, d.out, d.m.data, n, columns, err);
+        const bool mixed = rows == NULL && d.m.set->factor_sizes != NULL;
+        status = vae_paint_reconstructions(&d.painter, d.out, d.m.data, n, mixed, columns, err);
     }
     if (status == VAE_OK) {
         cli_progress_clear(&d.progress);

@@ -4,19 +4,28 @@
 
 enum { PART = 64 }; /* columns between looks at whether the row can still win */
 
+/* Columns at .. at+n-1 of a row as floats. */
+static void unpack(float *out, const vae_dataset *set, size_t row, size_t at, size_t n)
+{
+    const uint8_t *bytes = (const uint8_t *)set->rows + row * vae_row_bytes(set->dtype, set->d);
+    for (size_t j = 0; j < n; j++) {
+        out[j] = set->dtype == VAE_BITS ? (float)(bytes[(at + j) / 8] >> (at + j) % 8 & 1)
+                 : set->dtype == VAE_U8 ? (float)bytes[at + j] * (1.0f / 255.0f)
+                                        : ((const float *)(const void *)bytes)[at + j];
+    }
+}
+
 /* Squared distance, or something at least `most` where it is that much. */
 static double away_from(const float *x, const vae_dataset *set, size_t row, double most)
 {
-    const size_t d = set->d;
-    const uint8_t *bytes = set->dtype == VAE_U8 ? (const uint8_t *)set->rows + row * d : NULL;
-    const float *values = set->dtype == VAE_U8 ? NULL : (const float *)set->rows + row * d;
+    float part[PART];
     double total = 0;
-    for (size_t at = 0; at < d && total < most; at += PART) {
-        const size_t end = d - at < PART ? d : at + PART;
+    for (size_t at = 0; at < set->d && total < most; at += PART) {
+        const size_t n = set->d - at < PART ? set->d - at : PART;
         float sum = 0; /* of few terms: float is exact enough, and in a fixed order */
-        for (size_t j = at; j < end; j++) {
-            const float value = bytes != NULL ? (float)bytes[j] * (1.0f / 255.0f) : values[j];
-            sum += (x[j] - value) * (x[j] - value);
+        unpack(part, set, row, at, n);
+        for (size_t j = 0; j < n; j++) {
+            sum += (x[at + j] - part[j]) * (x[at + j] - part[j]);
         }
         total += (double)sum;
     }

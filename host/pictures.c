@@ -5,7 +5,10 @@
 #include "latent_walk.h"
 #include "trainer.h"
 
-enum { RECONSTRUCTION_COLUMNS = 10 };
+enum {
+    RECONSTRUCTION_COLUMNS = 10,
+    MIXED_ORDER = 20140119, /* key of the order in which rows of a grid of factors are shown */
+};
 
 static vae_status stopped(const vae_painter *p, vae_error *err)
 {
@@ -141,13 +144,19 @@ vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, siz
 typedef struct {
     const vae_painter *p;
     vae_data *data;
+    bool mixed;
     float *x; /* (batch,D) of the batch under way */
 } encoded;
 
 static vae_status make_encoded(void *ctx, float *z, size_t first, size_t n, vae_error *err)
 {
     const encoded *from = ctx;
-    const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = first, .beta = 1, .step = 1};
+    const vae_plan plan = {.draw = VAE_EVAL_DRAW(0),
+                           .first = first,
+                           .order_key = MIXED_ORDER,
+                           .shuffle = from->mixed,
+                           .beta = 1,
+                           .step = 1};
     vae_batch_out out = {.x = from->x, .mu = z};
     return vae_model_batch(from->p->model, from->data, &plan, n, 1, &out, err);
 }
@@ -163,9 +172,9 @@ static void draw_originals(void *ctx, vae_row_sink *sink, const float *x_hat, si
 }
 
 vae_status vae_paint_reconstructions(const vae_painter *p, const char *path, vae_data *data,
-                                     size_t n, size_t columns, vae_error *err)
+                                     size_t n, bool mixed, size_t columns, vae_error *err)
 {
-    encoded from = {p, data, malloc(p->batch * p->shape->d * sizeof(float))};
+    encoded from = {p, data, mixed, malloc(p->batch * p->shape->d * sizeof(float))};
     const vae_latent_source source = {make_encoded, draw_originals, &from};
     vae_sink_spec spec = vae_painter_spec(p, n);
     spec.columns = columns > 0 ? columns : RECONSTRUCTION_COLUMNS;

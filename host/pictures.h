@@ -54,9 +54,10 @@ vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, float *x, fl
 vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, size_t columns,
                            uint64_t seed, double temperature, vae_error *err);
 
-/* The n rows of data decoded from their mu, to `path`; in a grid the originals stand above them.
- * columns: of a grid; 0 = 10. */
+/* n rows of data decoded from their mu, to `path`; in a grid the originals stand above them. The
+ * first n, or with `mixed` the first of a fixed random order, for data whose neighbours look alike
+ * (a grid of factors). columns: of a grid; 0 = 10. */
 vae_status vae_paint_reconstructions(const vae_painter *p, const char *path, vae_data *data,
-                                     size_t n, size_t columns, vae_error *err);
+                                     size_t n, bool mixed, size_t columns, vae_error *err);
 
 #endif

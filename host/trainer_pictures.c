@@ -15,6 +15,7 @@ void trainer_draw(trainer *t, uint64_t epoch)
     char name[64], path[VAE_RUN_PATH];
     const vae_painter painter = {.model = t->model, .shape = &t->now, .batch = t->measure_batch};
     vae_data *data = t->test != NULL ? t->test : t->validation != NULL ? t->validation : t->train;
+    const vae_dataset *set = t->test != NULL ? t->test_set : t->train_set;
     size_t n = t->test != NULL         ? t->test_set->n
                : t->validation != NULL ? t->n_validation
                                        : t->n_train;
@@ -29,7 +30,8 @@ void trainer_draw(trainer *t, uint64_t epoch)
     }
     snprintf(name, sizeof name, "samples/reconstruction-%03llu.png", (unsigned long long)epoch);
     vae_run_folder_path(&t->folder, name, path);
-    if (vae_paint_reconstructions(&painter, path, data, n, 0, &err) == VAE_OK) {
+    if (vae_paint_reconstructions(&painter, path, data, n, set->factor_sizes != NULL, 0, &err) ==
+        VAE_OK) {
         memcpy(t->result->reconstruction, path, sizeof path);
     }
     if (err.status != VAE_OK) {

@@ -71,6 +71,10 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
                      const vae_dataset *test_set, const vae_trainer_options *options,
                      vae_train_result *result, vae_error *err);
 
+/* Do these data suit these options? VAE_ERR_DATA for values that the likelihood does not take,
+ * VAE_ERR_USAGE for --binarize on bits. vae_train asks it of its sets. */
+vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err);
+
 /* The plan of optimizer step `step` (from 1, over all epochs), which is in epoch `epoch` (from 0)
  * at example `position` of it: learning rate, beta and Adam's corrections by the schedules, in
  * double, and the epoch's order. steps_per_epoch counts the last partial batch.

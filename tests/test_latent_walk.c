@@ -148,11 +148,13 @@ static void closest_rows_are_found(void **state)
         bytes[i] = (uint8_t)(17 * i * i + i / 7);
     }
     memcpy(bytes + 31 * D, bytes + 30 * D, D); /* equals: the first one is meant */
-    for (int type = 0; type < 2; type++) {
+    for (int type = 0; type < 3; type++) {
         const vae_dataset set = {.n = N,
                                  .d = D,
-                                 .dtype = type == 0 ? VAE_U8 : VAE_F32,
-                                 .rows = type == 0 ? (void *)bytes : (void *)values};
+                                 .dtype = type == 0   ? VAE_U8
+                                          : type == 1 ? VAE_BITS
+                                                      : VAE_F32,
+                                 .rows = type < 2 ? (void *)bytes : (void *)values};
         const size_t near[3] = {30, 0, N - 1};
         size_t row[3];
         double distance[3];
