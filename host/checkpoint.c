@@ -214,3 +214,12 @@ void vae_checkpoint_free(vae_checkpoint *checkpoint)
     free(checkpoint->columns);
     free(checkpoint);
 }
+
+void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n)
+{
+    const size_t d = checkpoint->d;
+    const float *shift = checkpoint->standard;
+    for (size_t i = 0; shift != NULL && i < n * d; i++) {
+        x[i] = x[i] * shift[d + i % d] + shift[i % d];
+    }
+}

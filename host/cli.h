@@ -53,6 +53,9 @@ vae_status cli_train(const cli_args *args, vae_error *err);
 vae_status cli_eval(const cli_args *args, vae_error *err);
 vae_status cli_sample(const cli_args *args, vae_error *err);
 vae_status cli_reconstruct(const cli_args *args, vae_error *err);
+vae_status cli_traverse(const cli_args *args, vae_error *err);
+vae_status cli_manifold(const cli_args *args, vae_error *err);
+vae_status cli_interpolate(const cli_args *args, vae_error *err);
 vae_status cli_encode(const cli_args *args, vae_error *err);
 vae_status cli_decode(const cli_args *args, vae_error *err);
 vae_status cli_export(const cli_args *args, vae_error *err);
@@ -121,8 +124,6 @@ vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, s
                               vae_error *err);
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
-/* Values of the model back to the data's units: x (n,d) in place. Nothing if not standardized. */
-void cli_data_units(const cli_model *m, float *x, size_t n);
 vae_status cli_open_data(cli_model *m, vae_error *err);
 void cli_close(cli_model *m);
 

@@ -89,14 +89,6 @@ vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, s
                : status;
 }
 
-void cli_data_units(const cli_model *m, float *x, size_t n)
-{
-    const vae_checkpoint *c = m->checkpoint;
-    for (size_t i = 0; c->standard != NULL && i < n * c->d; i++) {
-        x[i] = x[i] * c->standard[c->d + i % c->d] + c->standard[i % c->d];
-    }
-}
-
 vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
 {
     const char *name = cli_value(args, "data"), *split = cli_value(args, "split");

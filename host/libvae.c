@@ -197,14 +197,6 @@ static vae_status own_rows(vae_dataset *set, float **copy, vae_error *err)
     return VAE_OK;
 }
 
-/* The model's values in the data's units. */
-static void to_units(const vae_checkpoint *c, float *x, size_t n)
-{
-    for (size_t i = 0; c->standard != NULL && i < n * c->d; i++) {
-        x[i] = x[i] * c->standard[c->d + i % c->d] + c->standard[i % c->d];
-    }
-}
-
 /* Runs rows through the model; out as vae_runner_rows'. */
 static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                            const vae_batch_out *out)
@@ -243,7 +235,7 @@ int vae_decode(vae *v, const float *z, size_t n, float *x_hat)
     vae_status status = need_runner(v);
     if (status == VAE_OK &&
         (status = vae_runner_decode(&v->runner, x_hat, z, n, &v->err)) == VAE_OK) {
-        to_units(v->checkpoint, x_hat, n);
+        vae_checkpoint_units(v->checkpoint, x_hat, n);
     }
     return (int)status;
 }

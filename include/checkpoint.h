@@ -51,6 +51,10 @@ vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool mome
                                vae_error *err);
 void vae_checkpoint_free(vae_checkpoint *checkpoint);
 
+/* x: (n,d), values of the model, to the data's units in place: x * scale + shift. Nothing where
+ * data are not standardized. */
+void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n);
+
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
  * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). A damaged newest file is named
  * on stderr and the one before it is taken. */
