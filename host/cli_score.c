@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli_score.h"
+#include "image.h"
 #include "trainer.h"
 
 enum { N_TOP = 3 };
@@ -180,9 +181,10 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
 {
     const char *names[] = {cli_value(s->args, "data"), s->m.config.data};
     static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
+    const vae_checkpoint *c = s->m.checkpoint;
     vae_error why = {0};
     *set = s->m.set;
-    if (memcmp(s->m.checkpoint->data_sha256, none, sizeof none) == 0) {
+    if (memcmp(c->data_sha256, none, sizeof none) == 0) {
         snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);
         return no_training_data(err, VAE_ERR_DATA, why.text);
     }
@@ -193,20 +195,18 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
         if (names[i] == NULL || (i == 1 && names[0] != NULL && strcmp(names[0], names[1]) == 0)) {
             continue;
         }
-        vae_error inner = {0};
-        vae_status status =
-            vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, s->m.config.limit, &inner);
-        *set = s->train_set;
-        if (status == VAE_OK && is_training_set(s, s->train_set)) {
-            return VAE_OK;
-        }
         why = (vae_error){0};
-        if (status != VAE_OK) {
-            vae_fail(&why, status, "%s", inner.text);
-        } else {
-            vae_fail(&why, VAE_ERR_DATA, "%s: not what the model was trained on (by SHA-256)",
-                     names[i]);
+        const vae_data_options options = cli_data_options(&s->m.config, s->m.config.limit);
+        vae_status status =
+            vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, &options, &why);
+        if (status == VAE_OK && is_training_set(s, s->train_set)) {
+            *set = s->train_set;
+            return c->standard != NULL
+                       ? vae_dataset_standardize(s->train_set, c->standard, c->standard + c->d, err)
+                       : VAE_OK;
         }
+        vae_fail(&why, VAE_ERR_DATA, "%s: not what the model was trained on (by SHA-256)",
+                 names[i]);
         vae_dataset_free(s->train_set);
         s->train_set = NULL;
     }

@@ -53,7 +53,8 @@ vae_status cli_score_write(const cli_scoring *s, vae_error *err)
                                    .set = s->m.set,
                                    .flag = s->flag,
                                    .by = s->by,
-                                   .threshold = s->threshold};
+                                   .threshold = s->threshold,
+                                   .column_names = (const char *const *)s->m.set->column_names};
     vae_status status = VAE_OK;
     if (s->contributions != NULL) {
         status = vae_contributions_write(&table, s->contributions, err);

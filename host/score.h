@@ -6,7 +6,8 @@
  *   neg_elbo     recon_prob + KL(q(z|x)||p(z)), the KL in closed form: -ELBO
  *   nll          -log (1/L) sum_l p(x|z_l) p(z_l) / q(z_l|x): the bound of Burda et al. (2015) on
  *                -log p(x), from the same draws
- * For a Gaussian likelihood p(x|z) is a density, and scores may be below zero.
+ * For a Gaussian likelihood p(x|z) is a density, and scores may be below zero. x is as the model
+ * takes it: where columns were standardized, the density is that of the standardized values.
  *
  * Contributions: what column d adds to the reconstruction part, -log p(x_d|z), either at z = mu (a
  * row's sum is recon_error) or averaged over the L draws (recon_prob), up to float32 rounding.

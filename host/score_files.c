@@ -187,7 +187,7 @@ vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *
     const size_t zoom = side >= 84 ? 1 : 84 / side;
     size_t rows[VAE_HEATMAP_ROWS];
     const size_t n = find_highest(rows, VAE_HEATMAP_ROWS, table->scores->of[table->by], job->n);
-    float *cells = malloc(3 * n * d * sizeof *cells), *parts = malloc(n * d * sizeof *parts);
+    float *cells = calloc(3 * n * d, sizeof *cells), *parts = malloc(n * d * sizeof *parts);
     vae_status status = VAE_OK;
     if (cells == NULL || parts == NULL) {
         status = vae_fail_memory(err, 4 * n * d * sizeof *cells, "pictures");
@@ -197,6 +197,7 @@ vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *
         status = vae_score_row(line, line + d, parts + i * d, job, rows[i], err);
     }
     if (status == VAE_OK) {
+        vae_checkpoint_units(shape, cells, 3 * n); /* the third of each is yet to come */
         shade(parts, n, d, shape->channels);
         for (size_t i = 0; i < n; i++) {
             memcpy(cells + (3 * i + 2) * d, parts + i * d, d * sizeof *cells);

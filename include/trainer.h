@@ -60,16 +60,16 @@ typedef struct {
     char reconstruction[VAE_PATH + 64];
 } vae_train_result;
 
-/* Trains into config->out. train_set's rows may be split into training and validation;
+/* Trains into config->out. Both sets are standardized in place where the config asks for it, by the
+ * rows that train. train_set's rows may be split into training and validation;
  * test_set may be NULL; it is measured after every epoch. With options->resume, an empty or missing
  * folder, or one without a checkpoint, starts from the beginning (a note says so), else the newest
  * good checkpoint is continued bit for bit.
  * VAE_ERR_INTERRUPTED after a signal (state saved), VAE_ERR_DIVERGED (the last good checkpoint
  * stays), VAE_ERR_USAGE (non-empty folder without resume or force, resume with another model or
  * other data), VAE_ERR_DATA (values out of range, bad checkpoint), VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err);
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err);
 
 /* Do these data suit these options? VAE_ERR_DATA for values that the likelihood does not take,
  * VAE_ERR_USAGE for --binarize on bits. vae_train asks it of its sets. */
@@ -104,20 +104,5 @@ size_t vae_measure_batch(const vae_config *config);
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
                        vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
                        vae_error *err);
-
-/* Pictures of data that are pictures (height and width above 1). */
-bool vae_is_picture(size_t height, size_t width, size_t channels);
-
-/* Grid of n decoded draws z ~ temperature * N(0,I) from the noise of (seed, VAE_RNG_PRIOR). Shape
- * from checkpoint (its d, height, width, channels). */
-vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
-                            double temperature, const char *path, vae_error *err);
-
-/* Grid of n rows of data, originals above their reconstructions (decoded from mu), in rows of up to
- * ten: the first n, or with `mixed` the first of a fixed random order, for data whose neighbours
- * look alike (a grid of factors). batch: rows encoded at once, at most the model's max_batch. */
-vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shape, vae_data *data,
-                                    size_t n, bool mixed, size_t batch, const char *path,
-                                    vae_error *err);
 
 #endif

@@ -354,6 +354,36 @@ def tables_name_their_columns():
 
 
 @test
+def tables_with_names():
+    """A CSV whose columns differ a thousandfold in scale: standardized, and so is the reference."""
+    rng = random.Random(3)
+    lines = ['weight,"height, cm",age,class']
+    for i in range(150):
+        a, odd = rng.gauss(0, 1), i in (20, 40)
+        lines.append(f"{60000 + 9000 * a + 10 * rng.gauss(0, 1):.1f},"
+                     f"{(2.5 if odd else 1.7 + 0.1 * a):.4f},{40 + 9 * a:.2f},{int(odd)}")
+    for name, kept in (("people.csv", lines), ("normal.csv", [l for l in lines if l[-1] != "1"])):
+        with open(path(name), "w") as file:
+            file.write("\n".join(kept) + "\n")
+    vae("train", "--data", "normal.csv", "--likelihood", "gaussian", "--variance", 0.1, "--hidden",
+        "16", "--latent", 1, "--batch-size", 16, "--epochs", 60, "--device", "cpu", "--threads", 1,
+        "--out", "people", "-q")
+    found = score("people", "--data", "people.csv", "--anomaly-class", 1, "--out", "p.csv",
+                  "--json").json()
+    rows = read_csv("p.csv")
+    assert rows[20]["top_features"].startswith("height, cm=") and rows[20]["flag"] == "1"
+    assert rows[40]["top_features"].split(";")[0].startswith("height, cm=")
+    assert all(found["metrics"][name]["auroc"] == 1 for name in SCORES), found["metrics"]
+    assert found["metrics"]["nll"]["precision_at_n"] == 1 and found["metrics"]["positives"] == 2
+    # the rows that set the threshold are standardized as the others are
+    train = score("people", "--data", "normal.csv", "--score", "recon_error", "--out", "n.csv",
+                  "--json").json()
+    same = score("people", "--data", "people.csv", "--score", "recon_error", "--json").json()
+    assert train["reference_n"] == 148 and train["threshold"] == same["threshold"]
+    assert close(train["threshold"], quantile(column(read_csv("n.csv"), "recon_error"), 0.95))
+
+
+@test
 def rows_far_out_are_infinite():
     values = tabular()
     values[3] = [3e30] * 6
