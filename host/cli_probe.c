@@ -148,7 +148,8 @@ static vae_status hold_out(probe *p, vae_error *err)
     const size_t Z = p->m.config.latent, D = p->m.checkpoint->d;
     const size_t n = (size_t)((double)a->n * p->holdout + 0.5);
     if (n == 0 || n >= a->n) {
-        return vae_fail(err, VAE_ERR_USAGE, "--holdout %g of %zu rows leaves %zu", p->holdout, a->n,
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--holdout %g of %zu rows is %zu: give another fraction", p->holdout, a->n,
                         n);
     }
     /* Fisher-Yates from the end */
