@@ -126,6 +126,19 @@ static const cli_option info_options[] = {
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
 
+static const cli_option probe_options[] = {
+    {"data", 'd', "DATA", "data set with labels; default: the one it was trained on"},
+    {"limit", 0, "N", "only the first N rows of each split; 0 = all"},
+    {"neighbours", 'k', "K", "of the nearest-neighbour classifier [10]"},
+    {"labels", 0, "N,N,...", "with so few labels, too: 100,600,1000,3000"},
+    {"seeds", 0, "N", "draws of the few labels [5]"},
+    {"seed", 's', "N", "of the draws [1]"},
+    {"holdout", 0, "FRACTION", "of data without a test split, rows to measure on"},
+    {"scatter", 0, "FILE", ".svg: latents by label in the plane of most variance"},
+    {"disentanglement", 0, NULL, "MIG, SAP, DCI, BetaVAE, FactorVAE, where factors are known"},
+    CLI_MODEL_OPTIONS,
+};
+
 static const cli_option bench_options[] = {
     {"batches", 0, "N,N,...", "batch sizes [128,1024,8192]"},
     {"repeats", 0, "N", "measurements of each; the median counts [5]"},
@@ -207,6 +220,12 @@ static const cli_command commands[] = {
      OPTIONS(info_options), false, cli_info},
     {"devices", "", 0, "What there is to compute on.", "  vae devices\n", NULL, 0, false,
      cli_devices},
+    {"probe", "RUN", 1,
+     "How much the latents say of labels and factors, beside the data themselves.",
+     "  vae probe runs/mnist\n"
+     "  vae probe runs/mnist --labels 100,600,1000,3000 --scatter latents.svg\n"
+     "  vae probe runs/sprites --disentanglement --limit 50000\n",
+     OPTIONS(probe_options), false, cli_probe},
     {"bench", "", 0,
      "Times the training step: on the CPU and, where there is one, the GPU beside it.",
      "  vae bench\n"

@@ -64,6 +64,7 @@ vae_status cli_import(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
 vae_status cli_devices(const cli_args *args, vae_error *err);
 vae_status cli_bench(const cli_args *args, vae_error *err);
+vae_status cli_probe(const cli_args *args, vae_error *err);
 
 /* Reading argv (cli_args.c): *help is set by -h and --help. */
 vae_status cli_read(cli_args *args, const cli_command *command, int argc, char **argv, bool *help,
