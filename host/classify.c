@@ -144,12 +144,13 @@ static void logits(float *out, const float *weights, const float *x, size_t n, s
 static double residuals(float *row, size_t classes, uint8_t y)
 {
     float most = row[0];
-    double sum = 0;
     for (size_t c = 1; c < classes; c++) {
         most = row[c] > most ? row[c] : most;
     }
     const double of_label = (double)row[y] - (double)most;
-    for (size_t c = 0; c < classes; c++) {
+    row[0] = vae_expf(row[0] - most);
+    double sum = (double)row[0];
+    for (size_t c = 1; c < classes; c++) {
         row[c] = vae_expf(row[c] - most);
         sum += (double)row[c];
     }
@@ -235,7 +236,7 @@ static const float *past(const history *h, const float *of, size_t age)
 /* direction: -H g by the two-loop recursion. */
 static void descend(float *direction, const float *g, const history *h)
 {
-    double alpha[MEMORY];
+    double alpha[MEMORY] = {0};
     for (size_t i = 0; i < h->n; i++) {
         direction[i] = -g[i];
     }

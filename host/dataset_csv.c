@@ -261,11 +261,16 @@ static vae_status more_rows(csv *c, vae_error *err)
         return vae_fail_memory(err, SIZE_MAX, "the rows of a table");
     }
     void *rows = realloc(set->rows, bytes);
-    set->rows = rows != NULL ? rows : set->rows;
-    uint8_t *labels = c->label_column != SIZE_MAX ? realloc(set->labels, room) : NULL;
-    set->labels = labels != NULL ? labels : set->labels;
-    if (rows == NULL || (c->label_column != SIZE_MAX && labels == NULL)) {
+    if (rows == NULL) {
         return vae_fail_memory(err, bytes, "the rows of a table");
+    }
+    set->rows = rows;
+    if (c->label_column != SIZE_MAX) {
+        uint8_t *labels = realloc(set->labels, room);
+        if (labels == NULL) {
+            return vae_fail_memory(err, room, "the labels of a table");
+        }
+        set->labels = labels;
     }
     c->row_room = room;
     return VAE_OK;
@@ -354,7 +359,7 @@ static vae_status read_record(csv *c, size_t limit, bool *more, vae_error *err)
 /* Places among the texts seen become the numbers that the texts are, or their places in order. */
 static void number_labels(csv *c)
 {
-    uint8_t rank[MAX_CLASSES];
+    uint8_t rank[MAX_CLASSES] = {0};
     uint64_t number;
     bool numbers = true;
     for (size_t i = 0; i < c->n_classes; i++) {

@@ -83,7 +83,9 @@ static vae_status pack_bits(vae_dataset *set, const char *name, vae_error *err)
 static void shrink(void **rows, size_t bytes)
 {
     void *less = realloc(*rows, bytes);
-    *rows = less != NULL ? less : *rows;
+    if (less != NULL) {
+        *rows = less;
+    }
 }
 
 static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,

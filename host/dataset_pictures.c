@@ -77,12 +77,15 @@ static vae_status add_file(file_list *files, const char *path, size_t label, vae
     if (files->n == files->room) {
         size_t room = files->room == 0 ? 1024 : 2 * files->room;
         char **paths = realloc(files->path, room * sizeof *paths);
-        files->path = paths != NULL ? paths : files->path;
-        uint8_t *labels = realloc(files->label, room);
-        files->label = labels != NULL ? labels : files->label;
-        if (paths == NULL || labels == NULL) {
+        if (paths == NULL) {
             return vae_fail_memory(err, room * sizeof *paths, "the names of pictures");
         }
+        files->path = paths;
+        uint8_t *labels = realloc(files->label, room);
+        if (labels == NULL) {
+            return vae_fail_memory(err, room, "the labels of pictures");
+        }
+        files->label = labels;
         files->room = room;
     }
     files->path[files->n] = strdup(path);

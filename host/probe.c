@@ -44,8 +44,16 @@ static vae_status rows_open(vae_labelled *out, const vae_labelled *like, size_t 
 {
     float *x = malloc(n * like->d * sizeof *x);
     uint8_t *y = malloc(n);
-    *out = (vae_labelled){x, y, 0, like->d, like->classes};
-    return x != NULL && y != NULL ? VAE_OK : vae_fail_memory(err, n * like->d * sizeof *x, "rows");
+    if (x == NULL || y == NULL) {
+        free(x);
+        free(y);
+        *out = (vae_labelled){0};
+        return vae_fail_memory(err, n * like->d * sizeof *x, "rows");
+    }
+    *out = (vae_labelled){.d = like->d, .classes = like->classes};
+    out->x = x;
+    out->y = y;
+    return VAE_OK;
 }
 
 static void rows_close(vae_labelled *rows)
