@@ -96,7 +96,9 @@ static vae_data *describe(cuda_backend *be, const vae_dataset *set, const uint32
     }
     data->set = set;
     data->n = index != NULL ? n_index : set->n;
-    data->row_bytes = vae_pad(vae_dataset_width(set)) * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    data->row_bytes = set->dtype == VAE_BITS
+                          ? (set->d + 31) / 32 * sizeof(uint32_t)
+                          : vae_row_bytes(set->dtype, vae_pad(vae_dataset_width(set)));
     data->rows.draws = set->draws;
     data->rows.n = data->n;
     data->rows.half_bits = vae_shuffle_bits(data->n);

@@ -209,7 +209,7 @@ void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan,
         data->rows.rows = s->dev;
         data->rows.number = s->dev_number;
         data->rows.n_slots = STAGES;
-        data->rows.slot_rows = s->slot_rows;
+        data->rows.slot_rows = (uint32_t)s->slot_rows;
     }
     if (!vae_cuda_fine(be)) {
         return;

@@ -29,7 +29,7 @@ static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char 
                             vae_error *err)
 {
     vae_dataset *set;
-    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, 0, err);
+    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
     if (status != VAE_OK) {
         return status;
     }

@@ -124,23 +124,12 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
     return VAE_OK;
 }
 
-static void column_means(const vae_dataset *set, float *mean)
-{
-    for (size_t col = 0; col < set->d; col++) {
-        double sum = 0;
-        for (size_t row = 0; row < set->n; row++) {
-            sum += (double)vae_dataset_value(set, row, col);
-        }
-        mean[col] = (float)(sum / (double)set->n);
-    }
-}
-
 /* What training needs to know of the data that it will go on with. */
 static vae_status attach_data(vae_checkpoint *c, vae_error *err)
 {
     vae_dataset *set;
-    vae_status status =
-        vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, c->config.limit, err);
+    const vae_data_options options = cli_data_options(&c->config, c->config.limit);
+    vae_status status = vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err);
     if (status != VAE_OK) {
         return status;
     }
@@ -149,8 +138,9 @@ static vae_status attach_data(vae_checkpoint *c, vae_error *err)
                           set->source, set->d, c->d);
     } else if ((c->data_mean = malloc(c->d * sizeof *c->data_mean)) == NULL) {
         status = vae_fail_memory(err, c->d * sizeof *c->data_mean, "the mean of the data");
-    } else {
-        column_means(set, c->data_mean);
+    } else if ((status =
+                    vae_dataset_mean(set, NULL, 0, c->config.binarize == VAE_BINARIZE_THRESHOLD,
+                                     c->data_mean, err)) == VAE_OK) {
         memcpy(c->data_sha256, set->sha256, sizeof c->data_sha256);
         c->height = set->height;
         c->width = set->width;

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "dataset.h"
+#include "npy.h"
 #include "status.h"
 
 /* ---- checked sizes (dataset_stream.c) ---- */
@@ -61,11 +62,11 @@ vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error 
 /* VAE_ERR_DATA unless the stream ends here. */
 vae_status vae_stream_expect_end(vae_stream *s, vae_error *err);
 
-/* ---- writing (dataset_file.c) ---- */
+/* ---- writing (run_file.c) ---- */
 
 /* Puts the bytes of n parts, one after another, into the file `path`: atomically, by
- * vae_file_replace, where it is a regular file or new. A device or a pipe is written into, as a
- * rename would replace it. VAE_ERR_IO. */
+ * vae_file_replace, where it is a regular file or new. A device, a pipe or standard output ("-") is
+ * written into, as a rename would replace it. VAE_ERR_IO. */
 vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
 
 /* ---- IDX (dataset_idx.c) ---- */
@@ -91,6 +92,9 @@ vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *er
 /* Draws the built-in digits (dataset_digits.c). */
 vae_status vae_digits_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
 
+/* Draws the built-in sprites (dataset_sprites.c). Fails for VAE_SPLIT_TEST. */
+vae_status vae_sprites_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
+
 /* Reads images and, where they are, labels from a folder of IDX files. */
 vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split split, size_t limit,
                                vae_error *err);
@@ -103,6 +107,30 @@ vae_status vae_idx_load_file(vae_dataset *set, const char *path, size_t limit, v
 
 /* Reads an NPY stream; `s` is at its beginning. */
 vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err);
+
+/* What an array's header makes of the set: n, d, height, width, channels, dtype. Doubles become
+ * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */
+vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const char *name,
+                             vae_error *err);
+
+/* Reads the arrays of an .npz file that make the split. */
+vae_status vae_npz_load(vae_dataset *set, const char *path, vae_split split, size_t limit,
+                        vae_error *err);
+bool vae_npz_has_test(const char *path);
+
+/* *labels: (n) bytes, malloc'ed, from whole numbers 0..255; name: for messages. VAE_ERR_DATA. */
+vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
+                                  vae_error *err);
+
+/* Reads a CSV stream; `s` is at its beginning. */
+vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                               vae_error *err);
+
+/* Reads a folder of pictures. */
+vae_status vae_pictures_load(vae_dataset *set, const char *folder, vae_split split,
+                             const vae_data_options *options, vae_error *err);
+/* Are there pictures for this split below the folder? */
+bool vae_pictures_has(const char *folder, vae_split split);
 
 /* ---- drawing (dataset_glyphs.c) ---- */
 
@@ -134,5 +162,16 @@ vae_glyph vae_glyph_get(unsigned digit, size_t style);
  * label. Pure: the same bytes on every machine. */
 enum { VAE_DIGITS_SIDE = 28, VAE_DIGITS_FACTORS = 9 };
 uint8_t vae_digits_sample(vae_split split, uint64_t index, uint8_t *pixels, float *factors);
+
+/* Draws the sprite of these levels of the factors (see dataset.h) into bits. Pure: the same bytes
+ * on every machine. */
+enum {
+    VAE_SPRITES_SIDE = 64,
+    VAE_SPRITES_ROW_BYTES = VAE_SPRITES_SIDE * VAE_SPRITES_SIDE / 8,
+    VAE_SPRITES_FACTORS = 5,
+    VAE_SPRITES_N = 3 * 6 * 40 * 32 * 32,
+};
+void vae_sprites_sample(const size_t level[VAE_SPRITES_FACTORS],
+                        uint8_t bits[VAE_SPRITES_ROW_BYTES]);
 
 #endif

@@ -27,6 +27,11 @@ static vae_status check_weights(const vae_stack *stack, vae_config *config, vae_
                         "plain one",
                         config->stack);
     }
+    if (stack->checkpoint->standard != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--stack %s: a model of standardized columns, which cannot be built upon",
+                        config->stack);
+    }
     digest_of(stack->checkpoint, digest);
     vae_sha256_hex(digest, hex);
     if (config->stack_weights[0] == '\0') {

@@ -394,6 +394,8 @@ static void clear(trainer *t)
     free(t->now.adam_m);
     free(t->now.adam_v);
     free(t->now.data_mean);
+    free(t->now.standard);
+    free(t->now.columns);
     free(t->plan);
     free(t->rows);
     vae_dataset_free(t->stacked[0]);
@@ -403,7 +405,7 @@ static void clear(trainer *t)
 /* With --stack, the latents of the run below take the data's place. */
 static vae_status stack_data(trainer *t, vae_config *config, vae_error *err)
 {
-    const vae_dataset **sets[2] = {&t->train_set, &t->test_set};
+    vae_dataset **sets[2] = {&t->train_set, &t->test_set};
     vae_stack stack;
     if (config->stack[0] == '\0') {
         return VAE_OK;
@@ -419,9 +421,8 @@ static vae_status stack_data(trainer *t, vae_config *config, vae_error *err)
     return status;
 }
 
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err)
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err)
 {
     vae_error own = {0};
     err = err != NULL ? err : &own;
@@ -443,6 +444,7 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
         (status = trainer_resolve_classes(&resolved, train_set, test_set, err)) == VAE_OK &&
         (status = trainer_choose_rows(&t, err)) == VAE_OK &&
         (status = trainer_choose_labelled(&t, err)) == VAE_OK &&
+        (status = trainer_standardize(&t, err)) == VAE_OK &&
         (status = trainer_open_model(&t, err)) == VAE_OK &&
         (status = trainer_make_room(&t, err)) == VAE_OK) {
         t.steps_per_epoch = (t.n_train + config->batch_size - 1) / config->batch_size;

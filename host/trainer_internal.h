@@ -19,7 +19,7 @@ void pace_adapt(pace *p, size_t ran, double seconds);
 
 typedef struct {
     const vae_config *config;
-    const vae_dataset *train_set, *test_set;
+    vae_dataset *train_set, *test_set;
     vae_dataset *stacked[2]; /* with --stack: these two, encoded; else NULL */
     const vae_trainer_options *options;
     vae_train_result *result;
@@ -78,8 +78,11 @@ vae_status trainer_resolve_classes(vae_config *config, const vae_dataset *train_
 vae_status trainer_choose_labelled(trainer *t, vae_error *err);
 /* Which labelled rows a step of `rows` unlabelled ones takes. */
 void trainer_plan_labelled(const trainer *t, vae_plan *plan, size_t rows);
-/* Mean of the training rows as the model sees them, (d) floats. */
-void trainer_data_mean(const trainer *t, float *mean);
+/* Where the config asks for it: both sets to mean 0 and deviation 1 by the training rows, which
+ * stay known in t->now. */
+vae_status trainer_standardize(trainer *t, vae_error *err);
+/* Mean of the training rows as the model sees them, (d) floats. VAE_ERR_RUNTIME (memory). */
+vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err);
 /* Sets the output layer's bias in packed parameters to give that mean. */
 void trainer_output_bias(const trainer *t, float *params, const float *mean);
 

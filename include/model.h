@@ -46,6 +46,7 @@ typedef struct {
     float *recon;    /* (rows*K) nats */
     float *log_pq;   /* (rows*K) log p(z) - log q(z|x) */
     float *x_hat;    /* (rows*K,D) decoder's means */
+    float *logits;   /* (rows*K,C) what recon was computed from: see vae_model_logits */
     uint32_t *label; /* (rows) the class that the model went by: the data's, or in a semi-supervised
                       * model its own; left alone in one without classes */
 } vae_batch_out;
@@ -66,5 +67,9 @@ vae_status vae_model_decode_classes(vae_model *model, float *x_hat, const float 
  * says. VAE_ERR_USAGE if it has no classifier. */
 vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *plan, size_t rows,
                               float *probability, vae_error *err);
+/* The same, but the output as recon_loss reads it: logits (n,C) host floats. Bernoulli: C = D
+ * logits; Gaussian: C = D means; learned variance: C = 2D, [mean | raw log variance]. */
+vae_status vae_model_logits(vae_model *model, float *logits, const float *z, size_t n,
+                            vae_error *err);
 
 #endif

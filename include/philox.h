@@ -23,7 +23,8 @@ enum {
     VAE_RNG_PRIOR = 4,    /* z ~ p(z) when sampling */
     VAE_RNG_SHUFFLE = 5,  /* keys of the epochs' orders */
     VAE_RNG_SPLIT = 6,    /* validation split, labelled subsets */
-    VAE_RNG_STACK = 7,    /* rows that are drawn: z of the model below a stacked one */
+    VAE_RNG_MIXTURE = 7,  /* components of a mixture: its start, and which one a draw is of */
+    VAE_RNG_STACK = 8,    /* rows that are drawn: z of the model below a stacked one */
 };
 
 typedef struct {

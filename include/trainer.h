@@ -64,16 +64,20 @@ typedef struct {
     char reconstruction[VAE_PATH + 64];
 } vae_train_result;
 
-/* Trains into config->out. train_set's rows may be split into training and validation;
+/* Trains into config->out. Both sets are standardized in place where the config asks for it, by the
+ * rows that train. train_set's rows may be split into training and validation;
  * test_set may be NULL; it is measured after every epoch. With options->resume, an empty or missing
  * folder, or one without a checkpoint, starts from the beginning (a note says so), else the newest
  * good checkpoint is continued bit for bit.
  * VAE_ERR_INTERRUPTED after a signal (state saved), VAE_ERR_DIVERGED (the last good checkpoint
  * stays), VAE_ERR_USAGE (non-empty folder without resume or force, resume with another model or
  * other data), VAE_ERR_DATA (values out of range, bad checkpoint), VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err);
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err);
+
+/* Do these data suit these options? VAE_ERR_DATA for values that the likelihood does not take,
+ * VAE_ERR_USAGE for --binarize on bits. vae_train asks it of its sets. */
+vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err);
 
 /* The plan of optimizer step `step` (from 1, over all epochs), which is in epoch `epoch` (from 0)
  * at example `position` of it: learning rate, beta and Adam's corrections by the schedules, in
@@ -84,6 +88,12 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
  * 2015); KL warm-up: beta * min(1, step / (kl_warmup * steps_per_epoch)). */
 void vae_train_plan(vae_plan *plan, const vae_config *config, uint64_t step, uint64_t epoch,
                     uint64_t position, uint64_t steps_per_epoch);
+
+/* The rows of `set` that training by config takes: all but those of the excluded class and those
+ * kept for validation. *rows: (*n) row numbers, ascending, malloc'ed. Refuses what training would
+ * refuse (VAE_ERR_USAGE, VAE_ERR_DATA); VAE_ERR_RUNTIME. */
+vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
+                             const vae_dataset *set, vae_error *err);
 
 /* Draws of measuring passes are kept apart from those of training, whose draw is the step. */
 #define VAE_EVAL_DRAW(k) (((uint64_t)1 << 39) | (uint64_t)(k))
@@ -98,35 +108,5 @@ size_t vae_measure_batch(const vae_config *config);
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
                        vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
                        vae_error *err);
-
-/* Pictures of data that are pictures (height and width above 1). */
-bool vae_is_picture(size_t height, size_t width, size_t channels);
-
-/* Grid of n decoded draws z ~ temperature * N(0,I) from the noise of (seed, VAE_RNG_PRIOR). Shape
- * from checkpoint (its d, height, width, channels). */
-vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
-                            double temperature, const char *path, vae_error *err);
-
-/* The same for a model with classes: n draws of class `only`, or with only < 0 a line of pictures
- * for each class, ceil(n / C) of them, which have z in common along a column. `only` must be -1 for
- * a model without classes (VAE_ERR_USAGE). */
-vae_status vae_draw_class_samples(vae_model *model, const vae_checkpoint *shape, size_t n, int only,
-                                  uint64_t seed, double temperature, const char *path,
-                                  vae_error *err);
-
-/* What is drawn there: *x_hat (*n,D), the caller's, in lines of *columns; *n becomes what whole
- * lines take. */
-vae_status vae_sample_classes(vae_model *model, const vae_config *config, size_t *n, int only,
-                              uint64_t seed, double temperature, float **x_hat, size_t *columns,
-                              vae_error *err);
-
-/* A grid of n pictures of the checkpoint's shape. VAE_ERR_USAGE if its data are no pictures. */
-vae_status vae_draw_rows(const vae_checkpoint *shape, const float *rows, size_t n, size_t columns,
-                         const char *path, vae_error *err);
-
-/* Grid of the first n rows of data, originals above their reconstructions (decoded from mu), in
- * rows of up to ten. rows = batch for encoding, at most the model's max_batch. */
-vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shape, vae_data *data,
-                                    size_t n, size_t batch, const char *path, vae_error *err);
 
 #endif

@@ -107,7 +107,7 @@ def make_row(args, preset, figure, folder, result):
     value = -result["elbo"] if figure["value"] == "loss" else result["nll"]
     return {
         "schema": 1, "preset": args.preset, "source": figure["source"],
-        "figure": "test loss" if figure["value"] == "loss" else f"NLL (L_{result['samples']})",
+        "figure": f"{result['split']} loss" if figure["value"] == "loss" else f"NLL (L_{result['samples']})",
         "value": value,
         "se": result["nll_se"] if figure["value"] == "nll" else None,
         "paper": figure["paper"], "band": figure["band"],

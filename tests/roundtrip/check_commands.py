@@ -130,6 +130,70 @@ def check_pictures():
         assert grid.width >= 4 * 28 and grid.height >= 3 * 28
 
 
+def frames_of(path):
+    with Image.open(path) as picture:
+        assert picture.format == "GIF" and picture.info["loop"] == 0
+        for i in range(picture.n_frames):
+            picture.seek(i)
+            yield picture.info["duration"], np.asarray(picture.convert("RGB")).astype(int)
+
+
+def check_animations():
+    words = ["interpolate", "plain", *SMALL, "--from", "3", "--to", "8", "--steps", "6"]
+    vae(*words, "--out", "walk.gif")
+    vae(*words, "--out", "walk.npy")
+    x = np.load("walk.npy")
+    frames = list(frames_of("walk.gif"))
+    assert [ms for ms, _ in frames] == [600, 100, 100, 100, 100, 600, 100, 100, 100, 100]
+    for i, (_, picture) in enumerate(frames):
+        step = i if i < 6 else 10 - i
+        small = picture[::4, ::4]
+        assert small.shape == (28, 28, 3)
+        assert np.abs(small - x[step][..., None] * 255).max() <= 0.51, "grey is exact"
+    vae(*words, "--out", "walk.png")
+    with Image.open("walk.png") as strip:
+        assert strip.size == (8 * 58 + 2 + 16, 60) and strip.mode == "L"
+        first = np.asarray(strip)[2:58:2, 68:124:2].astype(int)
+    assert np.abs(first - x[0] * 255).max() <= 0.51
+
+
+def check_colour():
+    """RGB data: grids, folders, an animation with a palette, and PNG files as ends."""
+    rng = np.random.default_rng(11)
+    y, x = np.mgrid[0:12, 0:16] / 15
+    hue = rng.random((200, 1, 1, 3), np.float32)
+    rows = (0.2 + 0.6 * hue * np.stack([x, y, 1 - x], -1)[None] + 0.2 * hue).astype(np.float32)
+    np.save("colour.npy", np.minimum(rows, 1))
+    vae("train", "--data", "colour.npy", "--latent", "4", "--hidden", "32", "--epochs", "20",
+        "--batch-size", "20", "--likelihood", "gaussian", "--variance", "0.01", "--out", "colour", "-q")
+    words = ["interpolate", "colour", "--from", "0", "--to", "1", "--steps", "4"]
+    vae(*words, "--out", "colour.gif")
+    vae(*words, "--out", "steps.npy")
+    steps = np.load("steps.npy")
+    assert steps.shape == (4, 12, 16, 3)
+    frames = list(frames_of("colour.gif"))
+    assert len(frames) == 6
+    for i in range(4):
+        away = np.abs(frames[i][1][::7, ::7] - np.clip(steps[i], 0, 1) * 255)
+        print(f"  palette: mean error {away.mean():.2f} of 255, largest {away.max():.1f}")
+        assert away.mean() < 4 and away.max() < 40
+    vae(*words, "--out", "colour_steps/")
+    with Image.open("colour_steps/000003.png") as picture:
+        assert picture.mode == "RGB" and picture.size == (16, 12)
+        assert np.abs(np.asarray(picture) - np.clip(steps[3], 0, 1) * 255).max() <= 0.51
+    Image.fromarray((np.load("colour.npy")[5] * 255).astype(np.uint8)).save("end.png")
+    Image.fromarray(np.full((12, 16), 90, np.uint8)).save("grey.png")  # is made RGB
+    vae("interpolate", "colour", "--from", "end.png", "--to", "grey.png", "--out", "ends.png")
+    with Image.open("ends.png") as strip:
+        pixels = np.asarray(strip)
+        assert strip.mode == "RGB" and (pixels[10, -10] == 90).all()
+    with Image.open("end.png") as end:
+        assert (pixels[2, 2] == np.asarray(end)[0, 0]).all()
+    vae("sample", "colour", "-n", "7", "--nearest", "--from", "posterior", "--out", "colour.png")
+    with Image.open("colour.png") as picture:
+        assert picture.mode == "RGB"
+
+
 def check_import_of_others():
     w = torch_weights(5)
     save_file(w, "theirs.safetensors")
@@ -233,6 +297,84 @@ def check_library():
     assert model.shape.latent == 3 and model.shape.height == 28
 
 
+def check_archives_of_numpy():
+    rng = np.random.default_rng(11)
+    x, y = rng.integers(0, 256, (60, 5, 4), np.uint8), rng.integers(0, 9, 60)
+    bits = rng.random((60, 13)) < 0.3
+    np.savez("plain_data.npz", x_train=x, y_train=y, x_test=x[:7])
+    np.savez_compressed("packed_data.npz", data=x.astype(np.float64) / 255, labels=y.astype(np.int16))
+    np.savez_compressed("only.npz", bits)
+    options = ["--hidden", "6", "--latent", "2", "--epochs", "1", "-q", "--batch-size", "20"]
+    for name in ("plain_data", "packed_data", "only"):
+        vae("train", "--data", name + ".npz", "--out", "run_" + name, *options)
+    vae("encode", "run_plain_data", "--data", "plain_data.npz", "--split", "train", "--out", "a.npz")
+    vae("encode", "run_plain_data", "--data", "packed_data.npz", "--out", "b.npz")
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        assert np.array_equal(a["labels"], y) and np.array_equal(b["labels"], y)
+        close("bytes and doubles", a["mu"], b["mu"])
+    np.save("bits.npy", bits.astype(np.float32))
+    vae("encode", "run_only", "--data", "only.npz", "--out", "a.npy")
+    vae("encode", "run_only", "--data", "bits.npy", "--out", "b.npy")
+    assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def mu_of(run, data):
+    vae("encode", run, "--data", data, "--out", "pictures_mu.npy")
+    return np.load("pictures_mu.npy")
+
+
+def check_pictures_of_pillow():
+    """Every kind of file becomes the rows that PIL reads; resizing comes near PIL's."""
+    rng = np.random.default_rng(12)
+    smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((40, 40)))
+    kinds = {"rgb.png": Image.fromarray(smooth), "grey.png": Image.fromarray(smooth[..., 0]),
+             "palette.png": Image.fromarray(smooth).quantize(9), "a.jpg": Image.fromarray(smooth),
+             "progressive.jpeg": Image.fromarray(smooth),
+             "alpha.png": Image.fromarray(np.dstack([smooth, smooth[..., :1]])),
+             "grey.JPG": Image.fromarray(smooth[..., 1])}
+    for name, picture in kinds.items():
+        os.makedirs("kinds/all", exist_ok=True)
+        form = "JPEG" if "j" in name.lower().split(".")[1] else "PNG"
+        picture.save("kinds/all/" + name, form, **({"progressive": True} if "prog" in name else {}))
+    files = sorted(kinds)
+    for channels, mode in ((3, "RGB"), (1, "L")):
+        for side in (40, 9):
+            run = f"kinds{channels}_{side}"
+            options = ["--image-channels", channels, "--image-size", side, "--hidden", "30",
+                       "--latent", "8", "--epochs", "1", "-q", "--batch-size", "7"]
+            vae("train", "--data", "kinds", "--out", run, *options)
+            want = []
+            for name in files:
+                picture = Image.open("kinds/all/" + name)
+                picture = Image.fromarray(np.asarray(picture.convert("RGBA"))[..., :3]) \
+                    if name == "alpha.png" else picture
+                want.append(np.asarray(picture.convert(mode).resize((side, side), Image.BILINEAR)))
+            want = np.stack(want)
+            np.save("want.npy", want.reshape(len(files), side, side, *([3] if channels == 3 else [])))
+            # rows cannot be looked at from outside: the first layer sees them
+            ours, theirs = mu_of(run, "kinds"), mu_of(run, "want.npy")
+            # PIL rounds to bytes between the two passes, and its JPEG decoder may differ by a level
+            assert abs(ours - theirs).max() < 0.02, (run, abs(ours - theirs).max())
+    Image.fromarray(smooth).convert("CMYK").save("kinds/all/cmyk.jpg")
+    assert "CMYK" in vae("train", "--data", "kinds", "--image-size", 9, "--out", "none", expect=3)
+
+
+def check_model_without_hidden_layers():
+    vae("train", *SMALL, "--hidden", "none", "--latent", "4", "--epochs", "1", "--out", "linear", "-q")
+    vae("export", "linear", "--out", "linear.onnx")
+    x = np.random.default_rng(13).random((50, 784), np.float32)
+    np.save("linear_x.npy", x.reshape(50, 28, 28))
+    vae("encode", "linear", "--data", "linear_x.npy", "--out", "linear_mu.npy")
+    vae("decode", "linear", "-l", "linear_mu.npy", "-o", "linear_xh.npy")
+    mu, _ = session("linear.encoder.onnx").run(["mu", "logvar"], {"x": x})
+    close("mu", np.load("linear_mu.npy"), mu)
+    (decoded,) = session("linear.decoder.onnx").run(["probabilities"], {"z": mu})
+    close("x_hat", np.load("linear_xh.npy").reshape(50, -1), decoded)
+    vae("export", "linear", "--out", "linear.safetensors")
+    vae("import", "linear.safetensors", "--out", "linear.vae")
+    assert np.array_equal(mu_of("linear.vae", "linear_x.npy"), np.load("linear_mu.npy"))
+
+
 def check_pytorch():
     try:
         import torch
@@ -272,6 +414,15 @@ def check_pytorch():
         close("torch logvar", ours["logvar"], logvar.numpy())
         close("torch x_hat", np.load("torch_x.npy").reshape(200, -1),
               model.decode(torch.from_numpy(ours["z"])).numpy())
+        z = torch.from_numpy(ours["z"])
+        recon = F.binary_cross_entropy(model.decode(z), x, reduction="sum")
+        kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        there = -float(recon + kld) / 200
+        if LIBRARY is not None:  # its score draws the z that encode --z gave
+            import example
+            here = -float(example.Vae("torch.vae", LIBRARY).score(x.numpy())[0].mean())
+            print(f"  ELBO here {here:.5f}, in PyTorch {there:.5f} nats")
+            assert abs(here - there) < 1e-3
         model.load_state_dict(load_torch("ours.safetensors"))  # strict: the very names
         vae("encode", "plain", "--data", "torch_rows.npy", "--out", "torch_mu.npy")
         close("torch mu of ours", np.load("torch_mu.npy"), model.encode(x)[0].numpy())
