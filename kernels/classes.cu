@@ -166,16 +166,15 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     __shared__ double part[TERMS * VAE_BLOCK];
     const size_t n = n_open + n_labelled;
     double sum[TERMS];
-    for (int t = 0; t < TERMS; t++) {
-        const size_t most = t < 2 ? n_open : n;
-        sum[t] = 0;
-        for (size_t i = grid_thread(); i < most; i += grid_threads()) {
-            sum[t] += (double)terms[(size_t)t * n + i];
+    for (int t = 0; t < TERMS; t++) { /* one after the other, each in its own part: no spills */
+        double one = 0;
+        for (size_t i = grid_thread(); i < (t < 2 ? n_open : n); i += grid_threads()) {
+            one += (double)terms[(size_t)t * n + i];
         }
-    }
-    block_sums(sum, TERMS, part);
-    for (int t = 0; threadIdx.x == 0 && t < TERMS; t++) {
-        partial[TERMS * (size_t)blockIdx.x + t] = sum[t];
+        block_sums(&one, 1, part + t * VAE_BLOCK);
+        if (threadIdx.x == 0) {
+            partial[TERMS * (size_t)blockIdx.x + t] = one;
+        }
     }
     if (!last_block(ticket)) {
         return;
@@ -184,8 +183,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         sum[t] = threadIdx.x < gridDim.x
                      ? ((volatile double *)partial)[TERMS * (size_t)threadIdx.x + t]
                      : 0.0;
+        block_sums(&sum[t], 1, part + t * VAE_BLOCK);
     }
-    block_sums(sum, TERMS, part);
     if (threadIdx.x == 0) {
         totals->recon += sum[0];
         totals->kl += sum[1];
