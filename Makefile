@@ -299,7 +299,7 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
 	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
-        host/export_latents.c,$(CORE)) $(LDLIBS)
+        host/export_latents.c host/step_timer.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)
@@ -318,13 +318,13 @@ bench: deps
 	$(Q)BUILD=$(BUILD) bench/run.sh
 
 # ---- published figures: make reproduce PRESET=burda-paper-k1 [DATA=...] [STAGES=5] [SEED=1]
-# [DEVICE=cpu]; goes on with a run that was interrupted ----
+# [DEVICE=cpu] [THREADS=1]; goes on with a run that was interrupted ----
 .PHONY: reproduce
 reproduce: all
 	$(Q)bench/reproduce/run.py $(or $(PRESET),$(error PRESET= one of $(patsubst bench/reproduce/%.json,%,\
 	    $(filter-out %/figures.json,$(wildcard bench/reproduce/*.json))))) --vae $(BUILD)/vae \
 	    $(if $(DATA),--data $(DATA)) $(if $(STAGES),--stages $(STAGES)) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(DEVICE),--device $(DEVICE))
+	    $(if $(DEVICE),--device $(DEVICE)) $(if $(THREADS),--threads $(THREADS))
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_model test_gradients

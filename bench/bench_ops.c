@@ -156,7 +156,7 @@ static void do_grad_norm(void *ctx)
 static void do_adam(void *ctx)
 {
     ops_bench *b = ((timed_op *)ctx)->bench;
-    vae_adam adam = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
+    vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
     b->be->ops->adam(b->be, b->params, b->grads, b->m, b->v, b->layout.total, b->totals, adam, 0);
 }
 

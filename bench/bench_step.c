@@ -17,15 +17,10 @@
 #include <unistd.h>
 
 #include "cpu_matmul.h"
-#include "model.h"
+#include "step_timer.h"
 #include "trainer.h"
 
-enum { MAX_REPEATS = 99, MAX_BATCHES = 16 };
-
-typedef struct {
-    double v[MAX_REPEATS];
-    int n;
-} series;
+enum { MAX_BATCHES = 16 };
 
 static double seconds_now(void)
 {
@@ -34,28 +29,13 @@ static double seconds_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(series *s)
-{
-    qsort(s->v, (size_t)s->n, sizeof s->v[0], compare);
-    return s->n % 2 ? s->v[s->n / 2] : (s->v[s->n / 2 - 1] + s->v[s->n / 2]) / 2;
-}
-
 typedef struct {
+    vae_step_timer *timer;
     const param_layout *layout;
-    vae_model *model;
-    vae_data *data;
     vae_backend *be;
-    size_t batch, n_rows;
+    size_t batch;
     int threads;
     vae_cpu_level level;
-    uint64_t step;
-    vae_config config;
     float *w, *a, *b; /* operands of the products: weights, activations, gradients */
 } bench;
 
@@ -63,28 +43,6 @@ static void die(const vae_error *err)
 {
     fprintf(stderr, "bench_step: %s\n", err->text);
     exit(err->status);
-}
-
-static void run_steps(bench *x, size_t n)
-{
-    vae_error err = {0};
-    vae_totals totals;
-    vae_plan plan[64];
-    size_t per_epoch = x->n_rows / x->batch;
-    for (size_t done = 0; done < n;) {
-        size_t most = n - done < 64 ? n - done : 64;
-        for (size_t i = 0; i < most; i++) {
-            x->step++;
-            uint64_t epoch = x->step / per_epoch;
-            vae_train_plan(&plan[i], &x->config, x->step, epoch, (x->step % per_epoch) * x->batch,
-                           per_epoch);
-        }
-        vae_model_train(x->model, x->data, plan, most, x->batch);
-        done += most;
-    }
-    if (vae_model_totals(x->model, &totals, true, &err) != VAE_OK) {
-        die(&err);
-    }
 }
 
 typedef void product(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
@@ -134,42 +92,41 @@ static void run_products(bench *x, size_t n, product *mul)
     }
 }
 
-static void steps_once(bench *x, size_t n)
+static double timed_steps(bench *x, size_t n)
 {
-    run_steps(x, n);
+    vae_error err = {0};
+    double seconds;
+    if (vae_step_timer_run(x->timer, n, &seconds, &err) != VAE_OK) {
+        die(&err);
+    }
+    return seconds;
 }
-static void backend_products(bench *x, size_t n)
+static double timed_products(bench *x, size_t n, product *mul)
 {
-    run_products(x, n, by_backend);
+    double begin = seconds_now();
+    run_products(x, n, mul);
+    return seconds_now() - begin;
 }
-static void openblas_products(bench *x, size_t n)
+static double backend_products(bench *x, size_t n)
 {
-    run_products(x, n, by_openblas);
+    return timed_products(x, n, by_backend);
+}
+static double openblas_products(bench *x, size_t n)
+{
+    return timed_products(x, n, by_openblas);
 }
 
 /* How many runs fill `seconds`, after a warm-up. */
-static size_t calibrate(bench *x, void (*work)(bench *, size_t), double seconds)
+static size_t calibrate(bench *x, double (*work)(bench *, size_t), double seconds)
 {
     work(x, 2);
-    size_t n = 1;
-    for (;; n *= 2) {
-        double t = seconds_now();
-        work(x, n);
-        t = seconds_now() - t;
+    for (size_t n = 1;; n *= 2) {
+        double t = work(x, n);
         if (t > seconds / 8) {
-            n = (size_t)((double)n * seconds / t);
-            return n > 0 ? n : 1;
+            double fill = (double)n * seconds / t;
+            return fill > 1 ? (size_t)fill : 1;
         }
     }
-}
-
-static double flops_per_example(const param_layout *l)
-{
-    double mac = 0, first = (double)l->layers[0].in * (double)l->layers[0].out;
-    for (size_t i = 0; i < l->n_encoder + l->n_decoder; i++) {
-        mac += (double)l->layers[i].in * (double)l->layers[i].out;
-    }
-    return 2 * (3 * mac - first);
 }
 
 static void open_operands(bench *x)
@@ -194,24 +151,6 @@ static void open_operands(bench *x)
     }
 }
 
-static void cpu_name(char *text, size_t size)
-{
-    snprintf(text, size, "unknown");
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    char line[256];
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) == 0 && colon != NULL) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(text, size, "%s", colon + 2);
-            break;
-        }
-    }
-    if (f != NULL) {
-        fclose(f);
-    }
-}
-
 typedef struct {
     const char *json, *device, *precision;
     size_t batches[MAX_BATCHES];
@@ -226,7 +165,7 @@ static void write_header(FILE *json, const options *o, const char *backend)
     char cpu[200], date[32];
     struct utsname host;
     time_t now = time(NULL);
-    cpu_name(cpu, sizeof cpu);
+    vae_cpu_name(cpu, sizeof cpu);
     uname(&host);
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
     fprintf(json,
@@ -237,30 +176,31 @@ static void write_header(FILE *json, const options *o, const char *backend)
             host.release, __VERSION__, backend, o->repeats);
 }
 
-static void spread(FILE *json, const char *name, series *s)
+static double spread(FILE *json, const char *name, vae_series *s)
 {
-    double middle = median(s);
+    double min, max, middle = vae_series_median(s, &min, &max);
     fprintf(json, ", \"%s_us\": {\"median\": %.2f, \"min\": %.2f, \"max\": %.2f}", name,
-            1e6 * middle, 1e6 * s->v[0], 1e6 * s->v[s->n - 1]);
+            1e6 * middle, 1e6 * min, 1e6 * max);
+    return middle;
 }
 
 static void measure_batch(bench *x, const options *o, FILE *json, const char *shape, bool first)
 {
-    void (*const work[3])(bench *, size_t) = {steps_once, backend_products, openblas_products};
+    double (*const work[3])(bench *, size_t) = {timed_steps, backend_products, openblas_products};
     const int n_work = strcmp(x->be->ops->name, "cpu") == 0 ? 3 : 1;
-    series s[3] = {0};
+    static vae_series s[3];
     size_t n[3];
     for (int i = 0; i < n_work; i++) {
         n[i] = calibrate(x, work[i], o->seconds);
+        s[i].n = 0;
     }
     for (int r = 0; r < o->repeats; r++) {
         for (int i = 0; i < n_work; i++) {
-            double t = seconds_now();
-            work[i](x, n[i]);
-            s[i].v[s[i].n++] = (seconds_now() - t) / (double)n[i];
+            s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
         }
     }
-    double step = median(&s[0]), gflop = 1e-9 * flops_per_example(x->layout) * (double)x->batch;
+    double least, most, step = vae_series_median(&s[0], &least, &most);
+    double gflop = 1e-9 * vae_step_flops(x->layout, x->batch, o->config.particles);
     fprintf(json,
             "%s\n  {\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
             "\"batch\": %zu, \"gflop_per_step\": %.4f, \"examples_per_s\": %.0f",
@@ -270,9 +210,7 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     printf("%-18s %7zu %10.1f us  %10.0f examples/s  %8.1f GFLOP/s", shape, x->batch, 1e6 * step,
            (double)x->batch / step, gflop / step);
     if (n_work == 3) {
-        double own = median(&s[1]), blas = median(&s[2]);
-        spread(json, "matmul", &s[1]);
-        spread(json, "openblas", &s[2]);
+        double own = spread(json, "matmul", &s[1]), blas = spread(json, "openblas", &s[2]);
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
                 own / step, blas / step);
         printf("  %5.1f%% of its products' rate, %5.1f%% of OpenBLAS'", 100 * own / step,
@@ -286,8 +224,15 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
 static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
 {
     vae_error err = {0};
-    bench x = {.batch = batch, .n_rows = o->rows > batch ? o->rows : batch, .config = o->config};
-    vae_dataset set = {.n = x.n_rows, .d = 784, .height = 28, .width = 28, .channels = 1};
+    bench x = {.batch = batch};
+    vae_config config = o->config;
+    config.batch_size = batch;
+    vae_dataset set = {.source = "random bytes",
+                       .n = o->rows > batch ? o->rows : batch,
+                       .d = 784,
+                       .height = 28,
+                       .width = 28,
+                       .channels = 1};
     uint8_t *bytes = malloc(set.n * set.d);
     if (bytes == NULL) {
         exit(1);
@@ -297,26 +242,13 @@ static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
         bytes[i] = (uint8_t)(r % 5 == 0 ? r >> 24 : 0);
     }
     set.rows = bytes;
-    vae_backend_options backend = {
-        .device = o->config.device, .precision = o->config.precision, .threads = o->config.threads};
-    if (vae_backend_open(&x.be, &backend, &err) != VAE_OK ||
-        vae_model_create(&x.model, &x.config, set.d, batch, true, x.be, &err) != VAE_OK) {
+    if (vae_step_timer_open(&x.timer, &config, &set, &err) != VAE_OK) {
         die(&err);
     }
-    x.layout = vae_model_layout(x.model);
+    x.be = vae_step_timer_backend(x.timer);
+    x.layout = vae_step_timer_layout(x.timer);
     x.threads =
         (int)(o->config.threads > 0 ? o->config.threads : (size_t)sysconf(_SC_NPROCESSORS_ONLN));
-    float *flat = malloc(x.layout->total * sizeof *flat);
-    float *packed = malloc(x.layout->n_params * sizeof *packed);
-    if (flat == NULL || packed == NULL) {
-        exit(1);
-    }
-    vae_layout_init(x.layout, flat, VAE_INIT_TORCH, 1);
-    vae_layout_pack(x.layout, packed, flat);
-    if (vae_model_set(x.model, VAE_PARAMS, packed, &err) != VAE_OK) {
-        die(&err);
-    }
-    x.data = x.be->ops->data_open(x.be, &set, NULL, 0);
     if (strcmp(x.be->ops->name, "cpu") == 0) {
         open_operands(&x);
         if (vae_cpu_level_choose(&x.level, &err) != VAE_OK) {
@@ -338,11 +270,7 @@ static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
     free(x.w);
     free(x.a);
     free(x.b);
-    free(flat);
-    free(packed);
-    x.be->ops->data_close(x.be, x.data);
-    vae_model_free(x.model);
-    x.be->ops->close(x.be);
+    vae_step_timer_close(x.timer);
     free(bytes);
 }
 
@@ -376,8 +304,8 @@ static void parse(options *o, int argc, char **argv)
             o->precision = value;
         }
     }
-    if (o->repeats < 1 || o->repeats > MAX_REPEATS) {
-        fprintf(stderr, "bench_step: --repeats wants 1 to %d\n", MAX_REPEATS);
+    if (o->repeats < 1 || o->repeats > VAE_SERIES_MAX) {
+        fprintf(stderr, "bench_step: --repeats wants 1 to %d\n", VAE_SERIES_MAX);
         exit(2);
     }
 }

@@ -239,16 +239,14 @@ static void cpu_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, s
     const vae_plan *plan = now(be);
     const vae_dataset *set = data->set;
     const uint64_t block = binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (D + 3) / 4;
+    const size_t quads = (D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, D);
 #pragma omp parallel for num_threads(threads_for(be, B *D)) schedule(static)
     for (size_t r = 0; r < B; r++) {
         uint64_t i = plan->first + r;
         i = plan->shuffle ? vae_shuffle(plan->order_key, data->n, data->half_bits, i) : i;
         size_t row = data->index != NULL ? data->index[i] : (size_t)i;
-        const uint8_t *u8 = set->dtype == VAE_U8 ? (const uint8_t *)set->rows + row * D : NULL;
-        const float *f32 = set->dtype == VAE_F32 ? (const float *)set->rows + row * D : NULL;
-        be->k->convert_row(row_of(x, r), u8, f32, D, binarize, seed,
-                           vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
+        be->k->convert_row(row_of(x, r), (const char *)set->rows + row * row_bytes, set->dtype, D,
+                           binarize, seed, vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
     }
 }
 

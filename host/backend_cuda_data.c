@@ -25,7 +25,7 @@ static bool fits(cuda_backend *be, size_t bytes)
 static void pack(char *to, const vae_data *data, size_t first, size_t n)
 {
     const vae_dataset *set = data->set;
-    const size_t width = set->d * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    const size_t width = vae_row_bytes(set->dtype, set->d);
     for (size_t i = 0; i < n; i++) {
         size_t row = data->index != NULL ? data->index[first + i] : first + i;
         memcpy(to + i * data->row_bytes, (const char *)set->rows + row * width, width);
@@ -96,7 +96,8 @@ static vae_data *describe(cuda_backend *be, const vae_dataset *set, const uint32
     }
     data->set = set;
     data->n = index != NULL ? n_index : set->n;
-    data->row_bytes = vae_pad(set->d) * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    data->row_bytes = set->dtype == VAE_BITS ? (set->d + 31) / 32 * sizeof(uint32_t)
+                                             : vae_row_bytes(set->dtype, vae_pad(set->d));
     data->rows.n = data->n;
     data->rows.half_bits = vae_shuffle_bits(data->n);
     data->rows.dtype = set->dtype;

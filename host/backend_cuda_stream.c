@@ -46,7 +46,7 @@ static void fill(const row_stream *s, const vae_plan *entry, size_t rows, char *
 {
     const vae_data *data = s->data;
     const vae_dataset *set = data->set;
-    const size_t width = set->d * (set->dtype == VAE_F32 ? sizeof(float) : 1);
+    const size_t width = vae_row_bytes(set->dtype, set->d);
     for (size_t r = 0; r < rows; r++) {
         uint64_t i = entry->first + r;
         if (entry->shuffle) {
@@ -212,7 +212,7 @@ void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan,
         data->rows.rows = s->dev;
         data->rows.number = s->dev_number;
         data->rows.n_slots = STAGES;
-        data->rows.slot_rows = s->slot_rows;
+        data->rows.slot_rows = (uint32_t)s->slot_rows;
     }
     if (!vae_cuda_fine(be)) {
         return;

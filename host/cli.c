@@ -72,6 +72,12 @@ static const cli_option info_options[] = {
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
 
+static const cli_option bench_options[] = {
+    {"batches", 0, "N,N,...", "batch sizes [128,1024,8192]"},
+    {"repeats", 0, "N", "measurements of each; the median counts [5]"},
+    {"seconds", 0, "S", "of each measurement [0.5]"},
+};
+
 #define OPTIONS(table) table, sizeof table / sizeof table[0]
 
 static const cli_command commands[] = {
@@ -122,6 +128,12 @@ static const cli_command commands[] = {
      OPTIONS(info_options), false, cli_info},
     {"devices", "", 0, "What there is to compute on.", "  vae devices\n", NULL, 0, false,
      cli_devices},
+    {"bench", "", 0,
+     "Times the training step: on the CPU and, where there is one, the GPU beside it.",
+     "  vae bench\n"
+     "  vae bench --data data/mnist --hidden 512,512 --batches 100,10000 --json\n"
+     "  vae bench --device cuda --precision bf16 --batches 65536\n",
+     OPTIONS(bench_options), true, cli_bench},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -59,6 +59,7 @@ vae_status cli_export(const cli_args *args, vae_error *err);
 vae_status cli_import(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
 vae_status cli_devices(const cli_args *args, vae_error *err);
+vae_status cli_bench(const cli_args *args, vae_error *err);
 
 /* Reading argv (cli_args.c): *help is set by -h and --help. */
 vae_status cli_read(cli_args *args, const cli_command *command, int argc, char **argv, bool *help,
@@ -73,6 +74,10 @@ vae_status cli_size(const cli_args *args, const char *name, size_t fallback, siz
                     size_t *out, vae_error *err);
 vae_status cli_real(const cli_args *args, const char *name, double fallback, double min, double max,
                     double *out, vae_error *err);
+/* Sets the options of training that were given, of a command that takes them; *given: a bit per row
+ * of the option table, as vae_config_check wants it. VAE_ERR_USAGE. */
+vae_status cli_training_options(const cli_args *args, vae_config *config, uint64_t *given,
+                                vae_error *err);
 /* A line on stderr, "vae: " in front, unless -q. */
 void cli_say(const cli_args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* 12345678 as "12,345,678". */

@@ -124,35 +124,6 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
     return VAE_OK;
 }
 
-static vae_status read_options(const cli_args *args, vae_config *config, uint64_t *given,
-                               vae_error *err)
-{
-    vae_status status = VAE_OK;
-    vae_config_defaults(config);
-    *given = 0;
-    for (size_t i = 0; i < args->n_options && status == VAE_OK; i++) {
-        const size_t row = vae_config_find(args->options[i].name);
-        const char *value = args->value[i];
-        if (row != SIZE_MAX && value != NULL) {
-            const bool flag = args->options[i].value == NULL && value[0] == '\0';
-            status = vae_config_set(config, args->options[i].name, flag ? "true" : value, err);
-            *given |= (uint64_t)1 << row;
-        }
-    }
-    return status;
-}
-
-static void column_means(const vae_dataset *set, float *mean)
-{
-    for (size_t col = 0; col < set->d; col++) {
-        double sum = 0;
-        for (size_t row = 0; row < set->n; row++) {
-            sum += (double)vae_dataset_value(set, row, col);
-        }
-        mean[col] = (float)(sum / (double)set->n);
-    }
-}
-
 /* What training needs to know of the data that it will go on with. */
 static vae_status attach_data(vae_checkpoint *c, vae_error *err)
 {
@@ -167,8 +138,9 @@ static vae_status attach_data(vae_checkpoint *c, vae_error *err)
                           set->source, set->d, c->d);
     } else if ((c->data_mean = malloc(c->d * sizeof *c->data_mean)) == NULL) {
         status = vae_fail_memory(err, c->d * sizeof *c->data_mean, "the mean of the data");
-    } else {
-        column_means(set, c->data_mean);
+    } else if ((status =
+                    vae_dataset_mean(set, NULL, 0, c->config.binarize == VAE_BINARIZE_THRESHOLD,
+                                     c->data_mean, err)) == VAE_OK) {
         memcpy(c->data_sha256, set->sha256, sizeof c->data_sha256);
         c->height = set->height;
         c->width = set->width;
@@ -248,7 +220,8 @@ vae_status cli_import(const cli_args *args, vae_error *err)
     vae_import_options options = {.config = &config};
     vae_checkpoint *c = NULL;
     const bool with_data = cli_value(args, "data") != NULL;
-    vae_status status = read_options(args, &config, &options.given, err);
+    vae_config_defaults(&config);
+    vae_status status = cli_training_options(args, &config, &options.given, err);
     if (status == VAE_OK && config.out[0] == '\0') {
         status =
             vae_fail(err, VAE_ERR_USAGE,

@@ -10,6 +10,7 @@
 #include "cli.h"
 #include "layout.h"
 #include "sha256.h"
+#include "step_timer.h"
 #include "trainer.h"
 
 static json_t *describe_tensors(const param_layout *layout)
@@ -139,23 +140,6 @@ vae_status cli_info(const cli_args *args, vae_error *err)
 
 /* ---- devices ---- */
 
-static void cpu_name(char *name, size_t size)
-{
-    char line[256];
-    FILE *in = fopen("/proc/cpuinfo", "re");
-    snprintf(name, size, "unknown CPU");
-    while (in != NULL && fgets(line, sizeof line, in) != NULL) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) == 0 && colon != NULL) {
-            snprintf(name, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-            break;
-        }
-    }
-    if (in != NULL) {
-        fclose(in);
-    }
-}
-
 vae_status cli_devices(const cli_args *args, vae_error *err)
 {
     char name[128], backend[512], cuda[4096] = "";
@@ -168,7 +152,7 @@ vae_status cli_devices(const cli_args *args, vae_error *err)
     }
     be->ops->describe(be, backend, sizeof backend);
     be->ops->close(be);
-    cpu_name(name, sizeof name);
+    vae_cpu_name(name, sizeof name);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (args->json) {
         json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",

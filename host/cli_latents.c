@@ -289,7 +289,8 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
         return status;
     }
     if (set->dtype != VAE_F32) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: expected floats (f4 or f8), found bytes", path);
+        status = vae_fail(err, VAE_ERR_DATA, "%s: expected floats (f4 or f8), found %s", path,
+                          set->dtype == VAE_BITS ? "booleans" : "bytes");
     } else {
         *n = set->n;
         *cols = set->d;

@@ -53,7 +53,8 @@ vae_status cli_reconstruct(const cli_args *args, vae_error *err)
         (status = cli_open_model(&m, BATCH, 1, err)) == VAE_OK &&
         (status = cli_open_data(&m, err)) == VAE_OK) {
         n = n < m.set->n ? n : m.set->n;
-        status = vae_draw_reconstructions(m.model, m.checkpoint, m.data, n, BATCH, out, err);
+        status = vae_draw_reconstructions(m.model, m.checkpoint, m.data, n,
+                                          m.set->factor_sizes != NULL, BATCH, out, err);
     }
     if (status == VAE_OK) {
         print_result(args, &m, out, n, "reconstructions");

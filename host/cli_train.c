@@ -47,23 +47,14 @@ static vae_status read_config(const cli_args *args, vae_config *config, bool res
     vae_status status = VAE_OK;
     const char *file = cli_value(args, "config");
     vae_config_defaults(config);
-    *given = 0;
     if (resume) {
         status = start_from_run(config, cli_value(args, "out"), err);
     }
     if (status == VAE_OK && file != NULL) {
         status = read_config_file(config, file, err);
     }
-    for (size_t i = 0; i < args->n_options && status == VAE_OK; i++) {
-        size_t row = vae_config_find(args->options[i].name);
-        const char *value = args->value[i];
-        if (row == SIZE_MAX || value == NULL) {
-            continue;
-        }
-        bool flag = args->options[i].value == NULL;
-        status = vae_config_set(config, args->options[i].name,
-                                flag && value[0] == '\0' ? "true" : value, err);
-        *given |= (uint64_t)1 << row;
+    if (status == VAE_OK) {
+        status = cli_training_options(args, config, given, err);
     }
     return status == VAE_OK ? vae_config_check(config, *given, err) : status;
 }

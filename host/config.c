@@ -17,7 +17,7 @@
 #define COUNT_MAX 1e15
 
 static const vae_option options[] = {
-    {"data", 'd', "DATA", "digits (built in), a folder of IDX files, or an .npy file",
+    {"data", 'd', "DATA", "digits or sprites (built in), a folder of IDX files, or an .npy file",
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},
@@ -86,8 +86,8 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_REAL, AT(validation), "0", 0, 0.9},
     {"patience", 0, "EPOCHS", "stop after so many without a better validation loss; 0 = never",
      VAE_SCOPE_TRAINING, VAE_KIND_SIZE, AT(patience), "0", 0, 1e9},
-    {"limit", 0, "N", "only the first N rows of each split; 0 = all", VAE_SCOPE_DATA, VAE_KIND_SIZE,
-     AT(limit), "0", 0, COUNT_MAX},
+    {"limit", 0, "N", "only the first N rows of each split (of sprites, a random N); 0 = all",
+     VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(limit), "0", 0, COUNT_MAX},
     {"exclude-class", 0, "LABEL", "leave rows of this label out of training; -1 = none",
      VAE_SCOPE_DATA, VAE_KIND_INT, AT(exclude_class), "-1", -1, 255},
     {"seed", 's', "N", "of weights, noise, binarization, order and split", VAE_SCOPE_TRAINING,

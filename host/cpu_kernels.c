@@ -3,6 +3,8 @@
  * so neither vector width nor thread count shows in the result. */
 #include "cpu_kernels.h"
 
+#include <string.h>
+
 #include "philox.h"
 
 enum { LANES = 16, QUADS = 16 };
@@ -157,9 +159,31 @@ static void binarize_row(float *x, const uint8_t *u8, const float *f32, size_t n
     }
 }
 
-static void convert_row(float *x, const uint8_t *u8, const float *f32, size_t n,
-                        vae_binarize binarize, uint64_t seed, uint64_t stream, uint64_t block)
+/* Four values at a time, from a table that stays in the cache. */
+static void unpack_bits(float *x, const uint8_t *bits, size_t n)
 {
+    static const float four[16][4] = {{0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {1, 1, 0, 0},
+                                      {0, 0, 1, 0}, {1, 0, 1, 0}, {0, 1, 1, 0}, {1, 1, 1, 0},
+                                      {0, 0, 0, 1}, {1, 0, 0, 1}, {0, 1, 0, 1}, {1, 1, 0, 1},
+                                      {0, 0, 1, 1}, {1, 0, 1, 1}, {0, 1, 1, 1}, {1, 1, 1, 1}};
+    for (size_t i = 0; i < n / 8; i++) {
+        memcpy(x + 8 * i, four[bits[i] & 15], sizeof four[0]);
+        memcpy(x + 8 * i + 4, four[bits[i] >> 4], sizeof four[0]);
+    }
+    for (size_t j = n / 8 * 8; j < n; j++) {
+        x[j] = (float)(bits[j / 8] >> j % 8 & 1);
+    }
+}
+
+static void convert_row(float *x, const void *row, vae_dtype dtype, size_t n, vae_binarize binarize,
+                        uint64_t seed, uint64_t stream, uint64_t block)
+{
+    const uint8_t *u8 = dtype == VAE_U8 ? row : NULL;
+    const float *f32 = dtype == VAE_F32 ? row : NULL;
+    if (dtype == VAE_BITS) {
+        unpack_bits(x, row, n);
+        return;
+    }
     if (binarize == VAE_BINARIZE_STATIC || binarize == VAE_BINARIZE_DYNAMIC) {
         binarize_row(x, u8, f32, n, seed, stream, block);
         return;

@@ -21,10 +21,10 @@ typedef struct {
                      vae_activation act);
     /* db: (cols) = column sums of dy: (rows, cols) with ld. cols <= 64. */
     void (*column_sums)(float *db, const float *dy, size_t ld, size_t rows, size_t cols);
-    /* One row of n values to floats, binarized if asked: x = 0 or 1 by Philox words of
-     * (seed, stream + i/4, block). Exactly one of u8, f32 is given. */
-    void (*convert_row)(float *x, const uint8_t *u8, const float *f32, size_t n,
-                        vae_binarize binarize, uint64_t seed, uint64_t stream, uint64_t block);
+    /* One row of n values of a data set to floats, binarized if asked: x = 0 or 1 by Philox words
+     * of (seed, stream + i/4, block). Bits are 0 or 1 whatever is asked. */
+    void (*convert_row)(float *x, const void *row, vae_dtype dtype, size_t n, vae_binarize binarize,
+                        uint64_t seed, uint64_t stream, uint64_t block);
     /* n_quads groups of four standard normals: group i is vae_eps4's of stream + i. */
     void (*normals)(float *eps, size_t n_quads, uint64_t seed, uint64_t stream, uint64_t block);
     /* One example, one particle: z, and log p(z) - log q(z|x) unless log_pq is NULL. */

@@ -22,9 +22,10 @@ static void hash_u64(vae_sha256 *state, uint64_t value)
     vae_sha256_update(state, bytes, sizeof bytes);
 }
 
-static size_t row_bytes(const vae_dataset *set)
+size_t vae_row_bytes(vae_dtype dtype, size_t d)
 {
-    return set->d * (set->dtype == VAE_U8 ? sizeof(uint8_t) : sizeof(float));
+    return dtype == VAE_BITS ? (d + 7) / 8
+                             : d * (dtype == VAE_U8 ? sizeof(uint8_t) : sizeof(float));
 }
 
 /* Bytes mean value/255. A set whose largest byte is 1 is binary data stored as 0 and 1, which
@@ -42,7 +43,7 @@ static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
     if (largest == 1) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: the largest byte is 1, but bytes are read as value/255; store 0 and "
-                        "255, or floats 0.0 and 1.0",
+                        "255, floats 0.0 and 1.0, or array.astype(bool)",
                         set->source);
     }
     return VAE_OK;
@@ -63,7 +64,7 @@ static void complete_set(vae_dataset *set)
     hash_u64(&state, set->n);
     hash_u64(&state, set->d);
     hash_u64(&state, (uint64_t)set->dtype);
-    vae_sha256_update(&state, set->rows, set->n * row_bytes(set));
+    vae_sha256_update(&state, set->rows, set->n * vae_row_bytes(set->dtype, set->d));
     vae_sha256_final(&state, set->sha256);
 }
 
@@ -113,11 +114,14 @@ static vae_status load_named(vae_dataset *set, const char *name, vae_split split
     if (strcmp(name, "digits") == 0) {
         return vae_digits_draw(set, split, limit, err);
     }
+    if (strcmp(name, "sprites") == 0) {
+        return vae_sprites_draw(set, split, limit, err);
+    }
     struct stat info;
     if (stat(name, &info) != 0) {
         return vae_fail(err, VAE_ERR_IO,
-                        "%s: cannot open: %s; name a folder of IDX files, an .npy file or the "
-                        "built-in set `digits`",
+                        "%s: cannot open: %s; name a folder of IDX files, an .npy file or a "
+                        "built-in set, `digits` or `sprites`",
                         name, strerror(errno));
     }
     vae_status status = S_ISDIR(info.st_mode) ? vae_idx_load_folder(set, name, split, limit, err)
@@ -162,7 +166,7 @@ bool vae_dataset_has_test(const char *name)
 
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err)
 {
-    if (set->dtype == VAE_U8) {
+    if (set->dtype != VAE_F32) {
         return VAE_OK;
     }
     const float *values = set->rows;
@@ -187,7 +191,27 @@ vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae
 
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)
 {
+    if (set->dtype == VAE_BITS) {
+        const uint8_t *bits = (const uint8_t *)set->rows + row * vae_row_bytes(VAE_BITS, set->d);
+        return (float)(bits[col / 8] >> col % 8 & 1);
+    }
     size_t i = row * set->d + col;
     return set->dtype == VAE_U8 ? (float)((const uint8_t *)set->rows)[i] / 255.0f
                                 : ((const float *)set->rows)[i];
+}
+
+size_t vae_grid_row(const size_t *sizes, size_t n_factors, const size_t *level)
+{
+    size_t row = 0;
+    for (size_t k = 0; k < n_factors; k++) {
+        row = row * sizes[k] + level[k];
+    }
+    return row;
+}
+
+void vae_grid_levels(size_t *level, const size_t *sizes, size_t n_factors, size_t row)
+{
+    for (size_t k = n_factors; k-- > 0; row /= sizes[k]) {
+        level[k] = row % sizes[k];
+    }
 }

@@ -91,6 +91,9 @@ vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *er
 /* Draws the built-in digits (dataset_digits.c). */
 vae_status vae_digits_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
 
+/* Draws the built-in sprites (dataset_sprites.c). Fails for VAE_SPLIT_TEST. */
+vae_status vae_sprites_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
+
 /* Reads images and, where they are, labels from a folder of IDX files. */
 vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split split, size_t limit,
                                vae_error *err);
@@ -134,5 +137,16 @@ vae_glyph vae_glyph_get(unsigned digit, size_t style);
  * label. Pure: the same bytes on every machine. */
 enum { VAE_DIGITS_SIDE = 28, VAE_DIGITS_FACTORS = 9 };
 uint8_t vae_digits_sample(vae_split split, uint64_t index, uint8_t *pixels, float *factors);
+
+/* Draws the sprite of these levels of the factors (see dataset.h) into bits. Pure: the same bytes
+ * on every machine. */
+enum {
+    VAE_SPRITES_SIDE = 64,
+    VAE_SPRITES_ROW_BYTES = VAE_SPRITES_SIDE * VAE_SPRITES_SIDE / 8,
+    VAE_SPRITES_FACTORS = 5,
+    VAE_SPRITES_N = 3 * 6 * 40 * 32 * 32,
+};
+void vae_sprites_sample(const size_t level[VAE_SPRITES_FACTORS],
+                        uint8_t bits[VAE_SPRITES_ROW_BYTES]);
 
 #endif

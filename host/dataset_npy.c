@@ -43,13 +43,12 @@ static vae_status fail_type(const char *name, const char *descr, vae_error *err)
 {
     const char *why = strchr(descr, 'O') != NULL ? "Python objects"
                       : descr[0] == '>'          ? "big-endian"
-                      : strstr(descr, "b1")      ? "booleans"
                       : strpbrk(descr, "iu")     ? "integers other than bytes"
                       : strpbrk(descr, "c")      ? "complex numbers"
                       : strpbrk(descr, "f")      ? "floats of another size"
                                                  : "no numbers";
     return vae_fail(err, VAE_ERR_DATA,
-                    "%s: type '%s' (%s): expected u1, <f4 or <f8; save "
+                    "%s: type '%s' (%s): expected u1, b1, <f4 or <f8; save "
                     "array.astype('float32')",
                     name, descr, why);
 }
@@ -126,6 +125,49 @@ static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, va
     return VAE_OK;
 }
 
+/* Packs row by row; numpy stores a boolean as the byte 0 or 1. */
+static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error *err)
+{
+    const size_t d = set->d, width = vae_row_bytes(VAE_BITS, d);
+    uint8_t *row = NULL, *rows = NULL;
+    size_t capacity = 0;
+    vae_status status = VAE_OK;
+    if (set->n * d > vae_stream_bound(s)) {
+        /* the failure that reading as many bytes would give */
+        return vae_stream_read_new(s, &rows, set->n * d, "npy data", err);
+    }
+    row = malloc(d);
+    if (row == NULL) {
+        return vae_fail_memory(err, d, "a row of npy data");
+    }
+    for (size_t i = 0; i < set->n && status == VAE_OK; i++) {
+        if (i == capacity) {
+            /* Packed data may fall short of its bound: grow with what is there. */
+            capacity = capacity == 0 ? 1 + (1 << 18) / width : 2 * capacity;
+            capacity = capacity < set->n ? capacity : set->n;
+            uint8_t *grown = realloc(rows, capacity * width);
+            if (grown == NULL) {
+                status = vae_fail_memory(err, capacity * width, "npy data");
+                break;
+            }
+            rows = grown;
+        }
+        status = vae_stream_read_exact(s, row, d, "npy data", err);
+        memset(rows + i * width, 0, width);
+        for (size_t j = 0; j < d && status == VAE_OK; j++) {
+            if (row[j] > 1) {
+                status = vae_fail(err, VAE_ERR_DATA,
+                                  "%s: row %zu, column %zu: expected a boolean, 0 or 1, found %u",
+                                  vae_stream_name(s), i, j, row[j]);
+            }
+            rows[i * width + j / 8] |= (uint8_t)((row[j] & 1) << j % 8);
+        }
+    }
+    free(row);
+    set->rows = rows;
+    return status;
+}
+
 vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err)
 {
     npy_header header;
@@ -139,15 +181,18 @@ vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, va
     }
     const char *descr = header.descr;
     bool bytes = strcmp(descr + (strchr("|<>", descr[0]) != NULL), "u1") == 0;
+    bool bools = strcmp(descr + (strchr("|<>", descr[0]) != NULL), "b1") == 0;
     bool floats = strcmp(descr, "<f4") == 0, doubles = strcmp(descr, "<f8") == 0;
-    if (!bytes && !floats && !doubles) {
+    if (!bytes && !floats && !doubles && !bools) {
         return fail_type(name, descr, err);
     }
     size_t n_total = set->n;
     set->n = limit > 0 && limit < n_total ? limit : n_total;
-    set->dtype = bytes ? VAE_U8 : VAE_F32;
+    set->dtype = bytes ? VAE_U8 : bools ? VAE_BITS : VAE_F32;
     size_t n_items = set->n * set->d;
-    if (doubles) {
+    if (bools) {
+        status = read_bools_as_bits(s, set, err);
+    } else if (doubles) {
         status = read_doubles_as_floats(s, &set->rows, n_items, err);
     } else {
         uint8_t *data;

@@ -16,7 +16,9 @@
 #include "trainer.h"
 
 _Static_assert((int)VAE_RESULT_INTERRUPTED == (int)VAE_ERR_INTERRUPTED, "the same numbers");
-_Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32, "the same types");
+_Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32 &&
+                   (int)VAE_PACKED_BITS == (int)VAE_BITS,
+               "the same types");
 
 enum { BATCH = 256 };
 
@@ -176,8 +178,9 @@ static vae_status borrow_rows(vae_dataset *set, const void *x, enum vae_type typ
                          .channels = channels,
                          .dtype = (vae_dtype)type,
                          .rows = (void *)(uintptr_t)x}; /* only read */
-    if (type != VAE_BYTES && type != VAE_FLOATS) {
-        return vae_fail(err, VAE_ERR_USAGE, "type: expected VAE_BYTES or VAE_FLOATS, found %d",
+    if (type != VAE_BYTES && type != VAE_FLOATS && type != VAE_PACKED_BITS) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "type: expected VAE_BYTES, VAE_FLOATS or VAE_PACKED_BITS, found %d",
                         (int)type);
     }
     if (x == NULL || n == 0 || height == 0 || width == 0 || channels == 0 ||
@@ -355,8 +358,7 @@ static void hash_rows(vae_dataset *set)
     vae_sha256 state;
     vae_sha256_init(&state);
     vae_sha256_update(&state, head, sizeof head);
-    vae_sha256_update(&state, set->rows,
-                      set->n * set->d * (set->dtype == VAE_U8 ? 1 : sizeof(float)));
+    vae_sha256_update(&state, set->rows, set->n * vae_row_bytes(set->dtype, set->d));
     vae_sha256_final(&state, set->sha256);
 }
 

@@ -192,11 +192,9 @@ static void account(vae_model *m, const pass *p, bool keep)
 static void optimize(vae_model *m)
 {
     const vae_config *c = &m->config;
-    vae_adam adam = {.beta1 = (float)c->adam_beta1,
-                     .beta2 = (float)c->adam_beta2,
-                     .eps = (float)c->adam_eps,
-                     .weight_decay = (float)c->weight_decay,
-                     .decoupled = c->optimizer == VAE_ADAMW};
+    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
+    adam.weight_decay = (float)c->weight_decay;
+    adam.decoupled = c->optimizer == VAE_ADAMW;
     m->be->ops->grad_norm(m->be, m->totals, m->grads, m->layout.total);
     m->be->ops->adam(m->be, m->params, m->grads, m->adam_m, m->adam_v, m->layout.total, m->totals,
                      adam, (float)c->clip_norm);

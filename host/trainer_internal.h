@@ -68,8 +68,8 @@ vae_status trainer_upload(trainer *t, vae_error *err);
 
 /* Rows of training and validation: class left out, split. */
 vae_status trainer_choose_rows(trainer *t, vae_error *err);
-/* Mean of the training rows as the model sees them, (d) floats. */
-void trainer_data_mean(const trainer *t, float *mean);
+/* Mean of the training rows as the model sees them, (d) floats. VAE_ERR_RUNTIME (memory). */
+vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err);
 /* Sets the output layer's bias in packed parameters to give that mean. */
 void trainer_output_bias(const trainer *t, float *params, const float *mean);
 

@@ -8,7 +8,12 @@
 #include "philox.h"
 #include "trainer_internal.h"
 
-enum { N_SAMPLES = 64, N_RECONSTRUCTIONS = 20, RECONSTRUCTION_COLUMNS = 10 };
+enum {
+    N_SAMPLES = 64,
+    N_RECONSTRUCTIONS = 20,
+    RECONSTRUCTION_COLUMNS = 10,
+    MIXED_ORDER = 20140119, /* key of the order in which rows of a grid are shown */
+};
 
 bool vae_is_picture(size_t height, size_t width, size_t channels)
 {
@@ -72,12 +77,17 @@ vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_
     return status;
 }
 
-/* x and mu of the first n rows, batch by batch. */
-static vae_status encode_rows(vae_model *model, vae_data *data, size_t n, size_t batch, size_t D,
-                              size_t Z, float *x, float *mu, vae_error *err)
+/* x and mu of n rows, batch by batch. */
+static vae_status encode_rows(vae_model *model, vae_data *data, size_t n, bool mixed, size_t batch,
+                              size_t D, size_t Z, float *x, float *mu, vae_error *err)
 {
     for (size_t at = 0; at < n; at += batch) {
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
+        const vae_plan plan = {.draw = VAE_EVAL_DRAW(0),
+                               .first = at,
+                               .order_key = MIXED_ORDER,
+                               .shuffle = mixed,
+                               .beta = 1,
+                               .step = 1};
         vae_batch_out out = {.x = x + at * D, .mu = mu + at * Z};
         size_t rows = n - at < batch ? n - at : batch;
         vae_status status = vae_model_batch(model, data, &plan, rows, 1, &out, err);
@@ -89,7 +99,8 @@ static vae_status encode_rows(vae_model *model, vae_data *data, size_t n, size_t
 }
 
 vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shape, vae_data *data,
-                                    size_t n, size_t batch, const char *path, vae_error *err)
+                                    size_t n, bool mixed, size_t batch, const char *path,
+                                    vae_error *err)
 {
     const size_t Z = shape->config.latent, D = shape->d;
     const size_t columns = n < RECONSTRUCTION_COLUMNS ? n : RECONSTRUCTION_COLUMNS;
@@ -104,7 +115,7 @@ vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shap
         status = vae_fail_memory(err, (2 * n + cells) * D * sizeof *x, "reconstructions");
     }
     if (status == VAE_OK) {
-        status = encode_rows(model, data, n, batch, D, Z, x, mu, err);
+        status = encode_rows(model, data, n, mixed, batch, D, Z, x, mu, err);
     }
     if (status == VAE_OK) {
         status = vae_model_decode(model, x_hat, mu, n, err);
@@ -130,6 +141,7 @@ void trainer_draw(trainer *t, uint64_t epoch)
     vae_error err = {0};
     char name[64], path[VAE_RUN_PATH];
     vae_data *data = t->test != NULL ? t->test : t->validation != NULL ? t->validation : t->train;
+    const vae_dataset *set = t->test != NULL ? t->test_set : t->train_set;
     size_t n = t->test != NULL         ? t->test_set->n
                : t->validation != NULL ? t->n_validation
                                        : t->n_train;
@@ -144,8 +156,8 @@ void trainer_draw(trainer *t, uint64_t epoch)
     }
     snprintf(name, sizeof name, "samples/reconstruction-%03llu.png", (unsigned long long)epoch);
     vae_run_folder_path(&t->folder, name, path);
-    if (vae_draw_reconstructions(t->model, &t->now, data, n, t->measure_batch, path, &err) ==
-        VAE_OK) {
+    if (vae_draw_reconstructions(t->model, &t->now, data, n, set->factor_sizes != NULL,
+                                 t->measure_batch, path, &err) == VAE_OK) {
         memcpy(t->result->reconstruction, path, sizeof path);
     }
     if (err.status != VAE_OK) {

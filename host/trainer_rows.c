@@ -78,40 +78,11 @@ vae_status trainer_choose_rows(trainer *t, vae_error *err)
     return status;
 }
 
-/* Adds one row, as the model sees it, to the sums. Static and dynamic draws have the grey value as
- * their mean. */
-static void add_row(const vae_dataset *set, size_t row, bool threshold, double *sum)
+vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err)
 {
-    const size_t d = set->d;
-    if (set->dtype == VAE_U8) {
-        const uint8_t *x = (const uint8_t *)set->rows + row * d;
-        for (size_t j = 0; j < d; j++) {
-            sum[j] += threshold ? (x[j] >= 128 ? 255.0 : 0.0) : (double)x[j];
-        }
-        return;
-    }
-    const float *x = (const float *)set->rows + row * d;
-    for (size_t j = 0; j < d; j++) {
-        sum[j] += threshold ? (x[j] >= 0.5f ? 1.0 : 0.0) : (double)x[j];
-    }
-}
-
-void trainer_data_mean(const trainer *t, float *mean)
-{
-    const vae_dataset *set = t->train_set;
-    const double unit = set->dtype == VAE_U8 ? 255.0 : 1.0;
-    double *sum = calloc(set->d, sizeof *sum);
-    if (sum == NULL) {
-        memset(mean, 0, set->d * sizeof *mean);
-        return;
-    }
-    for (size_t i = 0; i < t->n_train; i++) {
-        add_row(set, t->rows[i], t->config->binarize == VAE_BINARIZE_THRESHOLD, sum);
-    }
-    for (size_t j = 0; j < set->d; j++) {
-        mean[j] = (float)(sum[j] / ((double)t->n_train * unit));
-    }
-    free(sum);
+    /* Static and dynamic draws have the grey value as their mean. */
+    return vae_dataset_mean(t->train_set, t->rows, t->n_train,
+                            t->config->binarize == VAE_BINARIZE_THRESHOLD, mean, err);
 }
 
 void trainer_output_bias(const trainer *t, float *params, const float *mean)

@@ -5,12 +5,23 @@
 
 #include "trainer_internal.h"
 
+vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err)
+{
+    if (set->dtype == VAE_BITS && config->binarize != VAE_BINARIZE_NONE) {
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--binarize has no effect: the values of %s are bits, 0 or 1 already; leave "
+            "it out",
+            set->source);
+    }
+    return vae_dataset_check_range(set, config->likelihood != VAE_BERNOULLI, err);
+}
+
 vae_status trainer_check_data(const trainer *t, vae_error *err)
 {
-    const bool gaussian = t->config->likelihood != VAE_BERNOULLI;
-    vae_status status = vae_dataset_check_range(t->train_set, gaussian, err);
+    vae_status status = vae_train_check_set(t->config, t->train_set, err);
     if (status == VAE_OK && t->test_set != NULL) {
-        status = vae_dataset_check_range(t->test_set, gaussian, err);
+        status = vae_train_check_set(t->config, t->test_set, err);
         if (status == VAE_OK && t->test_set->d != t->train_set->d) {
             status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns for training, %zu for testing",
                               t->train_set->source, t->train_set->d, t->test_set->d);
@@ -84,11 +95,11 @@ vae_status trainer_initialize(trainer *t, vae_error *err)
     for (size_t i = 0; i < t->now.n_params; i++) {
         t->now.adam_v[i] = (float)t->config->adam_v0;
     }
-    trainer_data_mean(t, t->now.data_mean);
-    if (t->config->output_bias_from_data) {
+    vae_status status = trainer_data_mean(t, t->now.data_mean, err);
+    if (status == VAE_OK && t->config->output_bias_from_data) {
         trainer_output_bias(t, t->now.params, t->now.data_mean);
     }
-    return VAE_OK;
+    return status;
 }
 
 vae_status trainer_upload(trainer *t, vae_error *err)

@@ -130,8 +130,8 @@ typedef struct {
     /* -- the step's operations -- */
     /* [plan] x: (B,D) out: the rows at positions first .. first+B-1 of the plan's order, binarized
      * with (seed, VAE_RNG_BINARIZE, row * ceil(D/4) + d/4): static uses block 0, dynamic block
-     * `draw`; threshold is value >= 1/2. row is the row of the data set, so that a row's static
-     * draw never changes. */
+     * `draw`; threshold is value >= 1/2. Bits are taken as they are in any case. row is the row of
+     * the data set, so that a row's static draw never changes. */
     void (*gather)(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
                    vae_binarize binarize, uint64_t seed);
     /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound

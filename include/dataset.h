@@ -4,6 +4,7 @@
 #ifndef VAE_DATASET_H
 #define VAE_DATASET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,7 +13,13 @@
 typedef enum {
     VAE_U8 = 0,  /* bytes; the value is byte/255 */
     VAE_F32 = 1, /* floats as they are */
+    VAE_BITS = 2 /* bits; 0 or 1. Value j of a row is bit j%8, the least significant being bit 0, of
+                  * its byte j/8; bits behind the last value are 0. As from
+                  * numpy.packbits(x, axis=1, bitorder="little") */
 } vae_dtype;
+
+/* Bytes of a row of d values: rows follow each other without gaps. */
+size_t vae_row_bytes(vae_dtype dtype, size_t d);
 
 typedef enum { VAE_SPLIT_TRAIN = 0, VAE_SPLIT_TEST = 1 } vae_split;
 
@@ -22,12 +29,15 @@ typedef struct {
     size_t n, d;
     size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */
     vae_dtype dtype;
-    void *rows;       /* (n,d) uint8_t or float */
+    void *rows;       /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits */
     uint8_t *labels;  /* (n) or NULL */
     size_t n_classes; /* largest label + 1, or 0 */
     float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
     size_t n_factors;
     const char *const *factor_names; /* static strings, n_factors of them, or NULL */
+    /* (n_factors), static, or NULL. Where given, the rows are a whole grid, each combination of the
+     * factors' levels once, and vae_grid_row says where: n is the product of the sizes. */
+    const size_t *factor_sizes;
     uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
 } vae_dataset;
 
@@ -38,13 +48,19 @@ typedef struct {
  *   (width by height, to the right), scale_x, scale_y, thickness (of the pen, pixels), offset_x,
  *   offset_y (pixels). The bytes are fixed: the same on every machine and for any thread count.
  *   A folder of that name is "./digits".
+ * - "sprites": a look-alike of dSprites, drawn at once: 737,280 binary pictures of 64 x 64, a grid
+ *   of the factors shape (0 square, 1 ellipse, 2 heart: the label too), scale (6 from 0.5 to 1),
+ *   rotation (40 from 0 to 2 pi, radians, counter-clockwise; the last shows what the first does),
+ *   x and y (32 from 0 to 1, to the right and down), y fastest. All rows are for training, as the
+ *   grid has no split of its own. With 0 < limit < n the rows are the first of a fixed random order
+ *   of the grid, and no grid any more. As fixed bytes as those of digits.
  * - A folder of IDX files, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-...
  *   (or with a dot, train-images.idx3-ubyte), in the folder itself, raw/, MNIST/raw/,
  *   FashionMNIST/raw/ or KMNIST/raw/. Labels are optional; where there, their number must match.
  * - An IDX images file (labels: the file beside it that is named alike), of 2, 3 or 4 dimensions,
  *   unsigned bytes or floats.
- * - An .npy file, plain or .gz: u1, f4 or f8 (made f4), little-endian, C order, (n,d), (n,h,w) or
- *   (n,h,w,c) with c 1 or 3.
+ * - An .npy file, plain or .gz: u1, f4, f8 (made f4) or b1 (made bits), little-endian, C order,
+ *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
  * Files are told apart by their first bytes. A single file has no test split: asking for it is
  * VAE_ERR_DATA with a message that says so. limit > 0 keeps the first `limit` rows; the rest of a
@@ -60,11 +76,24 @@ void vae_dataset_free(vae_dataset *set);
  * Looks at names only: opening may still fail. */
 bool vae_dataset_has_test(const char *name);
 
-/* Every value in [0,1] (always so for VAE_U8)? If not, VAE_ERR_DATA naming row, column (from 0) and
- * value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
+/* Every value in [0,1] (always so for bytes and bits)? If not, VAE_ERR_DATA naming row, column
+ * (from 0) and value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);
 
 /* Value (row, col) as the model sees it before binarization. row < n, col < d. */
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
+
+/* mean: (d) out: column means of the n rows whose numbers are in `rows` (NULL = all, n ignored), of
+ * the values, or with `threshold` of value >= 1/2. VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_mean(const vae_dataset *set, const uint32_t *rows, size_t n, bool threshold,
+                            float *mean, vae_error *err);
+
+/* ---- grids of factors: level k is 0..sizes[k]-1, and the last factor changes fastest ---- */
+
+/* The row with these levels: level: (n_factors), each below its size. Where a set has factor_sizes,
+ * its factors (n,n_factors) hold the levels' values in that row. */
+size_t vae_grid_row(const size_t *sizes, size_t n_factors, const size_t *level);
+/* level: (n_factors) out, those of `row`, which is below the product of the sizes. */
+void vae_grid_levels(size_t *level, const size_t *sizes, size_t n_factors, size_t row);
 
 #endif

@@ -28,18 +28,19 @@ typedef struct {
     uint64_t offset;
 } vae_now;
 
-/* Rows to gather from. A row is vae_pad(D) bytes (u8) or floats apart from the next, zero-padded.
+/* Rows to gather from. A row is vae_pad(D) bytes (u8) or floats apart from the next, or ceil(D/32)
+ * words of 32 bits (bits: on little-endian machines, the bytes of VAE_BITS), zero-padded.
  * Resident (n_slots = 0): (n) rows; position i of the order is row p = vae_shuffle(..., i) or i,
  * and its number in the data set is number[p], or p where number is NULL. Staged (n_slots > 0): the
  * batch of plan entry e lies in slot e % n_slots, slot_rows rows and numbers each, in the order
- * wanted. */
+ * wanted. Without padding, in which the emulation would take leftovers for a host pointer. */
 typedef struct {
     const void *rows;
     const uint32_t *number;
     uint64_t n;
     uint32_t half_bits;
     uint32_t n_slots;
-    uint64_t slot_rows;
+    uint32_t slot_rows;
     vae_dtype dtype;
 } vae_rows;
 

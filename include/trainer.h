@@ -71,6 +71,10 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
                      const vae_dataset *test_set, const vae_trainer_options *options,
                      vae_train_result *result, vae_error *err);
 
+/* Do these data suit these options? VAE_ERR_DATA for values that the likelihood does not take,
+ * VAE_ERR_USAGE for --binarize on bits. vae_train asks it of its sets. */
+vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err);
+
 /* The plan of optimizer step `step` (from 1, over all epochs), which is in epoch `epoch` (from 0)
  * at example `position` of it: learning rate, beta and Adam's corrections by the schedules, in
  * double, and the epoch's order. steps_per_epoch counts the last partial batch.
@@ -103,9 +107,11 @@ bool vae_is_picture(size_t height, size_t width, size_t channels);
 vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
                             double temperature, const char *path, vae_error *err);
 
-/* Grid of the first n rows of data, originals above their reconstructions (decoded from mu), in
- * rows of up to ten. rows = batch for encoding, at most the model's max_batch. */
+/* Grid of n rows of data, originals above their reconstructions (decoded from mu), in rows of up to
+ * ten: the first n, or with `mixed` the first of a fixed random order, for data whose neighbours
+ * look alike (a grid of factors). batch: rows encoded at once, at most the model's max_batch. */
 vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shape, vae_data *data,
-                                    size_t n, size_t batch, const char *path, vae_error *err);
+                                    size_t n, bool mixed, size_t batch, const char *path,
+                                    vae_error *err);
 
 #endif

@@ -40,6 +40,9 @@ enum vae_result {
 enum vae_type {
     VAE_BYTES = 0,  /* unsigned char; a byte means byte/255 */
     VAE_FLOATS = 1, /* float; within [0,1] under the Bernoulli likelihood */
+    /* bits, 0 or 1: a row is ceil(D/8) bytes, value j bit j%8 of byte j/8, bit 0 the least
+     * significant (numpy.packbits(x, axis=1, bitorder="little")) */
+    VAE_PACKED_BITS = 2,
 };
 
 /* "0.1.0" */

@@ -321,10 +321,19 @@ VAE_HD float vae_bounded_logvar(float raw, float *draw)
 /* ---- Adam (Kingma & Ba 2014, algorithm 1; AdamW: Loshchilov & Hutter 2017) ---- */
 
 typedef struct {
-    float beta1, beta2, eps;
+    float rate1, beta2, rate2; /* 1 - beta1, beta2, 1 - beta2: each rounded from double once, as
+                                * 1 - 0.999f is 1.3e-5 off */
+    float eps;
     float weight_decay; /* of the gradient (Adam, L2) or of the parameter (AdamW) */
     int decoupled;      /* 1: AdamW */
 } vae_adam;
+
+/* The coefficients of beta1, beta2, eps, without weight decay. */
+static inline vae_adam vae_adam_of(double beta1, double beta2, double eps)
+{
+    vae_adam a = {(float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)eps, 0, 0};
+    return a;
+}
 
 /* One element. step_size = lr/(1-beta1^t), rsqrt_c2 = 1/sqrt(1-beta2^t). Returns the new p. */
 VAE_HD float vae_adam_element(float p, float g, float *m, float *v, const vae_adam *a, float lr,
@@ -333,8 +342,8 @@ VAE_HD float vae_adam_element(float p, float g, float *m, float *v, const vae_ad
     float g_l2 = g + a->weight_decay * p, p_w = p - lr * a->weight_decay * p;
     g = a->decoupled ? g : g_l2;
     p = a->decoupled ? p_w : p;
-    *m = *m + (1.0f - a->beta1) * (g - *m);
-    *v = a->beta2 * *v + (1.0f - a->beta2) * (g * g);
+    *m = *m + a->rate1 * (g - *m);
+    *v = a->beta2 * *v + a->rate2 * (g * g);
     return p - step_size * *m / (vae_sqrtf(*v) * rsqrt_c2 + a->eps);
 }
 

@@ -50,6 +50,18 @@ static __device__ __forceinline__ void convert4(float *x, const float *from, siz
     }
 }
 
+/* Bits, in words of 32; binarized they are what they are. */
+static __device__ __forceinline__ void convert4(float *x, const uint32_t *from, size_t quad,
+                                                quad_rule rule)
+{
+    (void)rule;
+    const uint32_t four = from[quad / 8] >> (4 * (quad % 8));
+    VAE_UNROLL
+    for (int i = 0; i < 4; i++) {
+        x[i] = (float)(four >> i & 1u);
+    }
+}
+
 /* Grid: one warp per rows_per_warp rows, which lie side by side. Lane i works out where row i comes
  * from, since the shuffle costs as much as a good part of a row; then the warp converts row by row.
  */
@@ -104,12 +116,12 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 }
 
 template <typename T, typename S>
-static cudaError_t gather(vae_mat x, vae_rows rows, vae_now now, size_t B, size_t D,
+static cudaError_t gather(vae_mat x, vae_rows rows, size_t src_ld, vae_now now, size_t B, size_t D,
                           vae_binarize binarize, uint64_t seed, cudaStream_t stream)
 {
     size_t per_warp = (B + 8191) / 8192;
     per_warp = per_warp < 32 ? per_warp : 32;
-    const size_t warps = (B + per_warp - 1) / per_warp, src_ld = (D + 15) / 16 * 16;
+    const size_t warps = (B + per_warp - 1) / per_warp;
     VAE_LAUNCH((gather_kernel<T, S>), vae_blocks(warps * 32, (size_t)-1), VAE_BLOCK, 0, stream,
                static_cast<T *>(x.data), x.ld, rows, now, B, D, src_ld, binarize, seed,
                (unsigned)per_warp);
@@ -133,17 +145,28 @@ __global__ void advance_kernel(uint64_t *cursor, uint64_t steps)
     *cursor += steps;
 }
 
+template <typename T>
+static cudaError_t gather_any(vae_mat x, vae_rows rows, vae_now now, size_t B, size_t D,
+                              vae_binarize binarize, uint64_t seed, cudaStream_t stream)
+{
+    const size_t padded = (D + 15) / 16 * 16;
+    switch (rows.dtype) {
+    case VAE_U8:
+        return gather<T, uint8_t>(x, rows, padded, now, B, D, binarize, seed, stream);
+    case VAE_F32:
+        return gather<T, float>(x, rows, padded, now, B, D, binarize, seed, stream);
+    case VAE_BITS:
+        return gather<T, uint32_t>(x, rows, (D + 31) / 32, now, B, D, binarize, seed, stream);
+    }
+    return cudaErrorInvalidValue;
+}
+
 extern "C" cudaError_t vae_gather_launch(vae_elem type, vae_mat x, vae_rows rows, vae_now now,
                                          size_t B, size_t D, vae_binarize binarize, uint64_t seed,
                                          cudaStream_t stream)
 {
-    const bool u8 = rows.dtype == VAE_U8;
-    if (type == VAE_ELEM_F32) {
-        return u8 ? gather<float, uint8_t>(x, rows, now, B, D, binarize, seed, stream)
-                  : gather<float, float>(x, rows, now, B, D, binarize, seed, stream);
-    }
-    return u8 ? gather<vae_bf16, uint8_t>(x, rows, now, B, D, binarize, seed, stream)
-              : gather<vae_bf16, float>(x, rows, now, B, D, binarize, seed, stream);
+    return type == VAE_ELEM_F32 ? gather_any<float>(x, rows, now, B, D, binarize, seed, stream)
+                                : gather_any<vae_bf16>(x, rows, now, B, D, binarize, seed, stream);
 }
 
 extern "C" cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n,

@@ -42,7 +42,8 @@ static void every_operation(void *ctx)
     const vae_backend_ops *op = be->ops;
     const vae_recon recon = {c->likelihood, 0.5f};
     const size_t cols = c->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
-    const vae_adam adam = {0.9f, 0.999f, 1e-8f, 0.01f, 1};
+    vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
+    adam.weight_decay = 0.01f, adam.decoupled = 1;
     op->gather(be, c->x, c->data, B, D, VAE_BINARIZE_DYNAMIC, 5);
     op->linear_forward(be, c->y, c->aux, c->x, c->w, vae_pad(D), c->b, B, D, H, c->act);
     op->linear_backward_weight(be, c->dw, vae_pad(D), c->db, c->dy, c->x, B, D, H);
@@ -225,7 +226,8 @@ static void run_data(const cpu_kernels *k, const loops_call *c, int binarize)
 
 static void run_optimizer(const cpu_kernels *k, const loops_call *c, int decoupled)
 {
-    const vae_adam adam = {0.9f, 0.999f, 1e-8f, 0.01f, decoupled};
+    vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
+    adam.weight_decay = 0.01f, adam.decoupled = decoupled;
     memcpy(c->out, c->a, c->n * sizeof *c->out);
     memcpy(c->out + MOST, c->b, c->n * sizeof *c->out);
     memcpy(c->out + 2 * MOST, c->e, c->n * sizeof *c->out);

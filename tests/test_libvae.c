@@ -86,6 +86,29 @@ static void test_use(void **state)
     vae_free(v);
 }
 
+/* The same black and white pixels as bits and as floats; D is a whole number of bytes. */
+static void test_bits(void **state)
+{
+    (void)state;
+    static unsigned char bits[N * D / 8];
+    static float values[N * D], mu[N * Z], other[N * Z];
+    for (int i = 0; i < N * D; i++) {
+        const int bit = bytes[i] >> 4 & 1;
+        values[i] = (float)bit;
+        bits[i / 8] |= (unsigned char)(bit << i % 8);
+    }
+    vae *v = fitted();
+    assert_int_equal(vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1, small), 0);
+    assert_int_equal(vae_encode(v, bits, VAE_PACKED_BITS, N, mu, NULL, NULL), 0);
+    assert_int_equal(vae_fit(v, values, VAE_FLOATS, N, SIDE, SIDE, 1, small), 0);
+    assert_int_equal(vae_encode(v, values, VAE_FLOATS, N, other, NULL, NULL), 0);
+    assert_memory_equal(mu, other, sizeof mu);
+    assert_says(v,
+                vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1, "{\"binarize\": \"static\"}"),
+                VAE_RESULT_USAGE, "--binarize has no effect");
+    vae_free(v);
+}
+
 static void test_files(void **state)
 {
     static const char *const names[] = {"m.vae", "m.safetensors", "m.npz"};
@@ -206,9 +229,8 @@ static void test_training(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_use),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_use),      cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_training),
     };
     fill_rows();

@@ -397,15 +397,16 @@ static void check_adam(vae_adam a, double lr)
     uint64_t rng = 3;
     float p = 0.7f, m = 0, v = 0;
     double dp = (double)p, dm = 0, dv = 0;
-    const double b1 = (double)a.beta1, b2 = (double)a.beta2, decay = (double)a.weight_decay;
+    const double r1 = (double)a.rate1, r2 = (double)a.rate2, b2 = (double)a.beta2;
+    const double decay = (double)a.weight_decay;
     for (int t = 1; t <= 1000; t++) {
         const float g = 0.3f * random_normal(&rng) + 0.05f;
-        double c1 = 1 - pow(b1, t), c2 = 1 - pow(b2, t);
+        double c1 = 1 - pow(1 - r1, t), c2 = 1 - pow(b2, t);
         p = vae_adam_element(p, g, &m, &v, &a, (float)lr, (float)(lr / c1), (float)(1 / sqrt(c2)));
         double dg = (double)g + (a.decoupled ? 0 : decay * dp);
         dp -= a.decoupled ? lr * decay * dp : 0;
-        dm = b1 * dm + (1 - b1) * dg;
-        dv = b2 * dv + (1 - b2) * dg * dg;
+        dm += r1 * (dg - dm);
+        dv = b2 * dv + r2 * dg * dg;
         dp -= lr * (dm / c1) / (sqrt(dv / c2) + (double)a.eps);
         assert_true(fabs((double)p - dp) < 1e-5 * (fabs(dp) + (double)t * lr));
         assert_true(fabs((double)m - dm) < 1e-6 && fabs((double)v - dv) < 2e-6 * dv);
@@ -416,15 +417,19 @@ static void adam_by_the_paper(void **state)
 {
     (void)state;
     for (int decoupled = 0; decoupled < 2; decoupled++) {
-        check_adam((vae_adam){0.9f, 0.999f, 1e-8f, 0, decoupled}, 1e-3);
-        check_adam((vae_adam){0.9f, 0.999f, 1e-8f, 0.05f, decoupled}, 1e-2);
-        check_adam((vae_adam){0.5f, 0.9f, 0.1f, 0.3f, decoupled}, 1e-2);
+        vae_adam a = vae_adam_of(0.9, 0.999, 1e-8), b = vae_adam_of(0.5, 0.9, 0.1);
+        a.decoupled = b.decoupled = decoupled;
+        check_adam(a, 1e-3);
+        a.weight_decay = 0.05f, b.weight_decay = 0.3f;
+        check_adam(a, 1e-2);
+        check_adam(b, 1e-2);
     }
     /* the first step is lr against the gradient's sign, whatever its size */
-    const vae_adam a = {0.9f, 0.999f, 1e-8f, 0, 0};
+    const vae_adam a = vae_adam_of(0.9, 0.999, 1e-8);
+    assert_true(a.rate1 == 0.1f && a.rate2 == 0.001f);
     for (float g = 1e-3f; g < 1e4f; g *= 10) {
-        float m = 0, v = 0, c2 = (float)(1 / sqrt(1 - (double)a.beta2));
-        float p = vae_adam_element(0, g, &m, &v, &a, 1e-3f, 1e-3f / (1 - a.beta1), c2);
+        float m = 0, v = 0, c2 = (float)(1 / sqrt(0.001));
+        float p = vae_adam_element(0, g, &m, &v, &a, 1e-3f, 1e-3f / a.rate1, c2);
         assert_true(fabsf(p + 1e-3f) < 1e-7f);
     }
     float m = 0, v = 0;

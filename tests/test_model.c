@@ -483,7 +483,7 @@ static void check_optimizer(const vae_config *config)
     double *const want[3] = {p, m, v};
     for (int i = 0; i < 3; i++) {
         double error = nmse(got[i], want[i], f.n_params);
-        if (!(error < 1e-8)) { /* 1 - beta2 is taken in float: 2e-5 of it */
+        if (!(error < 1e-11)) {
             fail_msg("state %d after three steps: nmse %.3g", i, error);
         }
         free(got[i]), free(want[i]);

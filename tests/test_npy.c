@@ -59,6 +59,36 @@ static void npy_shapes_and_types_are_read(void **state)
     }
 }
 
+/* Booleans become bits, in rows of whole bytes, the first value lowest; limit cuts as elsewhere. */
+static void npy_booleans_become_bits(void **state)
+{
+    scratch *s = *state;
+    static const uint8_t values[2][11] = {{1, 0, 1, 1, 0, 0, 0, 1, 0, 1, 1},
+                                          {0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0}};
+    static const uint8_t bits[4] = {0x8d, 0x06, 0x42, 0x01};
+    const blob plain = make_npy("|b1", (const size_t[]){2, 11}, 2, values, sizeof values);
+    const blob packed = blob_gzip(&plain);
+    for (size_t limit = 0; limit <= 3; limit++) {
+        const blob *b = limit % 2 ? &packed : &plain;
+        const size_t n = limit == 1 ? 1 : 2;
+        vae_dataset *set =
+            dataset_open_ok(scratch_write(s, "b.npy", b->bytes, b->n), VAE_SPLIT_TRAIN, limit);
+        assert_true(set->dtype == VAE_BITS && set->n == n && set->d == 11);
+        assert_int_equal(vae_row_bytes(set->dtype, set->d), 2);
+        assert_memory_equal(set->rows, bits, 2 * n);
+        for (size_t i = 0; i < n * 11; i++) {
+            assert_true(vae_dataset_value(set, i / 11, i % 11) == (float)values[i / 11][i % 11]);
+        }
+        vae_dataset_free(set);
+    }
+    blob bad = plain;
+    bad.bytes[bad.n - 3] = 2;
+    assert_blob_refused(s, &bad, "row 1, column 8: expected a boolean, 0 or 1, found 2");
+    bad = plain;
+    bad.n--;
+    assert_blob_refused(s, &bad, "at most 21 remain");
+}
+
 static void npy_headers_are_parsed_strictly(void **state)
 {
     (void)state;
@@ -129,7 +159,8 @@ static void npy_damage_is_refused(void **state)
         {"<f4", "found 2", 4, {1, 1, 3, 2}},
         {">f4", "big-endian", 2, {2, 3, 0, 0}},
         {"<i8", "integers", 2, {1, 3, 0, 0}},
-        {"|b1", "booleans", 2, {8, 3, 0, 0}},
+        {"|b1", "row 0, column 0: expected a boolean, 0 or 1, found 205", 2, {8, 3, 0, 0}},
+        {"|b1", "cut short", 2, {1000000, 1000000, 0, 0}},
         {"<f2", "another size", 2, {4, 3, 0, 0}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -195,6 +226,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(npy_shapes_and_types_are_read),
+        cmocka_unit_test(npy_booleans_become_bits),
         cmocka_unit_test(npy_headers_are_parsed_strictly),
         cmocka_unit_test(npy_damage_is_refused),
         cmocka_unit_test(npy_is_written_as_numpy_does),

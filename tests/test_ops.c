@@ -154,6 +154,9 @@ static float expected_value(const vae_dataset *set, size_t row, size_t col, vae_
         vae_philox(seed, ((uint64_t)2 << 56) | (row * quads + col / 4), block).w[col % 4];
     const uint8_t *bytes = set->rows;
     const float *floats = set->rows;
+    if (set->dtype == VAE_BITS) { /* a probability of 0 or 1 draws itself */
+        return (float)(bytes[row * ((set->d + 7) / 8) + col / 8] >> col % 8 & 1);
+    }
     float value = set->dtype == VAE_U8 ? (float)bytes[row * set->d + col] / 255.0f
                                        : floats[row * set->d + col];
     bool u8 = set->dtype == VAE_U8;
@@ -170,15 +173,20 @@ static float expected_value(const vae_dataset *set, size_t row, size_t col, vae_
     }
 }
 
-/* Bytes of all kinds, or floats in [0,1] with both ends and halves among them. */
+/* Bytes of all kinds, or floats in [0,1] with both ends and halves among them, or bits. */
 static void fill_set(vae_dataset *set, vae_dtype dtype, size_t n, size_t D)
 {
     uint64_t rng = n + D;
     *set = (vae_dataset){.n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = dtype};
-    set->rows = calloc(n * D, dtype == VAE_U8 ? 1 : sizeof(float));
+    set->rows = calloc(n * D, dtype == VAE_F32 ? sizeof(float) : 1);
     assert_non_null(set->rows);
     for (size_t i = 0; i < n * D; i++) {
         uint64_t word = random_u64(&rng);
+        if (dtype == VAE_BITS) {
+            uint8_t *at = (uint8_t *)set->rows + i / D * ((D + 7) / 8) + i % D / 8;
+            *at |= (uint8_t)((word & 1) << i % D % 8);
+            continue;
+        }
         uint8_t byte = word % 4 == 0 ? 0 : word % 4 == 1 ? 255 : (uint8_t)(word >> 32);
         if (dtype == VAE_U8) {
             ((uint8_t *)set->rows)[i] = byte;
@@ -226,11 +234,11 @@ static void check_gather(device *d, const vae_dataset *set, const uint32_t *inde
 static void batches_are_gathered_to_the_bit(void **state)
 {
     device *d = *state;
-    const size_t widths[] = {1, 2, 31, 33, 64, 257, 784};
+    const size_t widths[] = {1, 2, 31, 33, 64, 100, 257, 784};
     const uint32_t index[] = {9, 3, 40, 7, 7, 0, 25, 36, 11, 2, 39, 18, 1};
     const size_t n_index = sizeof index / sizeof index[0];
     for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
-        for (int dtype = VAE_U8; dtype <= VAE_F32; dtype++) {
+        for (int dtype = VAE_U8; dtype <= VAE_BITS; dtype++) {
             vae_dataset set;
             fill_set(&set, (vae_dtype)dtype, 41, widths[w]);
             for (int binarize = VAE_BINARIZE_NONE; binarize <= VAE_BINARIZE_DYNAMIC; binarize++) {

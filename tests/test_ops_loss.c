@@ -376,11 +376,12 @@ static void adam_step(void *ctx)
 static void expect_adam(double *p, double *m, double *v, double g, const vae_adam *a, double lr,
                         int t)
 {
-    const double b1 = (double)a->beta1, b2 = (double)a->beta2, decay = (double)a->weight_decay;
+    const double b1 = 1 - (double)a->rate1, b2 = (double)a->beta2;
+    const double decay = (double)a->weight_decay;
     double before = *p;
     g += a->decoupled ? 0 : decay * before;
     *m = b1 * *m + (1 - b1) * g;
-    *v = b2 * *v + (1 - b2) * g * g;
+    *v = b2 * *v + (double)a->rate2 * g * g;
     *p -= lr * (*m / (1 - pow(b1, t))) / (sqrt(*v / (1 - pow(b2, t))) + (double)a->eps);
     *p -= a->decoupled ? lr * decay * before : 0;
 }
@@ -405,7 +406,7 @@ static void check_adam(device *d, size_t n, vae_adam adam, float clip_norm, floa
     c.totals = device_totals(d, &totals);
     d->be->ops->bind_params(d->be, c.p, n);
     for (int t = 1; t <= 5; t++) {
-        const double lr = 0.01 / t, c1 = 1 - pow((double)adam.beta1, t);
+        const double lr = 0.01 / t, c1 = 1 - pow(1 - (double)adam.rate1, t);
         const vae_plan plan = {.lr = (float)lr,
                                .step_size = (float)(lr / c1),
                                .step = (uint64_t)t,
@@ -439,9 +440,10 @@ static void adam_follows_the_papers(void **state)
     static const size_t sizes[] = {16, 272, 16384, 16400, 40000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (int decoupled = 0; decoupled < 2; decoupled++) {
-            vae_adam adam = {0.9f, 0.999f, 1e-8f, 0, decoupled};
+            vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
+            adam.decoupled = decoupled;
             check_adam(*state, sizes[i], adam, 0, 3);
-            adam.weight_decay = 0.1f, adam.beta1 = 0.8f, adam.eps = 1e-3f;
+            adam.weight_decay = 0.1f, adam.rate1 = 0.2f, adam.eps = 1e-3f;
             check_adam(*state, sizes[i], adam, 0, 3);
             check_adam(*state, sizes[i], adam, 5, 3);    /* below the threshold: as it is */
             check_adam(*state, sizes[i], adam, 0.5f, 3); /* above: scaled down */

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "plot_internal.h"
@@ -166,6 +165,18 @@ static void a_failed_text_is_an_error_once(void **state)
     err = (vae_error){0};
     assert_int_equal(vae_text_write(&ok, "/nowhere/x.svg", &err), VAE_ERR_IO);
     assert_non_null(strstr(err.text, "/nowhere/x.svg"));
+    char path[] = "/tmp/plot-XXXXXX", back[4] = "";
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    err = (vae_error){0};
+    assert_int_equal(vae_text_write(&ok, path, &err), VAE_OK);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fread(back, 1, sizeof back, file), 1);
+    assert_string_equal(back, "x");
+    fclose(file);
+    close(fd);
+    unlink(path);
     vae_text_clear(&ok);
 }
 
@@ -355,6 +366,45 @@ static void log_axes_leave_out_what_has_no_logarithm(void **state)
     vae_text_clear(&t);
 }
 
+static void odd_data_still_make_a_chart(void **state)
+{
+    (void)state;
+    const double same[] = {5, 5, 5}, zero[] = {0, 0, 0}, huge[] = {-1e300, 0, 9e299};
+    const double tiny[] = {1e-300, 2e-300, 3e-300}, minus[] = {-3, -2, -1};
+    const double *all[] = {same, zero, huge, tiny, minus};
+    for (size_t i = 0; i < 5 * 4 * 2; i++) {
+        const double *v = all[i / 8];
+        const size_t n = i / 2 % 4;
+        const plot_axes axes = {"odd", NULL, NULL, i % 2, i % 2};
+        const plot_series s = {"s", v, v, n, n == 2};
+        vae_text t[3] = {0};
+        plot_lines(&t[0], axes, &s, n > 0);
+        plot_histogram(&t[1], axes, &s, 1, 7, v, NULL, n);
+        plot_bars(&t[2], axes, v, NULL, n);
+        for (size_t k = 0; k < 3; k++) {
+            check(&t[k], "odd");
+            vae_text_clear(&t[k]);
+        }
+    }
+}
+
+static void bars_are_as_high_as_their_values(void **state)
+{
+    (void)state;
+    const double values[] = {1, 2, -1};
+    double high[3];
+    vae_text t = {0};
+    plot_bars(&t, (plot_axes){0}, values, NULL, 3);
+    check(&t, "bars-high");
+    const char *at = t.data;
+    for (size_t i = 0; i < 3; i++, at++) {
+        at = strstr(at, "<rect class=\"f0\"");
+        assert_int_equal(sscanf(strstr(at, "height="), "height=\"%lf", &high[i]), 1);
+    }
+    assert_true(fabs(high[1] / high[0] - 2) < 0.01 && fabs(high[2] / high[0] - 1) < 0.01);
+    vae_text_clear(&t);
+}
+
 static void bars_have_names_and_values(void **state)
 {
     (void)state;
@@ -503,6 +553,8 @@ int main(void)
         cmocka_unit_test(nothing_to_show_is_a_chart_all_the_same),
         cmocka_unit_test(one_point_and_equal_values_have_a_range),
         cmocka_unit_test(log_axes_leave_out_what_has_no_logarithm),
+        cmocka_unit_test(odd_data_still_make_a_chart),
+        cmocka_unit_test(bars_are_as_high_as_their_values),
         cmocka_unit_test(bars_have_names_and_values),
         cmocka_unit_test(histograms_count),
         cmocka_unit_test(scatters_have_classes),

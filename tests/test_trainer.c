@@ -108,7 +108,7 @@ static void test_rows(void **state)
     }
     float mean[D];
     double sum = 0;
-    trainer_data_mean(&t, mean);
+    assert_int_equal(trainer_data_mean(&t, mean, &err), VAE_OK);
     for (size_t i = 0; i < t.n_train; i++) {
         sum += (double)vae_dataset_value(&set, t.rows[i], 5);
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reproduces a published figure: trains a preset, evaluates it, appends a row to the results.
 
-    make reproduce PRESET=burda-paper-k1 [DATA=data/mnist] [STAGES=5] [SEED=2] [DEVICE=cpu]
+    make reproduce PRESET=burda-paper-k1 [DATA=data/mnist] [STAGES=5] [SEED=2] [DEVICE=cpu] [THREADS=1]
 
 A run that was interrupted goes on when this is called again, and so does a shortened one that is
 called with more stages. A figure that is recorded already is not measured twice. The presets are
@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--epochs", type=int, help="only so many passes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", help="auto, cpu, cuda")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     parser.add_argument("--samples", type=int, help="importance samples; default: the protocol's")
     parser.add_argument("--limit", type=int, help="only the first rows: for trying this out")
     parser.add_argument("--runs", default="runs/reproduce", help="folder of the runs")
@@ -106,7 +107,7 @@ def make_row(args, preset, figure, folder, result):
     value = -result["elbo"] if figure["value"] == "loss" else result["nll"]
     return {
         "schema": 1, "preset": args.preset, "source": figure["source"],
-        "figure": "test loss" if figure["value"] == "loss" else f"NLL (L_{result['samples']})",
+        "figure": f"{result['split']} loss" if figure["value"] == "loss" else f"NLL (L_{result['samples']})",
         "value": value,
         "se": result["nll_se"] if figure["value"] == "nll" else None,
         "paper": figure["paper"], "band": figure["band"],
@@ -116,7 +117,7 @@ def make_row(args, preset, figure, folder, result):
         "protocol": figure["protocol"], "not_modelled": figure["not_modelled"],
         "binarize": result["binarize"], "passes": result["epoch"],
         "protocol_passes": preset["epochs"], "limit": args.limit, "n": result["n"],
-        "seed": args.seed, "data": trained["data"]["path"],
+        "seed": args.seed, "data": os.path.basename(trained["data"]["path"].rstrip("/")),
         "data_sha256": trained["data"]["sha256"], "wall_s": trained["wall_s"],
         "machine": f"{cpu()}, {trained['host']['cores']} cores", "device": trained["device"],
         "commit": commit(), "trained_by": trained["git"],
@@ -127,6 +128,7 @@ def make_row(args, preset, figure, folder, result):
 def main():
     args = arguments()
     figures = read(os.path.join(HERE, "figures.json"))
+    figures.pop("compare")  # pairs of presets, for table.py
     if args.preset not in figures:
         fail(f"PRESET={args.preset}: expected one of {', '.join(figures)}")
     config = os.path.join(HERE, args.preset + ".json")
@@ -138,7 +140,7 @@ def main():
              "--epochs", str(count), "--seed", str(args.seed)]
     evaluate = [args.vae, "eval", folder, "--json", "--samples",
                 str(figure["samples"] if args.samples is None else args.samples)]
-    for name in ("data", "device", "limit"):
+    for name in ("data", "device", "threads", "limit"):
         value = getattr(args, name)
         train += [f"--{name}", str(value)] if value is not None else []
         evaluate += [f"--{name}", str(value)] if value is not None and name != "data" else []

@@ -54,6 +54,10 @@ parity "free bits, clipping, AdamW" 0.001 --free-bits 0.1 --clip-norm 5 --optimi
 parity "tf32" 0.05 --precision=tf32
 parity "bf16" 0.5 --precision=bf16
 
+bits=(--data sprites --limit 500 --hidden 16)
+parity "bits" 0.001 "${bits[@]}"
+parity "bits, bf16" 0.5 "${bits[@]}" --precision=bf16
+
 weights() { "$vae" info "$temp/$1" 2>/dev/null | awk '$1 == "weights" {print $3}'; }
 train whole --device cuda --epochs 2
 train again --device cuda --epochs 2
@@ -75,6 +79,11 @@ done
 VAE_CUDA_STREAM_DATA=1 VAE_CUDA_GRAPHS=0 train both --device cuda --epochs 2
 [ -n "$whole" ] && [ "$(weights both)" = "$whole" ]
 ok "same bits: streamed without graphs" $? "weights differ: $(tail -n 1 "$temp/both.log")"
+
+train whole --device cuda "${bits[@]}"
+VAE_CUDA_STREAM_DATA=1 train bits --device cuda "${bits[@]}"
+[ -n "$(weights whole)" ] && [ "$(weights bits)" = "$(weights whole)" ]
+ok "same bits: streamed bits" $? "weights differ: $(tail -n 1 "$temp/bits.log")"
 
 "$vae" devices | grep -q '^cuda.*Emulated'
 ok "devices lists it" $? "$("$vae" devices | tail -n 1)"
