@@ -16,7 +16,7 @@ CFLAGS  ?= -O2 -g
 # loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
 C11     := -std=c11 -fopenmp $(WARN) $(MATH)
-LDLIBS  := -ljansson -lpng -ljpeg -lzip -lz -lm -lpthread
+LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lm -lpthread
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
 CUDA    ?= 1
@@ -299,7 +299,7 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
 	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
-        host/export_latents.c host/step_timer.c,$(CORE)) $(LDLIBS)
+        host/export_latents.c host/step_timer.c host/pictures.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)

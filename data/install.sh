@@ -5,6 +5,7 @@ set -euo pipefail
 
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
 build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev)
+build_headers=(gif_lib.h:libgif-dev) # libraries that pkg-config does not know
 test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang)
 test_libs=(cmocka:libcmocka-dev)
 lint=(clang-format:clang-format cppcheck:cppcheck)
@@ -22,6 +23,11 @@ need_libraries() {
         pkg-config --exists "${pair%%:*}" 2>/dev/null || missing+=("${pair#*:}")
     done
 }
+need_headers() {
+    for pair in "$@"; do
+        echo "#include <${pair%%:*}>" | gcc -fsyntax-only -x c - 2>/dev/null || missing+=("${pair#*:}")
+    done
+}
 need_sanitizers() { # clang's runtimes: a package of their own, named by its version
     echo 'int main(void){return 0;}' | clang -fsanitize=thread -x c -o /dev/null - 2>/dev/null ||
         missing+=(CLANG_RUNTIME)
@@ -32,7 +38,7 @@ clang_runtime() { # its name, once the package lists are there
 
 for what in "$@"; do
     case "$what" in
-    build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}" ;;
+    build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}"; need_headers "${build_headers[@]}" ;;
     test)
         need_commands "${test[@]}"
         need_libraries "${test_libs[@]}"

@@ -27,16 +27,54 @@ static const cli_option eval_options[] = {
 
 static const cli_option sample_options[] = {
     {"n", 'n', "N", "how many [64]"},
-    {"out", 'o', "FILE", "the picture [samples.png]"},
+    {"out", 'o', "FILE", ".png (a grid), a folder (one PNG a sample), .npy, or - [samples.png]"},
     {"seed", 's', "N", "of z [1]"},
-    {"temperature", 0, "T", "z ~ N(0, T^2 I) [1]"},
+    {"temperature", 0, "T", "scales the noise of z: 0 = none, 1 = as the model has it [1]"},
+    {"columns", 0, "N", "of a grid; default: as makes it square"},
+    {"from", 0, "prior|posterior", "N(0,I), or Gaussians fitted to q(z) of training data [prior]"},
+    {"components", 'k', "N", "how many Gaussians, with --from posterior [10]"},
+    {"covariance", 0, "full|diagonal", "of each of them [full]"},
+    {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
+    {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
+    {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
+    {"split", 0, "train|test", "of the data [train]"},
     CLI_MODEL_OPTIONS,
 };
 
 static const cli_option reconstruct_options[] = {
     CLI_DATA_OPTIONS,
     {"n", 'n', "N", "how many, from the first row on [20]"},
-    {"out", 'o', "FILE", "the picture [reconstructions.png]"},
+    {"rows", 0, "I,J,...", "which rows, from 0, in this order"},
+    {"out", 'o', "FILE", ".png (a grid), a folder, .npy, or - [reconstructions.png]"},
+    {"columns", 0, "N", "of a grid [10]"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option traverse_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", ".png (a line a latent), a folder, .npy, or - [traverse.png]"},
+    {"range", 0, "R", "from -R to R [3]"},
+    {"steps", 0, "N", "pictures of a line [11]"},
+    {"rows", 0, "N", "only the N latents of highest KL; default: all"},
+    {"row", 0, "I", "start from mu of this row of the data; default: from 0"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option manifold_options[] = {
+    {"out", 'o', "FILE", ".png (a grid), a folder, .npy, or - [manifold.png]"},
+    {"n", 'n', "N", "pictures a side [30]"},
+    {"range", 0, "R", "evenly from -R to R; default: at the quantiles of N(0,1)"},
+    {"dims", 0, "I,J", "which latents, to the right and upwards; the others are 0 [0,1]"},
+    CLI_MODEL_OPTIONS,
+};
+
+static const cli_option interpolate_options[] = {
+    CLI_DATA_OPTIONS,
+    {"from", 0, "I,..|FILE", "row numbers, from 0, or a PNG file"},
+    {"to", 0, "J,..|FILE", "as many"},
+    {"out", 'o', "FILE", ".png, .gif (there and back), a folder, .npy, or - [interpolation.png]"},
+    {"steps", 0, "N", "both ends included [10]"},
+    {"mode", 0, "linear|spherical", "straight, or along the arc between the two mu [linear]"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -92,14 +130,30 @@ static const cli_command commands[] = {
      "  vae eval runs/mnist --samples 5000 --json\n"
      "  vae eval runs/mnist --data more.npy --split train\n",
      OPTIONS(eval_options), false, cli_eval},
-    {"sample", "RUN", 1, "Draws from the prior, decoded, as a grid.",
+    {"sample", "RUN", 1, "New data: draws of z, decoded.",
      "  vae sample runs/mnist -n 100 --out samples.png\n"
+     "  vae sample runs/mnist -n 50000 --out samples/     one PNG each, for FID tools\n"
+     "  vae sample runs/mnist --from posterior --nearest\n"
      "  vae sample runs/mnist --temperature 0.7 --seed 2\n",
      OPTIONS(sample_options), false, cli_sample},
     {"reconstruct", "RUN", 1, "A grid of originals above their reconstructions.",
      "  vae reconstruct runs/mnist --out recon.png\n"
+     "  vae reconstruct runs/mnist --rows 3,14,159\n"
      "  vae reconstruct runs/mnist --data other.npy --split train -n 50\n",
      OPTIONS(reconstruct_options), false, cli_reconstruct},
+    {"interpolate", "RUN", 1, "From one example to another through latent space.",
+     "  vae interpolate runs/mnist --from 1,5,9 --to 2,6,10 --out strips.png\n"
+     "  vae interpolate runs/mnist --from 1 --to 2 --steps 20 --out walk.gif\n"
+     "  vae interpolate runs/mnist --from a.png --to b.png --mode spherical\n",
+     OPTIONS(interpolate_options), false, cli_interpolate},
+    {"traverse", "RUN", 1, "What each latent does: a line each, highest KL first.",
+     "  vae traverse runs/mnist --out traverse.png\n"
+     "  vae traverse runs/mnist --rows 10 --row 7 --range 2 --steps 9\n",
+     OPTIONS(traverse_options), false, cli_traverse},
+    {"manifold", "RUN", 1, "What two latents do together: a map of pictures.",
+     "  vae manifold runs/two --out manifold.png          trained with --latent 2\n"
+     "  vae manifold runs/mnist --dims 4,11 -n 20 --range 3\n",
+     OPTIONS(manifold_options), false, cli_manifold},
     {"encode", "RUN", 1, "Latents of a data set, in its order: mu, logvar, labels, and draws of z.",
      "  vae encode runs/mnist --data data/mnist --split train --out latents.npz\n"
      "  vae encode runs/mnist --data rows.npy --out mu.npy\n"

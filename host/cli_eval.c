@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli.h"
 #include "cli_progress.h"
@@ -20,7 +19,6 @@ typedef struct {
     const char *split;
     char source[512], binarize[32];
     cli_progress progress;
-    double began, told;
     vae_evaluation e;
 } evaluation;
 
@@ -31,34 +29,10 @@ static vae_status run_batch(void *ctx, const vae_plan *plan, size_t rows, size_t
     return vae_model_batch(ev->model->model, ev->model->data, plan, rows, particles, out, err);
 }
 
-static double clock_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* A line that is redrawn on a terminal, one a minute elsewhere. */
 static void show(void *ctx, double fraction)
 {
     evaluation *ev = ctx;
-    const double now = clock_now(), every = ev->progress.terminal ? 0.2 : 60;
-    if (ev->args->quiet || now - ev->told < every || fraction <= 0) {
-        return;
-    }
-    char left[32], line[96];
-    ev->told = now;
-    int n = snprintf(line, sizeof line, "%s: example %.0f of %zu  %3.0f%%  %s left", ev->split,
-                     fraction * (double)ev->job.n, ev->job.n, 100 * fraction,
-                     cli_duration(left, (now - ev->began) * (1 - fraction) / fraction));
-    if (!ev->progress.terminal) {
-        cli_say(ev->args, "%s", line);
-        return;
-    }
-    int rest = ev->progress.drawn > (size_t)n ? (int)ev->progress.drawn - n : 0;
-    fprintf(stderr, "\r%s%*s", line, rest, "");
-    fflush(stderr);
-    ev->progress.drawn = (size_t)n;
+    cli_progress_part(&ev->progress, ev->split, fraction, ev->job.n);
 }
 
 static vae_status evaluate(evaluation *ev, vae_error *err)
@@ -72,7 +46,6 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
     ev->job.progress = show;
     ev->job.ctx = ev;
     ev->job.n = m->set->n;
-    ev->began = ev->told = clock_now();
     cli_progress_open(&ev->progress, ev->args->quiet);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
     cli_progress_clear(&ev->progress);

@@ -11,11 +11,11 @@
 
 #include "cli.h"
 #include "export_latents.h"
-#include "image.h"
 #include "npz.h"
+#include "pictures.h"
 #include "run_folder.h"
 
-enum { BATCH = 256, GRID_MOST = 10000 };
+enum { BATCH = 256 };
 
 /* ---- standard input as a file ---- */
 
@@ -327,87 +327,42 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
     return status;
 }
 
-/* One PNG a row: 000000.png, 000001.png ... as tools that compare pictures (FID) take them. */
-static vae_status write_pictures(const char *folder, const vae_checkpoint *c, const float *x,
-                                 size_t n, vae_error *err)
-{
-    uint8_t *pixels = malloc(c->d);
-    if (pixels == NULL) {
-        return vae_fail_memory(err, c->d, "a picture");
-    }
-    vae_status status = VAE_OK;
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST) {
-        status =
-            vae_fail(err, VAE_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno));
-    }
-    for (size_t row = 0; row < n && status == VAE_OK; row++) {
-        char path[VAE_PATH + 32];
-        for (size_t i = 0; i < c->d; i++) {
-            const float v = x[row * c->d + i];
-            pixels[i] = (uint8_t)(v > 0 ? (v < 1 ? v * 255.0f + 0.5f : 255.0f) : 0.0f);
-        }
-        snprintf(path, sizeof path, "%.*s/%06zu.png", VAE_PATH, folder, row);
-        status = vae_png_write(path, pixels, c->width, c->height, c->channels, err);
-    }
-    free(pixels);
-    return status;
-}
-
-static bool is_folder(const char *out)
-{
-    struct stat info;
-    return ends_with(out, "/") || (stat(out, &info) == 0 && S_ISDIR(info.st_mode));
-}
-
-/* .npy has the data's own shape: (n,d), (n,h,w) or (n,h,w,3), as vae_dataset_open reads it. */
-static vae_status write_decoded(const char *out, const vae_checkpoint *c, const float *x, size_t n,
-                                vae_error *err)
-{
-    const bool picture = c->height > 1;
-    const size_t shape[4] = {n, picture ? c->height : c->d, c->width, c->channels};
-    if (is_folder(out)) {
-        return write_pictures(out, c, x, n, err);
-    }
-    if (ends_with(out, ".png")) {
-        size_t columns = (size_t)ceil(sqrt((double)n));
-        return n > GRID_MOST ? vae_fail(err, VAE_ERR_USAGE,
-                                        "%s: %zu pictures in a grid; at most %d: name a folder (/) "
-                                        "or an .npy file",
-                                        out, n, GRID_MOST)
-                             : vae_image_grid(out, x, n, c->height, c->width, c->channels, columns,
-                                              1, 2, err);
-    }
-    return write_npy(out, x, shape, !picture ? 2 : c->channels == 1 ? 3 : 4, err);
-}
-
-static vae_status run_decoder(const cli_model *m, const float *z, size_t n, float **x,
-                              vae_error *err)
+static vae_status decode_to(const cli_model *m, const char *out, const float *z, size_t n,
+                            vae_error *err)
 {
     vae_runner r;
-    size_t floats;
-    if (__builtin_mul_overflow(n, m->checkpoint->d, &floats)) {
-        return vae_fail(err, VAE_ERR_DATA, "too many rows of latents: %zu", n);
+    vae_row_sink *sink;
+    const vae_checkpoint *c = m->checkpoint;
+    const vae_sink_spec spec = {
+        .n = n, .height = c->height, .width = c->width, .channels = c->channels};
+    vae_status status = vae_row_sink_open(&sink, out, &spec, err);
+    if (status != VAE_OK) {
+        return status;
     }
-    vae_status status = new_floats(x, floats, "decoded rows", err);
-    if (status == VAE_OK && (status = open_runner(&r, m, err)) == VAE_OK) {
-        status = vae_runner_decode(&r, *x, z, n, err);
+    if ((status = open_runner(&r, m, err)) == VAE_OK) {
+        const vae_painter painter = {.model = r.model, .shape = c, .batch = BATCH};
+        status = vae_paint_latents(&painter, z, n, sink, err);
         vae_runner_close(&r);
     }
-    return status;
+    const vae_status closed = vae_row_sink_close(sink, status == VAE_OK, err);
+    return status == VAE_OK ? closed : status;
 }
 
 vae_status cli_decode(const cli_args *args, vae_error *err)
 {
     cli_model m = {0};
     spool s = {.fd = -1};
-    float *z = NULL, *x = NULL;
+    float *z = NULL;
     size_t n = 0;
     const char *out = cli_value(args, "out"), *from = cli_value(args, "latents");
     vae_status status = check_out(args, out, err);
-    if (status == VAE_OK && strcmp(out, "-") != 0 && !ends_with(out, ".npy") &&
-        !ends_with(out, ".png") && !is_folder(out)) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "%s: expected a name that ends in .npy, .png or / (a folder), or -", out);
+    if (status == VAE_OK) {
+        const vae_sink_kind kind = vae_sink_kind_of(out);
+        if (kind == VAE_SINK_NONE || kind == VAE_SINK_GIF) {
+            status =
+                vae_fail(err, VAE_ERR_USAGE,
+                         "%s: expected a name that ends in .npy, .png or / (a folder), or -", out);
+        }
     }
     if (status == VAE_OK && from == NULL) {
         status = vae_fail(err, VAE_ERR_USAGE,
@@ -419,15 +374,13 @@ vae_status cli_decode(const cli_args *args, vae_error *err)
     }
     if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
         (status = rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err)) ==
-            VAE_OK &&
-        (status = run_decoder(&m, z, n, &x, err)) == VAE_OK) {
-        status = write_decoded(out, m.checkpoint, x, n, err);
+            VAE_OK) {
+        status = decode_to(&m, out, z, n, err);
     }
     if (status == VAE_OK) {
         print_done(args, &m, out, n, "decoded rows");
     }
     free(z);
-    free(x);
     spool_close(&s);
     cli_close(&m);
     return status;

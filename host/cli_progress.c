@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -30,10 +31,18 @@ static size_t terminal_width(void)
     return 80;
 }
 
+static double clock_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 void cli_progress_open(cli_progress *progress, bool quiet)
 {
     const char *term = getenv("TERM");
     *progress = (cli_progress){.quiet = quiet};
+    progress->began = progress->told = clock_now();
     progress->terminal = isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
 }
 
@@ -44,6 +53,27 @@ void cli_progress_clear(cli_progress *progress)
         fflush(stderr);
         progress->drawn = 0;
     }
+}
+
+void cli_progress_part(cli_progress *progress, const char *what, double fraction, size_t n)
+{
+    const double now = clock_now(), every = progress->terminal ? 0.2 : 60;
+    if (progress->quiet || now - progress->told < every || fraction <= 0) {
+        return;
+    }
+    char left[32], line[96];
+    progress->told = now;
+    int length = snprintf(line, sizeof line, "%s: example %.0f of %zu  %3.0f%%  %s left", what,
+                          fraction * (double)n, n, 100 * fraction,
+                          cli_duration(left, (now - progress->began) * (1 - fraction) / fraction));
+    if (!progress->terminal) {
+        fprintf(stderr, "vae: %s\n", line);
+        return;
+    }
+    int rest = progress->drawn > (size_t)length ? (int)progress->drawn - length : 0;
+    fprintf(stderr, "\r%s%*s", line, rest, "");
+    fflush(stderr);
+    progress->drawn = (size_t)length;
 }
 
 /* Adds a part if it still fits into `width` columns. Parts come in order of importance. */

@@ -61,11 +61,11 @@ vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error 
 /* VAE_ERR_DATA unless the stream ends here. */
 vae_status vae_stream_expect_end(vae_stream *s, vae_error *err);
 
-/* ---- writing (dataset_file.c) ---- */
+/* ---- writing (run_file.c) ---- */
 
 /* Puts the bytes of n parts, one after another, into the file `path`: atomically, by
- * vae_file_replace, where it is a regular file or new. A device or a pipe is written into, as a
- * rename would replace it. VAE_ERR_IO. */
+ * vae_file_replace, where it is a regular file or new. A device, a pipe or standard output ("-") is
+ * written into, as a rename would replace it. VAE_ERR_IO. */
 vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
 
 /* ---- IDX (dataset_idx.c) ---- */

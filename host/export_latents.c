@@ -1,6 +1,6 @@
 #include "export_latents.h"
 
-#include "philox.h"
+#include "latent_walk.h"
 
 vae_status vae_runner_open(vae_runner *out, const vae_checkpoint *checkpoint,
                            const vae_backend_options *options, size_t batch, vae_error *err)
@@ -82,14 +82,5 @@ vae_status vae_runner_decode(vae_runner *r, float *x_hat, const float *z, size_t
 
 void vae_runner_prior(const vae_runner *r, float *z, size_t n)
 {
-    const uint32_t n_quads = (uint32_t)((r->z + 3) / 4);
-    for (size_t row = 0; row < n; row++) {
-        for (uint32_t quad = 0; quad < n_quads; quad++) {
-            float eps[4];
-            vae_eps4(r->config.seed, VAE_RNG_PRIOR, row, n_quads, quad, 0, 0, eps);
-            for (size_t j = 4 * (size_t)quad; j < r->z && j < 4 * ((size_t)quad + 1); j++) {
-                z[row * r->z + j] = eps[j % 4];
-            }
-        }
-    }
+    vae_prior_rows(z, r->config.seed, 0, n, r->z, 1);
 }

@@ -1,12 +1,9 @@
 #include "export_parts.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "dataset_internal.h"
-#include "run_folder.h"
 
 static bool make_room(vae_parts *p)
 {
@@ -67,21 +64,10 @@ void vae_parts_copy(vae_parts *p, const void *bytes, size_t n)
     add(p, copy, n, true);
 }
 
-static vae_status write_out(const vae_parts *p, vae_error *err)
-{
-    for (size_t i = 0; i < p->n; i++) {
-        if (!vae_write_all(STDOUT_FILENO, p->parts[i].iov_base, p->parts[i].iov_len)) {
-            return vae_fail(err, VAE_ERR_IO, "standard output: cannot write: %s", strerror(errno));
-        }
-    }
-    return VAE_OK;
-}
-
 vae_status vae_parts_put(vae_parts *p, const char *path, vae_error *err)
 {
     vae_status status = p->failed ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path)
-                        : strcmp(path, "-") == 0 ? write_out(p, err)
-                                                 : vae_file_put(path, p->parts, p->n, err);
+                                  : vae_file_put(path, p->parts, p->n, err);
     vae_parts_clear(p);
     return status;
 }

@@ -11,12 +11,10 @@
 #include "dataset_internal.h"
 
 enum {
-    MAX_SIDE = 16384,
+    MAX_SIDE = VAE_PNG_SIDE,
     MAX_CHUNK_BYTES =
         8 << 20, /* of an ancillary chunk; a picture's own data is not limited by it */
     SIGNATURE_BYTES = 8,
-    PAPER = 64, /* the dark grey between cells */
-    NAN_GREY = 128,
 };
 
 /* libpng's errors land here: the message is kept, then longjmp. */
@@ -82,9 +80,10 @@ static bool encode(png_structp png, png_infop info, packed *out, const uint8_t *
     return true;
 }
 
-vae_status vae_png_write(const char *path, const uint8_t *pixels, size_t width, size_t height,
-                         size_t channels, vae_error *err)
+vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, const uint8_t *pixels,
+                        size_t width, size_t height, size_t channels, vae_error *err)
 {
+    *bytes = NULL;
     if (width < 1 || width > MAX_SIDE || height < 1 || height > MAX_SIDE ||
         (channels != 1 && channels != 3)) {
         return vae_fail(err, VAE_ERR_USAGE,
@@ -94,17 +93,31 @@ vae_status vae_png_write(const char *path, const uint8_t *pixels, size_t width, 
     }
     char reason[VAE_ERROR_TEXT / 2] = "libpng cannot start";
     packed out = {0};
-    vae_status status;
+    vae_status status = VAE_OK;
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning);
     png_infop info = png != NULL ? png_create_info_struct(png) : NULL;
     if (info != NULL && encode(png, info, &out, pixels, width, height, channels)) {
-        const struct iovec part = {out.bytes, out.n};
-        status = vae_file_put(path, &part, 1, err);
+        *bytes = out.bytes;
+        *n_bytes = out.n;
     } else {
+        free(out.bytes);
         status = vae_fail(err, VAE_ERR_RUNTIME, "%s: cannot encode PNG: %s", path, reason);
     }
     png_destroy_write_struct(&png, &info);
-    free(out.bytes);
+    return status;
+}
+
+vae_status vae_png_write(const char *path, const uint8_t *pixels, size_t width, size_t height,
+                         size_t channels, vae_error *err)
+{
+    uint8_t *bytes;
+    size_t n;
+    vae_status status = vae_png_pack(&bytes, &n, path, pixels, width, height, channels, err);
+    if (status == VAE_OK) {
+        const struct iovec part = {bytes, n};
+        status = vae_file_put(path, &part, 1, err);
+        free(bytes);
+    }
     return status;
 }
 
@@ -236,95 +249,5 @@ cleanup:
     free(picture.rows);
     free(picture.pixels);
     fclose(stream);
-    return status;
-}
-
-/* ---- grids ---- */
-
-static uint8_t to_byte(float value)
-{
-    return value >= 1.0f ? 255 : value > 0.0f ? (uint8_t)(value * 255.0f + 0.5f) : 0;
-}
-
-/* One pixel of a row, HWC. */
-static void colour_of(const float *values, size_t channels, uint8_t *out)
-{
-    static const uint8_t magenta[3] = {255, 0, 255};
-    bool nan = false;
-    for (size_t c = 0; c < channels; c++) {
-        nan = nan || values[c] != values[c];
-        out[c] = to_byte(values[c]);
-    }
-    if (nan && channels == 3) {
-        memcpy(out, magenta, sizeof magenta);
-    } else if (nan) {
-        out[0] = NAN_GREY;
-    }
-}
-
-typedef struct {
-    uint8_t *pixels;
-    size_t width, height, channels;
-} canvas;
-
-/* Magnifies one row of data into the canvas at (left, top). */
-static void draw_cell(canvas *to, const float *row, size_t height, size_t width, size_t zoom,
-                      size_t left, size_t top)
-{
-    for (size_t y = 0; y < height * zoom; y++) {
-        for (size_t x = 0; x < width * zoom; x++) {
-            const float *values = row + (y / zoom * width + x / zoom) * to->channels;
-            size_t at = (top + y) * to->width + left + x;
-            colour_of(values, to->channels, to->pixels + at * to->channels);
-        }
-    }
-}
-
-/* cells*(size*zoom) + (cells+1)*gap, or 0 if it is above what a PNG may have. */
-static size_t grid_side(size_t cells, size_t size, size_t zoom, size_t gap)
-{
-    size_t inner, cell, total;
-    if (!vae_checked_mul(size, zoom, &inner) || __builtin_add_overflow(inner, gap, &cell) ||
-        !vae_checked_mul(cell, cells, &total) || __builtin_add_overflow(total, gap, &total)) {
-        return 0;
-    }
-    return total <= MAX_SIDE ? total : 0;
-}
-
-vae_status vae_image_grid(const char *path, const float *rows, size_t n, size_t height,
-                          size_t width, size_t channels, size_t columns, size_t zoom, size_t gap,
-                          vae_error *err)
-{
-    columns = columns > n ? n : columns;
-    if (n < 1 || columns < 1 || zoom < 1 || height < 1 || width < 1 ||
-        (channels != 1 && channels != 3)) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s: a grid of %zu pictures of %zu x %zu x %zu in %zu columns, zoom %zu, "
-                        "cannot be drawn",
-                        path, n, height, width, channels, columns, zoom);
-    }
-    canvas to = {.width = grid_side(columns, width, zoom, gap),
-                 .height = grid_side((n + columns - 1) / columns, height, zoom, gap),
-                 .channels = channels};
-    if (to.width == 0 || to.height == 0) {
-        return vae_fail(
-            err, VAE_ERR_USAGE,
-            "%s: a grid of %zu pictures of %zu x %zu in %zu columns, zoom %zu, is above "
-            "%d pixels a side; ask for fewer",
-            path, n, width, height, columns, zoom, MAX_SIDE);
-    }
-    size_t n_bytes = to.width * to.height * channels;
-    to.pixels = malloc(n_bytes);
-    if (to.pixels == NULL) {
-        return vae_fail_memory(err, n_bytes, "a grid of pictures");
-    }
-    memset(to.pixels, PAPER, n_bytes);
-    for (size_t i = 0; i < n; i++) {
-        draw_cell(&to, rows + i * height * width * channels, height, width, zoom,
-                  gap + i % columns * (width * zoom + gap),
-                  gap + i / columns * (height * zoom + gap));
-    }
-    vae_status status = vae_png_write(path, to.pixels, to.width, to.height, channels, err);
-    free(to.pixels);
     return status;
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dataset_internal.h"
 #include "run_folder.h"
 
 bool vae_write_all(int fd, const void *bytes, size_t n)
@@ -63,43 +64,101 @@ static bool sync_folder_of(const char *path)
     return ok;
 }
 
-/* All of the temp file, down to the disk; it is closed either way. After a failed fsync the pages
- * may be lost yet marked clean: never retried, the file is given up. */
-static bool fill_and_close(int fd, const struct iovec *parts, size_t n)
+static vae_status begin_temp(vae_file *f, const char *path, vae_error *err)
 {
-    bool ok = true;
-    for (size_t i = 0; i < n && ok; i++) {
-        ok = vae_write_all(fd, parts[i].iov_base, parts[i].iov_len);
+    *f = (vae_file){.replaces = true, .name = path, .path = path};
+    f->fd = open_temp(path, f->temp, sizeof f->temp);
+    f->open = f->fd >= 0;
+    return f->open ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+}
+
+vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
+{
+    struct stat info;
+    *f = (vae_file){.name = path, .path = path, .fd = -1};
+    if (strcmp(path, "-") == 0) {
+        f->name = "standard output";
+        f->fd = dup(STDOUT_FILENO);
+    } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
+        return begin_temp(f, path, err);
+    } else if (S_ISDIR(info.st_mode)) {
+        return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
+    } else {
+        f->fd = open(path, O_WRONLY | O_CLOEXEC);
     }
-    ok = ok && fsync(fd) == 0;
-    int kept = errno;
-    if (close(fd) != 0 && ok) {
-        return false;
+    f->open = f->fd >= 0;
+    return f->open ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno));
+}
+
+static vae_status write_failed(const vae_file *f, int reason, vae_error *err)
+{
+    const char *then = !f->replaces                           ? ""
+                       : reason == ENOSPC || reason == EDQUOT ? "; free some space and try again"
+                                                              : "; the file that was there before "
+                                                                "is untouched";
+    return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s%s", f->name, strerror(reason), then);
+}
+
+vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err)
+{
+    return vae_write_all(f->fd, bytes, n) ? VAE_OK : write_failed(f, errno, err);
+}
+
+/* After a failed fsync the pages may be lost yet marked clean: never retried, the file is given
+ * up. */
+vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
+{
+    if (!f->open) {
+        return VAE_OK;
     }
-    errno = kept;
-    return ok;
+    f->open = false;
+    bool ok = !keep || !f->replaces || fsync(f->fd) == 0;
+    int reason = errno;
+    if (close(f->fd) != 0 && ok) {
+        ok = false;
+        reason = errno;
+    }
+    if (f->replaces && keep && ok && rename(f->temp, f->path) != 0) {
+        ok = false;
+        reason = errno;
+    }
+    if (f->replaces && !(keep && ok)) {
+        unlink(f->temp);
+    }
+    if (!ok) {
+        return write_failed(f, reason, err);
+    }
+    if (f->replaces && keep && !sync_folder_of(f->path)) {
+        return vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s",
+                        f->path, strerror(errno));
+    }
+    return VAE_OK;
+}
+
+static vae_status fill_and_end(vae_file *f, const struct iovec *parts, size_t n, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        status = vae_file_add(f, parts[i].iov_base, parts[i].iov_len, err);
+    }
+    vae_status ended = vae_file_end(f, status == VAE_OK, err);
+    return status == VAE_OK ? ended : status;
 }
 
 vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err)
 {
-    char temp[VAE_RUN_PATH + 64];
-    int fd = open_temp(path, temp, sizeof temp);
-    if (fd < 0) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
-    }
-    if (!fill_and_close(fd, parts, n) || rename(temp, path) != 0) {
-        int kept = errno;
-        unlink(temp);
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s; %s", path, strerror(kept),
-                        kept == ENOSPC || kept == EDQUOT
-                            ? "free some space and try again"
-                            : "the file that was there before is untouched");
-    }
-    if (!sync_folder_of(path)) {
-        return vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s", path,
-                        strerror(errno));
-    }
-    return VAE_OK;
+    vae_file f;
+    vae_status status = begin_temp(&f, path, err);
+    return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
+}
+
+vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err)
+{
+    vae_file f;
+    vae_status status = vae_file_begin(&f, path, err);
+    return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
 }
 
 vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err)

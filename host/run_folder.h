@@ -17,6 +17,23 @@
  * file is untouched and the temp file gone. VAE_ERR_IO. */
 vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err);
 
+/* A file written piece by piece: what is too large to hold, or comes batch by batch. It stands in
+ * the place of `path` only once vae_file_end keeps it, as vae_file_replace does it; a device, a
+ * pipe or standard output ("-") is written into. Zero-initialize. */
+typedef struct {
+    bool open, replaces;
+    int fd;
+    const char *name; /* for messages; path, or "standard output" */
+    const char *path; /* the caller's, until vae_file_end */
+    char temp[VAE_PATH + 128];
+} vae_file;
+
+/* VAE_ERR_IO: cannot write there, or it is a folder. */
+vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
+vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
+/* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. */
+vae_status vae_file_end(vae_file *f, bool keep, vae_error *err);
+
 /* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
 bool vae_write_all(int fd, const void *bytes, size_t n);
 

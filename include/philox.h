@@ -23,6 +23,7 @@ enum {
     VAE_RNG_PRIOR = 4,    /* z ~ p(z) when sampling */
     VAE_RNG_SHUFFLE = 5,  /* keys of the epochs' orders */
     VAE_RNG_SPLIT = 6,    /* validation split, labelled subsets */
+    VAE_RNG_MIXTURE = 7,  /* components of a mixture: its start, and which one a draw is of */
 };
 
 typedef struct {

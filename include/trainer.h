@@ -99,19 +99,4 @@ vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config 
                        vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
                        vae_error *err);
 
-/* Pictures of data that are pictures (height and width above 1). */
-bool vae_is_picture(size_t height, size_t width, size_t channels);
-
-/* Grid of n decoded draws z ~ temperature * N(0,I) from the noise of (seed, VAE_RNG_PRIOR). Shape
- * from checkpoint (its d, height, width, channels). */
-vae_status vae_draw_samples(vae_model *model, const vae_checkpoint *shape, size_t n, uint64_t seed,
-                            double temperature, const char *path, vae_error *err);
-
-/* Grid of n rows of data, originals above their reconstructions (decoded from mu), in rows of up to
- * ten: the first n, or with `mixed` the first of a fixed random order, for data whose neighbours
- * look alike (a grid of factors). batch: rows encoded at once, at most the model's max_batch. */
-vae_status vae_draw_reconstructions(vae_model *model, const vae_checkpoint *shape, vae_data *data,
-                                    size_t n, bool mixed, size_t batch, const char *path,
-                                    vae_error *err);
-
 #endif

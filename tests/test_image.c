@@ -277,6 +277,49 @@ static void grids_have_cells_gaps_and_zoom(void **state)
     free(p.pixels);
 }
 
+/* Three cells set apart by their columns, in two bands of a line each; zoom by itself. */
+static void grids_have_wide_borders_and_choose_their_zoom(void **state)
+{
+    scratch *s = *state;
+    const vae_grid_spec spec = {.cells = 6,
+                                .height = 28,
+                                .width = 20,
+                                .channels = 1,
+                                .columns = 3,
+                                .gap = 2,
+                                .apart = {1, 2},
+                                .band = 1};
+    float row[28 * 20];
+    for (size_t i = 0; i < 28 * 20; i++) {
+        row[i] = 1;
+    }
+    vae_grid grid;
+    assert_int_equal(vae_grid_open(&grid, &spec, scratch_path(s, "wide.png"), NULL), VAE_OK);
+    assert_int_equal(grid.spec.zoom, 2);
+    assert_int_equal(grid.width, 3 * 40 + 4 * 2 + 2 * 8);
+    assert_int_equal(grid.height, 2 * 56 + 3 * 2 + 4);
+    vae_grid_draw(&grid, 5, row); /* the last cell reaches the border at the right and below */
+    size_t white = 0;
+    for (size_t i = 0; i < grid.width * grid.height; i++) {
+        white += grid.pixels[i] == 255;
+    }
+    assert_int_equal(white, 40 * 56);
+    assert_int_equal(grid.pixels[(grid.height - 3) * grid.width + grid.width - 3], 255);
+    assert_int_equal(grid.pixels[(grid.height - 2) * grid.width + grid.width - 3], 64);
+    vae_grid_close(&grid);
+
+    vae_grid_spec large = spec; /* 700 columns fit only as they are */
+    large.cells = large.columns = 700;
+    assert_int_equal(vae_grid_open(&grid, &large, s->path, NULL), VAE_OK);
+    assert_int_equal(grid.spec.zoom, 1);
+    vae_grid_close(&grid);
+    large.cells = large.columns = 800;
+    vae_error err = {0};
+    assert_int_equal(vae_grid_open(&grid, &large, s->path, &err), VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "ask for fewer"));
+    vae_grid_close(&grid);
+}
+
 static void impossible_grids_are_refused(void **state)
 {
     scratch *s = *state;
@@ -284,7 +327,7 @@ static void impossible_grids_are_refused(void **state)
     static const size_t cases[][6] = {
         /* n, height, width, columns, zoom, gap */
         {0, 2, 2, 1, 1, 1},        {1, 2, 2, 0, 1, 1},
-        {1, 2, 2, 1, 0, 1},        {1, 0, 2, 1, 1, 1},
+        {1, 2, 0, 1, 1, 1},        {1, 0, 2, 1, 1, 1},
         {1, 2, 2, 1, 10000, 1},    {1, 2, 2, 1, SIZE_MAX, 1},
         {1, 2, 2, 1, 1, SIZE_MAX}, {SIZE_MAX, 2, 2, SIZE_MAX, 1, 1},
     };
@@ -309,6 +352,7 @@ int main(void)
         cmocka_unit_test(failed_writes_leave_nothing),
         cmocka_unit_test(devices_and_pipes_are_written_into),
         cmocka_unit_test(grids_have_cells_gaps_and_zoom),
+        cmocka_unit_test(grids_have_wide_borders_and_choose_their_zoom),
         cmocka_unit_test(impossible_grids_are_refused),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

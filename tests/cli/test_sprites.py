@@ -51,7 +51,7 @@ def sprites_train_and_are_used():
     mean = struct.unpack("<4096f", newest(run)["data_mean"])
     assert 0.035 < sum(mean) / 4096 < 0.05  # sprites cover 4.26% of the grid's pixels
     assert mean[0] == 0 and max(mean) > 0.1
-    assert png(f"{run}/samples/reconstruction-002.png")[0] == (10 * 66 + 2, 4 * 66 + 2)
+    assert png(f"{run}/samples/reconstruction-002.png")[0] == (10 * 66 + 2, 4 * 66 + 2 + 4)
     found = vae("eval", run, "--limit", 400, "--json").json()
     assert (found["n"], found["split"]) == (400, "train"), found
     vae("eval", run, "--split", "test", code=3, says="sprites: the set is one grid")

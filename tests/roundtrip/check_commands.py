@@ -130,6 +130,70 @@ def check_pictures():
         assert grid.width >= 4 * 28 and grid.height >= 3 * 28
 
 
+def frames_of(path):
+    with Image.open(path) as picture:
+        assert picture.format == "GIF" and picture.info["loop"] == 0
+        for i in range(picture.n_frames):
+            picture.seek(i)
+            yield picture.info["duration"], np.asarray(picture.convert("RGB")).astype(int)
+
+
+def check_animations():
+    words = ["interpolate", "plain", *SMALL, "--from", "3", "--to", "8", "--steps", "6"]
+    vae(*words, "--out", "walk.gif")
+    vae(*words, "--out", "walk.npy")
+    x = np.load("walk.npy")
+    frames = list(frames_of("walk.gif"))
+    assert [ms for ms, _ in frames] == [600, 100, 100, 100, 100, 600, 100, 100, 100, 100]
+    for i, (_, picture) in enumerate(frames):
+        step = i if i < 6 else 10 - i
+        small = picture[::4, ::4]
+        assert small.shape == (28, 28, 3)
+        assert np.abs(small - x[step][..., None] * 255).max() <= 0.51, "grey is exact"
+    vae(*words, "--out", "walk.png")
+    with Image.open("walk.png") as strip:
+        assert strip.size == (8 * 58 + 2 + 16, 60) and strip.mode == "L"
+        first = np.asarray(strip)[2:58:2, 68:124:2].astype(int)
+    assert np.abs(first - x[0] * 255).max() <= 0.51
+
+
+def check_colour():
+    """RGB data: grids, folders, an animation with a palette, and PNG files as ends."""
+    rng = np.random.default_rng(11)
+    y, x = np.mgrid[0:12, 0:16] / 15
+    hue = rng.random((200, 1, 1, 3), np.float32)
+    rows = (0.2 + 0.6 * hue * np.stack([x, y, 1 - x], -1)[None] + 0.2 * hue).astype(np.float32)
+    np.save("colour.npy", np.minimum(rows, 1))
+    vae("train", "--data", "colour.npy", "--latent", "4", "--hidden", "32", "--epochs", "20",
+        "--batch-size", "20", "--likelihood", "gaussian", "--variance", "0.01", "--out", "colour", "-q")
+    words = ["interpolate", "colour", "--from", "0", "--to", "1", "--steps", "4"]
+    vae(*words, "--out", "colour.gif")
+    vae(*words, "--out", "steps.npy")
+    steps = np.load("steps.npy")
+    assert steps.shape == (4, 12, 16, 3)
+    frames = list(frames_of("colour.gif"))
+    assert len(frames) == 6
+    for i in range(4):
+        away = np.abs(frames[i][1][::7, ::7] - np.clip(steps[i], 0, 1) * 255)
+        print(f"  palette: mean error {away.mean():.2f} of 255, largest {away.max():.1f}")
+        assert away.mean() < 4 and away.max() < 40
+    vae(*words, "--out", "colour_steps/")
+    with Image.open("colour_steps/000003.png") as picture:
+        assert picture.mode == "RGB" and picture.size == (16, 12)
+        assert np.abs(np.asarray(picture) - np.clip(steps[3], 0, 1) * 255).max() <= 0.51
+    Image.fromarray((np.load("colour.npy")[5] * 255).astype(np.uint8)).save("end.png")
+    Image.fromarray(np.full((12, 16), 90, np.uint8)).save("grey.png")  # is made RGB
+    vae("interpolate", "colour", "--from", "end.png", "--to", "grey.png", "--out", "ends.png")
+    with Image.open("ends.png") as strip:
+        pixels = np.asarray(strip)
+        assert strip.mode == "RGB" and (pixels[10, -10] == 90).all()
+    with Image.open("end.png") as end:
+        assert (pixels[2, 2] == np.asarray(end)[0, 0]).all()
+    vae("sample", "colour", "-n", "7", "--nearest", "--from", "posterior", "--out", "colour.png")
+    with Image.open("colour.png") as picture:
+        assert picture.mode == "RGB"
+
+
 def check_import_of_others():
     w = torch_weights(5)
     save_file(w, "theirs.safetensors")
