@@ -140,7 +140,7 @@ static bar_labels fit_labels(const char *const *labels, size_t n, double width)
         char number[PLOT_LABEL];
         l.widest = fmax(l.widest, plot_text_width(bar_label(labels, i, number), 12.5));
     }
-    if (l.widest + 6 > l.slot) {
+    if (l.widest + 3 > l.slot) {
         l.slanted = labels != NULL && l.widest > 30;
         double need = l.slanted ? 15 : l.widest + 10;
         l.every = round_step(need / l.slot);
