@@ -108,7 +108,7 @@ static const cli_option import_options[] = {
 
 static const cli_option report_options[] = {
     CLI_DATA_OPTIONS,
-    {"out", 'o', "FILE", "the report [RUN/report.html]"},
+    {"out", 'o', "FILE", "the report, or - [RUN/report.html]"},
     CLI_MODEL_OPTIONS,
 };
 

@@ -9,6 +9,8 @@
 #include "report.h"
 #include "signals.h"
 
+static const char standard_output[] = "/dev/stdout";
+
 /* The run folder of a run, or of a checkpoint in one; "" = there is none. */
 static void find_folder(const char *run, const char *checkpoint, char folder[VAE_PATH])
 {
@@ -55,6 +57,9 @@ static void print_result(const cli_args *args, const cli_model *m, const char *o
 {
     char n[32];
     if (!args->json) {
+        if (strcmp(out, standard_output) == 0) {
+            return; /* it has the report */
+        }
         cli_say(args, "%s: report of %s, %s bytes%s", out, m->path,
                 cli_thousands(n, (double)r->bytes),
                 r->explorer_bytes == 0 ? "; the decoder is too large for the explorer" : "");
@@ -77,6 +82,12 @@ static vae_status choose_out(const cli_args *args, const char *folder, char path
                              vae_error *err)
 {
     const char *out = cli_value(args, "out");
+    if (out != NULL && strcmp(out, "-") == 0) {
+        if (args->json) {
+            return vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
+        }
+        out = standard_output;
+    }
     int n = out != NULL         ? snprintf(path, VAE_PATH, "%s", out)
             : folder[0] != '\0' ? snprintf(path, VAE_PATH, "%s/report.html", folder)
                                 : snprintf(path, VAE_PATH, "report.html");

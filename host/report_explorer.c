@@ -330,10 +330,11 @@ void report_put_explorer(report *r)
     if (!r->has_data) {
         report_note(r, "There is no map of the latents: %s.", r->from->missing);
     }
-    vae_text_add(page, "<noscript><p class=\"note\">The explorer needs JavaScript, which is "
-                       "switched off here.</p></noscript>\n<div class=\"explore card\">\n");
+    vae_text_add(page, "<div class=\"explore card\">\n");
     if (!d->too_large) {
-        vae_text_add(page, "<div class=\"stage live\" id=\"stage\"></div>\n");
+        vae_text_add(page,
+                     "<div class=\"stage\" id=\"stage\"><noscript><p class=\"fine\">The explorer "
+                     "needs JavaScript, which is switched off here.</p></noscript></div>\n");
     }
     if (r->has_data) {
         vae_text_add(page, "<div class=\"map\">");
