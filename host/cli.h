@@ -61,6 +61,7 @@ vae_status cli_encode(const cli_args *args, vae_error *err);
 vae_status cli_decode(const cli_args *args, vae_error *err);
 vae_status cli_export(const cli_args *args, vae_error *err);
 vae_status cli_import(const cli_args *args, vae_error *err);
+vae_status cli_report(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
 vae_status cli_devices(const cli_args *args, vae_error *err);
 vae_status cli_bench(const cli_args *args, vae_error *err);
