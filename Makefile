@@ -10,7 +10,7 @@ GIT     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 WARN    := -Wall -Wextra -Wformat=2 -Wconversion -Wimplicit-fallthrough -Wshadow \
            -Wstrict-prototypes -Werror=format-security
 HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIC
-CPPFLAGS := -D_GNU_SOURCE -Iinclude -Ihost -DVAE_VERSION='"$(VERSION)"' -DVAE_GIT='"$(GIT)"'
+CPPFLAGS := -D_GNU_SOURCE -Iinclude -Ihost -I$(BUILD)/gen -DVAE_VERSION='"$(VERSION)"' -DVAE_GIT='"$(GIT)"'
 CFLAGS  ?= -O2 -g
 # No fused multiply-adds: every instruction set level gives the same bits. The other two flags let
 # loops with sqrt and selects vectorize and change no result.
@@ -41,6 +41,7 @@ MARCH_baseline :=
 MARCH_avx2     := -march=x86-64-v3
 MARCH_avx512   := -march=x86-64-v4 -mprefer-vector-width=512
 HEADERS := $(wildcard include/*.h host/*.h)
+REPORT_PAGE := $(BUILD)/gen/report_page.h
 
 # objs FOLDER: the core objects of a variant (all but the CUDA backend and the front)
 objs     = $(CORE:%.c=$(BUILD)/$1/%.o) $(ISAS:%=$(BUILD)/$1/host/cpu_kernels_%.o)
@@ -96,6 +97,13 @@ $(BUILD)/vae: $(call objs,release) $(call front,release) $(call cudaobjs,release
 # Whether CUDA is in decides what some objects hold: they are made anew when it changes.
 $(BUILD)/cuda-$(if $(HAVE_CUDA),in,out).stamp:
 	$(Q)mkdir -p $(@D) && rm -f $(BUILD)/cuda-*.stamp && touch $@
+
+# The report's style and script are files of their own; the program has them as C strings.
+$(REPORT_PAGE): host/report_page.css host/report_page.js Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)for kind in css js; do echo "static const char report_$$kind[] ="; \
+	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/    "&\\n"/' host/report_page.$$kind; echo '    ;'; done >$@
+$(foreach v,release asan tsan,$(BUILD)/$v/host/report.o) lint: $(REPORT_PAGE)
 
 # variant FOLDER,FLAGS: rules for the objects of one way to compile
 define variant
@@ -299,7 +307,8 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
 	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
-        host/export_latents.c host/step_timer.c host/pictures.c host/score%.c,$(CORE)) $(LDLIBS)
+        host/export_latents.c host/step_timer.c host/pictures.c host/score%.c host/report%.c \
+        host/classify.c host/probe.c host/disentangle.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)

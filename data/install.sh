@@ -8,11 +8,13 @@ build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev
 build_headers=(gif_lib.h:libgif-dev) # libraries that pkg-config does not know
 test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang)
 test_libs=(cmocka:libcmocka-dev)
+browser=(chromium:chromium chromedriver:chromium-driver) # of tests/report, which are skipped without
 lint=(clang-format:clang-format cppcheck:cppcheck)
 fuzz=(clang:clang)
 bench_libs=(openblas:libopenblas-openmp-dev) # what the products are compared with
 
-missing=()
+missing=() # and what can be done without:
+wanted=()
 need_commands() {
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
@@ -44,6 +46,9 @@ for what in "$@"; do
         need_libraries "${test_libs[@]}"
         need_sanitizers
         python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+        for pair in "${browser[@]}"; do
+            command -v "${pair%%:*}" >/dev/null || wanted+=("${pair#*:}")
+        done
         ;;
     lint) need_commands "${lint[@]}" ;;
     bench) need_libraries "${bench_libs[@]}" ;;
@@ -51,8 +56,18 @@ for what in "$@"; do
     *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
     esac
 done
-if [ "${#missing[@]}" -eq 0 ]; then
+if [ "${#missing[@]}" -eq 0 ] && [ "${#wanted[@]}" -eq 0 ]; then
     exit 0
+fi
+do_without() {
+    echo "note: ${wanted[*]} cannot be installed here: the tests of reports in a browser will be SKIPPED" >&2
+    exit 0
+}
+can_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }
+}
+if [ "${#missing[@]}" -eq 0 ] && ! can_install; then
+    do_without
 fi
 
 if ! command -v apt-get >/dev/null; then
@@ -64,9 +79,13 @@ if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || { echo "missing: ${missing[*]}; neither root nor sudo here: apt-get install them first" >&2; exit 1; }
     as_root=(sudo)
 fi
-echo "installing: ${missing[*]}"
-"${as_root[@]}" apt-get update -qq
+echo "installing: ${missing[*]} ${wanted[*]}"
+"${as_root[@]}" apt-get update -qq || [ "${#missing[@]}" -eq 0 ] || exit 1
 for i in "${!missing[@]}"; do
     [ "${missing[$i]}" != CLANG_RUNTIME ] || missing[i]=$(clang_runtime)
 done
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+install_packages() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+[ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
+[ "${#wanted[@]}" -eq 0 ] || install_packages "${wanted[@]}" || do_without

@@ -143,6 +143,12 @@ static const cli_option import_options[] = {
     {"force", 0, NULL, "replace the run that is in --out"},
 };
 
+static const cli_option report_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "the report, or - [RUN/report.html]"},
+    CLI_MODEL_OPTIONS,
+};
+
 static const cli_option info_options[] = {
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
@@ -242,6 +248,11 @@ static const cli_command commands[] = {
      "  vae train --resume --out runs/mine --epochs 5     trains on\n"
      "  vae import model.npz --activation tanh --likelihood gaussian --out mine.vae\n",
      OPTIONS(import_options), true, cli_import},
+    {"report", "RUN", 1, "One HTML file: curves, pictures, tables, and the decoder to play with.",
+     "  vae report runs/mnist                        runs/mnist/report.html\n"
+     "  vae report runs/mnist --best --out best.html\n"
+     "  vae report model.vae --data data/mnist --out model.html\n",
+     OPTIONS(report_options), false, cli_report},
     {"info", "RUN|FILE", 1, "What is in a run folder, a checkpoint, a .safetensors or .npz file.",
      "  vae info runs/mnist\n"
      "  vae info runs/mnist/checkpoints/best.vae --json\n",

@@ -63,6 +63,7 @@ vae_status cli_classify(const cli_args *args, vae_error *err);
 vae_status cli_complete(const cli_args *args, vae_error *err);
 vae_status cli_export(const cli_args *args, vae_error *err);
 vae_status cli_import(const cli_args *args, vae_error *err);
+vae_status cli_report(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
 vae_status cli_devices(const cli_args *args, vae_error *err);
 vae_status cli_bench(const cli_args *args, vae_error *err);

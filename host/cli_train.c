@@ -110,13 +110,13 @@ static json_t *path_or_null(const char *path)
 static void print_json(const vae_config *config, const vae_train_result *r)
 {
     json_t *object = json_pack(
-        "{s:i, s:s, s:I, s:I, s:b, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "schema", 1, "run",
-        config->out, "epoch", (json_int_t)r->state.epoch, "step", (json_int_t)r->state.step,
+        "{s:i, s:s, s:I, s:I, s:b, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "schema", 1,
+        "run", config->out, "epoch", (json_int_t)r->state.epoch, "step", (json_int_t)r->state.step,
         "had_finished", r->had_finished, "wall_s", r->state.wall_s, "examples_per_s",
         r->last.examples_per_s, "train", measurement(&r->last.train), "validation",
         measurement(&r->last.validation), "test", measurement(&r->last.test), "checkpoint",
         path_or_null(r->checkpoint), "samples", path_or_null(r->samples), "reconstruction",
-        path_or_null(r->reconstruction));
+        path_or_null(r->reconstruction), "report", path_or_null(r->report));
     json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(object);
@@ -145,6 +145,9 @@ static void print_result(const cli_args *args, const vae_config *config, const v
     if (r->samples[0] != '\0') {
         fprintf(stderr, "  samples          %s\n  reconstructions  %s\n", r->samples,
                 r->reconstruction);
+    }
+    if (r->report[0] != '\0') {
+        fprintf(stderr, "  report           %s\n", r->report);
     }
     fprintf(stderr, "  checkpoint       %s\n", r->checkpoint);
     fprintf(stderr,

@@ -358,6 +358,7 @@ static vae_status fit_config(vae *v, vae_config *config, const char *options, bo
     if (*temporary) {
         const char *base = getenv("TMPDIR");
         config->sample_every = 0;
+        config->report = false;
         snprintf(config->out, sizeof config->out, "%.400s/libvae-XXXXXX",
                  base != NULL && base[0] != '\0' ? base : "/tmp");
         if (mkdtemp(config->out) == NULL) {

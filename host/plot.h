@@ -45,7 +45,11 @@ void plot_lines(vae_text *out, plot_axes axes, const plot_series *series, size_t
 /* One bar a value, labelled by its number, or by labels[i]. */
 void plot_bars(vae_text *out, plot_axes axes, const double *values, const char *const *labels,
                size_t n);
-/* Histograms of groups over common bins, drawn over each other; marks: vertical lines at values
+/* The same with some bars pale (faded (n), NULL = none): those that do not count. */
+void plot_bars_faded(vae_text *out, plot_axes axes, const double *values, const char *const *labels,
+                     const bool *faded, size_t n);
+/* Histograms of groups over common bins, drawn over each other: counts of each group's x (y is not
+ * read, unless x is NULL); marks: vertical lines at values
  * (a threshold), labelled by mark_names. */
 void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, size_t n_groups,
                     size_t bins, const double *marks, const char *const *mark_names,
@@ -54,7 +58,7 @@ void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, si
 void plot_scatter(vae_text *out, plot_axes axes, const float *xy, const uint8_t *labels, size_t n,
                   size_t n_classes);
 
-/* Puts text into a file, atomically (vae_file_replace). VAE_ERR_IO. */
+/* Puts text into a file, atomically (vae_file_put). VAE_ERR_IO. */
 vae_status vae_text_write(const vae_text *t, const char *path, vae_error *err);
 
 #endif

@@ -148,6 +148,7 @@ static void remove_temps(const vae_run_folder *folder)
     remove_files(folder, ".", "config.json.", ".tmp");
     remove_files(folder, ".", "run.json.", ".tmp");
     remove_files(folder, ".", "metrics.jsonl.", ".tmp");
+    remove_files(folder, ".", "report.html.", ".tmp");
     remove_files(folder, "checkpoints", "", ".tmp");
     remove_files(folder, "samples", "", ".tmp");
 }

@@ -269,12 +269,16 @@ static vae_status end_epoch(trainer *t, vae_error *err)
     r->seconds_left = seconds_left(t);
     trainer_summarize(t, r);
     const bool finished = t->now.state.finished;
-    if (finished || (c->sample_every > 0 && r->epoch % c->sample_every == 0)) {
+    const bool draw = finished || (c->sample_every > 0 && r->epoch % c->sample_every == 0);
+    if (draw) {
         trainer_draw(t, r->epoch);
     }
     status = trainer_write_metrics(t, r, err);
     if (status == VAE_OK && (finished || r->best || r->epoch % c->save_every == 0)) {
         status = save(t, r->best, err);
+    }
+    if (status == VAE_OK && draw && !finished && trainer_page_due(t)) {
+        trainer_page(t, false);
     }
     if (status == VAE_OK && t->options->events.epoch != NULL) {
         t->options->events.epoch(t->options->events.ctx, r);
@@ -378,6 +382,9 @@ static void finish(trainer *t, vae_status status, const vae_error *err)
                       : status == VAE_ERR_INTERRUPTED ? "interrupted"
                                                       : "failed",
                       status == VAE_OK ? NULL : err->text, &ignored);
+    if (status == VAE_OK || status == VAE_ERR_INTERRUPTED) {
+        trainer_page(t, true);
+    }
 }
 
 static void clear(trainer *t)

@@ -1,6 +1,7 @@
 /* What the parts of the trainer share. trainer.c: the run; trainer_rows.c: which rows train;
  * trainer_classes.c: labels; trainer_schedule.c: the plan; trainer_measure.c: measuring passes;
- * trainer_report.c: what is written besides checkpoints; trainer_pictures.c; trainer_setup.c;
+ * trainer_report.c: what is written besides checkpoints; trainer_pictures.c; trainer_page.c;
+ * trainer_setup.c;
  * trainer_resume.c. */
 #ifndef VAE_TRAINER_INTERNAL_H
 #define VAE_TRAINER_INTERNAL_H
@@ -43,6 +44,7 @@ typedef struct {
     double epoch_seconds, epoch_examples; /* of this session's steps in this epoch */
     double saved;                         /* monotonic time of the last checkpoint */
     double grad_norm;
+    double page_written, page_seconds; /* monotonic time of the last report; what it took */
     char start_time[32];
 } trainer;
 
@@ -96,5 +98,10 @@ vae_status trainer_write_run(trainer *t, const char *status, const char *why, va
 vae_status trainer_write_metrics(trainer *t, const vae_epoch_report *report, vae_error *err);
 void trainer_summarize(trainer *t, const vae_epoch_report *report);
 void trainer_draw(trainer *t, uint64_t epoch);
+
+/* report.html, if it is wanted. Due: is it time for one while training goes on? last: the run is
+ * over. */
+bool trainer_page_due(const trainer *t);
+void trainer_page(trainer *t, bool last);
 
 #endif

@@ -108,6 +108,7 @@ typedef struct {
     size_t save_every;   /* epochs between checkpoints */
     size_t keep;         /* how many of the last checkpoints stay */
     size_t sample_every; /* epochs between sample grids; 0 = only at the end */
+    bool report;         /* write report.html, at the end and now and then before */
 } vae_config;
 
 /* Fills in the defaults: pytorch/examples' VAE. */

@@ -62,6 +62,7 @@ typedef struct {
     char checkpoint[VAE_PATH + 64]; /* the newest; "" if there is none */
     char samples[VAE_PATH + 64];    /* the newest pictures; "" if the data are no pictures */
     char reconstruction[VAE_PATH + 64];
+    char report[VAE_PATH + 64]; /* the newest; "" if there is none */
 } vae_train_result;
 
 /* Trains into config->out. Both sets are standardized in place where the config asks for it, by the

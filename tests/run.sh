@@ -66,6 +66,7 @@ for program in "$build"/simt/test_*; do
 done
 [ -x tests/cli/run ] && run "cli" env VAE="$build/test/vae" tests/cli/run
 [ -x tests/simt/run.sh ] && run "emulated program" tests/simt/run.sh
+run "report in a browser" env VAE="$build/test/vae" tests/report/run
 run "round trips" tests/roundtrip/run.sh
 run "installed library" tests/roundtrip/installed.sh
 run "scripts" tests/scripts.sh

@@ -33,7 +33,7 @@ class Result:
 def vae(*args, code=0, says=None, env=None, prefix=(), **more):
     """Runs vae; its exit code must be `code`, its stderr must hold `says`."""
     if len(args) > 1 and args[0] in ("eval", "sample", "reconstruct", "interpolate", "traverse",
-                                     "manifold"):
+                                     "manifold", "report"):
         args = (*args, "--threads", "1")
     process = subprocess.run([*prefix, VAE, *map(str, args)], stdin=subprocess.DEVNULL,
                              stdout=more.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
