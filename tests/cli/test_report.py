@@ -107,7 +107,7 @@ def check_page(name):
 
 
 def report(run, *options):
-    vae("report", run, "--out", "report-test.html", *options)
+    vae("report", run, "--out", "report-test.html", "--limit", 300, *options)
     return check_page("report-test.html")
 
 
@@ -209,7 +209,7 @@ def report_curves_hold_the_metrics():
 @test
 def report_agrees_with_eval_and_encode():
     run = trained()
-    page = report(run, "--limit", 300)
+    page = report(run)
     facts = page.facts()
     found = vae("eval", run, "--limit", 300, "--json").json()
     for a, b in zip(facts["kl"], found["kl_per_dim"]):
@@ -340,20 +340,21 @@ def report_escapes_names():
 @test
 def report_output():
     run = trained()
-    found = vae("report", run, "--out", "r.html", "--json")
+    few = ("--limit", 50)
+    found = vae("report", run, *few, "--out", "r.html", "--json")
     about = found.json()
     assert found.err == "" and about["out"] == "r.html" and about["data"] is True
     assert about["bytes"] == os.path.getsize(path("r.html"))
     assert about["explorer"] == {"included": True, "weight_bytes": 2 * (3 * 16 + 16 + 16 * 784 + 784),
                                  "format": "float16"}
-    quiet = vae("report", run, "--out", "r.html", "-q")
+    quiet = vae("report", run, *few, "--out", "r.html", "-q")
     assert quiet.out == quiet.err == ""
-    assert vae("report", run, says="run/report.html: report of").out == ""
-    out = vae("report", run, "--out", "-")
+    assert vae("report", run, *few, says="run/report.html: report of").out == ""
+    out = vae("report", run, *few, "--out", "-")
     assert out.out.startswith("<!DOCTYPE html>") and out.out.endswith("</html>\n") and out.err == ""
     vae("report", run, "--out", "-", "--json", code=2, says="--json has standard output")
-    vae("report", run, "--out", "nowhere/r.html", code=4, says="nowhere/r.html")
-    vae("report", run, "--out", run, code=4, says="is a folder")
+    vae("report", run, *few, "--out", "nowhere/r.html", code=4, says="nowhere/r.html")
+    vae("report", run, *few, "--out", run, code=4, says="is a folder")
     vae("report", "nothing-here", code=4, says="nothing-here")
     vae("report", code=2, says="RUN is missing")
     one = vae("report", run, "--limit", 1, "--split", "train", "--out", "r.html", "--json").json()
@@ -366,7 +367,7 @@ def report_is_the_same_for_any_number_of_threads():
     run = trained()
     pages = []
     for threads in (1, 2):
-        vae("report", run, "--out", "threads.html", "--threads", threads)
+        vae("report", run, "--limit", 600, "--out", "threads.html", "--threads", threads)
         with open(path("threads.html")) as file:
             pages.append(re.sub(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC", "", file.read()))
     assert pages[0] == pages[1]
