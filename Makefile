@@ -220,7 +220,7 @@ SIMT_DEP := $(HEADERS) $(wildcard kernels/*.h tests/*.h tests/simt/*.h tests/sim
 SIMT_BACKEND := $(CUDA_C) host/backend.c
 simt     = $(SIMT_BACKEND:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o) \
            $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
-SIMT_TESTS := test_ops test_ops_loss test_model test_gradients
+SIMT_TESTS := test_ops test_ops_loss test_model test_gradients test_score
 simt_parts = $(filter-out %/backend.o,$(call objs,asan)) $(call simt,simt)
 
 $(BUILD)/simt/%.cu.o: %.cu $(SIMT_DEP)
@@ -307,7 +307,8 @@ $(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
 	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
-        host/export_latents.c host/step_timer.c host/pictures.c host/report%.c,$(CORE)) $(LDLIBS)
+        host/export_latents.c host/step_timer.c host/pictures.c host/score%.c host/report%.c \
+        host/classify.c host/probe.c host/disentangle.c,$(CORE)) $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)

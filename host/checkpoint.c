@@ -22,6 +22,8 @@
  *   state      vae_train_state: step, epoch, position (u64), recon, kl, objective, examples, best
  *              (double), best_epoch, bad_epochs (u64), wall_s (double), finished (u64, 0 or 1)
  *   data_mean  d floats (may be absent)
+ *   standard   d shifts, d scales: floats (absent where data are not standardized)
+ *   columns    names of a table's columns, UTF-8, each ended by a line feed (absent if no table)
  *   summary    JSON object (may be absent)
  *
  * A reader skips sections that it does not know. checkpoint_read.c reads. */
@@ -184,6 +186,10 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
     add_section(&d, "adam_v", checkpoint->adam_v, floats);
     add_section(&d, "state", state, sizeof state);
     add_section(&d, "data_mean", checkpoint->data_mean, checkpoint->d * sizeof(float));
+    add_section(&d, "standard", checkpoint->standard, 2 * checkpoint->d * sizeof(float));
+    if (checkpoint->columns != NULL) {
+        add_section(&d, "columns", checkpoint->columns, strlen(checkpoint->columns));
+    }
     if (checkpoint->summary[0] != '\0') {
         add_section(&d, "summary", checkpoint->summary, strlen(checkpoint->summary));
     }
@@ -204,5 +210,16 @@ void vae_checkpoint_free(vae_checkpoint *checkpoint)
     free(checkpoint->adam_m);
     free(checkpoint->adam_v);
     free(checkpoint->data_mean);
+    free(checkpoint->standard);
+    free(checkpoint->columns);
     free(checkpoint);
+}
+
+void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n)
+{
+    const size_t d = checkpoint->d;
+    const float *shift = checkpoint->standard;
+    for (size_t i = 0; shift != NULL && i < n * d; i++) {
+        x[i] = x[i] * shift[d + i % d] + shift[i % d];
+    }
 }

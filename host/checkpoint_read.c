@@ -368,6 +368,39 @@ static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *er
     return read_into(r, "summary", c->summary, s->length, err);
 }
 
+static vae_status read_standard(const reader *r, vae_checkpoint *c, vae_error *err)
+{
+    vae_status status = read_new(r, "standard", 2 * c->d * sizeof(float), &c->standard, err);
+    for (size_t i = 0; status == VAE_OK && c->standard != NULL && i < 2 * c->d; i++) {
+        if (!isfinite(c->standard[i]) || (i >= c->d && !(c->standard[i] > 0))) {
+            status = damaged(r, err, "section standard holds no shift and scale");
+        }
+    }
+    return status;
+}
+
+/* As many names as there are values in a row. */
+static vae_status read_columns(const reader *r, vae_checkpoint *c, vae_error *err)
+{
+    const section *s = find(r, "columns");
+    if (s == NULL) {
+        return VAE_OK;
+    }
+    c->columns = calloc(s->length + 1, 1);
+    if (c->columns == NULL) {
+        return vae_fail_memory(err, s->length + 1, "the names of columns");
+    }
+    vae_status status = read_into(r, "columns", c->columns, s->length, err);
+    size_t names = 0;
+    for (size_t i = 0; i < s->length; i++) {
+        names += c->columns[i] == '\n';
+    }
+    if (status == VAE_OK && (names != c->d || strlen(c->columns) != s->length)) {
+        status = damaged(r, err, "section columns does not name each column");
+    }
+    return status;
+}
+
 vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_source *source,
                                 bool moments, vae_error *err)
 {
@@ -396,6 +429,9 @@ vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_sourc
         }
         if (status == VAE_OK) {
             status = read_new(&r, "data_mean", c->d * sizeof(float), &c->data_mean, err);
+        }
+        if (status == VAE_OK && (status = read_standard(&r, c, err)) == VAE_OK) {
+            status = read_columns(&r, c, err);
         }
     }
     if (status != VAE_OK) {

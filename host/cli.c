@@ -88,6 +88,22 @@ static const cli_option encode_options[] = {
     CLI_MODEL_OPTIONS,
 };
 
+static const cli_option score_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "scores of each row: .csv or .npz; - is standard output, as CSV"},
+    {"score", 0, "recon_error|recon_prob|neg_elbo|nll",
+     "the one for threshold, flag and pictures [neg_elbo]"},
+    {"samples", 'K', "L", "draws of z a row, of all scores but recon_error [32]"},
+    {"contamination", 0, "P", "threshold: the 1-P quantile of the training rows' scores [0.05]"},
+    {"reference", 0, "N", "training rows for that, evenly spread; 0 = all [10000]"},
+    {"threshold", 0, "T", "flag scores above T; no training rows are needed"},
+    {"anomaly-class", 0, "LABEL", "abnormal rows, for AUROC; default: the class left out"},
+    {"contributions", 0, "FILE", ".npy or .npz (n,D): each column's part of the score"},
+    {"heatmap", 0, "FILE", ".png: most abnormal rows, reconstructions, contributions"},
+    {"histogram", 0, "FILE", ".svg: normal and abnormal scores, and the threshold"},
+    CLI_MODEL_OPTIONS,
+};
+
 static const cli_option decode_options[] = {
     {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
     {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
@@ -116,6 +132,19 @@ static const cli_option info_options[] = {
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
 
+static const cli_option probe_options[] = {
+    {"data", 'd', "DATA", "data set with labels; default: the one it was trained on"},
+    {"limit", 0, "N", "only the first N rows of each split; 0 = all"},
+    {"neighbours", 'k', "K", "of the nearest-neighbour classifier [10]"},
+    {"labels", 0, "N,N,...", "with so few labels, too: 100,600,1000,3000"},
+    {"seeds", 0, "N", "draws of the few labels [5]"},
+    {"seed", 's', "N", "of the draws [1]"},
+    {"holdout", 0, "FRACTION", "of data without a test split, rows to measure on"},
+    {"scatter", 0, "FILE", ".svg: latents by label in the plane of most variance"},
+    {"disentanglement", 0, NULL, "MIG, SAP, DCI, BetaVAE, FactorVAE, where factors are known"},
+    CLI_MODEL_OPTIONS,
+};
+
 static const cli_option bench_options[] = {
     {"batches", 0, "N,N,...", "batch sizes [128,1024,8192]"},
     {"repeats", 0, "N", "measurements of each; the median counts [5]"},
@@ -128,6 +157,8 @@ static const cli_command commands[] = {
     {"train", "", 0, "Trains a VAE. An option that has no effect in the chosen mode is an error.",
      "  vae train                                    the built-in digits, ten epochs\n"
      "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
+     "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
+     "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
      "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
      "  vae train --resume --out runs/mnist --epochs 20\n",
      OPTIONS(train_options), true, cli_train},
@@ -170,6 +201,13 @@ static const cli_command commands[] = {
      "  vae decode runs/mnist --latents z.npy --out x.npy\n"
      "  vae decode runs/mnist --latents latents.npz --out pictures/\n",
      OPTIONS(decode_options), false, cli_decode},
+    {"score", "RUN", 1,
+     "How abnormal each row is: reconstruction error and probability, -ELBO, NLL; flags, AUROC.",
+     "  vae score runs/mnist --data new.npy --out scores.csv\n"
+     "  vae score runs/mnist --contamination 0.01 --heatmap worst.png --histogram scores.svg\n"
+     "  vae train --data data/mnist --exclude-class 3 --out runs/no3\n"
+     "  vae score runs/no3 --data data/mnist --anomaly-class 3\n",
+     OPTIONS(score_options), false, cli_score},
     {"export", "RUN", 1, "Weights for PyTorch and NumPy, graphs for ONNX Runtime.",
      "  vae export runs/mnist --out model.safetensors     VAE().load_state_dict(load_file(F))\n"
      "  vae export runs/mnist --out model.npz             numpy.load\n"
@@ -187,12 +225,18 @@ static const cli_command commands[] = {
      "  vae report runs/mnist --best --out best.html\n"
      "  vae report model.vae --data data/mnist --out model.html\n",
      OPTIONS(report_options), false, cli_report},
-    {"info", "RUN|FILE", 1, "What is in a run folder or a checkpoint.",
+    {"info", "RUN|FILE", 1, "What is in a run folder, a checkpoint, a .safetensors or .npz file.",
      "  vae info runs/mnist\n"
      "  vae info runs/mnist/checkpoints/best.vae --json\n",
      OPTIONS(info_options), false, cli_info},
     {"devices", "", 0, "What there is to compute on.", "  vae devices\n", NULL, 0, false,
      cli_devices},
+    {"probe", "RUN", 1,
+     "How much the latents say of labels and factors, beside the data themselves.",
+     "  vae probe runs/mnist\n"
+     "  vae probe runs/mnist --labels 100,600,1000,3000 --scatter latents.svg\n"
+     "  vae probe runs/sprites --disentanglement --limit 50000\n",
+     OPTIONS(probe_options), false, cli_probe},
     {"bench", "", 0,
      "Times the training step: on the CPU and, where there is one, the GPU beside it.",
      "  vae bench\n"

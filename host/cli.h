@@ -53,6 +53,7 @@ vae_status cli_train(const cli_args *args, vae_error *err);
 vae_status cli_eval(const cli_args *args, vae_error *err);
 vae_status cli_sample(const cli_args *args, vae_error *err);
 vae_status cli_reconstruct(const cli_args *args, vae_error *err);
+vae_status cli_score(const cli_args *args, vae_error *err);
 vae_status cli_traverse(const cli_args *args, vae_error *err);
 vae_status cli_manifold(const cli_args *args, vae_error *err);
 vae_status cli_interpolate(const cli_args *args, vae_error *err);
@@ -64,6 +65,7 @@ vae_status cli_report(const cli_args *args, vae_error *err);
 vae_status cli_info(const cli_args *args, vae_error *err);
 vae_status cli_devices(const cli_args *args, vae_error *err);
 vae_status cli_bench(const cli_args *args, vae_error *err);
+vae_status cli_probe(const cli_args *args, vae_error *err);
 
 /* Reading argv (cli_args.c): *help is set by -h and --help. */
 vae_status cli_read(cli_args *args, const cli_command *command, int argc, char **argv, bool *help,
@@ -119,6 +121,12 @@ vae_status cli_open_checkpoint(cli_model *m, const cli_args *args, bool moments,
 vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_error *err);
 /* Opens the data: before the model `set`, whose range and columns are checked; then `data`. */
 vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err);
+/* The same for a set named by the caller: as the model takes it, standardized where the model's
+ * data were. An m->set that was there must be gone. */
+vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, size_t limit,
+                              vae_error *err);
+/* How data are read, by the config; with progress on a terminal. */
+vae_data_options cli_data_options(const vae_config *config, size_t limit);
 vae_status cli_open_data(cli_model *m, vae_error *err);
 void cli_close(cli_model *m);
 

@@ -154,6 +154,12 @@ static void print_json(const bench *b)
     free(text);
 }
 
+static vae_status open_rows(bench *b, vae_error *err)
+{
+    const vae_data_options options = cli_data_options(&b->config, b->config.limit);
+    return vae_dataset_open(&b->set, b->config.data, VAE_SPLIT_TRAIN, &options, err);
+}
+
 static void announce(const cli_args *args, const bench *b)
 {
     char cpu[200];
@@ -176,8 +182,7 @@ vae_status cli_bench(const cli_args *args, vae_error *err)
         (status = read_batches(args, &b, err)) == VAE_OK &&
         (status = cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err)) == VAE_OK &&
         (status = cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err)) == VAE_OK &&
-        (status = vae_dataset_open(&b.set, b.config.data, VAE_SPLIT_TRAIN, b.config.limit, err)) ==
-            VAE_OK &&
+        (status = open_rows(&b, err)) == VAE_OK &&
         (status = vae_train_check_set(&b.config, b.set, err)) == VAE_OK) {
         b.rows = json_array();
         choose_devices(&b);

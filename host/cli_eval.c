@@ -195,14 +195,7 @@ static vae_status open_train_split(cli_model *m, const cli_args *args, vae_error
         m->be->ops->forget(m->be, slot);
     }
     m->split = "train";
-    status = vae_dataset_open(&m->set, name, VAE_SPLIT_TRAIN, limit, err);
-    if (status == VAE_OK && m->set->d != m->checkpoint->d) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
-                          m->set->source, m->set->d, m->checkpoint->d);
-    }
-    if (status == VAE_OK) {
-        status = vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err);
-    }
+    status = cli_open_named_set(m, name, VAE_SPLIT_TRAIN, limit, err);
     return status == VAE_OK ? cli_open_data(m, err) : status;
 }
 

@@ -128,8 +128,8 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
 static vae_status attach_data(vae_checkpoint *c, vae_error *err)
 {
     vae_dataset *set;
-    vae_status status =
-        vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, c->config.limit, err);
+    const vae_data_options options = cli_data_options(&c->config, c->config.limit);
+    vae_status status = vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err);
     if (status != VAE_OK) {
         return status;
     }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "import_weights.h"
 #include "layout.h"
 #include "sha256.h"
 #include "step_timer.h"
@@ -67,6 +68,15 @@ static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
                   (json_int_t)c->channels, "data_sha256", hex, "weights_sha256", weights, "config",
                   parse_or_null(config), "tensors", describe_tensors(layout), "state",
                   describe_state(&c->state), "summary", parse_or_null(c->summary));
+    if (c->standard != NULL) {
+        json_t *shift = json_array(), *scale = json_array();
+        for (size_t i = 0; i < c->d; i++) {
+            json_array_append_new(shift, json_real((double)c->standard[i]));
+            json_array_append_new(scale, json_real((double)c->standard[c->d + i]));
+        }
+        json_object_set_new(o, "data_shift", shift);
+        json_object_set_new(o, "data_scale", scale);
+    }
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     putchar('\n');
     json_decref(o);
@@ -105,6 +115,9 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
         printf("validation   best %.4f nats after epoch %" PRIu64 ", %" PRIu64 " epochs since\n",
                s->best, s->best_epoch, s->bad_epochs);
     }
+    if (c->standard != NULL) {
+        puts("columns      standardized: the model's x is (data - shift) / scale");
+    }
     if (c->summary[0] != '\0') {
         printf("last         %s\n", c->summary);
     }
@@ -121,8 +134,56 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     print_config(&c->config);
 }
 
+/* A .safetensors or .npz file: its tensors as they stand there, and its metadata. */
+static vae_status info_of_weights(const cli_args *args, const char *path, vae_error *err)
+{
+    vae_weights w;
+    vae_status status = vae_weights_open(&w, path, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    json_t *metadata = parse_or_null(w.metadata), *tensors = json_array();
+    for (size_t i = 0; i < w.n; i++) {
+        const vae_weight *t = &w.tensors[i];
+        json_t *shape = json_array();
+        char text[160] = "";
+        for (size_t j = 0; j < t->ndim; j++) {
+            const size_t used = strlen(text);
+            json_array_append_new(shape, json_integer((json_int_t)t->shape[j]));
+            snprintf(text + used, sizeof text - used, "%s%zu", j > 0 ? " x " : "", t->shape[j]);
+        }
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype",
+                                                 t->dtype, "shape", shape));
+        if (!args->json) {
+            printf("  %-28s %-8s %s\n", t->name, t->dtype, text);
+        }
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach(metadata, key, value)
+    {
+        if (!args->json && json_is_string(value)) {
+            printf("%-20s %s\n", key, json_string_value(value));
+        }
+    }
+    if (args->json) {
+        json_t *o = json_pack("{s:i, s:s, s:O, s:O}", "schema", 1, "file", path, "tensors", tensors,
+                              "metadata", metadata);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+    }
+    json_decref(tensors);
+    json_decref(metadata);
+    vae_weights_close(&w);
+    return VAE_OK;
+}
+
 vae_status cli_info(const cli_args *args, vae_error *err)
 {
+    if (vae_weights_is_file(args->words[0])) {
+        return info_of_weights(args, args->words[0], err);
+    }
     vae_checkpoint *c = NULL;
     char path[VAE_PATH];
     param_layout layout = {0};

@@ -284,7 +284,7 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
                                    vae_error *err)
 {
     vae_dataset *set;
-    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, 0, err);
+    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
     if (status != VAE_OK) {
         return status;
     }

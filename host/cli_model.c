@@ -1,5 +1,7 @@
 /* From the words RUN and --data to a model and data on a backend. */
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -37,6 +39,56 @@ vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_
                             : status;
 }
 
+static void show_progress(void *ctx, size_t done, size_t total)
+{
+    (void)ctx;
+    fprintf(stderr, done < total ? "\rvae: reading pictures: %zu of %zu" : "\r\033[K", done, total);
+}
+
+vae_data_options cli_data_options(const vae_config *config, size_t limit)
+{
+    return (vae_data_options){.limit = limit,
+                              .image_size = config->image_size,
+                              .image_channels = config->image_channels,
+                              .label_column = config->label_column,
+                              .progress = isatty(STDERR_FILENO) ? show_progress : NULL};
+}
+
+/* The columns that the model knows, in its order. */
+static vae_status check_columns(const cli_model *m, vae_error *err)
+{
+    const vae_dataset *set = m->set;
+    const char *want = m->checkpoint->columns;
+    for (size_t i = 0; want != NULL && set->column_names != NULL && i < set->d; i++) {
+        const size_t n = strcspn(want, "\n");
+        if (strlen(set->column_names[i]) != n || strncmp(set->column_names[i], want, n) != 0) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: column %zu is '%.40s'; the model was trained with '%.*s' there",
+                            set->source, i + 1, set->column_names[i], (int)(n < 40 ? n : 40), want);
+        }
+        want += n + 1;
+    }
+    return VAE_OK;
+}
+
+vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, size_t limit,
+                              vae_error *err)
+{
+    const vae_checkpoint *c = m->checkpoint;
+    const vae_data_options options = cli_data_options(&m->config, limit);
+    vae_status status = vae_dataset_open(&m->set, name, split, &options, err);
+    if (status == VAE_OK && m->set->d != c->d) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
+                          m->set->source, m->set->d, c->d);
+    }
+    if (status == VAE_OK && (status = check_columns(m, err)) == VAE_OK) {
+        status = vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err);
+    }
+    return status == VAE_OK && c->standard != NULL
+               ? vae_dataset_standardize(m->set, c->standard, c->standard + c->d, err)
+               : status;
+}
+
 vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
 {
     const char *name = cli_value(args, "data"), *split = cli_value(args, "split");
@@ -51,14 +103,7 @@ vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err)
     }
     bool test = split != NULL ? strcmp(split, "test") == 0 : vae_dataset_has_test(name);
     m->split = test ? "test" : "train";
-    status = vae_dataset_open(&m->set, name, test ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN, limit, err);
-    if (status == VAE_OK && m->set->d != m->checkpoint->d) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
-                          m->set->source, m->set->d, m->checkpoint->d);
-    }
-    return status == VAE_OK
-               ? vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err)
-               : status;
+    return cli_open_named_set(m, name, test ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN, limit, err);
 }
 
 vae_status cli_open_data(cli_model *m, vae_error *err)

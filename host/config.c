@@ -17,7 +17,8 @@
 #define COUNT_MAX 1e15
 
 static const vae_option options[] = {
-    {"data", 'd', "DATA", "digits or sprites (built in), a folder of IDX files, or an .npy file",
+    {"data", 'd', "DATA",
+     "digits, sprites, a folder of IDX or picture files, an .npy, .npz or .csv file",
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},
@@ -88,6 +89,15 @@ static const vae_option options[] = {
      VAE_SCOPE_TRAINING, VAE_KIND_SIZE, AT(patience), "0", 0, 1e9},
     {"limit", 0, "N", "only the first N rows of each split (of sprites, a random N); 0 = all",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(limit), "0", 0, COUNT_MAX},
+    {"image-size", 0, "N", "picture files become N x N: resized, then cut; 0 = as they are",
+     VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_size), "0", 0, 4096},
+    {"image-channels", 0, "1|3", "picture files become grey or RGB; 0 = RGB if any has colour",
+     VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_channels), "0", 0, 3},
+    {"label-column", 0, "NAME", "of a .csv; default: label, class, y or target; none = no labels",
+     VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(label_column), "", 0, 0},
+    {"standardize", 0, "auto|none|columns",
+     "columns to mean 0 and deviation 1; auto: those of a .csv under a gaussian likelihood",
+     VAE_SCOPE_DATA, VAE_KIND_CHOICE, AT(standardize), "auto", VAE_STANDARDIZE_AUTO, 0},
     {"exclude-class", 0, "LABEL", "leave rows of this label out of training; -1 = none",
      VAE_SCOPE_DATA, VAE_KIND_INT, AT(exclude_class), "-1", -1, 255},
     {"seed", 's', "N", "of weights, noise, binarization, order and split", VAE_SCOPE_TRAINING,

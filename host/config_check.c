@@ -103,6 +103,15 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
                         "--binarize makes x binary, and a Gaussian likelihood is a density: use "
                         "--likelihood bernoulli, or leave --binarize out");
     }
+    if (config->standardize == VAE_STANDARDIZE_COLUMNS && config->likelihood == VAE_BERNOULLI) {
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--standardize columns needs a Gaussian likelihood: standardized values lie "
+            "outside [0,1]; use --likelihood gaussian");
+    }
+    if (config->image_channels == 2) {
+        return vae_fail(err, VAE_ERR_USAGE, "--image-channels: expected 1 or 3, found 2");
+    }
     if (config->precision != VAE_FP32 && config->device == VAE_DEVICE_CPU) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--precision tf32 and bf16 need a GPU: use --device cuda, or --precision "

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 #include "dataset_internal.h"
@@ -68,10 +69,58 @@ static void complete_set(vae_dataset *set)
     vae_sha256_final(&state, set->sha256);
 }
 
-/* A single file: NPY or IDX by its first bytes, whatever its name. */
-static vae_status load_file(vae_dataset *set, const char *path, vae_split split, size_t limit,
-                            vae_error *err)
+vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
+                                  vae_error *err)
 {
+    uint8_t *bytes = malloc(n > 0 ? n : 1);
+    if (bytes == NULL) {
+        return vae_fail_memory(err, n, "labels");
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!(values[i] >= 0 && values[i] <= 255) || values[i] != floorf(values[i])) {
+            free(bytes);
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: label of row %zu: expected a whole number from 0 to 255, found %g",
+                            name, i, (double)values[i]);
+        }
+        bytes[i] = (uint8_t)values[i];
+    }
+    *labels = bytes;
+    return VAE_OK;
+}
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcasecmp(name + n - m, end) == 0;
+}
+
+static bool is_csv(const char *path)
+{
+    return ends_with(path, ".csv") || ends_with(path, ".csv.gz");
+}
+
+static vae_status load_stream(vae_dataset *set, const char *path, const vae_data_options *options,
+                              vae_error *err)
+{
+    vae_stream *s;
+    vae_status status = vae_stream_open(&s, path, err);
+    if (status == VAE_OK) {
+        status = is_csv(path) ? vae_csv_load_stream(set, s, options, err)
+                              : vae_npy_load_stream(set, s, options->limit, err);
+        vae_stream_close(s);
+    }
+    return status;
+}
+
+/* A single file: NPZ, NPY or IDX by its first bytes, whatever its name; CSV by its name. */
+static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
+                            const vae_data_options *options, vae_error *err)
+{
+    const bool zip = ends_with(path, ".npz");
+    if (zip) {
+        return vae_npz_load(set, path, split, options->limit, err);
+    }
     if (split == VAE_SPLIT_TEST) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: a single file has no test split; use --split train, or name a folder "
@@ -90,55 +139,68 @@ static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
     if (status != VAE_OK) {
         return status;
     }
-    if (got == 2 && first[0] == 0x93 && first[1] == 'N') {
-        status = vae_stream_open(&s, path, err);
-        if (status == VAE_OK) {
-            status = vae_npy_load_stream(set, s, limit, err);
-            vae_stream_close(s);
-        }
-        return status;
+    if (got == 0) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: is empty; expected a data set", path);
+    }
+    if (is_csv(path) || (got == 2 && first[0] == 0x93 && first[1] == 'N')) {
+        return load_stream(set, path, options, err);
     }
     if (got == 2 && first[0] == 0 && first[1] == 0) {
-        return vae_idx_load_file(set, path, limit, err);
+        return vae_idx_load_file(set, path, options->limit, err);
     }
-    return got == 0 ? vae_fail(err, VAE_ERR_DATA, "%s: is empty; expected an NPY or IDX file", path)
-                    : vae_fail(err, VAE_ERR_DATA,
-                               "%s: not a data set: expected an NPY file (93 4e ...) or an IDX "
-                               "file (00 00 ...), found %02x %02x",
-                               path, first[0], first[1]);
+    return vae_fail(
+        err, VAE_ERR_DATA,
+        "%s: not a data set: expected an NPY file (93 4e ...), an IDX file (00 00 ...), "
+        "or a name that ends in .npz or .csv; found %02x %02x",
+        path, first[0], first[1]);
 }
 
-static vae_status load_named(vae_dataset *set, const char *name, vae_split split, size_t limit,
-                             vae_error *err)
+/* IDX files, if there are any of either split; pictures, if there are any; else what is missing. */
+static vae_status load_folder(vae_dataset *set, const char *name, vae_split split,
+                              const vae_data_options *options, vae_error *err)
+{
+    const bool idx =
+        vae_idx_folder_has(name, VAE_SPLIT_TRAIN) || vae_idx_folder_has(name, VAE_SPLIT_TEST);
+    if (!idx &&
+        (vae_pictures_has(name, VAE_SPLIT_TRAIN) || vae_pictures_has(name, VAE_SPLIT_TEST))) {
+        return vae_pictures_load(set, name, split, options, err);
+    }
+    return vae_idx_load_folder(set, name, split, options->limit, err);
+}
+
+static vae_status load_named(vae_dataset *set, const char *name, vae_split split,
+                             const vae_data_options *options, vae_error *err)
 {
     if (strcmp(name, "digits") == 0) {
-        return vae_digits_draw(set, split, limit, err);
+        return vae_digits_draw(set, split, options->limit, err);
     }
     if (strcmp(name, "sprites") == 0) {
-        return vae_sprites_draw(set, split, limit, err);
+        return vae_sprites_draw(set, split, options->limit, err);
     }
     struct stat info;
     if (stat(name, &info) != 0) {
-        return vae_fail(err, VAE_ERR_IO,
-                        "%s: cannot open: %s; name a folder of IDX files, an .npy file or a "
-                        "built-in set, `digits` or `sprites`",
-                        name, strerror(errno));
+        return vae_fail(
+            err, VAE_ERR_IO,
+            "%s: cannot open: %s; name an .npy, .npz, .csv or IDX file, a folder of IDX "
+            "or picture files, or a built-in set, `digits` or `sprites`",
+            name, strerror(errno));
     }
-    vae_status status = S_ISDIR(info.st_mode) ? vae_idx_load_folder(set, name, split, limit, err)
-                                              : load_file(set, name, split, limit, err);
-    return status == VAE_OK ? refuse_binary_bytes(set, err) : status;
+    vae_status status = S_ISDIR(info.st_mode) ? load_folder(set, name, split, options, err)
+                                              : load_file(set, name, split, options, err);
+    return status == VAE_OK && set->kind == VAE_KIND_ARRAY ? refuse_binary_bytes(set, err) : status;
 }
 
-vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split, size_t limit,
-                            vae_error *err)
+vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
+                            const vae_data_options *options, vae_error *err)
 {
+    static const vae_data_options none;
     *out = NULL;
     vae_dataset *set = calloc(1, sizeof *set);
     if (set == NULL) {
         return vae_fail_memory(err, sizeof *set, "a data set");
     }
     snprintf(set->source, sizeof set->source, "%s", name);
-    vae_status status = load_named(set, name, split, limit, err);
+    vae_status status = load_named(set, name, split, options != NULL ? options : &none, err);
     if (status != VAE_OK) {
         vae_dataset_free(set);
         return status;
@@ -156,12 +218,18 @@ void vae_dataset_free(vae_dataset *set)
     free(set->rows);
     free(set->labels);
     free(set->factors);
+    for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
+        free(set->column_names[i]);
+    }
+    free(set->column_names);
     free(set);
 }
 
 bool vae_dataset_has_test(const char *name)
 {
-    return strcmp(name, "digits") == 0 || vae_idx_folder_has(name, VAE_SPLIT_TEST);
+    return strcmp(name, "digits") == 0 || vae_idx_folder_has(name, VAE_SPLIT_TEST) ||
+           (ends_with(name, ".npz") && vae_npz_has_test(name)) ||
+           vae_pictures_has(name, VAE_SPLIT_TEST);
 }
 
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err)
@@ -187,6 +255,64 @@ vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae
                         set->source, i / set->d, i % set->d, (double)value);
     }
     return VAE_OK;
+}
+
+static vae_status need_floats(const vae_dataset *set, vae_error *err)
+{
+    return set->dtype == VAE_F32
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA,
+                          "%s: holds bytes; columns of floats can be standardized, bytes are "
+                          "value/255 already",
+                          set->source);
+}
+
+vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
+                               float *shift, float *scale, vae_error *err)
+{
+    vae_status status = need_floats(set, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    double *sum = calloc(set->d, sizeof *sum);
+    if (sum == NULL) {
+        return vae_fail_memory(err, set->d * sizeof *sum, "the means of columns");
+    }
+    const float *rows = set->rows;
+    for (int pass = 0; pass < 2; pass++) { /* the mean, then the spread around it */
+        for (size_t i = 0; i < n; i++) {
+            const float *row = rows + (index != NULL ? index[i] : i) * set->d;
+            for (size_t col = 0; col < set->d; col++) {
+                double v = (double)row[col] - (pass > 0 ? (double)shift[col] : 0);
+                sum[col] += pass > 0 ? v * v : v;
+            }
+        }
+        for (size_t col = 0; col < set->d; col++) {
+            double mean = sum[col] / (double)n;
+            if (pass == 0) {
+                shift[col] = (float)mean;
+            } else { /* rounding of the mean alone is no spread */
+                double sd = sqrt(mean), least = 1e-6 * fabs((double)shift[col]);
+                scale[col] = sd > least ? (float)sd : 1.0f;
+            }
+            sum[col] = 0;
+        }
+    }
+    free(sum);
+    return VAE_OK;
+}
+
+vae_status vae_dataset_standardize(vae_dataset *set, const float *shift, const float *scale,
+                                   vae_error *err)
+{
+    vae_status status = need_floats(set, err);
+    float *rows = set->rows;
+    for (size_t i = 0; status == VAE_OK && i < set->n; i++) {
+        for (size_t col = 0; col < set->d; col++) {
+            rows[i * set->d + col] = (rows[i * set->d + col] - shift[col]) / scale[col];
+        }
+    }
+    return status;
 }
 
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)

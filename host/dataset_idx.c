@@ -8,8 +8,14 @@
 
 enum { PATH_BYTES = 4096 };
 
-static vae_status check_type(const vae_stream *s, const uint8_t magic[4], vae_dtype *dtype,
-                             vae_error *err)
+/* By the type byte: bytes of an item, 0 = no type. */
+static size_t item_size(uint8_t type)
+{
+    static const uint8_t sizes[] = {1, 1, 0, 2, 4, 4, 8}; /* u8, i8, -, i16, i32, f32, f64 */
+    return type >= 0x08 && type <= 0x0e ? sizes[type - 0x08] : 0;
+}
+
+static vae_status check_magic(const vae_stream *s, const uint8_t magic[4], vae_error *err)
 {
     const char *name = vae_stream_name(s);
     if (magic[0] != 0 || magic[1] != 0) {
@@ -17,29 +23,11 @@ static vae_status check_type(const vae_stream *s, const uint8_t magic[4], vae_dt
                         "%s: not an IDX file: expected 00 00 at its beginning, found %02x %02x",
                         name, magic[0], magic[1]);
     }
-    switch (magic[2]) {
-    case 0x08:
-        *dtype = VAE_U8;
-        break;
-    case 0x0d:
-        *dtype = VAE_F32;
-        break;
-    case 0x09:
-    case 0x0b:
-    case 0x0c:
-    case 0x0e:
+    if (item_size(magic[2]) == 0) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: IDX type 0x%02x (%s) is not supported; convert to unsigned bytes "
-                        "(0x08) or floats (0x0d)",
-                        name, magic[2],
-                        magic[2] == 0x09   ? "signed bytes"
-                        : magic[2] == 0x0b ? "16-bit integers"
-                        : magic[2] == 0x0c ? "32-bit integers"
-                                           : "doubles");
-    default:
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: IDX type at offset 2: expected 0x08 to 0x0e, found 0x%02x", name,
-                        magic[2]);
+                        "%s: IDX type at offset 2: expected 0x08, 0x09 or 0x0b to 0x0e, found "
+                        "0x%02x",
+                        name, magic[2]);
     }
     if (magic[3] < 1 || magic[3] > VAE_IDX_MAX_DIMS) {
         return vae_fail(err, VAE_ERR_DATA,
@@ -50,21 +38,24 @@ static vae_status check_type(const vae_stream *s, const uint8_t magic[4], vae_dt
 }
 
 /* Reads the header, and *n_bytes of data that it promises. */
-static vae_status read_header(vae_stream *s, vae_idx *out, size_t *n_bytes, vae_error *err)
+static vae_status read_header(vae_stream *s, vae_idx *out, uint8_t *type, size_t *n_bytes,
+                              vae_error *err)
 {
     uint8_t magic[4], dims[4 * VAE_IDX_MAX_DIMS];
     vae_status status = vae_stream_read_exact(s, magic, sizeof magic, "IDX header", err);
     if (status == VAE_OK) {
-        status = check_type(s, magic, &out->dtype, err);
+        status = check_magic(s, magic, err);
     }
     if (status == VAE_OK) {
+        *type = magic[2];
+        out->dtype = *type == 0x08 ? VAE_U8 : VAE_F32;
         out->ndim = magic[3];
         status = vae_stream_read_exact(s, dims, 4 * out->ndim, "IDX dimensions", err);
     }
     if (status != VAE_OK) {
         return status;
     }
-    size_t item_bytes = out->dtype == VAE_U8 ? 1 : 4;
+    const size_t item_bytes = item_size(*type);
     bool fits = true;
     out->row_items = 1;
     for (size_t i = 0; i < out->ndim; i++) {
@@ -94,21 +85,55 @@ static vae_status read_header(vae_stream *s, vae_idx *out, size_t *n_bytes, vae_
     return VAE_OK;
 }
 
-/* Big-endian floats, in place, to the machine's order. */
-static void floats_from_big_endian(uint8_t *data, size_t n)
+/* One big-endian item of a type. */
+static float item_value(const uint8_t *p, uint8_t type)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint8_t *p = data + 4 * i;
-        uint32_t bits = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        memcpy(p, &bits, sizeof bits);
+    const size_t size = item_size(type);
+    uint64_t bits = 0;
+    float f;
+    double d;
+    for (size_t i = 0; i < size; i++) {
+        bits = bits << 8 | p[i];
     }
+    switch (type) {
+    case 0x09:
+        return (float)(int8_t)bits;
+    case 0x0b:
+        return (float)(int16_t)bits;
+    case 0x0c:
+        return (float)(int32_t)bits;
+    case 0x0d: {
+        const uint32_t half = (uint32_t)bits;
+        memcpy(&f, &half, sizeof f);
+        return f;
+    }
+    default:
+        memcpy(&d, &bits, sizeof d);
+        return (float)d;
+    }
+}
+
+/* Items of any type but bytes to floats: *data is replaced. */
+static vae_status to_floats(uint8_t **data, size_t n, uint8_t type, vae_error *err)
+{
+    float *values = malloc(n * sizeof *values);
+    if (values == NULL) {
+        return vae_fail_memory(err, n * sizeof *values, "IDX data");
+    }
+    for (size_t i = 0; i < n; i++) {
+        values[i] = item_value(*data + i * item_size(type), type);
+    }
+    free(*data);
+    *data = (uint8_t *)values;
+    return VAE_OK;
 }
 
 vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err)
 {
     *out = (vae_idx){0};
     size_t n_bytes = 0;
-    vae_status status = read_header(s, out, &n_bytes, err);
+    uint8_t type = 0;
+    vae_status status = read_header(s, out, &type, &n_bytes, err);
     if (status != VAE_OK) {
         return status;
     }
@@ -121,15 +146,14 @@ vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *er
     if (status == VAE_OK) {
         status = vae_stream_expect_end(s, err);
     }
+    if (status == VAE_OK && out->dtype == VAE_F32) {
+        status = to_floats(&out->data, out->n_kept * out->row_items, type, err);
+    }
     if (status != VAE_OK) {
         free(out->data);
         out->data = NULL;
-        return status;
     }
-    if (out->dtype == VAE_F32) {
-        floats_from_big_endian(out->data, out->n_kept * out->row_items);
-    }
-    return VAE_OK;
+    return status;
 }
 
 static vae_status read_path(const char *path, size_t limit, vae_idx *out, vae_error *err)
@@ -183,22 +207,24 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
     if (status != VAE_OK) {
         return status;
     }
-    if (idx.ndim != 1 || idx.dtype != VAE_U8) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          "%s: labels: expected one dimension of unsigned bytes, found %zu of %s",
-                          path, idx.ndim, idx.dtype == VAE_U8 ? "unsigned bytes" : "floats");
+    if (idx.ndim != 1) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
+                          idx.ndim);
     } else if (idx.dims[0] != n_total) {
         status = vae_fail(err, VAE_ERR_DATA,
                           "%s: labels: expected %zu, one an image, found %zu; the two files do not "
                           "belong together",
                           path, n_total, idx.dims[0]);
     }
-    if (status != VAE_OK) {
-        free(idx.data);
-        return status;
+    if (status == VAE_OK && idx.dtype == VAE_F32) {
+        status = vae_labels_from_floats(&set->labels, (const float *)(const void *)idx.data,
+                                        idx.n_kept, path, err);
+    } else if (status == VAE_OK) {
+        set->labels = idx.data;
+        idx.data = NULL;
     }
-    set->labels = idx.data;
-    return VAE_OK;
+    free(idx.data);
+    return status;
 }
 
 /* Finds <folder>/<stem>{-,.}<kind>{,.gz} into path. A name that exists in any form counts, so that

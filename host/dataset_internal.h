@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "dataset.h"
+#include "npy.h"
 #include "status.h"
 
 /* ---- checked sizes (dataset_stream.c) ---- */
@@ -106,6 +107,30 @@ vae_status vae_idx_load_file(vae_dataset *set, const char *path, size_t limit, v
 
 /* Reads an NPY stream; `s` is at its beginning. */
 vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err);
+
+/* What an array's header makes of the set: n, d, height, width, channels, dtype. Doubles become
+ * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */
+vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const char *name,
+                             vae_error *err);
+
+/* Reads the arrays of an .npz file that make the split. */
+vae_status vae_npz_load(vae_dataset *set, const char *path, vae_split split, size_t limit,
+                        vae_error *err);
+bool vae_npz_has_test(const char *path);
+
+/* *labels: (n) bytes, malloc'ed, from whole numbers 0..255; name: for messages. VAE_ERR_DATA. */
+vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
+                                  vae_error *err);
+
+/* Reads a CSV stream; `s` is at its beginning. */
+vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                               vae_error *err);
+
+/* Reads a folder of pictures. */
+vae_status vae_pictures_load(vae_dataset *set, const char *folder, vae_split split,
+                             const vae_data_options *options, vae_error *err);
+/* Are there pictures for this split below the folder? */
+bool vae_pictures_has(const char *folder, vae_split split);
 
 /* ---- drawing (dataset_glyphs.c) ---- */
 

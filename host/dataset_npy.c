@@ -53,9 +53,15 @@ static vae_status fail_type(const char *name, const char *descr, vae_error *err)
                     name, descr, why);
 }
 
-static vae_status check_layout(const char *name, const npy_header *h, vae_dataset *set,
-                               vae_error *err)
+vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *h, const char *name,
+                             vae_error *err)
 {
+    const char *type = h->descr + (strchr("|<>", h->descr[0]) != NULL);
+    const bool bytes = strcmp(type, "u1") == 0, bools = strcmp(type, "b1") == 0;
+    if (!bytes && !bools && strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0) {
+        return fail_type(name, h->descr, err);
+    }
+    set->dtype = bytes ? VAE_U8 : bools ? VAE_BITS : VAE_F32;
     if (h->fortran_order) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: is in Fortran order; expected C order: save "
@@ -174,25 +180,17 @@ vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, va
     const char *name = vae_stream_name(s);
     vae_status status = read_header(s, &header, err);
     if (status == VAE_OK) {
-        status = check_layout(name, &header, set, err);
+        status = vae_npy_shape_set(set, &header, name, err);
     }
     if (status != VAE_OK) {
         return status;
     }
-    const char *descr = header.descr;
-    bool bytes = strcmp(descr + (strchr("|<>", descr[0]) != NULL), "u1") == 0;
-    bool bools = strcmp(descr + (strchr("|<>", descr[0]) != NULL), "b1") == 0;
-    bool floats = strcmp(descr, "<f4") == 0, doubles = strcmp(descr, "<f8") == 0;
-    if (!bytes && !floats && !doubles && !bools) {
-        return fail_type(name, descr, err);
-    }
     size_t n_total = set->n;
     set->n = limit > 0 && limit < n_total ? limit : n_total;
-    set->dtype = bytes ? VAE_U8 : bools ? VAE_BITS : VAE_F32;
     size_t n_items = set->n * set->d;
-    if (bools) {
+    if (set->dtype == VAE_BITS) {
         status = read_bools_as_bits(s, set, err);
-    } else if (doubles) {
+    } else if (header.item_bytes == sizeof(double)) {
         status = read_doubles_as_floats(s, &set->rows, n_items, err);
     } else {
         uint8_t *data;

@@ -1,5 +1,6 @@
 #include "eval.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ typedef struct {
     size_t seen, nll_seen;
     /* room for a batch */
     float *mu, *logvar, *z, *kl_row, *kl_dim, *recon_row, *log_pq;
+    double *recon_mean;   /* (batch) over particles */
     vae_log_sum *weights; /* (batch) */
     /* the N examples of the aggregate posterior */
     size_t n_chosen, taken;
@@ -46,16 +48,16 @@ double vae_log_sum_value(const vae_log_sum *s)
 void vae_eval_shape(const vae_eval_job *job, size_t *rows, size_t *particles)
 {
     const size_t block = job->samples < BLOCK ? job->samples : BLOCK;
-    *particles = block > job->particles ? block : job->particles;
+    *particles = block > job->particles || job->shared ? block : job->particles;
     *rows = MOST_ROWS / *particles < 1 ? 1 : MOST_ROWS / *particles;
     *rows = *rows > MOST_BATCH ? MOST_BATCH : *rows;
 }
 
 static void clear_work(work *w)
 {
-    void *all[] = {w->mu_mean,  w->mu_moved,  w->mu,           w->logvar, w->z,
-                   w->kl_row,   w->kl_dim,    w->recon_row,    w->log_pq, w->weights,
-                   w->chosen_z, w->chosen_mu, w->chosen_logvar};
+    void *all[] = {w->mu_mean,       w->mu_moved,  w->mu,     w->logvar,  w->z,        w->kl_row,
+                   w->kl_dim,        w->recon_row, w->log_pq, w->weights, w->chosen_z, w->chosen_mu,
+                   w->chosen_logvar, w->recon_mean};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         free(all[i]);
     }
@@ -98,6 +100,7 @@ static vae_status make_room(work *w, vae_error *err)
     w->recon_row = room(&bytes, w->batch * particles, F);
     w->log_pq = room(&bytes, w->batch * particles, F);
     w->weights = room(&bytes, w->batch, sizeof *w->weights);
+    w->recon_mean = room(&bytes, w->batch, D);
     w->chosen_mu = room(&bytes, N * Z, F);
     w->chosen_logvar = room(&bytes, N * Z, F);
     w->chosen_z = room(&bytes, N * Z, F);
@@ -136,6 +139,25 @@ static void choose(work *w, size_t i, size_t at)
     w->taken++;
 }
 
+/* Sums of a batch whose mu, kl_row, kl_dim and recon_mean are there. */
+static void count_elbo(work *w, size_t at, size_t rows)
+{
+    const vae_eval_job *job = w->job;
+    for (size_t i = 0; i < rows; i++) {
+        w->recon += w->recon_mean[i];
+        w->kl += (double)w->kl_row[i];
+        add_mu(w, w->mu + i * job->z);
+        choose(w, i, at + i);
+        if (job->keep_examples) {
+            w->out->recon_of[at + i] = (float)w->recon_mean[i];
+            w->out->kl_of[at + i] = w->kl_row[i];
+        }
+    }
+    for (size_t j = 0; j < job->z; j++) {
+        w->out->kl_dim[j] += (double)w->kl_dim[j] * (double)rows;
+    }
+}
+
 static vae_status add_elbo(work *w, size_t at, size_t rows, vae_error *err)
 {
     const vae_eval_job *job = w->job;
@@ -156,18 +178,9 @@ static vae_status add_elbo(work *w, size_t at, size_t rows, vae_error *err)
         for (size_t k = i * K; k < (i + 1) * K; k++) {
             recon += (double)w->recon_row[k];
         }
-        w->recon += recon / (double)K;
-        w->kl += (double)w->kl_row[i];
-        add_mu(w, w->mu + i * job->z);
-        choose(w, i, at + i);
-        if (job->keep_examples) {
-            w->out->recon_of[at + i] = (float)(recon / (double)K);
-            w->out->kl_of[at + i] = w->kl_row[i];
-        }
+        w->recon_mean[i] = recon / (double)K;
     }
-    for (size_t j = 0; j < job->z; j++) {
-        w->out->kl_dim[j] += (double)w->kl_dim[j] * (double)rows;
-    }
+    count_elbo(w, at, rows);
     return VAE_OK;
 }
 
@@ -198,25 +211,35 @@ static vae_status add_nll(work *w, size_t at, size_t rows, vae_error *err)
     const vae_eval_job *job = w->job;
     for (size_t i = 0; i < rows; i++) {
         w->weights[i] = (vae_log_sum){-INFINITY, 0};
+        w->recon_mean[i] = 0;
     }
     for (size_t k = 0; k < job->samples; k += w->block) {
         const size_t K = job->samples - k < w->block ? job->samples - k : w->block;
+        const bool encoding = job->shared && k == 0; /* the same for every block */
         const vae_plan plan = {.draw = VAE_EVAL_DRAW(job->draws + 1),
                                .first = at,
                                .beta = 1,
                                .step = 1,
                                .particle0 = (uint32_t)k};
-        vae_batch_out out = {.recon = w->recon_row, .log_pq = w->log_pq};
+        vae_batch_out out = {.mu = encoding ? w->mu : NULL,
+                             .kl = encoding ? w->kl_row : NULL,
+                             .kl_dim = encoding ? w->kl_dim : NULL,
+                             .recon = w->recon_row,
+                             .log_pq = w->log_pq};
         vae_status status = job->batch(job->ctx, &plan, rows, K, &out, err);
         if (status != VAE_OK) {
             return status;
         }
         for (size_t r = 0; r < rows * K; r++) {
             vae_log_sum_add(&w->weights[r / K], (double)w->log_pq[r] - (double)w->recon_row[r]);
+            w->recon_mean[r / K] += (double)w->recon_row[r] / (double)job->samples;
         }
         tell(w, at, rows, (double)(k + K) / (double)job->samples);
     }
     end_nll(w, at, rows);
+    if (job->shared) {
+        count_elbo(w, at, rows);
+    }
     return VAE_OK;
 }
 
@@ -240,6 +263,7 @@ static void summarize(work *w)
 vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error *err)
 {
     work w = {.job = job, .out = out};
+    assert(!job->shared || (job->samples > 0 && job->aggregate == 0));
     *out = (vae_evaluation){.n = job->n,
                             .z = job->z,
                             .samples = job->samples,
@@ -256,7 +280,7 @@ vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error 
     vae_status status = make_room(&w, err);
     for (size_t at = 0; at < job->n && status == VAE_OK; at += w.batch) {
         const size_t rows = job->n - at < w.batch ? job->n - at : w.batch;
-        status = add_elbo(&w, at, rows, err);
+        status = job->shared ? VAE_OK : add_elbo(&w, at, rows, err);
         if (status == VAE_OK && job->samples > 0) {
             status = add_nll(&w, at, rows, err);
         }

@@ -35,6 +35,9 @@ typedef struct {
     size_t aggregate;   /* N; taken as at most n; 0 = no aggregate posterior */
     uint64_t draws;     /* number of the first of two draws: the ELBO's noise, then the NLL's */
     bool keep_examples; /* fill the per-example arrays */
+    /* recon (and with it the ELBO) is the mean over the NLL's own `samples` draws, which come in
+     * blocks, and no other draws are made: `particles` is not read, `aggregate` must be 0 */
+    bool shared;
 } vae_eval_job;
 
 /* Means over examples in nats; NAN where not asked for. */

@@ -110,6 +110,18 @@ static char *data_shape(const vae_checkpoint *c)
     return strdup(text);
 }
 
+/* n floats as a JSON array; NULL if there are none, or no memory. */
+static char *floats_text(const float *values, size_t n)
+{
+    json_t *array = values != NULL ? json_array() : NULL;
+    for (size_t i = 0; array != NULL && i < n; i++) {
+        json_array_append_new(array, json_real((double)values[i]));
+    }
+    char *text = array != NULL ? json_dumps(array, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(array);
+    return text;
+}
+
 static char *training(const vae_checkpoint *c)
 {
     const vae_train_state *s = &c->state;
@@ -163,6 +175,10 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     add(m, "data_shape", data_shape(checkpoint));
     if (memcmp(checkpoint->data_sha256, unknown, sizeof unknown) != 0) {
         add(m, "data_sha256", hex(checkpoint->data_sha256, sizeof unknown));
+    }
+    if (checkpoint->standard != NULL) { /* the model's x is (data - data_shift) / data_scale */
+        add(m, "data_shift", floats_text(checkpoint->standard, checkpoint->d));
+        add(m, "data_scale", floats_text(checkpoint->standard + checkpoint->d, checkpoint->d));
     }
     add(m, "training", training(checkpoint));
     for (size_t i = 0; i < m->n; i++) {

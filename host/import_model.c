@@ -382,6 +382,41 @@ static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json
     return VAE_OK;
 }
 
+/* ---- standardization ---- */
+
+static vae_status read_row(float *row, size_t d, const char *text, bool above_zero,
+                           const vae_weights *w, const char *key, vae_error *err)
+{
+    json_t *array = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool good = json_array_size(array) == d;
+    for (size_t i = 0; good && i < d; i++) {
+        const json_t *value = json_array_get(array, i);
+        row[i] = (float)json_number_value(value);
+        good = json_is_number(value) && isfinite(row[i]) && (!above_zero || row[i] > 0);
+    }
+    json_decref(array);
+    return good ? VAE_OK
+                : vae_fail(err, VAE_ERR_DATA, "%s: metadata: %s: expected an array of %zu %s",
+                           w->path, key, d, above_zero ? "numbers above 0" : "numbers");
+}
+
+static vae_status standard(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                           vae_error *err)
+{
+    const char *shift = metadata_text(metadata, "data_shift");
+    const char *scale = metadata_text(metadata, "data_scale");
+    if (shift == NULL && scale == NULL) {
+        return VAE_OK;
+    }
+    c->standard = malloc(2 * c->d * sizeof *c->standard);
+    if (c->standard == NULL) {
+        return vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale");
+    }
+    vae_status status = read_row(c->standard, c->d, shift, false, w, "data_shift", err);
+    return status == VAE_OK ? read_row(c->standard + c->d, c->d, scale, true, w, "data_scale", err)
+                            : status;
+}
+
 /* ---- all of it ---- */
 
 static vae_status fill(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
@@ -413,6 +448,9 @@ static vae_status fill(vae_checkpoint *c, const vae_weights *w, const json_t *me
     status = check_tensors(w, want, n, err);
     if (status == VAE_OK) {
         status = data_shape(c, w, metadata, options, err);
+    }
+    if (status == VAE_OK) {
+        status = standard(c, w, metadata, err);
     }
     if (status == VAE_OK) {
         c->params = malloc(c->n_params * sizeof(float));

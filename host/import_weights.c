@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -258,4 +259,16 @@ vae_status vae_weights_read(const vae_weights *w, const vae_weight *t, float *va
     }
     return w->is_npz ? vae_npz_read_floats(&w->npz, &w->npz.members[t->source], values, err)
                      : read_safetensors(w, t, values, err);
+}
+
+bool vae_weights_is_file(const char *path)
+{
+    unsigned char first[16];
+    FILE *f = fopen(path, "rbe");
+    if (f == NULL) {
+        return false;
+    }
+    size_t n = fread(first, 1, sizeof first, f); /* of a folder: nothing */
+    fclose(f);
+    return vae_weights_detect(first, n);
 }

@@ -49,5 +49,7 @@ vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
 
 /* Is this the beginning of a file that vae_weights_open would take? */
 bool vae_weights_detect(const unsigned char *first, size_t n);
+/* The same of a file; false for what cannot be read. */
+bool vae_weights_is_file(const char *path);
 
 #endif

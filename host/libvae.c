@@ -86,25 +86,13 @@ static void take_checkpoint(vae *v, vae_checkpoint *checkpoint)
     v->checkpoint = checkpoint;
 }
 
-static bool is_weights(const char *path)
-{
-    unsigned char first[16];
-    FILE *f = fopen(path, "rbe");
-    if (f == NULL) {
-        return false;
-    }
-    size_t n = fread(first, 1, sizeof first, f); /* of a folder: nothing */
-    fclose(f);
-    return vae_weights_detect(first, n);
-}
-
 int vae_load(vae *v, const char *path)
 {
     static const vae_import_options options;
     char found[VAE_PATH];
     vae_checkpoint *c;
     v->err = (vae_error){0};
-    vae_status status = is_weights(path)
+    vae_status status = vae_weights_is_file(path)
                             ? vae_import(&c, path, &options, &v->err)
                             : vae_checkpoint_open_run(&c, path, false, false, found, &v->err);
     if (status == VAE_OK) {
@@ -193,6 +181,22 @@ static vae_status borrow_rows(vae_dataset *set, const void *x, enum vae_type typ
     return VAE_OK;
 }
 
+/* Gives the set a copy of its rows, to be changed in place. */
+static vae_status own_rows(vae_dataset *set, float **copy, vae_error *err)
+{
+    const size_t bytes = set->n * set->d * sizeof **copy;
+    if (set->dtype != VAE_F32) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "bytes, for a model of standardized columns: give floats");
+    }
+    *copy = malloc(bytes);
+    if (*copy == NULL) {
+        return vae_fail_memory(err, bytes, "a copy of the rows");
+    }
+    set->rows = memcpy(*copy, set->rows, bytes);
+    return VAE_OK;
+}
+
 /* Runs rows through the model; out as vae_runner_rows'. */
 static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                            const vae_batch_out *out)
@@ -207,7 +211,16 @@ static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
         status = vae_dataset_check_range(&set, v->checkpoint->config.likelihood != VAE_BERNOULLI,
                                          &v->err);
     }
-    return status == VAE_OK ? vae_runner_rows(&v->runner, &set, 0, out, &v->err) : status;
+    float *copy = NULL;
+    const float *standard = status == VAE_OK ? v->checkpoint->standard : NULL;
+    if (standard != NULL && (status = own_rows(&set, &copy, &v->err)) == VAE_OK) {
+        status = vae_dataset_standardize(&set, standard, standard + set.d, &v->err);
+    }
+    if (status == VAE_OK) {
+        status = vae_runner_rows(&v->runner, &set, 0, out, &v->err);
+    }
+    free(copy);
+    return status;
 }
 
 int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, float *logvar,
@@ -220,7 +233,11 @@ int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, f
 int vae_decode(vae *v, const float *z, size_t n, float *x_hat)
 {
     vae_status status = need_runner(v);
-    return (int)(status == VAE_OK ? vae_runner_decode(&v->runner, x_hat, z, n, &v->err) : status);
+    if (status == VAE_OK &&
+        (status = vae_runner_decode(&v->runner, x_hat, z, n, &v->err)) == VAE_OK) {
+        vae_checkpoint_units(v->checkpoint, x_hat, n);
+    }
+    return (int)status;
 }
 
 static float *room_for(vae *v, size_t n, size_t cols)
@@ -260,7 +277,7 @@ int vae_sample(vae *v, size_t n, float *x_hat, float *z)
     }
     if (status == VAE_OK) {
         vae_runner_prior(&v->runner, drawn, n);
-        status = vae_runner_decode(&v->runner, x_hat, drawn, n, &v->err);
+        status = (vae_status)vae_decode(v, drawn, n, x_hat);
     }
     if (drawn != z) {
         free(drawn);
@@ -376,8 +393,13 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     if (status == VAE_OK) {
         status = fit_config(v, &config, options, &temporary);
     }
+    float *copy = NULL;
     if (status == VAE_OK) {
         hash_rows(&set);
+        status =
+            config.standardize == VAE_STANDARDIZE_COLUMNS ? own_rows(&set, &copy, &v->err) : VAE_OK;
+    }
+    if (status == VAE_OK) {
         const vae_trainer_options trainer = {
             .force = temporary,
             .stop_signal = &v->stop,
@@ -392,6 +414,7 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     if (status == VAE_OK) {
         take_checkpoint(v, c);
     }
+    free(copy);
     if (temporary) {
         if (c != NULL) {
             c->config.out[0] = '\0';

@@ -328,6 +328,12 @@ static void download_x_hat(vae_model *m, float *x_hat, size_t rows)
     }
 }
 
+static void download_logits(vae_model *m, float *logits, size_t rows)
+{
+    const size_t last = m->n_layers - 1;
+    m->be->ops->download_mat(m->be, logits, y_of(m, last), rows, m->layout.layers[last].out);
+}
+
 static void download_floats(vae_model *m, float *to, size_t offset, size_t n)
 {
     if (to != NULL) {
@@ -365,7 +371,7 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
                         "a batch of %zu examples x %zu particles, for a model made for %zu x %zu",
                         rows, particles, model->max_batch, model->max_particles);
     }
-    bool whole = out->recon != NULL || out->x_hat != NULL;
+    bool whole = out->recon != NULL || out->x_hat != NULL || out->logits != NULL;
     run_pass(model, whole ? PASS_BATCH : PASS_ENCODE, data, plan, 1, rows, particles);
     if (out->x != NULL) {
         be->ops->download_mat(be, out->x, input_of(model, 0), rows, model->layout.d);
@@ -387,23 +393,46 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
     if (out->x_hat != NULL) {
         download_x_hat(model, out->x_hat, rows * particles);
     }
+    if (out->logits != NULL) {
+        download_logits(model, out->logits, rows * particles);
+    }
     return be->ops->sync(be, err);
 }
 
-vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size_t n,
-                            vae_error *err)
+/* The decoder alone on n rows of z, its means to x_hat, its whole output to logits; either may be
+ * NULL. */
+static vae_status decode_rows(vae_model *model, float *x_hat, float *logits, const float *z,
+                              size_t n, vae_error *err)
 {
     const size_t Z = model->layout.z, D = model->layout.d;
     const size_t most = model->max_batch * model->max_particles;
+    const size_t C = model->layout.layers[model->n_layers - 1].out;
     const vae_plan plan = {0};
     for (size_t r = 0; r < n; r += most) {
         size_t rows = n - r < most ? n - r : most;
         model->be->ops->upload_mat(model->be, input_of(model, model->layout.n_encoder), z + r * Z,
                                    rows, Z);
         run_pass(model, PASS_DECODE, NULL, &plan, 1, rows, 1);
-        download_x_hat(model, x_hat + r * D, rows);
+        if (x_hat != NULL) {
+            download_x_hat(model, x_hat + r * D, rows);
+        }
+        if (logits != NULL) {
+            download_logits(model, logits + r * C, rows);
+        }
     }
     return model->be->ops->sync(model->be, err);
+}
+
+vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size_t n,
+                            vae_error *err)
+{
+    return decode_rows(model, x_hat, NULL, z, n, err);
+}
+
+vae_status vae_model_logits(vae_model *model, float *logits, const float *z, size_t n,
+                            vae_error *err)
+{
+    return decode_rows(model, NULL, logits, z, n, err);
 }
 
 const param_layout *vae_model_layout(const vae_model *model)

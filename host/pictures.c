@@ -1,6 +1,7 @@
 #include "pictures.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "latent_walk.h"
 #include "trainer.h"
@@ -23,6 +24,25 @@ vae_status vae_paint_decode(const vae_painter *p, float *x_hat, const float *z, 
     return vae_model_decode(p->model, x_hat, z, n, err);
 }
 
+/* Into the sink, in the data's units; x_hat stays as the model has it. */
+static vae_status put(const vae_painter *p, vae_row_sink *sink, const float *x_hat, size_t n,
+                      vae_error *err)
+{
+    const size_t bytes = n * p->shape->d * sizeof *x_hat;
+    if (p->shape->standard == NULL) {
+        return vae_row_sink_put(sink, x_hat, n, err);
+    }
+    float *x = malloc(bytes);
+    if (x == NULL) {
+        return vae_fail_memory(err, bytes, "a batch");
+    }
+    memcpy(x, x_hat, bytes);
+    vae_checkpoint_units(p->shape, x, n);
+    vae_status status = vae_row_sink_put(sink, x, n, err);
+    free(x);
+    return status;
+}
+
 vae_status vae_paint(const vae_painter *p, const vae_latent_source *source, size_t n,
                      vae_row_sink *sink, vae_error *err)
 {
@@ -37,7 +57,7 @@ vae_status vae_paint(const vae_painter *p, const vae_latent_source *source, size
         status = stopped(p, err);
         status = status == VAE_OK ? source->make(source->ctx, z, at, rows, err) : status;
         status = status == VAE_OK ? vae_paint_decode(p, x_hat, z, rows, err) : status;
-        status = status == VAE_OK ? vae_row_sink_put(sink, x_hat, rows, err) : status;
+        status = status == VAE_OK ? put(p, sink, x_hat, rows, err) : status;
         if (status == VAE_OK && source->seen != NULL) {
             source->seen(source->ctx, sink, x_hat, at, rows);
         }

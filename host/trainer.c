@@ -395,13 +395,14 @@ static void clear(trainer *t)
     free(t->now.adam_m);
     free(t->now.adam_v);
     free(t->now.data_mean);
+    free(t->now.standard);
+    free(t->now.columns);
     free(t->plan);
     free(t->rows);
 }
 
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err)
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err)
 {
     vae_error own = {0};
     err = err != NULL ? err : &own;
@@ -419,6 +420,7 @@ vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
     }
     if (status == VAE_OK && (status = trainer_check_data(&t, err)) == VAE_OK &&
         (status = trainer_choose_rows(&t, err)) == VAE_OK &&
+        (status = trainer_standardize(&t, err)) == VAE_OK &&
         (status = trainer_open_model(&t, err)) == VAE_OK &&
         (status = trainer_make_room(&t, err)) == VAE_OK) {
         t.steps_per_epoch = (t.n_train + config->batch_size - 1) / config->batch_size;

@@ -19,7 +19,7 @@ void pace_adapt(pace *p, size_t ran, double seconds);
 
 typedef struct {
     const vae_config *config;
-    const vae_dataset *train_set, *test_set;
+    vae_dataset *train_set, *test_set;
     const vae_trainer_options *options;
     vae_train_result *result;
     vae_run_folder folder;
@@ -70,6 +70,9 @@ vae_status trainer_upload(trainer *t, vae_error *err);
 
 /* Rows of training and validation: class left out, split. */
 vae_status trainer_choose_rows(trainer *t, vae_error *err);
+/* Where the config asks for it: both sets to mean 0 and deviation 1 by the training rows, which
+ * stay known in t->now. */
+vae_status trainer_standardize(trainer *t, vae_error *err);
 /* Mean of the training rows as the model sees them, (d) floats. VAE_ERR_RUNTIME (memory). */
 vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err);
 /* Sets the output layer's bias in packed parameters to give that mean. */

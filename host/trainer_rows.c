@@ -78,6 +78,67 @@ vae_status trainer_choose_rows(trainer *t, vae_error *err)
     return status;
 }
 
+vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
+                             const vae_dataset *set, vae_error *err)
+{
+    /* choosing changes nothing in it */
+    trainer t = {.config = config, .train_set = (vae_dataset *)set};
+    vae_status status = trainer_choose_rows(&t, err);
+    if (status != VAE_OK) {
+        free(t.rows);
+        t.rows = NULL;
+    }
+    *rows = t.rows;
+    *n = t.n_train;
+    return status;
+}
+
+/* The names of a table's columns, a line each; NULL: out of memory. */
+static char *join_names(const vae_dataset *set)
+{
+    size_t bytes = 1;
+    for (size_t i = 0; i < set->d; i++) {
+        bytes += strlen(set->column_names[i]) + 1;
+    }
+    char *text = malloc(bytes), *at = text;
+    for (size_t i = 0; text != NULL && i < set->d; i++) {
+        at = stpcpy(at, set->column_names[i]);
+        *at++ = '\n';
+    }
+    if (text != NULL) {
+        *at = '\0';
+    }
+    return text;
+}
+
+vae_status trainer_standardize(trainer *t, vae_error *err)
+{
+    const vae_config *c = t->config;
+    vae_dataset *set = t->train_set;
+    vae_status status = VAE_OK;
+    if (set->column_names != NULL && (t->now.columns = join_names(set)) == NULL) {
+        return vae_fail_memory(err, set->d, "the names of columns");
+    }
+    if (c->standardize == VAE_STANDARDIZE_NONE ||
+        (c->standardize == VAE_STANDARDIZE_AUTO &&
+         (set->kind != VAE_KIND_TABLE || c->likelihood == VAE_BERNOULLI))) {
+        return VAE_OK;
+    }
+    t->now.standard = malloc(2 * set->d * sizeof *t->now.standard);
+    if (t->now.standard == NULL) {
+        return vae_fail_memory(err, 2 * set->d * sizeof *t->now.standard, "shift and scale");
+    }
+    float *shift = t->now.standard, *scale = shift + set->d;
+    status = vae_dataset_moments(set, t->rows, t->n_train, shift, scale, err);
+    if (status == VAE_OK) {
+        status = vae_dataset_standardize(set, shift, scale, err);
+    }
+    if (status == VAE_OK && t->test_set != NULL) {
+        status = vae_dataset_standardize(t->test_set, shift, scale, err);
+    }
+    return status;
+}
+
 vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err)
 {
     /* Static and dynamic draws have the grey value as their mean. */

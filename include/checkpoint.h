@@ -31,6 +31,8 @@ typedef struct {
     float *params;          /* (n_params) packed in the layout's order */
     float *adam_m, *adam_v; /* the same, or NULL */
     float *data_mean;       /* (d) mean of the training rows, or NULL */
+    float *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
+    char *columns;   /* of a table: the names, each with a line feed behind it, or NULL */
     vae_train_state state;
     uint8_t data_sha256[32]; /* of the training set */
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
@@ -48,6 +50,10 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
 vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool moments,
                                vae_error *err);
 void vae_checkpoint_free(vae_checkpoint *checkpoint);
+
+/* x: (n,d), values of the model, to the data's units in place: x * scale + shift. Nothing where
+ * data are not standardized. */
+void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n);
 
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
  * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). A damaged newest file is named

@@ -38,6 +38,13 @@ typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
 typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
 typedef enum { VAE_INIT_TORCH = 0, VAE_INIT_GLOROT, VAE_INIT_HE } vae_init;
 typedef enum { VAE_FP32 = 0, VAE_TF32, VAE_BF16 } vae_precision;
+/* Columns to mean 0 and standard deviation 1: auto does so to tables under a Gaussian likelihood.
+ */
+typedef enum {
+    VAE_STANDARDIZE_AUTO = 0,
+    VAE_STANDARDIZE_NONE,
+    VAE_STANDARDIZE_COLUMNS
+} vae_standardize;
 typedef enum { VAE_DEVICE_AUTO = 0, VAE_DEVICE_CPU, VAE_DEVICE_CUDA } vae_device_kind;
 
 typedef struct {
@@ -77,7 +84,10 @@ typedef struct {
     double validation; /* fraction of the training rows kept for validation; 0 = none */
     /* data */
     char data[VAE_PATH];
-    size_t limit;      /* first rows only; 0 = all */
+    size_t limit;                      /* first rows only; 0 = all */
+    size_t image_size, image_channels; /* of picture files; 0 = as they are */
+    char label_column[VAE_PATH];       /* of a table; "": the usual names */
+    vae_standardize standardize;
     int exclude_class; /* rows with this label are left out of training; -1 = none */
     /* the run */
     uint64_t seed;

@@ -23,18 +23,36 @@ size_t vae_row_bytes(vae_dtype dtype, size_t d);
 
 typedef enum { VAE_SPLIT_TRAIN = 0, VAE_SPLIT_TEST = 1 } vae_split;
 
+typedef enum {
+    VAE_KIND_ARRAY = 0, /* digits, IDX, NPY, NPZ: rows as they are */
+    VAE_KIND_PICTURES,  /* a folder of picture files, resized as the options say */
+    VAE_KIND_TABLE,     /* columns with names */
+} vae_data_kind;
+
+/* How data are read. All zero is the default. */
+typedef struct {
+    size_t limit;             /* > 0 keeps the first `limit` rows */
+    size_t image_size;        /* > 0: picture files are resized to squares of this side */
+    size_t image_channels;    /* 1 or 3; 0: 3 if any picture file is in colour, else 1 */
+    const char *label_column; /* of a table; NULL or "": see vae_dataset_open; "none" */
+    void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
+    void *ctx;                                              /* by one thread */
+} vae_data_options;
+
 /* n rows of d values, row-major. The set owns every pointer. */
 typedef struct {
     char source[512]; /* what the user named, for messages and run.json */
     size_t n, d;
     size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */
     vae_dtype dtype;
+    vae_data_kind kind;
     void *rows;       /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits */
     uint8_t *labels;  /* (n) or NULL */
     size_t n_classes; /* largest label + 1, or 0 */
     float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
     size_t n_factors;
     const char *const *factor_names; /* static strings, n_factors of them, or NULL */
+    char **column_names;             /* (d) of a table, or NULL */
     /* (n_factors), static, or NULL. Where given, the rows are a whole grid, each combination of the
      * factors' levels once, and vae_grid_row says where: n is the product of the sizes. */
     const size_t *factor_sizes;
@@ -59,26 +77,53 @@ typedef struct {
  *   FashionMNIST/raw/ or KMNIST/raw/. Labels are optional; where there, their number must match.
  * - An IDX images file (labels: the file beside it that is named alike), of 2, 3 or 4 dimensions,
  *   unsigned bytes or floats.
+ *   Integers of other sizes and doubles are made floats.
  * - An .npy file, plain or .gz: u1, f4, f8 (made f4) or b1 (made bits), little-endian, C order,
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
+ * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
+ *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
+ * - A folder of PNG and JPEG files. Folders in it are classes, in the order of their names, and
+ * hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have no
+ *   labels. Folders train and test (or val, valid) make splits. Rows are in the order of the paths.
+ *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
+ *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
+ *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
+ * of one size.
+ * - A .csv file, plain or .gz, whose first line holds the names of its columns: RFC 4180, comma,
+ *   UTF-8, numbers only. The label column is options->label_column, or else the one called label,
+ *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
+ *   0..255, or up to 256 texts, numbered in their order.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
  * Files are told apart by their first bytes. A single file has no test split: asking for it is
- * VAE_ERR_DATA with a message that says so. limit > 0 keeps the first `limit` rows; the rest of a
- * file is still checked.
+ * VAE_ERR_DATA with a message that says so. With a limit the rest of a file is still checked.
+ * options may be NULL.
  * *out is owned by the caller: vae_dataset_free. On failure it is NULL.
  * Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file, the offset, what was
  * expected and what was found), VAE_ERR_RUNTIME (memory). */
-vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split, size_t limit,
-                            vae_error *err);
+vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
+                            const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);
 
-/* True if `name` offers a split of its own for testing (digits, an IDX folder with t10k files).
- * Looks at names only: opening may still fail. */
+/* True if `name` offers a split of its own for testing (digits, an IDX folder with t10k files, an
+ * .npz with x_test, a folder with pictures in test). Looks at names only: opening may still fail.
+ */
 bool vae_dataset_has_test(const char *name);
 
 /* Every value in [0,1] (always so for bytes and bits)? If not, VAE_ERR_DATA naming row, column
  * (from 0) and value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);
+
+/* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
+ * into shift and scale, (d) each, in double and in the rows' order; a column that does not vary
+ * gets scale
+ * 1. VAE_ERR_DATA for bytes, which are pictures. */
+vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
+                               float *shift, float *scale, vae_error *err);
+
+/* Rows to (x - shift) / scale, in place; the checksum stays that of the rows as they were read.
+ * VAE_ERR_DATA for bytes. */
+vae_status vae_dataset_standardize(vae_dataset *set, const float *shift, const float *scale,
+                                   vae_error *err);
 
 /* Value (row, col) as the model sees it before binarization. row < n, col < d. */
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);

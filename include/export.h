@@ -34,7 +34,7 @@
 enum {
     VAE_EXPORT_NAME = 40,
     VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2), /* the head and the output may count twice */
-    VAE_METADATA_PAIRS = 10,
+    VAE_METADATA_PAIRS = 12,
 };
 
 /* One tensor as other tools see it: a contiguous piece of the packed parameters. */

@@ -27,6 +27,26 @@ vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, cons
 vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                         size_t *channels, vae_error *err);
 
+/* Reads a PNG or JPEG file, told apart by its first bytes, as vae_png_read does; with pixels NULL
+ * only its size and channels (of a PNG with a palette: 3). JPEG: grey or YCbCr/RGB; damage that
+ * libjpeg would paint over is an error. */
+vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                            size_t *channels, vae_error *err);
+
+/* Grey (1) to RGB (3) and back, by ITU-R 601-2 luma. */
+void vae_image_convert(uint8_t *to, size_t to_channels, const uint8_t *from, size_t from_channels,
+                       size_t pixels);
+
+/* (height,width,channels) to (to_height,to_width,channels), all sides above 0: a triangle filter,
+ * as wide as the reduction where there is one. VAE_ERR_RUNTIME (memory). */
+vae_status vae_image_resize(uint8_t *to, size_t to_width, size_t to_height, const uint8_t *from,
+                            size_t width, size_t height, size_t channels, vae_error *err);
+
+/* The shorter side resized to `side`, the longer one in proportion, then the middle cut out, as
+ * torchvision's Resize(side) and CenterCrop(side). to: (side,side,channels). */
+vae_status vae_image_square(uint8_t *to, size_t side, const uint8_t *from, size_t width,
+                            size_t height, size_t channels, vae_error *err);
+
 /* Can rows of this shape be drawn? Sides above 1, 1 or 3 channels. */
 bool vae_is_picture(size_t height, size_t width, size_t channels);
 

@@ -46,6 +46,7 @@ typedef struct {
     float *recon;  /* (rows*K) nats */
     float *log_pq; /* (rows*K) log p(z) - log q(z|x) */
     float *x_hat;  /* (rows*K,D) decoder's means */
+    float *logits; /* (rows*K,C) what recon was computed from: see vae_model_logits */
 } vae_batch_out;
 /* particles: 1 .. config->particles, or as vae_model_create was told. encode_only stops before
  * the decoder. */
@@ -54,6 +55,10 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
 
 /* x_hat: (n,D) host floats from z: (n,Z) host floats: the decoder alone, in batches. */
 vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size_t n,
+                            vae_error *err);
+/* The same, but the output as recon_loss reads it: logits (n,C) host floats. Bernoulli: C = D
+ * logits; Gaussian: C = D means; learned variance: C = 2D, [mean | raw log variance]. */
+vae_status vae_model_logits(vae_model *model, float *logits, const float *z, size_t n,
                             vae_error *err);
 
 #endif

@@ -61,16 +61,16 @@ typedef struct {
     char report[VAE_PATH + 64]; /* the newest; "" if there is none */
 } vae_train_result;
 
-/* Trains into config->out. train_set's rows may be split into training and validation;
+/* Trains into config->out. Both sets are standardized in place where the config asks for it, by the
+ * rows that train. train_set's rows may be split into training and validation;
  * test_set may be NULL; it is measured after every epoch. With options->resume, an empty or missing
  * folder, or one without a checkpoint, starts from the beginning (a note says so), else the newest
  * good checkpoint is continued bit for bit.
  * VAE_ERR_INTERRUPTED after a signal (state saved), VAE_ERR_DIVERGED (the last good checkpoint
  * stays), VAE_ERR_USAGE (non-empty folder without resume or force, resume with another model or
  * other data), VAE_ERR_DATA (values out of range, bad checkpoint), VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_train(const vae_config *config, const vae_dataset *train_set,
-                     const vae_dataset *test_set, const vae_trainer_options *options,
-                     vae_train_result *result, vae_error *err);
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_trainer_options *options, vae_train_result *result, vae_error *err);
 
 /* Do these data suit these options? VAE_ERR_DATA for values that the likelihood does not take,
  * VAE_ERR_USAGE for --binarize on bits. vae_train asks it of its sets. */
@@ -85,6 +85,12 @@ vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set,
  * 2015); KL warm-up: beta * min(1, step / (kl_warmup * steps_per_epoch)). */
 void vae_train_plan(vae_plan *plan, const vae_config *config, uint64_t step, uint64_t epoch,
                     uint64_t position, uint64_t steps_per_epoch);
+
+/* The rows of `set` that training by config takes: all but those of the excluded class and those
+ * kept for validation. *rows: (*n) row numbers, ascending, malloc'ed. Refuses what training would
+ * refuse (VAE_ERR_USAGE, VAE_ERR_DATA); VAE_ERR_RUNTIME. */
+vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
+                             const vae_dataset *set, vae_error *err);
 
 /* Draws of measuring passes are kept apart from those of training, whose draw is the step. */
 #define VAE_EVAL_DRAW(k) (((uint64_t)1 << 39) | (uint64_t)(k))

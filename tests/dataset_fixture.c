@@ -122,7 +122,7 @@ vae_dataset *dataset_open_ok(const char *name, vae_split split, size_t limit)
 {
     vae_error err = {0};
     vae_dataset *set;
-    if (vae_dataset_open(&set, name, split, limit, &err) != VAE_OK) {
+    if (vae_dataset_open(&set, name, split, &(vae_data_options){.limit = limit}, &err) != VAE_OK) {
         fail_msg("%s", err.text);
     }
     return set;
@@ -133,7 +133,7 @@ void assert_set_refused(const char *name, vae_split split, vae_status status, co
     vae_error err = {0};
     vae_dataset *set = (vae_dataset *)&err;
     allocations_start();
-    vae_status got = vae_dataset_open(&set, name, split, 0, &err);
+    vae_status got = vae_dataset_open(&set, name, split, NULL, &err);
     assert_allocations_small();
     if (got == VAE_OK) {
         fail_msg("accepted: expected '%s'", says);

@@ -255,6 +255,9 @@ static void idx_damage_is_refused(void **state)
         assert_blob_refused(s, &cut, s->folder);
     }
     for (size_t bit = 0; bit < 16 * 8; bit++) {
+        if (bit == 2 * 8) {
+            continue; /* from unsigned to signed bytes: a good file */
+        }
         blob flipped = good;
         flipped.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
         assert_blob_refused(s, &flipped, s->folder);
@@ -269,8 +272,8 @@ static void idx_damage_is_refused(void **state)
     assert_blob_refused(s, &empty, "dimension 0 is 0");
     blob labels = make_labels(9);
     assert_blob_refused(s, &labels, "labels file");
-    blob doubles = make_idx(0x0e, 2, (const uint32_t[]){1, 2});
-    assert_blob_refused(s, &doubles, "doubles");
+    blob no_type = make_idx(0x0a, 2, (const uint32_t[]){1, 2});
+    assert_blob_refused(s, &no_type, "found 0x0a");
 }
 
 static void gzip_damage_is_refused(void **state)
@@ -288,7 +291,7 @@ static void gzip_damage_is_refused(void **state)
         vae_dataset *set;
         const char *path = scratch_write(s, "bad", flipped.bytes, flipped.n);
         allocations_start();
-        vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, 0, NULL);
+        vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, NULL);
         assert_allocations_small();
         if (status == VAE_OK) { /* time stamp, operating system: no data */
             assert_memory_equal(set->rows, plain.bytes + 16, 60);

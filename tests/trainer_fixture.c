@@ -95,7 +95,9 @@ vae_status run_train(const vae_config *c, const vae_dataset *set, const vae_data
         .stop_signal = &s->stop,
         .events = {s, on_progress, on_epoch, on_note},
     };
-    return vae_train(c, set, test, &options, result, err);
+    /* nothing here asks for standardization, the only thing that changes a set */
+    return vae_train(c, (vae_dataset *)(uintptr_t)set, (vae_dataset *)(uintptr_t)test, &options,
+                     result, err);
 }
 
 void run_ok(const vae_config *c, const vae_dataset *set, const vae_dataset *test, bool resume,

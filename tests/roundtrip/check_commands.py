@@ -297,6 +297,84 @@ def check_library():
     assert model.shape.latent == 3 and model.shape.height == 28
 
 
+def check_archives_of_numpy():
+    rng = np.random.default_rng(11)
+    x, y = rng.integers(0, 256, (60, 5, 4), np.uint8), rng.integers(0, 9, 60)
+    bits = rng.random((60, 13)) < 0.3
+    np.savez("plain_data.npz", x_train=x, y_train=y, x_test=x[:7])
+    np.savez_compressed("packed_data.npz", data=x.astype(np.float64) / 255, labels=y.astype(np.int16))
+    np.savez_compressed("only.npz", bits)
+    options = ["--hidden", "6", "--latent", "2", "--epochs", "1", "-q", "--batch-size", "20"]
+    for name in ("plain_data", "packed_data", "only"):
+        vae("train", "--data", name + ".npz", "--out", "run_" + name, *options)
+    vae("encode", "run_plain_data", "--data", "plain_data.npz", "--split", "train", "--out", "a.npz")
+    vae("encode", "run_plain_data", "--data", "packed_data.npz", "--out", "b.npz")
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        assert np.array_equal(a["labels"], y) and np.array_equal(b["labels"], y)
+        close("bytes and doubles", a["mu"], b["mu"])
+    np.save("bits.npy", bits.astype(np.float32))
+    vae("encode", "run_only", "--data", "only.npz", "--out", "a.npy")
+    vae("encode", "run_only", "--data", "bits.npy", "--out", "b.npy")
+    assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def mu_of(run, data):
+    vae("encode", run, "--data", data, "--out", "pictures_mu.npy")
+    return np.load("pictures_mu.npy")
+
+
+def check_pictures_of_pillow():
+    """Every kind of file becomes the rows that PIL reads; resizing comes near PIL's."""
+    rng = np.random.default_rng(12)
+    smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((40, 40)))
+    kinds = {"rgb.png": Image.fromarray(smooth), "grey.png": Image.fromarray(smooth[..., 0]),
+             "palette.png": Image.fromarray(smooth).quantize(9), "a.jpg": Image.fromarray(smooth),
+             "progressive.jpeg": Image.fromarray(smooth),
+             "alpha.png": Image.fromarray(np.dstack([smooth, smooth[..., :1]])),
+             "grey.JPG": Image.fromarray(smooth[..., 1])}
+    for name, picture in kinds.items():
+        os.makedirs("kinds/all", exist_ok=True)
+        form = "JPEG" if "j" in name.lower().split(".")[1] else "PNG"
+        picture.save("kinds/all/" + name, form, **({"progressive": True} if "prog" in name else {}))
+    files = sorted(kinds)
+    for channels, mode in ((3, "RGB"), (1, "L")):
+        for side in (40, 9):
+            run = f"kinds{channels}_{side}"
+            options = ["--image-channels", channels, "--image-size", side, "--hidden", "30",
+                       "--latent", "8", "--epochs", "1", "-q", "--batch-size", "7"]
+            vae("train", "--data", "kinds", "--out", run, *options)
+            want = []
+            for name in files:
+                picture = Image.open("kinds/all/" + name)
+                picture = Image.fromarray(np.asarray(picture.convert("RGBA"))[..., :3]) \
+                    if name == "alpha.png" else picture
+                want.append(np.asarray(picture.convert(mode).resize((side, side), Image.BILINEAR)))
+            want = np.stack(want)
+            np.save("want.npy", want.reshape(len(files), side, side, *([3] if channels == 3 else [])))
+            # rows cannot be looked at from outside: the first layer sees them
+            ours, theirs = mu_of(run, "kinds"), mu_of(run, "want.npy")
+            # PIL rounds to bytes between the two passes, and its JPEG decoder may differ by a level
+            assert abs(ours - theirs).max() < 0.02, (run, abs(ours - theirs).max())
+    Image.fromarray(smooth).convert("CMYK").save("kinds/all/cmyk.jpg")
+    assert "CMYK" in vae("train", "--data", "kinds", "--image-size", 9, "--out", "none", expect=3)
+
+
+def check_model_without_hidden_layers():
+    vae("train", *SMALL, "--hidden", "none", "--latent", "4", "--epochs", "1", "--out", "linear", "-q")
+    vae("export", "linear", "--out", "linear.onnx")
+    x = np.random.default_rng(13).random((50, 784), np.float32)
+    np.save("linear_x.npy", x.reshape(50, 28, 28))
+    vae("encode", "linear", "--data", "linear_x.npy", "--out", "linear_mu.npy")
+    vae("decode", "linear", "-l", "linear_mu.npy", "-o", "linear_xh.npy")
+    mu, _ = session("linear.encoder.onnx").run(["mu", "logvar"], {"x": x})
+    close("mu", np.load("linear_mu.npy"), mu)
+    (decoded,) = session("linear.decoder.onnx").run(["probabilities"], {"z": mu})
+    close("x_hat", np.load("linear_xh.npy").reshape(50, -1), decoded)
+    vae("export", "linear", "--out", "linear.safetensors")
+    vae("import", "linear.safetensors", "--out", "linear.vae")
+    assert np.array_equal(mu_of("linear.vae", "linear_x.npy"), np.load("linear_mu.npy"))
+
+
 def check_pytorch():
     try:
         import torch
@@ -336,6 +414,15 @@ def check_pytorch():
         close("torch logvar", ours["logvar"], logvar.numpy())
         close("torch x_hat", np.load("torch_x.npy").reshape(200, -1),
               model.decode(torch.from_numpy(ours["z"])).numpy())
+        z = torch.from_numpy(ours["z"])
+        recon = F.binary_cross_entropy(model.decode(z), x, reduction="sum")
+        kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        there = -float(recon + kld) / 200
+        if LIBRARY is not None:  # its score draws the z that encode --z gave
+            import example
+            here = -float(example.Vae("torch.vae", LIBRARY).score(x.numpy())[0].mean())
+            print(f"  ELBO here {here:.5f}, in PyTorch {there:.5f} nats")
+            assert abs(here - there) < 1e-3
         model.load_state_dict(load_torch("ours.safetensors"))  # strict: the very names
         vae("encode", "plain", "--data", "torch_rows.npy", "--out", "torch_mu.npy")
         close("torch mu of ours", np.load("torch_mu.npy"), model.encode(x)[0].numpy())

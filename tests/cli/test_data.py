@@ -1,0 +1,171 @@
+"""Data of other kinds: pictures, tables, archives."""
+import json
+import os
+import random
+import struct
+import zipfile
+import zlib
+
+from harness import TINY, metrics, newest, path, read_json, test, vae
+
+SMALL = ["--hidden", 16, "--latent", 3, "--batch-size", 16, "--device", "cpu", "--threads", 1]
+
+
+def chunk(tag, data):
+    body = tag + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def write_png(name, width, height, channels, pixels):
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    stride = width * channels
+    raw = b"".join(b"\0" + pixels[y * stride:(y + 1) * stride] for y in range(height))
+    with open(name, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(
+            ">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
+
+
+def png_header(name):
+    with open(name, "rb") as file:
+        data = file.read(26)
+    return struct.unpack(">IIBB", data[16:26])
+
+
+def npy(shape, descr, data):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def flowers(folder, side, n):
+    """Coloured discs on a coloured ground, two classes, in pictures larger than `side`."""
+    rng = random.Random(1)
+    for i in range(n):
+        size, kind = side + rng.randrange(8), i % 2
+        wide = size + rng.randrange(8)
+        petal = (230, 40, 60) if kind else (250, 220, 30)
+        x0, y0, r = wide / 2 + rng.uniform(-3, 3), size / 2 + rng.uniform(-3, 3), size * 0.3
+        pixels = bytearray()
+        for y in range(size):
+            for x in range(wide):
+                inside = (x - x0) ** 2 + (y - y0) ** 2 < r * r
+                pixels += bytes(petal if inside else (20, 120 + y % 40, 30))
+        split = "test" if i % 5 == 4 else "train"
+        write_png(path(folder, split, ("daisy", "rose")[kind], f"{i:03}.png"), wide, size, 3,
+                  bytes(pixels))
+
+
+@test
+def colour_pictures_train():
+    for side in (32, 64):
+        folder = f"flowers{side}"
+        flowers(folder, side, 40)
+        vae("train", "--data", folder, "--image-size", side, *SMALL, "--epochs", 30, "--lr", "5e-3",
+            "--out", f"run{side}", "--sample-every", 0)
+        losses = [line["elbo"] for line in metrics(f"run{side}") if line["split"] == "train"]
+        # below the entropy of the ground's mean colour nothing can fall: a clear fall is what counts
+        assert losses[-1] > losses[0] + 0.02 * side * side * 3, (losses[0], losses[-1])
+        info = vae("info", f"run{side}", "--json").json()
+        assert info["shape"] == [side, side, 3]
+        vae("sample", f"run{side}", "-n", 4, "--out", f"s{side}.png")
+        vae("reconstruct", f"run{side}", "-n", 4, "--out", f"r{side}.png")
+        for name in (f"s{side}.png", f"r{side}.png"):
+            assert png_header(path(name))[3] == 2, "not RGB"
+        # the size is remembered: later commands resize alike
+        assert vae("eval", f"run{side}", "--json").json()["n"] == 8
+        assert vae("eval", f"run{side}", "--split", "train", "--json").json()["n"] == 32
+    vae("train", "--data", "flowers32", *SMALL, code=3, says="--image-size N")
+    vae("train", "--data", "flowers32", "--image-size", 16, "--image-channels", 1, *SMALL,
+        "--epochs", 1, "--out", "grey")
+    assert vae("info", "grey", "--json").json()["shape"] == [16, 16, 1]
+    vae("train", "--image-size", 16, code=2, says="--image-size has no effect on digits")
+    vae("train", "--image-channels", 2, code=2, says="expected 1 or 3")
+    with open(path("flowers32", "train", "rose", "torn.png"), "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    vae("train", "--data", "flowers32", "--image-size", 16, *SMALL, code=3, says="torn.png")
+
+
+def write_table(name, n, seed, columns=("height", "weight", "class")):
+    rng = random.Random(seed)
+    with open(path(name), "w") as file:
+        file.write(",".join(columns) + ",constant\r\n")
+        for _ in range(n):
+            kind = rng.randrange(2)
+            height = 1000 + 50 * kind + rng.gauss(0, 5)
+            file.write(f"{height:.3f},{height * 0.001 + rng.gauss(0, 0.002):.5f},"
+                       f"{('oak', 'ash')[kind]},7\r\n")
+
+
+@test
+def tables_are_standardized_and_remembered():
+    write_table("trees.csv", 300, 1)
+    args = ["--data", "trees.csv", *SMALL, "--epochs", 20]
+    vae("train", *args, code=3, says="--likelihood gaussian")
+    vae("train", *args, "--likelihood", "gaussian", "--variance", "0.1", "--out", "trees")
+    info = vae("info", "trees", "--json").json()
+    shift, scale = info["data_shift"], info["data_scale"]
+    rows = [line.split(",") for line in open(path("trees.csv")).read().splitlines()[1:]]
+    for at, column in ((0, 0), (1, 1)):
+        values = [float(row[column]) for row in rows]
+        mean = sum(values) / len(values)
+        sd = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        assert abs(shift[at] - mean) < 1e-5 * abs(mean), (shift[at], mean)
+        assert abs(scale[at] - sd) < 1e-4 * sd, (scale[at], sd)
+    assert (shift[2], scale[2]) == (7, 1)
+    assert newest("trees")["columns"] == b"height\nweight\nconstant\n"
+    # decoded rows come in the table's units, near the rows they were encoded from
+    vae("encode", "trees", "--data", "trees.csv", "--out", "z.npy")
+    vae("decode", "trees", "--latents", "z.npy", "--out", "x.npy")
+    data = open(path("x.npy"), "rb").read()
+    x = struct.unpack("<900f", data[-3600:])
+    error = sum(abs(x[3 * i] - float(rows[i][0])) for i in range(300)) / 300
+    assert error < 10, error  # of values that spread over 50
+    assert abs(x[2] - 7) < 0.5
+    # the same model on other rows; on a table with other columns
+    write_table("more.csv", 50, 2)
+    assert vae("eval", "trees", "--data", "more.csv", "--json").json()["n"] == 50
+    write_table("other.csv", 50, 2, columns=("weight", "height", "class"))
+    vae("eval", "trees", "--data", "other.csv", code=3,
+        says="column 1 is 'weight'; the model was trained with 'height' there")
+    # resuming standardizes alike: same bits as one run
+    args += ["--likelihood", "gaussian", "--variance", "0.1"]
+    vae("train", *args[:-6], "--epochs", 10, *args[-4:], "--out", "half")
+    vae("train", "--resume", "--out", "half", "--epochs", 20)
+    assert newest("half")["params"] == newest("trees")["params"]
+    # as it is, on request; weights that leave and come back know the units
+    with open(path("unit.csv"), "w") as file:
+        file.write("a,b\n" + "0.5,-0.25\n1,0.75\n" * 20)
+    vae("train", "--data", "unit.csv", *SMALL, "--epochs", 1, "--likelihood", "gaussian",
+        "--standardize", "none", "--out", "raw")
+    assert "data_shift" not in vae("info", "raw", "--json").json()
+    vae("export", "trees", "--out", "t.safetensors")
+    described = vae("info", "t.safetensors", "--json").json()
+    assert {t["name"] for t in described["tensors"]} >= {"fc1.weight", "fc4.bias"}
+    assert len(json.loads(described["metadata"]["data_shift"])) == 3
+    vae("import", "t.safetensors", "--out", "back.vae")
+    a = vae("eval", "back.vae", "--data", "trees.csv", "--json").json()
+    b = vae("eval", "trees", "--data", "trees.csv", "--json").json()
+    assert a["elbo"] == b["elbo"]
+    vae("train", "--label-column", "y", *TINY, code=2, says="it needs a .csv file")
+    vae("train", "--standardize", "columns", code=2, says="Gaussian likelihood")
+
+
+@test
+def archives_have_splits():
+    rng = random.Random(3)
+    train, labels = bytes(rng.randrange(256) for _ in range(200 * 16)), bytes(range(10)) * 20
+    test_rows = bytes(rng.randrange(256) for _ in range(50 * 16))
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path("a.npz"), "w", method) as archive:
+            archive.writestr("x_train.npy", npy((200, 4, 4), "|u1", train))
+            archive.writestr("y_train.npy", npy((200,), "|u1", labels))
+            archive.writestr("x_test.npy", npy((50, 4, 4), "|u1", test_rows))
+        vae("train", "--data", "a.npz", *SMALL, "--epochs", 1, "--out", f"npz{method}",
+            "--exclude-class", 3)
+        data = read_json(f"npz{method}", "run.json")["data"]
+        assert data["train"] == 180 and data["test"] == 50, data
+    assert newest("npz0")["params"] == newest("npz8")["params"]
+    with open(path("a.npz"), "r+b") as file:
+        file.truncate(3000)
+    vae("train", "--data", "a.npz", *SMALL, code=3, says="a.npz")
