@@ -114,7 +114,9 @@ static void describe_x(const report *r, char text[200])
     char variance[32];
     if (c->likelihood != VAE_BERNOULLI) {
         vae_format_real(c->variance, variance, sizeof variance);
-        snprintf(text, 200, "a density of the values as they are, %s%s",
+        snprintf(text, 200, "a density of the values %s, %s%s",
+                 r->from->about->standard != NULL ? "after standardizing each column"
+                                                  : "as they are",
                  c->likelihood == VAE_GAUSSIAN ? "Gaussian of variance "
                                                : "Gaussian with a learned variance",
                  c->likelihood == VAE_GAUSSIAN ? variance : "");

@@ -72,7 +72,9 @@ static vae_status put_grid(report *r, const float *rows, size_t n, size_t column
 
 static vae_status decode(const report *r, float *x_hat, const float *z, size_t n, vae_error *err)
 {
-    return vae_model_decode(r->from->model, x_hat, z, n, err);
+    const vae_status status = vae_model_decode(r->from->model, x_hat, z, n, err);
+    vae_checkpoint_units(r->from->about, x_hat, n);
+    return status;
 }
 
 /* Room for n latents and their pictures. */
@@ -134,6 +136,7 @@ static vae_status fetch(const report *r, float *x, size_t n, vae_error *err)
             return status;
         }
     }
+    vae_checkpoint_units(r->from->about, x, n);
     return VAE_OK;
 }
 

@@ -283,8 +283,26 @@ def report_of_data_that_are_no_pictures():
     assert page.images == [] and len(page.notes) == 1 and "no pictures" in page.notes[0]
     facts = page.facts()
     assert not facts["picture"] and not facts["half"] and facts["layers"][-1] == [8, 5]
+    assert "values as they are" in page.text
     assert facts["axis"] == [1, 0, 0, 1] and facts["mean"] == [0, 0] and "label" not in facts
     check_decoder(page, "report-table", 1e-5)
+
+
+@test
+def report_of_a_table():
+    with open(path("named.csv"), "w", encoding="utf-8") as file:
+        file.write('a,"b<\u00e9",c\n')
+        file.writelines(f"{i % 40},{i * 7 % 45},{i * 3 % 50}\n" for i in range(80))
+    vae("train", "--data", "named.csv", "--likelihood", "gaussian", "--hidden", "8", "--latent", "2",
+        "--epochs", 2, "--out", "report-named", "--threads", 1, "--device", "cpu")
+    page = check_page("report-named/report.html")
+    facts = page.facts()
+    assert "after standardizing each column" in page.text
+    assert facts["columns"] == ["a", "b<\u00e9", "c"]
+    assert abs(facts["shift"][0] - 19.5) < 1e-4 and len(facts["scale"]) == 3
+    expected = decoded("report-named", [[0.5, -0.25]])[0]
+    for i, value in enumerate(decode(page, [0.5, -0.25])):
+        assert abs(value * facts["scale"][i] + facts["shift"][i] - expected[i]) < 1e-3
 
 
 @test
