@@ -43,7 +43,7 @@ typedef struct {
     uint32_t n_slots;
     uint32_t slot_rows;
     vae_dtype dtype;
-    bool draws; /* rows are [mean | logvar] floats, D of each */
+    uint64_t draws; /* 1: rows are [mean | logvar] floats, D of each */
 } vae_rows;
 
 /* Scratch memory of the two-stage sums, in bytes, for a launcher's `partial`. `ticket` is one

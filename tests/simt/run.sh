@@ -51,6 +51,8 @@ parity "iwae" 0.001 --objective iwae --particles 3
 parity "dreg" 0.001 --objective dreg --particles 3
 parity "stl" 0.001 --objective stl
 parity "free bits, clipping, AdamW" 0.001 --free-bits 0.1 --clip-norm 5 --optimizer adamw --weight-decay 0.01
+parity "conditional" 0.001 --condition labels
+parity "semi-supervised" 0.001 --semi-supervised --labelled 100
 parity "tf32" 0.05 --precision=tf32
 parity "bf16" 0.5 --precision=bf16
 
