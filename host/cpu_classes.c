@@ -23,11 +23,12 @@ uint32_t vae_cpu_classify(const float *logits, size_t C)
 
 static double log_sum_exp(const float *logits, size_t C)
 {
-    double most = (double)logits[0], sum = 0;
+    double most = (double)logits[0];
     for (size_t c = 1; c < C; c++) {
         most = (double)logits[c] > most ? (double)logits[c] : most;
     }
-    for (size_t c = 0; c < C; c++) {
+    double sum = exp((double)logits[0] - most);
+    for (size_t c = 1; c < C; c++) {
         sum += exp((double)logits[c] - most);
     }
     return most + log(sum);
@@ -43,7 +44,7 @@ void vae_cpu_class_loss_row(const vae_cpu_class_loss *loss, float *terms, size_t
     const double scale =
         labelled ? share / (double)loss->n_labelled : (1 - share) / (double)loss->n_open;
     const double log_sum = log_sum_exp(logits, C), log_classes = log((double)C);
-    double q[MOST_CLASSES], recon = 0, kl = 0, bound = log_classes;
+    double q[MOST_CLASSES] = {0}, recon = 0, kl = 0, bound = log_classes;
     for (size_t c = 0; c < classes; c++) {
         const double log_q = labelled ? 0 : (double)logits[c] - log_sum;
         q[c] = exp(log_q);

@@ -114,7 +114,9 @@ static void describe_x(const report *r, char text[200])
     char variance[32];
     if (c->likelihood != VAE_BERNOULLI) {
         vae_format_real(c->variance, variance, sizeof variance);
-        snprintf(text, 200, "a density of the values as they are, %s%s",
+        snprintf(text, 200, "a density of the values %s, %s%s",
+                 r->from->about->standard != NULL ? "after standardizing each column"
+                                                  : "as they are",
                  c->likelihood == VAE_GAUSSIAN ? "Gaussian of variance "
                                                : "Gaussian with a learned variance",
                  c->likelihood == VAE_GAUSSIAN ? variance : "");
@@ -122,8 +124,8 @@ static void describe_x(const report *r, char text[200])
     }
     const char *how[] = {
         bits ? "binary x, as it is"
-             : "x as it is, grey values not binarized (a cross-entropy: to be compared only with "
-               "figures for grey x)",
+             : "x as it is, values in [0,1] not binarized (a cross-entropy: to be compared only "
+               "with figures for the same x)",
         "x binarized by a threshold of 1/2", "x binarized once, at random (static)",
         "x binarized anew at each use (dynamic)"};
     snprintf(text, 200, "%s", how[c->binarize]);
@@ -190,10 +192,11 @@ static void put_chart(report *r, plot_axes axes, size_t x, size_t y, bool one)
     size_t n = 0;
     for (size_t s = 0; s < (one ? 1 : REPORT_SPLITS); s++) {
         if (m->n[s] > 0) {
-            series[n++] = (plot_series){.name = one ? NULL : split_names[s],
-                                        .x = m->column[s][x],
-                                        .y = m->column[s][y],
-                                        .n = m->n[s]};
+            series[n] = (plot_series){.name = one ? NULL : split_names[s],
+                                      .x = m->column[s][x],
+                                      .y = m->column[s][y],
+                                      .n = m->n[s]};
+            n++;
         }
     }
     vae_text_add(&r->page, "<div class=\"card chart\">");

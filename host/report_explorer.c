@@ -183,7 +183,7 @@ vae_status report_make_decoder(report *r, vae_error *err)
         copy_weights(d, layout, packed);
     }
     free(packed);
-    if (status == VAE_OK && r->picture) {
+    if (status == VAE_OK && r->picture && r->from->about->standard == NULL) {
         status = try_half(r, err);
     }
     d->too_large = !d->half && d->n_weights > MOST_BYTES / 4;
@@ -220,6 +220,48 @@ static void put_floats(vae_text *out, const float *values, size_t n)
                      (double)values[i]);
     }
     vae_text_add(out, "]");
+}
+
+/* A JSON string; no "</script>" can be in it. */
+static void put_string(vae_text *out, const char *text, size_t n)
+{
+    json_t *string = json_stringn(text, n);
+    char *quoted = json_dumps(string, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    if (quoted == NULL) {
+        vae_text_add(out, "\"\"");
+    }
+    for (const char *at = quoted; at != NULL && *at != '\0'; at++) {
+        if (*at == '<') {
+            vae_text_add(out, "\\u003c");
+        } else {
+            vae_text_put(out, at, 1);
+        }
+    }
+    free(quoted);
+    json_decref(string);
+}
+
+/* Names of a table's columns, and what leads from the model's values to theirs. */
+static void put_units(report *r)
+{
+    const vae_checkpoint *c = r->from->about;
+    vae_text *page = &r->page;
+    if (c->standard != NULL) {
+        vae_text_add(page, ",\"shift\":");
+        put_floats(page, c->standard, c->d);
+        vae_text_add(page, ",\"scale\":");
+        put_floats(page, c->standard + c->d, c->d);
+    }
+    if (c->columns != NULL) {
+        vae_text_add(page, ",\"columns\":[");
+        for (const char *name = c->columns; *name != '\0';) {
+            const size_t n = strcspn(name, "\n");
+            vae_text_add(page, "%s", name > c->columns ? "," : "");
+            put_string(page, name, n);
+            name += n + (name[n] == '\n');
+        }
+        vae_text_add(page, "]");
+    }
 }
 
 static void put_points(report *r)
@@ -270,6 +312,7 @@ static void put_facts(report *r)
         vae_text_add(page, "%s%zu", j > 0 ? "," : "", r->order[j]);
     }
     vae_text_add(page, "]");
+    put_units(r);
     if (r->has_data) {
         put_points(r);
     }
@@ -310,9 +353,10 @@ static void put_scatter(report *r)
     char n[32];
     vae_text_add(&r->page,
                  "</div><p class=\"fine\">Means of q(z|x) of %s examples (%s)%s. <span "
-                 "class=\"live\">Click a point to decode it.</span></p>",
+                 "class=\"live\">Click %s to decode it.</span></p>",
                  report_count(n, (double)l->n_points), r->from->split,
-                 l->z > 2 ? ", on the plane of their two principal components" : "");
+                 l->z > 2 ? ", on the plane of their two principal components" : "",
+                 l->z == 2 ? "any place" : "a point");
 }
 
 void report_put_explorer(report *r)

@@ -180,10 +180,11 @@ static void turn(double *v, const double *cv, size_t Z)
 static vae_status find_plane(report_latents *l, const size_t *order, vae_error *err)
 {
     const size_t Z = l->z;
-    double *v = calloc(4 * Z, sizeof *v), *cv = v + 2 * Z, trace = 0;
+    double *v = calloc(4 * Z, sizeof *v), *cv, trace = 0;
     if (v == NULL) {
         return vae_fail_memory(err, 4 * Z * sizeof *v, "the plane of the latents");
     }
+    cv = v + 2 * Z;
     for (size_t j = 0; j < Z;
          j++) { /* not quite along axes: those may be orthogonal to the plane */
         v[j] = (j == order[0]) + 1e-3;

@@ -68,6 +68,9 @@ function decode(z, label) {
   return h;
 }
 
+/* A value of the model in the units of the data, which may have been standardized. */
+const inUnits = (v, i) => facts.shift ? v * facts.scale[i] + facts.shift[i] : v;
+
 /* ---- what is shown ---- */
 
 function element(name, attributes, ...children) {
@@ -86,7 +89,7 @@ function makePicture() {
   const n = facts.channels;
   return {node: canvas, draw(x) {
     for (let i = 0, o = 0; i < x.length; i += n, o += 4) {
-      for (let c = 0; c < 3; c++) image.data[o + c] = byte(x[i + (n === 3 ? c : 0)]);
+      for (let c = 0; c < 3; c++) image.data[o + c] = byte(inUnits(x[i + (n === 3 ? c : 0)], i + (n === 3 ? c : 0)));
       image.data[o + 3] = 255;
     }
     context.putImageData(image, 0, 0);
@@ -106,11 +109,12 @@ function makeBars() {
   const body = element('tbody');
   const cells = Array.from({length: D}, (_, i) => {
     const cell = element('td');
-    body.append(element('tr', {}, element('th', {scope: 'row'}, String(i)), cell));
+    body.append(element('tr', {}, element('th', {scope: 'row'}, facts.columns ? facts.columns[i] : String(i)), cell));
     return cell;
   });
   const table = element('details', {}, element('summary', {}, `${D} values`),
     element('div', {class: 'scroll', tabindex: 0}, element('table', {}, body)));
+  table.open = D <= 8;
   let low = 0, high = facts.likelihood === 'bernoulli' ? 1 : 0;
   return {node: element('div', {class: 'bars'}, svg, scale, table), draw(x) {
     for (const v of x) { /* grows, but never shrinks: bars stay comparable while z moves */
@@ -121,10 +125,11 @@ function makeBars() {
     let d = '';
     x.forEach((v, i) => {
       d += `M${i + 0.1} ${y(0)}V${y(v)}h.8V${y(0)}z`;
-      cells[i].textContent = v.toPrecision(5);
+      cells[i].textContent = inUnits(v, i).toPrecision(5);
     });
     path.setAttribute('d', d);
-    scale.textContent = `Mean of each of ${D} values, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+    scale.textContent = `Mean of each of ${D} values, from ${low.toPrecision(3)} to ${high.toPrecision(3)}` +
+      (facts.shift ? ' standard deviations; the table has the units of the data' : '');
   }};
 }
 

@@ -84,6 +84,7 @@ static vae_status decode(const report *r, float *x_hat, const float *z, size_t n
     vae_status status =
         vae_model_decode_classes(r->from->model, x_hat, z, C > 0 ? label : NULL, n, err);
     free(label);
+    vae_checkpoint_units(r->from->about, x_hat, n);
     return status;
 }
 
@@ -146,6 +147,7 @@ static vae_status fetch(const report *r, float *x, size_t n, vae_error *err)
             return status;
         }
     }
+    vae_checkpoint_units(r->from->about, x, n);
     return VAE_OK;
 }
 

@@ -220,8 +220,10 @@ static void run_losses(const cpu_kernels *k, const loops_call *c, int likelihood
 
 static void run_data(const cpu_kernels *k, const loops_call *c, int binarize)
 {
-    k->convert_row(c->out, c->bytes, NULL, c->n, (vae_binarize)binarize, 3, 1 << 20, 7);
-    k->convert_row(c->out + MOST, NULL, c->e, c->n, (vae_binarize)binarize, 3, 1 << 20, 7);
+    const vae_binarize b = (vae_binarize)binarize;
+    k->convert_row(c->out, c->bytes, VAE_U8, c->n, b, 3, 1 << 20, 7);
+    k->convert_row(c->out + MOST, c->e, VAE_F32, c->n, b, 3, 1 << 20, 7);
+    k->convert_row(c->out + 2 * MOST, c->bytes, VAE_BITS, c->n, b, 3, 1 << 20, 7);
 }
 
 static void run_optimizer(const cpu_kernels *k, const loops_call *c, int decoupled)

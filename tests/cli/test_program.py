@@ -82,7 +82,7 @@ def help_and_version():
 def train_writes_a_run():
     run = trained()
     assert sorted(os.listdir(path(run))) == ["checkpoints", "config.json", "log.txt",
-                                             "metrics.jsonl", "run.json", "samples"]
+                                             "metrics.jsonl", "report.html", "run.json", "samples"]
     assert sorted(os.listdir(path(run, "samples"))) == [
         f"{kind}-00{i}.png" for kind in ("epoch", "reconstruction") for i in (1, 2, 3)]
     assert sorted(os.listdir(path(run, "checkpoints"))) == [

@@ -107,7 +107,7 @@ def check_page(name):
 
 
 def report(run, *options):
-    vae("report", run, "--out", "report-test.html", *options)
+    vae("report", run, "--out", "report-test.html", "--limit", 300, *options)
     return check_page("report-test.html")
 
 
@@ -209,7 +209,7 @@ def report_curves_hold_the_metrics():
 @test
 def report_agrees_with_eval_and_encode():
     run = trained()
-    page = report(run, "--limit", 300)
+    page = report(run)
     facts = page.facts()
     found = vae("eval", run, "--limit", 300, "--json").json()
     for a, b in zip(facts["kl"], found["kl_per_dim"]):
@@ -283,8 +283,26 @@ def report_of_data_that_are_no_pictures():
     assert page.images == [] and len(page.notes) == 1 and "no pictures" in page.notes[0]
     facts = page.facts()
     assert not facts["picture"] and not facts["half"] and facts["layers"][-1] == [8, 5]
+    assert "values as they are" in page.text
     assert facts["axis"] == [1, 0, 0, 1] and facts["mean"] == [0, 0] and "label" not in facts
     check_decoder(page, "report-table", 1e-5)
+
+
+@test
+def report_of_a_table():
+    with open(path("named.csv"), "w", encoding="utf-8") as file:
+        file.write('a,"b<\u00e9",c\n')
+        file.writelines(f"{i % 40},{i * 7 % 45},{i * 3 % 50}\n" for i in range(80))
+    vae("train", "--data", "named.csv", "--likelihood", "gaussian", "--hidden", "8", "--latent", "2",
+        "--epochs", 2, "--out", "report-named", "--threads", 1, "--device", "cpu")
+    page = check_page("report-named/report.html")
+    facts = page.facts()
+    assert "after standardizing each column" in page.text
+    assert facts["columns"] == ["a", "b<\u00e9", "c"]
+    assert abs(facts["shift"][0] - 19.5) < 1e-4 and len(facts["scale"]) == 3
+    expected = decoded("report-named", [[0.5, -0.25]])[0]
+    for i, value in enumerate(decode(page, [0.5, -0.25])):
+        assert abs(value * facts["scale"][i] + facts["shift"][i] - expected[i]) < 1e-3
 
 
 @test
@@ -340,20 +358,21 @@ def report_escapes_names():
 @test
 def report_output():
     run = trained()
-    found = vae("report", run, "--out", "r.html", "--json")
+    few = ("--limit", 50)
+    found = vae("report", run, *few, "--out", "r.html", "--json")
     about = found.json()
     assert found.err == "" and about["out"] == "r.html" and about["data"] is True
     assert about["bytes"] == os.path.getsize(path("r.html"))
     assert about["explorer"] == {"included": True, "weight_bytes": 2 * (3 * 16 + 16 + 16 * 784 + 784),
                                  "format": "float16"}
-    quiet = vae("report", run, "--out", "r.html", "-q")
+    quiet = vae("report", run, *few, "--out", "r.html", "-q")
     assert quiet.out == quiet.err == ""
-    assert vae("report", run, says="run/report.html: report of").out == ""
-    out = vae("report", run, "--out", "-")
+    assert vae("report", run, *few, says="run/report.html: report of").out == ""
+    out = vae("report", run, *few, "--out", "-")
     assert out.out.startswith("<!DOCTYPE html>") and out.out.endswith("</html>\n") and out.err == ""
     vae("report", run, "--out", "-", "--json", code=2, says="--json has standard output")
-    vae("report", run, "--out", "nowhere/r.html", code=4, says="nowhere/r.html")
-    vae("report", run, "--out", run, code=4, says="is a folder")
+    vae("report", run, *few, "--out", "nowhere/r.html", code=4, says="nowhere/r.html")
+    vae("report", run, *few, "--out", run, code=4, says="is a folder")
     vae("report", "nothing-here", code=4, says="nothing-here")
     vae("report", code=2, says="RUN is missing")
     one = vae("report", run, "--limit", 1, "--split", "train", "--out", "r.html", "--json").json()
@@ -366,7 +385,7 @@ def report_is_the_same_for_any_number_of_threads():
     run = trained()
     pages = []
     for threads in (1, 2):
-        vae("report", run, "--out", "threads.html", "--threads", threads)
+        vae("report", run, "--limit", 600, "--out", "threads.html", "--threads", threads)
         with open(path("threads.html")) as file:
             pages.append(re.sub(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC", "", file.read()))
     assert pages[0] == pages[1]
