@@ -9,7 +9,8 @@
 
 Each run appends a row to bench/results/semi.jsonl. The classes of 28 x 28 grey MNIST, all 60,000
 training rows of which 100 keep their label, ten of each class, drawn by the seed; the error is on the
-10,000 test rows after the last epoch, none is chosen by it.
+10,000 test rows after the last epoch; the number of epochs is not chosen by it. A row's "chosen" says
+which of its options were.
 """
 import argparse
 import csv
