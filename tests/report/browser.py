@@ -37,7 +37,9 @@ class Browser:
             self.log.seek(0)
             words = self.log.read().split("on port ")
             if len(words) > 1 and "\n" in words[-1]:
-                return int(words[-1].split()[0].rstrip("."))
+                port = int(words[-1].split()[0].rstrip("."))
+                if port > 0:  # its first line repeats the 0 that it was asked for
+                    return port
             time.sleep(0.05)
         raise Missing("chromedriver does not start")
 
