@@ -1,71 +1,20 @@
 /* The CPU backend: matrix products from cpu_matmul, everything else in cpu_kernels' loops, spread
  * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
  * together in fixed order, so the number of threads never shows in a result. */
-#include <assert.h>
-#include <math.h>
+#include "backend_cpu.h"
+
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
-#include "cpu_classes.h"
-#include "cpu_kernels.h"
-#include "cpu_matmul.h"
 #include "layout.h"
-#include "philox.h"
-
-enum {
-    PARALLEL_FLOATS = 1 << 13, /* less work than this is not worth waking threads for */
-    SUM_BLOCK = 1 << 14,       /* floats of one partial sum of the gradient's norm */
-    COLUMN_BLOCK = 64,         /* columns of one bias gradient task */
-    ROW_EPS = 1024,            /* latents whose noise is kept on the stack, per row */
-};
-
-typedef struct {
-    vae_backend base;
-    const cpu_kernels *k;
-    vae_cpu_level level;
-    int threads;
-    vae_error err;
-    vae_plan *plan;
-    size_t plan_room, cursor;
-    double *partial; /* sums of blocks of the gradient */
-    size_t n_partial;
-} cpu_backend;
-
-struct vae_data {
-    const vae_dataset *set;
-    uint32_t *index; /* NULL = all rows */
-    size_t n;
-    uint32_t half_bits;
-};
-
-static cpu_backend *self(vae_backend *be)
-{
-    return (cpu_backend *)be;
-}
-
-static const vae_plan *now(const cpu_backend *be)
-{
-    return &be->plan[be->cursor];
-}
-
-static int threads_for(const cpu_backend *be, size_t floats)
-{
-    return floats < PARALLEL_FLOATS ? 1 : be->threads;
-}
-
-static float *row_of(vae_mat m, size_t r)
-{
-    return (float *)m.data + r * m.ld;
-}
 
 /* ---- memory and running ---- */
 
 static void cpu_close(vae_backend *base)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     free(be->plan);
     free(be->partial);
     free(be);
@@ -92,7 +41,7 @@ static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t ro
 
 static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     if (be->err.status != VAE_OK) {
         return NULL;
     }
@@ -119,7 +68,7 @@ static size_t cpu_free_bytes(const vae_backend *be)
 
 static void cpu_copy(vae_backend *base, void *dst, const void *src, size_t bytes)
 {
-    if (self(base)->err.status == VAE_OK) {
+    if (vae_cpu_self(base)->err.status == VAE_OK) {
         memcpy(dst, src, bytes);
     }
 }
@@ -127,21 +76,21 @@ static void cpu_copy(vae_backend *base, void *dst, const void *src, size_t bytes
 static void cpu_upload_mat(vae_backend *base, vae_mat dst, const float *src, size_t rows,
                            size_t cols)
 {
-    for (size_t r = 0; self(base)->err.status == VAE_OK && r < rows; r++) {
-        memcpy(row_of(dst, r), src + r * cols, cols * sizeof *src);
+    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
+        memcpy(vae_cpu_row(dst, r), src + r * cols, cols * sizeof *src);
     }
 }
 
 static void cpu_download_mat(vae_backend *base, float *dst, vae_mat src, size_t rows, size_t cols)
 {
-    for (size_t r = 0; self(base)->err.status == VAE_OK && r < rows; r++) {
-        memcpy(dst + r * cols, row_of(src, r), cols * sizeof *dst);
+    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
+        memcpy(dst + r * cols, vae_cpu_row(src, r), cols * sizeof *dst);
     }
 }
 
 static void cpu_bind_params(vae_backend *base, float *params, size_t n)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     (void)params; /* the weights are used where they are */
     size_t n_partial = (n + SUM_BLOCK - 1) / SUM_BLOCK;
     if (be->err.status != VAE_OK || n_partial <= be->n_partial) {
@@ -158,7 +107,7 @@ static void cpu_bind_params(vae_backend *base, float *params, size_t n)
 static vae_data *cpu_data_open(vae_backend *base, const vae_dataset *set, const uint32_t *index,
                                size_t n_index)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     vae_data *data = be->err.status == VAE_OK ? calloc(1, sizeof *data) : NULL;
     if (data == NULL) {
         vae_fail_memory(&be->err, sizeof *data, "a data set");
@@ -190,7 +139,7 @@ static void cpu_data_close(vae_backend *be, vae_data *data)
 
 static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t rows, vae_data *data)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     (void)rows;
     (void)data;
     if (be->err.status == VAE_OK && n > be->plan_room) {
@@ -210,7 +159,7 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
 
 static void cpu_run(vae_backend *base, int slot, size_t n, vae_step_fn *fn, void *ctx)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     (void)slot;
     for (size_t i = 0; i < n && be->err.status == VAE_OK; i++, be->cursor++) {
         fn(ctx);
@@ -225,420 +174,10 @@ static void cpu_forget(vae_backend *be, int slot)
 
 static vae_status cpu_sync(vae_backend *base, vae_error *err)
 {
-    cpu_backend *be = self(base);
+    cpu_backend *be = vae_cpu_self(base);
     vae_error first = be->err;
     be->err = (vae_error){0};
     return first.status == VAE_OK ? VAE_OK : vae_fail(err, first.status, "%s", first.text);
-}
-
-/* ---- operations ---- */
-
-/* Number, in the data set, of row r of the batch. */
-static size_t data_row(const vae_data *data, const vae_plan *plan, size_t r)
-{
-    const size_t i = (size_t)vae_plan_row(plan, data->n, data->half_bits, r);
-    return data->index != NULL ? data->index[i] : i;
-}
-
-/* A row that is drawn: [mean | logvar] in the data set. */
-static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
-                     uint64_t draw, uint64_t seed)
-{
-    const size_t D = set->d, quads = (D + 3) / 4;
-    const float *mean = (const float *)set->rows + row * 2 * D, *logvar = mean + D;
-    for (size_t j = 0; j < D; j += ROW_EPS) {
-        float eps[ROW_EPS];
-        const size_t n = D - j < ROW_EPS ? D - j : ROW_EPS;
-        be->k->normals(eps, (n + 3) / 4, seed, vae_rng_stream(VAE_RNG_STACK, row * quads + j / 4),
-                       vae_rng_block(draw, 0));
-        be->k->latent_row(x + j, NULL, mean + j, logvar + j, eps, n);
-    }
-}
-
-static void cpu_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, size_t D,
-                       vae_binarize binarize, uint64_t seed)
-{
-    cpu_backend *be = self(base);
-    const vae_plan *plan = now(be);
-    const vae_dataset *set = data->set;
-    const uint64_t block = binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, D);
-#pragma omp parallel for num_threads(threads_for(be, B *D)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        size_t row = data_row(data, plan, r);
-        if (set->draws) {
-            draw_row(be, row_of(x, r), set, row, plan->draw, seed);
-            continue;
-        }
-        be->k->convert_row(row_of(x, r), (const char *)set->rows + row * row_bytes, set->dtype, D,
-                           binarize, seed, vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
-    }
-}
-
-typedef struct {
-    const cpu_kernels *k;
-    float *pre;
-    size_t ld;
-    const float *b;
-    vae_activation act;
-} forward_epilogue;
-
-static void finish_forward(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
-                           size_t cols)
-{
-    const forward_epilogue *e = ctx;
-    float *pre = e->pre != NULL ? e->pre + row0 * e->ld + col0 : NULL;
-    e->k->bias_act(c, pre, ldc, e->b + col0, rows, cols, e->act);
-}
-
-static void cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
-                               size_t ldw, const float *b, size_t rows, size_t in, size_t out,
-                               vae_activation act)
-{
-    cpu_backend *be = self(base);
-    forward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : NULL, y.ld, b, act};
-    vae_cpu_matmul(MATMUL_NT, y.data, y.ld, x.data, x.ld, w, ldw, rows, out, in, finish_forward, &e,
-                   be->threads, be->level);
-}
-
-static void cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db,
-                                       vae_mat dy, vae_mat x, size_t rows, size_t in, size_t out)
-{
-    cpu_backend *be = self(base);
-    vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
-                   be->threads, be->level);
-#pragma omp parallel for num_threads(threads_for(be, rows *out)) schedule(static)
-    for (size_t c = 0; c < out; c += COLUMN_BLOCK) {
-        size_t cols = out - c < COLUMN_BLOCK ? out - c : COLUMN_BLOCK;
-        be->k->column_sums(db + c, (const float *)dy.data + c, dy.ld, rows, cols);
-    }
-}
-
-typedef struct {
-    const cpu_kernels *k;
-    const float *from;
-    size_t ld;
-    vae_activation act;
-} backward_epilogue;
-
-static void finish_backward(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
-                            size_t cols)
-{
-    const backward_epilogue *e = ctx;
-    e->k->act_grad(c, ldc, e->from + row0 * e->ld + col0, e->ld, rows, cols, e->act);
-}
-
-static void cpu_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, const float *w,
-                                      size_t ldw, vae_mat x, const void *aux, size_t rows,
-                                      size_t in, size_t out, vae_activation act)
-{
-    cpu_backend *be = self(base);
-    backward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : x.data, x.ld, act};
-    vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
-                   act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
-}
-
-/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_EPS where Z is larger,
- * so `from` is the first latent wanted (a multiple of 4). */
-static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n, size_t row,
-                        size_t k, size_t Z, vae_noise noise)
-{
-    const vae_plan *plan = now(be);
-    const size_t quads = (Z + 3) / 4;
-    uint64_t element = (plan->first + row) * quads + from / 4;
-    be->k->normals(eps, (n + 3) / 4, noise.seed, vae_rng_stream(VAE_RNG_EPS, element),
-                   vae_rng_block(plan->draw, plan->particle0 + (uint32_t)k));
-}
-
-static void cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *log_pq,
-                               vae_mat head, size_t B, size_t K, size_t Z, vae_noise noise)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, 8 * B * K * Z)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        const float *mu = row_of(head, r), *logvar = mu + Z;
-        kl_row[r] = be->k->kl_row(mu, logvar, Z);
-        for (size_t k = 0; k < K; k++) {
-            float eps[ROW_EPS], part, sum = 0;
-            for (size_t j = 0; j < Z; j += ROW_EPS) {
-                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
-                row_normals(be, eps, j, n, r, k, Z, noise);
-                be->k->latent_row(row_of(z, r * K + k) + j, log_pq != NULL ? &part : NULL, mu + j,
-                                  logvar + j, eps, n);
-                sum += log_pq != NULL ? part : 0.0f;
-            }
-            if (log_pq != NULL) {
-                log_pq[r * K + k] = sum;
-            }
-        }
-    }
-}
-
-static void cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, 8 * B * Z)) schedule(static)
-    for (size_t j = 0; j < Z; j++) {
-        double sum = 0;
-        for (size_t r = 0; r < B; r++) {
-            float mu = row_of(head, r)[j], logvar = row_of(head, r)[Z + j];
-            sum += (double)vae_kl(mu, logvar, vae_expf(logvar));
-        }
-        kl_dim[j] = (float)(sum / (double)B);
-    }
-}
-
-static void add_kl_grad(float *dmu, float *dlogvar, const float *mu, const float *logvar,
-                        const float *kl_dim, size_t Z, float weight, float free_bits)
-{
-    for (size_t j = 0; j < Z; j++) {
-        float s = kl_dim != NULL && kl_dim[j] <= free_bits ? 0.0f : weight;
-        dmu[j] += s * mu[j];
-        dlogvar[j] += s * vae_dkl_dlogvar(vae_expf(logvar[j]));
-    }
-}
-
-static void cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_mat head,
-                                const float *weight, const float *kl_dim, size_t B, size_t K,
-                                size_t Z, vae_latent_grad grad, vae_noise noise)
-{
-    cpu_backend *be = self(base);
-    const float beta = now(be)->beta;
-#pragma omp parallel for num_threads(threads_for(be, 8 * B * K * Z)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        const float *mu = row_of(head, r), *logvar = mu + Z;
-        float *dmu = row_of(dhead, r), *dlogvar = dmu + Z;
-        memset(dmu, 0, 2 * Z * sizeof *dmu);
-        for (size_t k = 0; k < K; k++) {
-            float eps[ROW_EPS], w = weight != NULL ? weight[r * K + k] : 1.0f;
-            for (size_t j = 0; j < Z; j += ROW_EPS) {
-                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
-                row_normals(be, eps, j, n, r, k, Z, noise);
-                be->k->latent_grad_row(dmu + j, dlogvar + j, row_of(dz, r * K + k) + j, mu + j,
-                                       logvar + j, eps, n, w, grad.kl_scale, grad.objective);
-            }
-        }
-        if (grad.objective == VAE_OBJ_ELBO) {
-            const float share = weight != NULL ? weight[r] : 1.0f;
-            add_kl_grad(dmu, dlogvar, mu, logvar, kl_dim, Z, grad.kl_scale * share * beta,
-                        grad.free_bits);
-        }
-    }
-}
-
-static void cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, vae_mat logits,
-                           vae_mat x, size_t B, size_t K, size_t D, vae_recon recon, float scale)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, B *K *D)) schedule(static)
-    for (size_t r = 0; r < B * K; r++) {
-        recon_row[r] = be->k->recon_row(dlogits.data != NULL ? row_of(dlogits, r) : NULL,
-                                        row_of(logits, r), row_of(x, r / K), D, recon, scale);
-    }
-}
-
-static void cpu_particle_weights(vae_backend *base, float *weight, float *bound_row,
-                                 vae_mat dlogits, const float *recon_row, const float *log_pq,
-                                 size_t B, size_t K, size_t cols)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, B *K *cols)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        double most = -INFINITY, sum = 0;
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            double log_w = (double)log_pq[i] - (double)recon_row[i];
-            /* this way round a NaN is taken, not passed over */
-            most = log_w <= most ? most : log_w;
-        }
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            sum += exp((double)log_pq[i] - (double)recon_row[i] - most);
-        }
-        bound_row[r] = (float)-(most + log(sum / (double)K));
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            weight[i] = (float)(exp((double)log_pq[i] - (double)recon_row[i] - most) / sum);
-            for (size_t c = 0; dlogits.data != NULL && c < cols; c++) {
-                row_of(dlogits, i)[c] *= weight[i];
-            }
-        }
-    }
-}
-
-static double sum_of(const float *v, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += (double)v[i];
-    }
-    return sum;
-}
-
-static void cpu_accumulate(vae_backend *base, vae_totals *totals, const float *recon_row,
-                           const float *kl_row, const float *bound_row, const float *kl_dim,
-                           size_t B, size_t K, size_t Z, float free_bits)
-{
-    const vae_plan *plan = now(self(base));
-    double recon = sum_of(recon_row, B * K) / (double)K, kl = sum_of(kl_row, B);
-    double penalty = kl, objective;
-    if (kl_dim != NULL) {
-        penalty = 0;
-        for (size_t j = 0; j < Z; j++) {
-            penalty += (double)B * (double)(kl_dim[j] > free_bits ? kl_dim[j] : free_bits);
-        }
-    }
-    objective = bound_row != NULL ? sum_of(bound_row, B) : recon + (double)plan->beta * penalty;
-    totals->recon += recon;
-    totals->kl += kl;
-    totals->objective += objective;
-    totals->examples += (double)B;
-    if (totals->bad_step == 0 && !isfinite(recon + kl + objective)) {
-        totals->bad_step = plan->step;
-    }
-}
-
-static void cpu_grad_norm(vae_backend *base, vae_totals *totals, const float *g, size_t n)
-{
-    cpu_backend *be = self(base);
-    const size_t blocks = (n + SUM_BLOCK - 1) / SUM_BLOCK;
-    assert(blocks <= be->n_partial);
-#pragma omp parallel for num_threads(threads_for(be, n)) schedule(static)
-    for (size_t i = 0; i < blocks; i++) {
-        size_t first = i * SUM_BLOCK, most = n - first < SUM_BLOCK ? n - first : SUM_BLOCK;
-        be->partial[i] = be->k->sum_squares(g + first, most);
-    }
-    double sum = 0;
-    for (size_t i = 0; i < blocks; i++) {
-        sum += be->partial[i];
-    }
-    totals->grad_norm = sqrt(sum);
-    if (totals->bad_step == 0 && !isfinite(sum)) {
-        totals->bad_step = now(be)->step;
-    }
-}
-
-static void cpu_adam(vae_backend *base, float *params, const float *g, float *m, float *v, size_t n,
-                     const vae_totals *totals, vae_adam adam, float clip_norm)
-{
-    cpu_backend *be = self(base);
-    const vae_plan *plan = now(be);
-    if (totals->bad_step != 0) {
-        return;
-    }
-    bool clip = clip_norm > 0 && totals->grad_norm > (double)clip_norm;
-    float scale = clip ? (float)((double)clip_norm / totals->grad_norm) : 1.0f;
-#pragma omp parallel for num_threads(threads_for(be, n)) schedule(static)
-    for (size_t i = 0; i < n; i += SUM_BLOCK) {
-        size_t most = n - i < SUM_BLOCK ? n - i : SUM_BLOCK;
-        be->k->adam(params + i, g + i, m + i, v + i, most, &adam, scale, plan->lr, plan->step_size,
-                    plan->rsqrt_c2);
-    }
-}
-
-static void cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows, size_t D,
-                       vae_recon recon)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, rows *D)) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        be->k->decode_row(x_hat + r * D, row_of(logits, r), D, recon);
-    }
-}
-
-/* ---- classes ---- */
-
-static void cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
-                              bool required)
-{
-    cpu_backend *be = self(base);
-    const uint8_t *labels = data->set->labels;
-    if (labels == NULL && required && be->err.status == VAE_OK) {
-        vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
-                 data->set->source);
-    }
-    for (size_t r = 0; r < B; r++) {
-        label[r] = labels != NULL ? labels[data_row(data, now(be), r)] : VAE_NO_LABEL;
-    }
-}
-
-static void cpu_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
-                        size_t first, size_t C)
-{
-    (void)base;
-    for (size_t r = 0; r < B * K; r++) {
-        vae_cpu_one_hot(row_of(m, r) + first, label[r / K], C);
-    }
-}
-
-static void cpu_expand_classes(vae_backend *base, vae_mat x, uint32_t *label, vae_mat x0,
-                               const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
-                               size_t C)
-{
-    cpu_backend *be = self(base);
-    const size_t rows = n_open * C + n_labelled;
-#pragma omp parallel for num_threads(threads_for(be, rows *D)) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        const bool open = r < n_open * C;
-        const size_t b = open ? r / C : r - n_open * C + n_open;
-        label[r] = open ? (uint32_t)(r % C) : label0[b];
-        memcpy(row_of(x, r), row_of(x0, b), D * sizeof(float));
-        vae_cpu_one_hot(row_of(x, r) + D, label[r], C);
-    }
-}
-
-static void cpu_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C)
-{
-    (void)base;
-    for (size_t r = 0; r < B; r++) {
-        label[r] = vae_cpu_classify(row_of(logits, r), C);
-    }
-}
-
-static void cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
-                           vae_mat logits, const float *recon_row, const float *kl_row,
-                           const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
-                           float cross_entropy)
-{
-    cpu_backend *be = self(base);
-    const size_t n = n_open + n_labelled;
-    const vae_cpu_class_loss loss = {now(be), n_open, n_labelled, C, cross_entropy};
-#pragma omp parallel for num_threads(threads_for(be, 32 * n * C)) schedule(static)
-    for (size_t b = 0; b < n; b++) {
-        const bool labelled = b >= n_open;
-        const size_t first = labelled ? n_open * C + b - n_open : b * C;
-        vae_cpu_class_loss_row(&loss, terms + b, n, weight != NULL ? weight + first : NULL,
-                               dlogits.data != NULL ? row_of(dlogits, b) : NULL, row_of(logits, b),
-                               recon_row + first, kl_row + first, label0[b], labelled);
-    }
-}
-
-static void cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
-                                   size_t n_open, size_t n_labelled)
-{
-    const vae_plan *plan = now(self(base));
-    const size_t n = n_open + n_labelled;
-    const double recon = sum_of(terms, n_open), kl = sum_of(terms + n, n_open);
-    const double objective = sum_of(terms + 2 * n, n);
-    totals->recon += recon;
-    totals->kl += kl;
-    totals->objective += objective;
-    totals->examples += (double)n_open;
-    totals->errors += sum_of(terms + 3 * n, n);
-    totals->classified += sum_of(terms + 4 * n, n);
-    if (totals->bad_step == 0 && !isfinite(recon + kl + objective)) {
-        totals->bad_step = plan->step;
-    }
-}
-
-static void cpu_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows,
-                           size_t cols)
-{
-    cpu_backend *be = self(base);
-#pragma omp parallel for num_threads(threads_for(be, rows *cols)) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        float *row = row_of(m, r);
-        for (size_t c = 0; c < cols; c++) {
-            row[c] *= factor[r];
-        }
-    }
 }
 
 static const vae_backend_ops cpu_ops = {
@@ -661,26 +200,28 @@ static const vae_backend_ops cpu_ops = {
     .run = cpu_run,
     .forget = cpu_forget,
     .sync = cpu_sync,
-    .gather = cpu_gather,
-    .linear_forward = cpu_linear_forward,
-    .linear_backward_weight = cpu_linear_backward_weight,
-    .linear_backward_input = cpu_linear_backward_input,
-    .latent_forward = cpu_latent_forward,
-    .kl_dims = cpu_kl_dims,
-    .latent_backward = cpu_latent_backward,
-    .recon_loss = cpu_recon_loss,
-    .particle_weights = cpu_particle_weights,
-    .accumulate = cpu_accumulate,
-    .grad_norm = cpu_grad_norm,
-    .adam = cpu_adam,
-    .decode = cpu_decode,
-    .gather_labels = cpu_gather_labels,
-    .one_hot = cpu_one_hot,
-    .expand_classes = cpu_expand_classes,
-    .classify = cpu_classify,
-    .class_loss = cpu_class_loss,
-    .accumulate_classes = cpu_accumulate_classes,
-    .scale_rows = cpu_scale_rows,
+    .gather = vae_cpu_gather,
+    .linear_forward = vae_cpu_linear_forward,
+    .linear_backward_weight = vae_cpu_linear_backward_weight,
+    .linear_backward_input = vae_cpu_linear_backward_input,
+    .latent_forward = vae_cpu_latent_forward,
+    .kl_dims = vae_cpu_kl_dims,
+    .latent_backward = vae_cpu_latent_backward,
+    .recon_loss = vae_cpu_recon_loss,
+    .particle_weights = vae_cpu_particle_weights,
+    .accumulate = vae_cpu_accumulate,
+    .grad_norm = vae_cpu_grad_norm,
+    .adam = vae_cpu_adam,
+    .decode = vae_cpu_decode,
+    .gather_labels = vae_cpu_gather_labels,
+    .one_hot = vae_cpu_one_hot,
+    .class_forward = vae_cpu_class_forward,
+    .class_sums = vae_cpu_class_sums,
+    .class_backward_weight = vae_cpu_class_backward_weight,
+    .classify = vae_cpu_classify,
+    .class_loss = vae_cpu_class_loss,
+    .accumulate_classes = vae_cpu_accumulate_classes,
+    .scale_rows = vae_cpu_scale_rows,
 };
 
 vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,

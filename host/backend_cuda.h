@@ -239,14 +239,16 @@ void vae_cuda_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, 
                             bool required);
 void vae_cuda_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
                       size_t first, size_t C);
-void vae_cuda_expand_classes(vae_backend *base, vae_mat x, uint32_t *label, vae_mat x0,
-                             const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
-                             size_t C);
+void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *label, vae_mat h,
+                            const float *w, size_t ldw, vae_class_rows of, size_t out,
+                            vae_activation act);
+void vae_cuda_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out);
+void vae_cuda_class_backward_weight(vae_backend *base, float *dw, size_t ldw, vae_mat dy,
+                                    vae_class_rows of, size_t out);
 void vae_cuda_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C);
 void vae_cuda_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
                          vae_mat logits, const float *recon_row, const float *kl_row,
-                         const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
-                         float cross_entropy);
+                         vae_class_rows of, float cross_entropy);
 void vae_cuda_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
                                  size_t n_open, size_t n_labelled);
 void vae_cuda_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows,

@@ -1,6 +1,8 @@
 /* The operations of conditional and semi-supervised models. */
 #include "backend_cuda.h"
 
+#include "layout.h"
+
 /* Ready to launch on the compute stream? */
 static bool begin(cuda_backend *be)
 {
@@ -34,14 +36,34 @@ void vae_cuda_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_
     }
 }
 
-void vae_cuda_expand_classes(vae_backend *base, vae_mat x, uint32_t *label, vae_mat x0,
-                             const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
-                             size_t C)
+void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *label, vae_mat h,
+                            const float *w, size_t ldw, vae_class_rows of, size_t out,
+                            vae_activation act)
+{
+    cuda_backend *be = vae_cuda_self(base);
+    const vae_mat pre = {act == VAE_ACT_GELU ? aux : NULL, vae_pad(out)};
+    if (begin(be)) {
+        CUDA_OK(be, vae_class_forward_launch(be->elem, y, pre, label, h, w, ldw, of, out, act,
+                                             be->lane[0].stream));
+    }
+}
+
+void vae_cuda_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (begin(be)) {
-        CUDA_OK(be, vae_expand_classes_launch(be->elem, x, label, x0, label0, n_open, n_labelled, D,
-                                              C, be->lane[0].stream));
+        CUDA_OK(be, vae_class_sums_launch(be->elem, dh, dy, of, out, be->lane[0].stream));
+    }
+}
+
+void vae_cuda_class_backward_weight(vae_backend *base, float *dw, size_t ldw, vae_mat dy,
+                                    vae_class_rows of, size_t out)
+{
+    cuda_backend *be = vae_cuda_self(base);
+    void *partial = vae_cuda_scratch(be, 0, vae_class_weight_scratch(of, dy.ld));
+    if (begin(be)) {
+        CUDA_OK(be, vae_class_backward_weight_launch(be->elem, dw, ldw, dy, partial, of, out,
+                                                     be->lane[0].stream));
     }
 }
 
@@ -55,14 +77,13 @@ void vae_cuda_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_
 
 void vae_cuda_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
                          vae_mat logits, const float *recon_row, const float *kl_row,
-                         const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
-                         float cross_entropy)
+                         vae_class_rows of, float cross_entropy)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (begin(be)) {
-        CUDA_OK(be, vae_class_loss_launch(be->elem, terms, weight, dlogits, logits, recon_row,
-                                          kl_row, label0, vae_cuda_now(be), n_open, n_labelled, C,
-                                          cross_entropy, be->lane[0].stream));
+        CUDA_OK(be,
+                vae_class_loss_launch(be->elem, terms, weight, dlogits, logits, recon_row, kl_row,
+                                      of, vae_cuda_now(be), cross_entropy, be->lane[0].stream));
     }
 }
 

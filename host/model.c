@@ -77,10 +77,10 @@ void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
 static void encode(vae_model *m, const pass *p, bool keep)
 {
     if (m->layout.c > 0) {
-        vae_classes_encode(m, p);
-    } else {
-        vae_gather(m, input_of(m, 0), p, p->rows);
+        vae_classes_encode(m, p, keep);
+        return;
     }
+    vae_gather(m, input_of(m, 0), p, p->rows);
     vae_layers_forward(m, 0, m->layout.n_encoder, p->rows, keep);
 }
 

@@ -76,11 +76,9 @@ static inline void *aux_of(const vae_model *m, size_t l)
 static inline vae_mat input_of(const vae_model *m, size_t l)
 {
     const size_t in = m->layout.layers[l].in; /* the class included */
-    if (l == 0) {
-        return mat(m, m->plan.x, in);
-    }
-    if (l == m->n_layers) {
-        return mat(m, m->plan.x0, in);
+    if (l == 0 || l == m->n_layers) {
+        /* a semi-supervised model's class is not in x: model_classes.c */
+        return mat(m, m->plan.x, m->layout.n_classifier > 0 ? m->layout.d : in);
     }
     return l == m->layout.n_encoder ? mat(m, m->plan.z, in) : y_of(m, l - 1);
 }
@@ -116,9 +114,9 @@ void vae_optimize(vae_model *m);
 
 /* ---- model_classes.c ---- */
 
-/* Input of the encoder, class included, for p->rows examples: of a conditional model with their
- * labels, of a semi-supervised one with the class that it takes them for. */
-void vae_classes_encode(vae_model *m, const pass *p);
+/* The encoder of a model with classes on p->rows examples: of a conditional model with their
+ * labels, of a semi-supervised one with the class that it takes them for, without backward. */
+void vae_classes_encode(vae_model *m, const pass *p, bool keep);
 /* The class beside z: rows*K rows. */
 void vae_classes_decode(vae_model *m, size_t rows, size_t particles);
 /* The semi-supervised step, with backward and update or without. */

@@ -35,15 +35,15 @@ static void take_layer(workspace_plan *plan, bool *ok, const param_layout *layou
     }
 }
 
-/* Rows of x, and of z and what follows it. */
+/* Rows of the encoder, and of z and what follows it. */
 static bool count_rows(const param_layout *layout, size_t batch, size_t labelled, size_t particles,
-                       size_t *x_rows, size_t *z_rows)
+                       size_t *q_rows, size_t *z_rows)
 {
     if (layout->n_classifier > 0) {
-        return !__builtin_mul_overflow(batch, layout->c, x_rows) &&
-               !__builtin_add_overflow(*x_rows, labelled, x_rows) && (*z_rows = *x_rows) > 0;
+        return !__builtin_mul_overflow(batch, layout->c, q_rows) &&
+               !__builtin_add_overflow(*q_rows, labelled, q_rows) && (*z_rows = *q_rows) > 0;
     }
-    *x_rows = batch;
+    *q_rows = batch;
     return !__builtin_mul_overflow(batch, particles, z_rows);
 }
 
@@ -52,13 +52,14 @@ bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t
 {
     const size_t act = be->ops->act_size(be), n_vae = layout->n_encoder + layout->n_decoder;
     const size_t base = batch + labelled;
-    size_t x_rows = 0, rows = 0;
-    bool ok = count_rows(layout, batch, labelled, particles, &x_rows, &rows) && base >= batch;
-    *plan = (workspace_plan){.dz = SIZE_MAX, .label = SIZE_MAX, .x0 = SIZE_MAX};
-    plan->x = take(plan, &ok, x_rows, vae_pad(layout->layers[0].in), act);
+    size_t q_rows = 0, rows = 0;
+    bool ok = count_rows(layout, batch, labelled, particles, &q_rows, &rows) && base >= batch;
+    *plan = (workspace_plan){.dz = SIZE_MAX, .label = SIZE_MAX};
+    const bool semi = layout->n_classifier > 0;
+    plan->x = take(plan, &ok, base, vae_pad(semi ? layout->d : layout->layers[0].in), act);
     plan->z = take(plan, &ok, rows, vae_pad(layout->layers[layout->n_encoder].in), act);
     for (size_t l = 0; l < n_vae; l++) {
-        take_layer(plan, &ok, layout, l, l < layout->n_encoder ? x_rows : rows, train, be);
+        take_layer(plan, &ok, layout, l, l < layout->n_encoder ? q_rows : rows, train, be);
     }
     for (size_t l = n_vae; l < n_vae + layout->n_classifier; l++) {
         take_layer(plan, &ok, layout, l, base, train, be);
@@ -69,14 +70,14 @@ bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t
     plan->recon_row = take(plan, &ok, rows, 1, sizeof(float));
     plan->log_pq = take(plan, &ok, rows, 1, sizeof(float));
     plan->weight = take(plan, &ok, rows, 1, sizeof(float));
-    plan->kl_row = take(plan, &ok, x_rows, 1, sizeof(float));
-    plan->bound_row = take(plan, &ok, x_rows, 1, sizeof(float));
+    plan->kl_row = take(plan, &ok, q_rows, 1, sizeof(float));
+    plan->bound_row = take(plan, &ok, q_rows, 1, sizeof(float));
     plan->kl_dim = take(plan, &ok, layout->z, 1, sizeof(float));
     if (layout->c > 0) {
         plan->label = take(plan, &ok, rows, 1, sizeof(uint32_t));
     }
-    if (layout->n_classifier > 0) {
-        plan->x0 = take(plan, &ok, base, vae_pad(layout->d), act);
+    if (semi) {
+        plan->h = take(plan, &ok, base, vae_pad(layout->layers[0].out), act);
         plan->label0 = take(plan, &ok, base, 1, sizeof(uint32_t));
         plan->terms = take(plan, &ok, 5, base, sizeof(float));
     }

@@ -15,8 +15,10 @@ typedef struct {
     size_t x, z, dz;
     size_t y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS], aux[VAE_MAX_LAYER_ROWS];
     size_t recon_row, kl_row, log_pq, weight, bound_row, kl_dim, x_hat;
-    size_t label;             /* class of each row of x, where the model has classes */
-    size_t x0, label0, terms; /* semi-supervised: data and labels before they are expanded */
+    size_t label; /* class of each row of layer 0's output, where the model has classes */
+    /* semi-supervised: labels of the rows of x; what layer 0 makes of x before it sees the class,
+     * and the gradient of that; the loss's parts */
+    size_t label0, h, terms;
     size_t bytes;
 } workspace_plan;
 

@@ -87,6 +87,15 @@ typedef struct {
     double errors, classified; /* of examples with a label: misclassified ones, and all of them */
 } vae_totals;
 
+/* Rows for every class: the first n_open examples as each of the C classes, row b*C + c being
+ * example b as class c, then one row for each of the n_labelled others, as its label says. So
+ * examples = n_open + n_labelled, rows = n_open*C + n_labelled. label: (examples), in the backend's
+ * memory. */
+typedef struct {
+    const uint32_t *label;
+    size_t n_open, n_labelled, C;
+} vae_class_rows;
+
 /* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,
  * first and particle0 from the plan. */
 typedef struct {
@@ -168,7 +177,8 @@ typedef struct {
     void (*linear_forward)(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
                            size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                            vae_activation act);
-    /* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). */
+    /* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). Columns
+     * of dw up to the next multiple of 8 may be overwritten, with zeros. */
     void (*linear_backward_weight)(vae_backend *be, float *dw, size_t ldw, float *db, vae_mat dy,
                                    vae_mat x, size_t rows, size_t in, size_t out);
     /* dx: (rows,in) out = (dy W) * act'(...), the derivative of the activation that made x, from
@@ -227,24 +237,29 @@ typedef struct {
      * 0 in the others. A label of C or more gives a row of zeros. */
     void (*one_hot)(vae_backend *be, vae_mat m, const uint32_t *label, size_t B, size_t K,
                     size_t first, size_t C);
-    /* Rows for every class: x: (n_open*C + n_labelled, D+C) out = [x0 | onehot]. x0: (n_open +
-     * n_labelled, D). Row b*C + c is row b of x0 as class c; the last n_labelled are as label0
-     * says. label: the class of each row of x, out. */
-    void (*expand_classes)(vae_backend *be, vae_mat x, uint32_t *label, vae_mat x0,
-                           const uint32_t *label0, size_t n_open, size_t n_labelled, size_t D,
-                           size_t C);
+    /* The end of a layer that sees [x | one-hot class]; the part of x is the same for all rows of
+     * an example and computed once. y: (rows,out) out = act(h + w's column of the class).
+     * h: (examples,out) = x W_x^T + b. w: (out,C) with ldw, in bound params. label: (rows) out, the
+     * class of each row; one of C or more adds nothing. aux: as linear_forward's. */
+    void (*class_forward)(vae_backend *be, vae_mat y, void *aux, uint32_t *label, vae_mat h,
+                          const float *w, size_t ldw, vae_class_rows of, size_t out,
+                          vae_activation act);
+    /* dh: (examples,out) out: of each example, the sum over its rows of dy: (rows,out). */
+    void (*class_sums)(vae_backend *be, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out);
+    /* dw: (out,C) with ldw, out: of each class, the sum over its rows of dy: (rows,out). To be
+     * called after linear_backward_weight of the columns to its left, which may clear it. */
+    void (*class_backward_weight)(vae_backend *be, float *dw, size_t ldw, vae_mat dy,
+                                  vae_class_rows of, size_t out);
     /* label: (B) out: the class with the largest logit, the first of equals. logits: (B,C). */
     void (*classify)(vae_backend *be, uint32_t *label, vae_mat logits, size_t B, size_t C);
     /* [plan] The loss over classes, Kingma et al. 2014, eqs. 6-9; formulas: model_classes.c.
-     * logits: (n_open + n_labelled, C) of q(y|x); recon_row, kl_row: of the rows that
-     * expand_classes makes; label0 as there. terms: (5, n_open + n_labelled) out: recon, kl, n_open
-     * times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight: (n_open*C
-     * + n_labelled) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may
-     * alias logits; both NULL where no gradient is wanted. */
+     * logits: (examples,C) of q(y|x); recon_row, kl_row: (rows). terms: (5,examples) out: recon,
+     * kl, n_open times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight:
+     * (rows) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may alias
+     * logits; both NULL where no gradient is wanted. */
     void (*class_loss)(vae_backend *be, float *terms, float *weight, vae_mat dlogits,
                        vae_mat logits, const float *recon_row, const float *kl_row,
-                       const uint32_t *label0, size_t n_open, size_t n_labelled, size_t C,
-                       float cross_entropy);
+                       vae_class_rows of, float cross_entropy);
     /* [plan] totals += class_loss's terms: recon, kl and examples of the n_open rows; objective,
      * errors and classified of all. A sum that is not finite sets bad_step. */
     void (*accumulate_classes)(vae_backend *be, vae_totals *totals, const float *terms,

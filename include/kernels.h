@@ -120,15 +120,21 @@ cudaError_t vae_gather_labels_launch(uint32_t *label, vae_rows rows, vae_now now
                                      cudaStream_t stream);
 cudaError_t vae_one_hot_launch(vae_elem type, vae_mat m, const uint32_t *label, size_t B, size_t K,
                                size_t first, size_t C, cudaStream_t stream);
-cudaError_t vae_expand_classes_launch(vae_elem type, vae_mat x, uint32_t *label, vae_mat x0,
-                                      const uint32_t *label0, size_t n_open, size_t n_labelled,
-                                      size_t D, size_t C, cudaStream_t stream);
+/* pre: NULL, or gets what y is the activation of. */
+cudaError_t vae_class_forward_launch(vae_elem type, vae_mat y, vae_mat pre, uint32_t *label,
+                                     vae_mat h, const float *w, size_t ldw, vae_class_rows of,
+                                     size_t out, vae_activation act, cudaStream_t stream);
+cudaError_t vae_class_sums_launch(vae_elem type, vae_mat dh, vae_mat dy, vae_class_rows of,
+                                  size_t out, cudaStream_t stream);
+size_t vae_class_weight_scratch(vae_class_rows of, size_t ld); /* bytes for partial; ld: dy's */
+cudaError_t vae_class_backward_weight_launch(vae_elem type, float *dw, size_t ldw, vae_mat dy,
+                                             void *partial, vae_class_rows of, size_t out,
+                                             cudaStream_t stream);
 cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_mat logits, size_t B, size_t C,
                                 cudaStream_t stream);
 cudaError_t vae_class_loss_launch(vae_elem type, float *terms, float *weight, vae_mat dlogits,
                                   vae_mat logits, const float *recon_row, const float *kl_row,
-                                  const uint32_t *label0, vae_now now, size_t n_open,
-                                  size_t n_labelled, size_t C, float cross_entropy,
+                                  vae_class_rows of, vae_now now, float cross_entropy,
                                   cudaStream_t stream);
 cudaError_t vae_accumulate_classes_launch(vae_totals *totals, const float *terms, vae_now now,
                                           void *partial, uint32_t *ticket, size_t n_open,

@@ -1,4 +1,5 @@
-/* Bias and activation, and the derivative, where no matmul epilogue does them. */
+/* Bias and activation, and the derivative, where no matmul epilogue does them; the layer whose rows
+ * differ by their class only. */
 #include "kernels.h"
 #include "launch.h"
 #include "vae_math.h"
@@ -22,7 +23,7 @@ template <vae_activation ACT> static __device__ __forceinline__ float act_of(flo
     }
 }
 
-template <vae_activation ACT> static __device__ __forceinline__ float act_grad_of(float y)
+template <vae_activation ACT> static __device__ __forceinline__ float derivative_of(float y)
 {
     switch (ACT) {
     case VAE_ACT_RELU:
@@ -38,6 +39,26 @@ template <vae_activation ACT> static __device__ __forceinline__ float act_grad_o
     default:
         return 1.0f;
     }
+}
+
+/* The values of one row's vector: pre gets v, y its activation; columns from `cols` on are zero. */
+template <typename T, vae_activation ACT>
+static __device__ __forceinline__ void put_activated(T *y, T *pre, float *v, uint32_t c,
+                                                     uint32_t cols)
+{
+    constexpr int N = elem<T>::N;
+    VAE_UNROLL
+    for (int e = 0; e < N; e++) {
+        v[e] = c + e < cols ? v[e] : 0.0f;
+    }
+    if (pre != NULL) {
+        store16(pre, elem<T>::pack(v));
+    }
+    VAE_UNROLL
+    for (int e = 0; e < N; e++) {
+        v[e] = c + e < cols ? act_of<ACT>(v[e]) : 0.0f;
+    }
+    store16(y, elem<T>::pack(v));
 }
 
 /* Grid: `lanes` neighbouring threads per row. The bias has as many floats as y has columns, and
@@ -61,16 +82,9 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         }
         VAE_UNROLL
         for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? v[e] + bias[e] : 0.0f;
+            v[e] += bias[e];
         }
-        if (pre != NULL) {
-            store16(pre + r * ldp + c, elem<T>::pack(v));
-        }
-        VAE_UNROLL
-        for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? act_of<ACT>(v[e]) : 0.0f;
-        }
-        store16(y + r * ld + c, elem<T>::pack(v));
+        put_activated<T, ACT>(y + r * ld + c, pre != NULL ? pre + r * ldp + c : NULL, v, c, cols);
     }
 }
 
@@ -88,10 +102,82 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         elem<T>::unpack(y, load16(from + r * ldf + c));
         VAE_UNROLL
         for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? v[e] * act_grad_of<ACT>(y[e]) : 0.0f;
+            v[e] = c + e < cols ? v[e] * derivative_of<ACT>(y[e]) : 0.0f;
         }
         store16(dx + r * ldx + c, elem<T>::pack(v));
     }
+}
+
+enum { CLASS_LANES = 16, CLASS_TILE = 16, CLASS_TURNS = 4 };
+
+/* Grid: (blocks of examples, tiles of columns); a block is CLASS_LANES vectors of columns by
+ * VAE_BLOCK / CLASS_LANES examples, each thread taking CLASS_TURNS of these. The class columns of w
+ * go through shared memory, CLASS_TILE at a time, as neighbours there lie ldw apart here. */
+template <typename T, vae_activation ACT>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    class_forward_kernel(T *y, size_t ld, T *pre, uint32_t *label, const T *__restrict__ h,
+                         size_t ldh, const float *__restrict__ w, size_t ldw,
+                         const uint32_t *__restrict__ label0, uint32_t n_open, uint32_t n_labelled,
+                         uint32_t C, uint32_t cols)
+{
+    constexpr uint32_t N = elem<T>::N, WIDTH = CLASS_LANES * N, EXAMPLES = VAE_BLOCK / CLASS_LANES;
+    __shared__ float column[CLASS_TILE][CLASS_LANES * N];
+    const uint32_t lane = threadIdx.x % CLASS_LANES, first = blockIdx.y * WIDTH;
+    const uint32_t at = first + lane * N;
+    const uint32_t b0 = blockIdx.x * EXAMPLES * CLASS_TURNS + threadIdx.x / CLASS_LANES;
+    for (uint32_t c0 = 0; c0 < C; c0 += CLASS_TILE) {
+        for (uint32_t i = threadIdx.x; i < CLASS_TILE * WIDTH; i += VAE_BLOCK) {
+            const uint32_t c = c0 + i % CLASS_TILE, j = i / CLASS_TILE;
+            column[i % CLASS_TILE][j] =
+                c < C && first + j < cols ? w[(size_t)(first + j) * ldw + c] : 0.0f;
+        }
+        __syncthreads();
+        const uint32_t end = C - c0 < (uint32_t)CLASS_TILE ? C - c0 : (uint32_t)CLASS_TILE;
+        for (uint32_t turn = 0; turn < CLASS_TURNS; turn++) {
+            const uint32_t b = b0 + turn * EXAMPLES;
+            if (b >= n_open + n_labelled || at >= cols) {
+                continue;
+            }
+            const bool open = b < n_open;
+            const vae_word4 from = load16(h + (size_t)b * ldh + at);
+            const uint32_t known = open ? 0 : label0[b];
+            for (uint32_t c = 0; c < end; c++) {
+                /* a labelled example has one row, in the tile of its class; in the first one if
+                 * its class is out of range */
+                if (!open && known != c0 + c && !(known >= C && c0 + c == 0)) {
+                    continue;
+                }
+                const size_t r = open ? (size_t)b * C + c0 + c : (size_t)n_open * C + b - n_open;
+                float v[N];
+                elem<T>::unpack(v, from);
+                VAE_UNROLL
+                for (uint32_t e = 0; e < N; e++) {
+                    v[e] += open || known < C ? column[c][lane * N + e] : 0.0f;
+                }
+                put_activated<T, ACT>(y + r * ld + at, pre != NULL ? pre + r * ld + at : NULL, v,
+                                      at, cols);
+                if (at == 0) {
+                    label[r] = open ? c0 + c : known;
+                }
+            }
+        }
+        __syncthreads();
+    }
+}
+
+template <typename T, vae_activation ACT>
+static cudaError_t class_forward(vae_mat y, vae_mat pre, uint32_t *label, vae_mat h, const float *w,
+                                 size_t ldw, vae_class_rows of, size_t out, cudaStream_t stream)
+{
+    const size_t width = (size_t)CLASS_LANES * elem<T>::N;
+    const size_t examples = (size_t)VAE_BLOCK / CLASS_LANES * CLASS_TURNS;
+    const dim3 grid((unsigned)((of.n_open + of.n_labelled + examples - 1) / examples),
+                    (unsigned)((out + width - 1) / width));
+    VAE_LAUNCH((class_forward_kernel<T, ACT>), grid, VAE_BLOCK, 0, stream, static_cast<T *>(y.data),
+               y.ld, static_cast<T *>(pre.data), label, static_cast<const T *>(h.data), h.ld, w,
+               ldw, of.label, (uint32_t)of.n_open, (uint32_t)of.n_labelled, (uint32_t)of.C,
+               (uint32_t)out);
+    return cudaGetLastError();
 }
 
 template <typename T, vae_activation ACT>
@@ -115,46 +201,49 @@ static cudaError_t act_grad(vae_mat dx, vae_mat from, size_t rows, size_t cols, 
     return cudaGetLastError();
 }
 
+/* Calls f<T, activation>(arguments) for an activation known at run time. */
+#define BY_ACTIVATION(act, f, T, ...)                                                              \
+    do {                                                                                           \
+        switch (act) {                                                                             \
+        case VAE_ACT_RELU:                                                                         \
+            return f<T, VAE_ACT_RELU>(__VA_ARGS__);                                                \
+        case VAE_ACT_TANH:                                                                         \
+            return f<T, VAE_ACT_TANH>(__VA_ARGS__);                                                \
+        case VAE_ACT_SOFTPLUS:                                                                     \
+            return f<T, VAE_ACT_SOFTPLUS>(__VA_ARGS__);                                            \
+        case VAE_ACT_LEAKY_RELU:                                                                   \
+            return f<T, VAE_ACT_LEAKY_RELU>(__VA_ARGS__);                                          \
+        case VAE_ACT_GELU:                                                                         \
+            return f<T, VAE_ACT_GELU>(__VA_ARGS__);                                                \
+        case VAE_ACT_NONE:                                                                         \
+        default:                                                                                   \
+            return f<T, VAE_ACT_NONE>(__VA_ARGS__);                                                \
+        }                                                                                          \
+    } while (0)
+
 template <typename T>
 static cudaError_t bias_act_of(vae_mat y, vae_mat pre, const float *b, size_t rows, size_t cols,
                                vae_activation act, cudaStream_t stream)
 {
-    switch (act) {
-    case VAE_ACT_RELU:
-        return bias_act<T, VAE_ACT_RELU>(y, pre, b, rows, cols, stream);
-    case VAE_ACT_TANH:
-        return bias_act<T, VAE_ACT_TANH>(y, pre, b, rows, cols, stream);
-    case VAE_ACT_SOFTPLUS:
-        return bias_act<T, VAE_ACT_SOFTPLUS>(y, pre, b, rows, cols, stream);
-    case VAE_ACT_LEAKY_RELU:
-        return bias_act<T, VAE_ACT_LEAKY_RELU>(y, pre, b, rows, cols, stream);
-    case VAE_ACT_GELU:
-        return bias_act<T, VAE_ACT_GELU>(y, pre, b, rows, cols, stream);
-    case VAE_ACT_NONE:
-    default:
-        return bias_act<T, VAE_ACT_NONE>(y, pre, b, rows, cols, stream);
-    }
+    BY_ACTIVATION(act, bias_act, T, y, pre, b, rows, cols, stream);
 }
 
 template <typename T>
-static cudaError_t act_grad_by(vae_mat dx, vae_mat from, size_t rows, size_t cols,
+static cudaError_t act_grad_of(vae_mat dx, vae_mat from, size_t rows, size_t cols,
                                vae_activation act, cudaStream_t stream)
 {
-    switch (act) {
-    case VAE_ACT_RELU:
-        return act_grad<T, VAE_ACT_RELU>(dx, from, rows, cols, stream);
-    case VAE_ACT_TANH:
-        return act_grad<T, VAE_ACT_TANH>(dx, from, rows, cols, stream);
-    case VAE_ACT_SOFTPLUS:
-        return act_grad<T, VAE_ACT_SOFTPLUS>(dx, from, rows, cols, stream);
-    case VAE_ACT_LEAKY_RELU:
-        return act_grad<T, VAE_ACT_LEAKY_RELU>(dx, from, rows, cols, stream);
-    case VAE_ACT_GELU:
-        return act_grad<T, VAE_ACT_GELU>(dx, from, rows, cols, stream);
-    case VAE_ACT_NONE:
-    default:
+    if (act == VAE_ACT_NONE) {
         return cudaSuccess;
     }
+    BY_ACTIVATION(act, act_grad, T, dx, from, rows, cols, stream);
+}
+
+template <typename T>
+static cudaError_t class_forward_of(vae_mat y, vae_mat pre, uint32_t *label, vae_mat h,
+                                    const float *w, size_t ldw, vae_class_rows of, size_t out,
+                                    vae_activation act, cudaStream_t stream)
+{
+    BY_ACTIVATION(act, class_forward, T, y, pre, label, h, w, ldw, of, out, stream);
 }
 
 extern "C" cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const float *b,
@@ -168,6 +257,16 @@ extern "C" cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre
 extern "C" cudaError_t vae_act_grad_launch(vae_elem type, vae_mat dx, vae_mat from, size_t rows,
                                            size_t cols, vae_activation act, cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32 ? act_grad_by<float>(dx, from, rows, cols, act, stream)
-                                : act_grad_by<vae_bf16>(dx, from, rows, cols, act, stream);
+    return type == VAE_ELEM_F32 ? act_grad_of<float>(dx, from, rows, cols, act, stream)
+                                : act_grad_of<vae_bf16>(dx, from, rows, cols, act, stream);
+}
+
+extern "C" cudaError_t vae_class_forward_launch(vae_elem type, vae_mat y, vae_mat pre,
+                                                uint32_t *label, vae_mat h, const float *w,
+                                                size_t ldw, vae_class_rows of, size_t out,
+                                                vae_activation act, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32
+               ? class_forward_of<float>(y, pre, label, h, w, ldw, of, out, act, stream)
+               : class_forward_of<vae_bf16>(y, pre, label, h, w, ldw, of, out, act, stream);
 }

@@ -41,33 +41,49 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* Grid: `lanes` neighbouring threads per row of x. Whole vectors of data first, then the rest with
- * the class. */
+/* Grid: `lanes` neighbouring threads per example, a vector of columns each. */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    expand_classes_kernel(T *x, size_t ldx, uint32_t *label, const T *x0, size_t ld0,
-                          const uint32_t *label0, uint32_t n_open, uint32_t n_labelled, uint32_t D,
-                          uint32_t C, unsigned lanes)
+    class_sums_kernel(T *dh, size_t ldh, const T *__restrict__ dy, size_t ld, uint32_t n_open,
+                      uint32_t n_labelled, uint32_t C, uint32_t cols, unsigned lanes)
 {
-    constexpr uint32_t N = elem<T>::N;
-    const uint32_t r = group_row(lanes), lane = group_lane(lanes), open_rows = n_open * C;
-    if (r >= open_rows + n_labelled) {
+    constexpr int N = elem<T>::N;
+    const uint32_t b = group_row(lanes), n = b < n_open ? C : 1;
+    const size_t first = b < n_open ? (size_t)b * C : (size_t)n_open * C + b - n_open;
+    for (uint32_t j = group_lane(lanes) * N; b < n_open + n_labelled && j < cols; j += lanes * N) {
+        float sum[N] = {0};
+        for (uint32_t c = 0; c < n; c++) {
+            float v[N];
+            elem<T>::unpack(v, load16(dy + (first + c) * ld + j));
+            VAE_UNROLL
+            for (int e = 0; e < N; e++) {
+                sum[e] += v[e];
+            }
+        }
+        store16(dh + b * ldh + j, elem<T>::pack(sum));
+    }
+}
+
+/* dw's values: open, the sums over open rows, (C,ld) or NULL, and the labelled rows of the class.
+ * Grid: a thread per value. */
+template <typename T>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    class_weight_kernel(float *dw, size_t ldw, const float *__restrict__ open,
+                        const T *__restrict__ dy, size_t ld, const uint32_t *__restrict__ label,
+                        uint32_t n_labelled, uint32_t C, uint32_t out)
+{
+    const size_t i = grid_thread();
+    const uint32_t c = (uint32_t)(i / out), j = (uint32_t)(i - (size_t)c * out);
+    if (c >= C) {
         return;
     }
-    const uint32_t b = r < open_rows ? r / C : r - open_rows + n_open;
-    const uint32_t y = r < open_rows ? r - b * C : label0[b];
-    const uint32_t whole = D / N * N;
-    const T *from = x0 + (size_t)b * ld0;
-    T *to = x + (size_t)r * ldx;
-    for (uint32_t d = lane * N; d < whole; d += lanes * N) {
-        store16(to + d, load16(from + d));
+    float sum = open != NULL ? open[(size_t)c * ld + j] : 0.0f;
+    for (uint32_t b = 0; b < n_labelled; b++) {
+        if (label[b] == c) {
+            sum += elem<T>::get(dy + (size_t)b * ld + j);
+        }
     }
-    for (uint32_t d = whole + lane; d < D + C; d += lanes) {
-        elem<T>::put(to + d, d < D ? elem<T>::get(from + d) : d - D == y ? 1.0f : 0.0f);
-    }
-    if (lane == 0) {
-        label[r] = y;
-    }
+    dw[(size_t)j * ldw + c] = sum;
 }
 
 template <typename T> static __device__ uint32_t best_class(const T *logits, uint32_t C)
@@ -208,16 +224,39 @@ static cudaError_t one_hot(vae_mat m, const uint32_t *label, size_t rows, size_t
 }
 
 template <typename T>
-static cudaError_t expand_classes(vae_mat x, uint32_t *label, vae_mat x0, const uint32_t *label0,
-                                  size_t n_open, size_t n_labelled, size_t D, size_t C,
-                                  cudaStream_t stream)
+static cudaError_t class_sums(vae_mat dh, vae_mat dy, vae_class_rows of, size_t out,
+                              cudaStream_t stream)
 {
-    const size_t rows = n_open * C + n_labelled;
-    const unsigned lanes = lanes_for(rows, (D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
-    VAE_LAUNCH((expand_classes_kernel<T>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0,
-               stream, static_cast<T *>(x.data), x.ld, label, static_cast<const T *>(x0.data),
-               x0.ld, label0, (uint32_t)n_open, (uint32_t)n_labelled, (uint32_t)D, (uint32_t)C,
-               lanes);
+    const size_t examples = of.n_open + of.n_labelled;
+    const unsigned lanes = lanes_for(examples, (out + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
+    VAE_LAUNCH((class_sums_kernel<T>), vae_blocks(examples * lanes, (size_t)-1), VAE_BLOCK, 0,
+               stream, static_cast<T *>(dh.data), dh.ld, static_cast<const T *>(dy.data), dy.ld,
+               (uint32_t)of.n_open, (uint32_t)of.n_labelled, (uint32_t)of.C, (uint32_t)out, lanes);
+    return cudaGetLastError();
+}
+
+/* The open rows of one class are C rows apart: seen as (n_open, C*ld), their sums are column sums.
+ */
+template <typename T>
+static cudaError_t class_backward_weight(vae_elem type, float *dw, size_t ldw, vae_mat dy,
+                                         void *partial, vae_class_rows of, size_t out,
+                                         cudaStream_t stream)
+{
+    const size_t width = of.C * dy.ld;
+    float *open = NULL;
+    if (of.n_open > 0) {
+        const vae_mat wide = {dy.data, width};
+        open = reinterpret_cast<float *>(static_cast<char *>(partial) +
+                                         vae_column_sums_scratch(of.n_open, width));
+        cudaError_t status =
+            vae_column_sums_launch(type, open, wide, partial, of.n_open, width, stream);
+        if (status != cudaSuccess) {
+            return status;
+        }
+    }
+    VAE_LAUNCH((class_weight_kernel<T>), vae_blocks(of.C * out, (size_t)-1), VAE_BLOCK, 0, stream,
+               dw, ldw, open, static_cast<const T *>(dy.data) + of.n_open * width, dy.ld,
+               of.label + of.n_open, (uint32_t)of.n_labelled, (uint32_t)of.C, (uint32_t)out);
     return cudaGetLastError();
 }
 
@@ -232,14 +271,13 @@ static cudaError_t classify(uint32_t *label, vae_mat logits, size_t B, size_t C,
 
 template <typename T>
 static cudaError_t class_loss(float *terms, float *weight, vae_mat dlogits, vae_mat logits,
-                              const float *recon_row, const float *kl_row, const uint32_t *label0,
-                              vae_now now, size_t n_open, size_t n_labelled, size_t C,
-                              float cross_entropy, cudaStream_t stream)
+                              const float *recon_row, const float *kl_row, vae_class_rows of,
+                              vae_now now, float cross_entropy, cudaStream_t stream)
 {
-    VAE_LAUNCH((class_loss_kernel<T>), vae_blocks(n_open + n_labelled, (size_t)-1), VAE_BLOCK, 0,
-               stream, terms, weight, static_cast<T *>(dlogits.data), dlogits.ld,
-               static_cast<const T *>(logits.data), logits.ld, recon_row, kl_row, label0, now,
-               n_open, n_labelled, (uint32_t)C, cross_entropy);
+    VAE_LAUNCH((class_loss_kernel<T>), vae_blocks(of.n_open + of.n_labelled, (size_t)-1), VAE_BLOCK,
+               0, stream, terms, weight, static_cast<T *>(dlogits.data), dlogits.ld,
+               static_cast<const T *>(logits.data), logits.ld, recon_row, kl_row, of.label, now,
+               of.n_open, of.n_labelled, (uint32_t)of.C, cross_entropy);
     return cudaGetLastError();
 }
 
@@ -258,14 +296,26 @@ extern "C" cudaError_t vae_one_hot_launch(vae_elem type, vae_mat m, const uint32
                                 : one_hot<vae_bf16>(m, label, B * K, K, first, C, stream);
 }
 
-extern "C" cudaError_t vae_expand_classes_launch(vae_elem type, vae_mat x, uint32_t *label,
-                                                 vae_mat x0, const uint32_t *label0, size_t n_open,
-                                                 size_t n_labelled, size_t D, size_t C,
-                                                 cudaStream_t stream)
+extern "C" cudaError_t vae_class_sums_launch(vae_elem type, vae_mat dh, vae_mat dy,
+                                             vae_class_rows of, size_t out, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32 ? class_sums<float>(dh, dy, of, out, stream)
+                                : class_sums<vae_bf16>(dh, dy, of, out, stream);
+}
+
+extern "C" size_t vae_class_weight_scratch(vae_class_rows of, size_t ld)
+{
+    return vae_column_sums_scratch(of.n_open, of.C * ld) + of.C * ld * sizeof(float);
+}
+
+extern "C" cudaError_t vae_class_backward_weight_launch(vae_elem type, float *dw, size_t ldw,
+                                                        vae_mat dy, void *partial,
+                                                        vae_class_rows of, size_t out,
+                                                        cudaStream_t stream)
 {
     return type == VAE_ELEM_F32
-               ? expand_classes<float>(x, label, x0, label0, n_open, n_labelled, D, C, stream)
-               : expand_classes<vae_bf16>(x, label, x0, label0, n_open, n_labelled, D, C, stream);
+               ? class_backward_weight<float>(type, dw, ldw, dy, partial, of, out, stream)
+               : class_backward_weight<vae_bf16>(type, dw, ldw, dy, partial, of, out, stream);
 }
 
 extern "C" cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_mat logits, size_t B,
@@ -278,15 +328,13 @@ extern "C" cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_m
 extern "C" cudaError_t vae_class_loss_launch(vae_elem type, float *terms, float *weight,
                                              vae_mat dlogits, vae_mat logits,
                                              const float *recon_row, const float *kl_row,
-                                             const uint32_t *label0, vae_now now, size_t n_open,
-                                             size_t n_labelled, size_t C, float cross_entropy,
+                                             vae_class_rows of, vae_now now, float cross_entropy,
                                              cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32
-               ? class_loss<float>(terms, weight, dlogits, logits, recon_row, kl_row, label0, now,
-                                   n_open, n_labelled, C, cross_entropy, stream)
-               : class_loss<vae_bf16>(terms, weight, dlogits, logits, recon_row, kl_row, label0,
-                                      now, n_open, n_labelled, C, cross_entropy, stream);
+    return type == VAE_ELEM_F32 ? class_loss<float>(terms, weight, dlogits, logits, recon_row,
+                                                    kl_row, of, now, cross_entropy, stream)
+                                : class_loss<vae_bf16>(terms, weight, dlogits, logits, recon_row,
+                                                       kl_row, of, now, cross_entropy, stream);
 }
 
 extern "C" cudaError_t vae_accumulate_classes_launch(vae_totals *totals, const float *terms,

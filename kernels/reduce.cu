@@ -7,11 +7,12 @@
 
 enum { ROW_LANES = 8, COLUMN_LANES = VAE_BLOCK / ROW_LANES, AHEAD = 4, MOST_BLOCKS = 256 };
 
-/* Blocks along the rows of a column sum. */
-static size_t row_blocks(size_t rows)
+/* Blocks along the rows of a column sum: fewer where columns alone make many. */
+static size_t row_blocks(size_t rows, size_t cols)
 {
-    size_t blocks = (rows + 16 * ROW_LANES - 1) / (16 * ROW_LANES);
-    return blocks < 64 ? blocks : 64;
+    const size_t blocks = (rows + 16 * ROW_LANES - 1) / (16 * ROW_LANES);
+    const size_t most = ((size_t)1 << 18) / (cols > 4096 ? cols : 4096);
+    return blocks < most ? blocks : most > 0 ? most : 1;
 }
 
 /* Grid: (column tiles, row blocks), blocks of COLUMN_LANES x ROW_LANES threads; a thread adds up N
@@ -208,7 +209,7 @@ static cudaError_t column_sums(float *db, vae_mat dy, double *partial, size_t ro
                                cudaStream_t stream)
 {
     /* whole vectors: the padding of dy holds zeros */
-    const size_t tile = (size_t)COLUMN_LANES * elem<T>::N, n = row_blocks(rows);
+    const size_t tile = (size_t)COLUMN_LANES * elem<T>::N, n = row_blocks(rows, cols);
     const dim3 grid((unsigned)((cols + tile - 1) / tile), (unsigned)n);
     VAE_LAUNCH((column_sums_kernel<T>), grid, VAE_BLOCK, 0, stream, partial,
                static_cast<const T *>(dy.data), dy.ld, rows);
@@ -225,7 +226,7 @@ template <typename T>
 static cudaError_t kl_dims(float *kl_dim, vae_mat head, double *partial, size_t B, size_t Z,
                            cudaStream_t stream)
 {
-    const size_t n = row_blocks(B);
+    const size_t n = row_blocks(B, Z);
     const dim3 grid((unsigned)((Z + COLUMN_LANES - 1) / COLUMN_LANES), (unsigned)n);
     VAE_LAUNCH((kl_dims_kernel<T>), grid, VAE_BLOCK, 0, stream, partial,
                static_cast<const T *>(head.data), head.ld, B, Z);
@@ -240,12 +241,12 @@ static cudaError_t kl_dims(float *kl_dim, vae_mat head, double *partial, size_t 
 
 extern "C" size_t vae_column_sums_scratch(size_t rows, size_t cols)
 {
-    return row_blocks(rows) * ((cols + 15) / 16 * 16) * sizeof(double);
+    return row_blocks(rows, cols) * ((cols + 15) / 16 * 16) * sizeof(double);
 }
 
 extern "C" size_t vae_kl_dims_scratch(size_t B, size_t Z)
 {
-    return row_blocks(B) * Z * sizeof(double);
+    return row_blocks(B, Z) * Z * sizeof(double);
 }
 
 extern "C" cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, void *partial,

@@ -12,17 +12,23 @@
 
 #include "device.h"
 #include "layout.h"
+#include "reference.h"
 
 typedef struct {
     device *d;
-    vae_mat x, x0, logits, dlogits;
+    vae_mat x, y, h, logits, dlogits;
+    void *aux;
+    const float *w;
+    float *dw, *db;
+    vae_class_rows of;
+    vae_activation act;
     uint32_t *label;
     const uint32_t *label0;
     float *terms, *weight;
     const float *recon, *kl, *factor;
     vae_totals *totals;
     vae_data *data;
-    size_t B, K, first, C, D, n_open, n_labelled, rows;
+    size_t B, K, first, C, D, n, out, n_open, n_labelled, rows;
     float ce;
 } call;
 
@@ -245,13 +251,6 @@ static void one_hot_step(void *ctx)
     c->d->be->ops->one_hot(c->d->be, c->x, c->label, c->B, c->K, c->first, c->C);
 }
 
-static void expand_step(void *ctx)
-{
-    call *c = ctx;
-    c->d->be->ops->expand_classes(c->d->be, c->x, c->label, c->x0, c->label0, c->n_open,
-                                  c->n_labelled, c->D, c->C);
-}
-
 static void classes_become_columns(void **state)
 {
     device *d = *state;
@@ -284,41 +283,132 @@ static void classes_become_columns(void **state)
     }
 }
 
-static void rows_for_every_class(void **state)
+/* ---- a layer that sees [x | class], on rows for every class ---- */
+
+static void class_layer_forward_step(void *ctx)
+{
+    call *c = ctx;
+    c->d->be->ops->class_forward(c->d->be, c->y, c->aux, c->label, c->h, c->w + c->D,
+                                 vae_pad(c->D + c->C), c->of, c->out, c->act);
+}
+
+static void class_layer_backward_step(void *ctx)
+{
+    call *c = ctx;
+    const vae_backend_ops *ops = c->d->be->ops;
+    const size_t ld = vae_pad(c->D + c->C);
+    ops->class_sums(c->d->be, c->h, c->y, c->of, c->out);
+    ops->linear_backward_weight(c->d->be, c->dw, ld, c->db, c->h, c->x, c->n, c->D, c->out);
+    ops->class_backward_weight(c->d->be, c->dw + c->D, ld, c->y, c->of, c->out);
+}
+
+/* The example and the class of row r. */
+static size_t example_of(const call *c, size_t r, const uint32_t *label, uint32_t *y)
+{
+    const size_t open_rows = c->of.n_open * c->of.C;
+    const size_t b = r < open_rows ? r / c->of.C : c->of.n_open + r - open_rows;
+    *y = r < open_rows ? (uint32_t)(r % c->of.C) : label[b];
+    return b;
+}
+
+static float *random_matrix(device *d, uint64_t *rng, size_t n)
+{
+    float *values = device_host(d, n);
+    for (size_t i = 0; i < n; i++) {
+        values[i] = random_normal(rng);
+    }
+    return values;
+}
+
+/* A call on n_open and n_labelled random examples of D values; one label is out of range. */
+static call class_layer(device *d, uint64_t *rng, const size_t *shape, uint32_t *label)
+{
+    call c = {.d = d, .D = shape[2], .C = shape[3], .out = shape[4], .n = shape[0] + shape[1]};
+    for (size_t b = 0; b < c.n; b++) {
+        label[b] = (uint32_t)(random_u64(rng) % c.C);
+    }
+    if (shape[1] > 2) {
+        label[shape[0] + 1] = VAE_NO_LABEL;
+    }
+    c.of = (vae_class_rows){labels_in(d, label, c.n), shape[0], shape[1], c.C};
+    c.rows = shape[0] * c.C + shape[1];
+    return c;
+}
+
+/* open, labelled, D, C, outputs: class columns that begin in, at and after a whole vector; more
+ * classes than a tile of them; more columns and examples than a block takes. */
+static const size_t layer_shapes[][5] = {{1, 0, 1, 2, 1},       {0, 5, 8, 10, 3},
+                                         {7, 3, 31, 3, 65},     {40, 9, 16, 40, 20},
+                                         {300, 100, 5, 4, 140}, {3, 70, 785, 10, 500}};
+enum { LAYER_SHAPES = sizeof layer_shapes / sizeof *layer_shapes };
+
+static void a_layer_sees_every_class(void **state)
 {
     device *d = *state;
-    static const size_t shapes[][4] = {
-        {1, 0, 1, 2}, {0, 5, 784, 10}, {7, 3, 31, 3}, {40, 9, 16, 16}, {300, 100, 5, 4}};
     uint64_t rng = 4;
-    for (size_t s = 0; s < 5; s++) {
-        const size_t n_open = shapes[s][0], n_labelled = shapes[s][1], D = shapes[s][2];
-        const size_t C = shapes[s][3], base = n_open + n_labelled, rows = n_open * C + n_labelled;
-        float *values = device_host(d, base * D);
-        uint32_t label0[400];
-        for (size_t i = 0; i < base * D; i++) {
-            values[i] = random_normal(&rng);
-        }
-        for (size_t b = 0; b < base; b++) {
-            label0[b] = (uint32_t)(random_u64(&rng) % C);
-        }
-        call c = {.d = d, .n_open = n_open, .n_labelled = n_labelled, .D = D, .C = C};
-        c.x0 = device_input(d, values, base, D);
-        c.label0 = labels_in(d, label0, base);
-        c.x = device_output(d, rows, D + C);
-        c.label = labels_out(d, rows);
-        run(&c, &(vae_plan){0}, expand_step);
-        const float *got = device_get_mat(d, c.x, rows, D + C);
-        const uint32_t *label = labels_of(d, c.label, rows);
-        for (size_t r = 0; r < rows; r++) {
-            const bool open = r < n_open * C;
-            const size_t b = open ? r / C : n_open + r - n_open * C;
-            const size_t y = open ? r % C : label0[b];
-            assert_int_equal(label[r], y);
-            assert_memory_equal(got + r * (D + C), values + b * D, D * sizeof *got);
-            for (size_t k = 0; k < C; k++) {
-                assert_true(got[r * (D + C) + D + k] == (k == y ? 1.0f : 0.0f));
+    for (size_t i = 0; i < LAYER_SHAPES * 6; i++) {
+        uint32_t label[400];
+        call c = class_layer(d, &rng, layer_shapes[i / 6], label);
+        c.act = (vae_activation)(i % 6);
+        float *h = random_matrix(d, &rng, c.n * c.out);
+        float *w = random_matrix(d, &rng, c.out * (c.D + c.C)), *b = device_host(d, c.out);
+        const float *unused;
+        const size_t aux = d->be->ops->aux_bytes(d->be, c.act, c.rows, c.out);
+        c.h = device_input(d, h, c.n, c.out);
+        c.w = device_layer(d, w, b, c.out, c.D + c.C, &unused);
+        c.aux = aux > 0 ? device_array_output(d, aux / sizeof(float)) : NULL;
+        c.y = device_output(d, c.rows, c.out);
+        c.label = labels_out(d, c.rows);
+        run(&c, &(vae_plan){0}, class_layer_forward_step);
+        const uint32_t *got = labels_of(d, c.label, c.rows);
+        double *want = device_host_doubles(d, c.rows * c.out);
+        for (size_t r = 0; r < c.rows; r++) {
+            uint32_t y;
+            const size_t from = example_of(&c, r, label, &y);
+            assert_int_equal(got[r], y);
+            for (size_t o = 0; o < c.out; o++) {
+                const float added = y < c.C ? w[o * (c.D + c.C) + c.D + y] : 0.0f;
+                want[r * c.out + o] = ref_act(c.act, (double)h[from * c.out + o] + (double)added);
             }
         }
+        assert_close_to("class_forward", device_get_mat(d, c.y, c.rows, c.out), want,
+                        c.rows * c.out, true);
+        device_clear(d);
+    }
+}
+
+static void a_layer_learns_from_every_class(void **state)
+{
+    device *d = *state;
+    uint64_t rng = 5;
+    for (size_t s = 0; s < LAYER_SHAPES; s++) {
+        uint32_t label[400];
+        call c = class_layer(d, &rng, layer_shapes[s], label);
+        const size_t in = c.D + c.C;
+        float *x = random_matrix(d, &rng, c.n * c.D), *dy = random_matrix(d, &rng, c.rows * c.out);
+        c.x = device_input(d, x, c.n, c.D);
+        c.y = device_input(d, dy, c.rows, c.out);
+        c.h = device_output(d, c.n, c.out);
+        c.dw = device_tensor_output(d, c.out, in), c.db = device_tensor_output(d, 1, c.out);
+        run(&c, &(vae_plan){0}, class_layer_backward_step);
+        double *dw = device_host_doubles(d, c.out * in), *db = device_host_doubles(d, c.out);
+        for (size_t r = 0; r < c.rows; r++) {
+            uint32_t y;
+            const size_t from = example_of(&c, r, label, &y);
+            for (size_t o = 0; o < c.out; o++) {
+                const double g = (double)dy[r * c.out + o];
+                db[o] += g;
+                for (size_t i = 0; i < c.D; i++) {
+                    dw[o * in + i] += g * (double)x[from * c.D + i];
+                }
+                if (y < c.C) {
+                    dw[o * in + c.D + y] += g;
+                }
+            }
+        }
+        assert_close_to("dw of [x | class]", device_get_tensor(d, c.dw, c.out, in), dw, c.out * in,
+                        true);
+        assert_close_to("db of [x | class]", device_get_tensor(d, c.db, 1, c.out), db, c.out, true);
         device_clear(d);
     }
 }
@@ -347,7 +437,7 @@ static void loss_step(void *ctx)
 {
     call *c = ctx;
     c->d->be->ops->class_loss(c->d->be, c->terms, c->weight, c->dlogits, c->logits, c->recon, c->kl,
-                              c->label0, c->n_open, c->n_labelled, c->C, c->ce);
+                              (vae_class_rows){c->label0, c->n_open, c->n_labelled, c->C}, c->ce);
     c->d->be->ops->accumulate_classes(c->d->be, c->totals, c->terms, c->n_open, c->n_labelled);
 }
 
@@ -524,7 +614,8 @@ int main(void)
         device_test(missing_labels_are_told),
         device_test(rows_are_drawn_anew),
         device_test(classes_become_columns),
-        device_test(rows_for_every_class),
+        device_test(a_layer_sees_every_class),
+        device_test(a_layer_learns_from_every_class),
         device_test(the_largest_logit_wins),
         device_test(loss_over_classes),
         device_test(nan_in_the_loss_is_told),

@@ -2,6 +2,7 @@
 """Anomaly detection on MNIST: each digit left out of training in turn, with 2 and 32 latents.
 
     bench/reproduce/anomaly.py [--digits 0,1,2] [--latents 2,32] [--epochs 20] [--threads 1]
+                               [--hidden 400] [--likelihood gaussian|bernoulli]
     bench/reproduce/anomaly.py --table
 
 A digit and a number of latents make one run, `vae train --exclude-class D` and `vae score
@@ -36,6 +37,7 @@ def arguments():
     parser.add_argument("--latents", type=numbers, default=[2, 32])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--hidden", default="400")
+    parser.add_argument("--likelihood", default="gaussian", choices=["gaussian", "bernoulli"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--samples", type=int, default=128, help="draws of z a row [128]")
     parser.add_argument("--threads", type=int, default=1)
@@ -48,18 +50,20 @@ def arguments():
 
 
 def key(row):
-    return tuple(row[name] for name in ("digit", "latent", "hidden", "epochs", "seed", "samples",
-                                        "limit"))
+    return tuple(row[name] for name in ("digit", "latent", "likelihood", "hidden", "epochs", "seed",
+                                        "samples", "limit"))
 
 
 def measure(args, protocol, digit, latent):
-    folder = os.path.join(args.runs, f"z{latent}-h{args.hidden}-digit{digit}-seed{args.seed}"
+    folder = os.path.join(args.runs, f"{args.likelihood}-z{latent}-h{args.hidden}-digit{digit}"
+                          + f"-seed{args.seed}"
                           + (f"-first{args.limit}" if args.limit else ""))
     common = ["--device", args.device, "--threads", str(args.threads)]
     common += ["--limit", str(args.limit)] if args.limit else []
     run([args.vae, "train", "--data", args.data, "--exclude-class", str(digit), "--latent",
          str(latent), "--hidden", args.hidden, "--epochs", str(args.epochs), "--seed",
-         str(args.seed), *protocol["train"], "--out", folder, "--resume", "-q", *common], False)
+         str(args.seed), *protocol["train"],
+         *protocol["likelihoods"][args.likelihood], "--out", folder, "--resume", "-q", *common], False)
     began = time.monotonic()
     # ranks do not depend on the threshold: a few training rows do for it
     result = json.loads(run([args.vae, "score", folder, "--data", args.data, "--split", "test",
@@ -68,7 +72,8 @@ def measure(args, protocol, digit, latent):
     trained = read(os.path.join(folder, "run.json"))
     found = result["metrics"]
     return {
-        "schema": 1, "digit": digit, "latent": latent, "hidden": args.hidden,
+        "schema": 1, "digit": digit, "latent": latent,
+        "likelihood": args.likelihood, "hidden": args.hidden,
         "epochs": args.epochs, "seed": args.seed, "samples": args.samples, "limit": args.limit,
         "protocol": protocol["here"], "n": result["n"], "positives": found["positives"],
         **{score: found[score] for score in SCORES},
@@ -94,11 +99,12 @@ def line(name, values):
 
 
 def groups(found):
-    """Rows of the whole data by what they share: (latent, hidden, epochs, samples)."""
+    """Rows of the whole data by what they share."""
     made = {}
     for row in found:
         if row["limit"] is None:
-            shared = (row["latent"], row["hidden"], row["epochs"], row["samples"])
+            shared = tuple(row[name] for name in ("latent", "likelihood", "hidden", "epochs",
+                                                  "samples"))
             made.setdefault(shared, []).append(row)
     return sorted(made.items())
 
@@ -119,10 +125,10 @@ def table(found, published, metric, scores):
         if row["metric"] == metric:
             latent = f", z={row['latent']}" if row["latent"] is not None else ""
             text += line(row["source"] + latent, row["values"])
-    for (latent, hidden, epochs, _), group in groups(found):
+    for (latent, likelihood, hidden, epochs, _), group in groups(found):
         for score in scores:
             seeds = sorted({row["seed"] for row in group})
-            name = f"here, z={latent}, {score}, hidden {hidden}, {epochs} epochs"
+            name = f"here, z={latent}, {likelihood}, {score}, hidden {hidden}, {epochs} epochs"
             name += f", seeds {seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else ""
             text += line(name, averaged(group, score, metric))
     return text
@@ -147,7 +153,8 @@ def main():
         fail("--digits: expected digits from 0 to 9")
     for latent in args.latents:
         for digit in args.digits:
-            wanted = (digit, latent, args.hidden, args.epochs, args.seed, args.samples, args.limit)
+            wanted = (digit, latent, args.likelihood, args.hidden, args.epochs, args.seed,
+                      args.samples, args.limit)
             if wanted in map(key, rows(args.results)):
                 continue
             row = measure(args, protocol, digit, latent)
