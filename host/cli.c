@@ -58,6 +58,7 @@ static const cli_option traverse_options[] = {
     {"steps", 0, "N", "pictures of a line [11]"},
     {"rows", 0, "N", "only the N latents of highest KL; default: all"},
     {"row", 0, "I", "start from mu of this row of the data; default: from 0"},
+    {"class", 0, "K", "of a model with classes: decode as this one; default: the --row's"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -66,6 +67,7 @@ static const cli_option manifold_options[] = {
     {"n", 'n', "N", "pictures a side [30]"},
     {"range", 0, "R", "evenly from -R to R; default: at the quantiles of N(0,1)"},
     {"dims", 0, "I,J", "which latents, to the right and upwards; the others are 0 [0,1]"},
+    {"class", 0, "K", "of a model with classes: decode as this one"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -76,6 +78,7 @@ static const cli_option interpolate_options[] = {
     {"out", 'o', "FILE", ".png, .gif (there and back), a folder, .npy, or - [interpolation.png]"},
     {"steps", 0, "N", "both ends included [10]"},
     {"mode", 0, "linear|spherical", "straight, or along the arc between the two mu [linear]"},
+    {"class", 0, "K", "of a model with classes: decode as this one; default: as --from's"},
     CLI_MODEL_OPTIONS,
 };
 

@@ -28,6 +28,29 @@ vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bo
     return status;
 }
 
+vae_status draw_open_classes(drawing *d, vae_error *err)
+{
+    vae_config config = d->m.config; /* the weights below are compared, not filled in */
+    vae_status status = cli_class(&d->m, d->args, &d->only, err);
+    if (status == VAE_OK && d->only >= 0) {
+        d->label = (uint32_t)d->only;
+        d->painter.one_class = &d->label;
+    }
+    if (status == VAE_OK && config.stack[0] != '\0' &&
+        (status = vae_stack_open(&d->stack, &config, err)) == VAE_OK) {
+        d->painter.below = &d->stack;
+    }
+    return status;
+}
+
+vae_status draw_need_class(const drawing *d, const char * or, vae_error *err)
+{
+    return !vae_config_has_classes(&d->m.config) || d->only >= 0
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class K%s%s",
+                          d->m.path, or != NULL ? ", or by " : "", or != NULL ? or : "");
+}
+
 static void on_progress(void *ctx, size_t done, size_t n)
 {
     drawing *d = ctx;
@@ -39,12 +62,11 @@ vae_status draw_open_model(drawing *d, vae_error *err)
     vae_signals_install();
     cli_progress_open(&d->progress, d->args->quiet);
     const vae_status status = cli_open_model(&d->m, VAE_PICTURE_BATCH, 1, err);
-    d->painter = (vae_painter){.model = d->m.model,
-                               .shape = d->m.checkpoint,
-                               .batch = VAE_PICTURE_BATCH,
-                               .progress = on_progress,
-                               .ctx = d,
-                               .stop_signal = vae_signals_flag()};
+    d->painter.model = d->m.model;
+    d->painter.batch = VAE_PICTURE_BATCH;
+    d->painter.progress = on_progress;
+    d->painter.ctx = d;
+    d->painter.stop_signal = vae_signals_flag();
     return status;
 }
 
@@ -86,6 +108,7 @@ void draw_close(drawing *d)
 {
     cli_progress_clear(&d->progress);
     vae_row_sink_close(d->sink, false, NULL);
+    vae_stack_close(&d->stack);
     cli_close(&d->m);
 }
 

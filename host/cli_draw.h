@@ -18,11 +18,19 @@ typedef struct {
     vae_painter painter;
     cli_progress progress;
     vae_row_sink *sink;
+    vae_stack stack; /* of a stacked model: the run below */
+    int only;        /* --class, or -1 */
+    uint32_t label;  /* the same, painter.one_class */
 } drawing;
 
 /* --out, or `fallback`; gif: may it be one? Then RUN's checkpoint. */
 vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bool gif,
                       vae_error *err);
+/* Of a model with classes, --class; of a stacked one, the run below. For commands that decode. */
+vae_status draw_open_classes(drawing *d, vae_error *err);
+/* Refuses a model with classes for which no class was named; `or`: what would have named one
+ * besides --class, or NULL. */
+vae_status draw_need_class(const drawing *d, const char * or, vae_error *err);
 /* Backend and model; the painter. From here on Ctrl-C ends it in order. */
 vae_status draw_open_model(drawing *d, vae_error *err);
 /* The sink, early: what cannot be written is refused before time is spent. */

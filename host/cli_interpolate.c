@@ -21,7 +21,8 @@ typedef struct {
     bool file;
     uint32_t *rows; /* (n), if no file */
     size_t n;
-    float *x, *mu; /* (n,D), (n,Z) */
+    float *x, *mu;   /* (n,D), (n,Z) */
+    uint32_t *label; /* (n), of a model with classes; calloc'ed */
 } endpoint;
 
 typedef struct {
@@ -63,9 +64,9 @@ static void convert(uint8_t *out, size_t to, const uint8_t *in, size_t from, siz
     }
 }
 
-/* The file as a data set of one row, of the model's shape. */
+/* The file as a data set of one row, of the model's shape. label: its class, or -1. */
 static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const char *path,
-                               vae_error *err)
+                               int label, vae_error *err)
 {
     uint8_t *pixels;
     size_t width, height, channels;
@@ -75,14 +76,14 @@ static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const
         return status;
     }
     vae_dataset *set = calloc(1, sizeof *set);
-    uint8_t *row = malloc(c->d);
+    uint8_t *row = malloc(c->d), *labels = malloc(1);
     if (width != c->width || height != c->height) {
         status =
             vae_fail(err, VAE_ERR_DATA,
                      "%s: %zu x %zu pixels; the model takes %zu x %zu (width x height): resize "
                      "it first",
                      path, width, height, c->width, c->height);
-    } else if (set == NULL || row == NULL) {
+    } else if (set == NULL || row == NULL || labels == NULL) {
         status = vae_fail_memory(err, sizeof *set + c->d, path);
     } else {
         convert(row, c->channels, pixels, channels, width * height);
@@ -91,12 +92,18 @@ static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const
         set->dtype = VAE_U8;
         set->rows = row;
         snprintf(set->source, sizeof set->source, "%s", path);
+        if (label >= 0) {
+            labels[0] = (uint8_t)label;
+            set->labels = labels;
+            labels = NULL;
+        }
         *out = set;
         row = NULL;
         set = NULL;
     }
     free(set);
     free(row);
+    free(labels);
     free(pixels);
     return status;
 }
@@ -108,15 +115,17 @@ static vae_status look_at(endpoint *e, drawing *d, vae_error *err)
     vae_dataset *data_set = d->m.set, *picture = NULL;
     e->x = malloc(e->n * c->d * sizeof *e->x);
     e->mu = malloc(e->n * c->config.latent * sizeof *e->mu);
-    vae_status status = e->x != NULL && e->mu != NULL
+    e->label = calloc(e->n, sizeof *e->label);
+    vae_status status = e->x != NULL && e->mu != NULL && e->label != NULL
                             ? VAE_OK
                             : vae_fail_memory(err, e->n * c->d * sizeof *e->x, "examples");
     if (status == VAE_OK && e->file &&
-        (status = open_picture(&picture, c, e->text, err)) == VAE_OK) {
+        (status = open_picture(&picture, c, e->text, d->only, err)) == VAE_OK) {
         d->m.set = picture;
     }
     if (status == VAE_OK && (status = draw_open_rows(d, e->rows, e->n, err)) == VAE_OK) {
-        status = vae_look(&d->painter, d->m.data, e->n, e->x, e->mu, NULL, err);
+        const vae_batch_out out = {.x = e->x, .mu = e->mu, .label = e->label};
+        status = vae_look(&d->painter, d->m.data, e->n, &out, err);
     }
     draw_close_rows(d);
     d->m.set = data_set;
@@ -124,11 +133,31 @@ static vae_status look_at(endpoint *e, drawing *d, vae_error *err)
     return status;
 }
 
+/* A picture file has no label for a conditional model's encoder, and no latents below. */
+static vae_status check_files(const interpolation *p, const drawing *d, vae_error *err)
+{
+    if (!p->from.file && !p->to.file) {
+        return VAE_OK;
+    }
+    if (d->painter.below != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "%s stands on another run, whose latents are its data: --from and --to "
+                        "take row numbers, no picture files",
+                        d->m.path);
+    }
+    return d->m.config.condition == VAE_CONDITION_LABELS
+               ? draw_need_class(d, "row numbers of data with labels instead of files", err)
+               : VAE_OK;
+}
+
 /* The data are opened only where row numbers want them. */
 static vae_status open_ends(interpolation *p, drawing *d, vae_error *err)
 {
     static const char *const of_data[] = {"data", "split", "limit", NULL};
-    vae_status status = VAE_OK;
+    vae_status status = check_files(p, d, err);
+    if (status != VAE_OK) {
+        return status;
+    }
     if (p->from.file && p->to.file) {
         status = draw_refuse(d->args, of_data, "between two picture files", err);
     } else if ((status = cli_open_set(&d->m, d->args, err)) == VAE_OK) {
@@ -161,17 +190,26 @@ static vae_status make_steps(void *ctx, float *z, size_t first, size_t n, vae_er
     return VAE_OK;
 }
 
+static void label_steps(void *ctx, uint32_t *label, size_t first, size_t n)
+{
+    const interpolation *p = ctx;
+    for (size_t i = 0; i < n; i++) {
+        label[i] = p->from.label[(first + i) / p->steps];
+    }
+}
+
 /* A line a pair: the steps, and in a grid the originals at its ends. */
 static vae_status draw_lines(interpolation *p, drawing *d, vae_error *err)
 {
-    const vae_latent_source source = {.make = make_steps, .ctx = p};
+    const vae_latent_source source = {
+        .make = make_steps, .ctx = p, .label = d->only < 0 ? label_steps : NULL};
     const size_t n = p->pairs * p->steps, D = d->m.checkpoint->d;
     vae_sink_spec spec = vae_painter_spec(&d->painter, n);
     spec.columns = p->steps;
-    spec.ends = true;
+    spec.ends = d->painter.below == NULL; /* where rows are pictures */
     vae_status status = draw_open_sink(d, &spec, err);
     status = status == VAE_OK ? vae_paint(&d->painter, &source, n, d->sink, err) : status;
-    for (size_t i = 0; i < p->pairs && status == VAE_OK; i++) {
+    for (size_t i = 0; i < p->pairs && status == VAE_OK && spec.ends; i++) {
         vae_row_sink_end(d->sink, i * p->steps, false, p->from.x + i * D);
         vae_row_sink_end(d->sink, i * p->steps, true, p->to.x + i * D);
     }
@@ -211,9 +249,11 @@ static vae_status draw_frame(const interpolation *p, const drawing *d, vae_grid 
     for (size_t i = 0; i < p->pairs; i++) {
         make_step(p, z + i * p->latent, i, step);
     }
-    vae_status status = vae_paint_decode(&d->painter, x_hat, z, NULL, p->pairs, err);
+    const uint32_t *label =
+        vae_config_has_classes(&d->m.config) && d->only < 0 ? p->from.label : NULL;
+    vae_status status = vae_paint_decode(&d->painter, x_hat, z, label, p->pairs, err);
     for (size_t i = 0; i < p->pairs && status == VAE_OK; i++) {
-        vae_grid_draw(grid, i, x_hat + i * d->m.checkpoint->d);
+        vae_grid_draw(grid, i, x_hat + i * vae_painter_shape(&d->painter)->d);
     }
     d->painter.progress(d->painter.ctx, step + 1, p->steps);
     return *d->painter.stop_signal == 0 ? status
@@ -223,7 +263,7 @@ static vae_status draw_frame(const interpolation *p, const drawing *d, vae_grid 
 static vae_status open_frames(const interpolation *p, const drawing *d, vae_grid *grid,
                               uint8_t **frames, vae_error *err)
 {
-    const vae_checkpoint *c = d->m.checkpoint;
+    const vae_checkpoint *c = vae_painter_shape(&d->painter);
     const size_t side = c->height > c->width ? c->height : c->width;
     vae_grid_spec spec = {.cells = p->pairs,
                           .height = c->height,
@@ -255,10 +295,11 @@ static vae_status draw_animation(const interpolation *p, drawing *d, vae_error *
     vae_grid grid;
     uint8_t *frames = NULL;
     float *z = malloc(p->pairs * p->latent * sizeof *z);
-    float *x_hat = malloc(p->pairs * d->m.checkpoint->d * sizeof *x_hat);
+    const size_t D = vae_painter_shape(&d->painter)->d;
+    float *x_hat = malloc(p->pairs * D * sizeof *x_hat);
     vae_status status = open_frames(p, d, &grid, &frames, err);
     if (status == VAE_OK && (z == NULL || x_hat == NULL)) {
-        status = vae_fail_memory(err, p->pairs * d->m.checkpoint->d * sizeof *x_hat, "pictures");
+        status = vae_fail_memory(err, p->pairs * D * sizeof *x_hat, "pictures");
     }
     for (size_t step = 0; step < p->steps && status == VAE_OK; step++) {
         const size_t bytes = grid.width * grid.height * grid.spec.channels;
@@ -298,7 +339,7 @@ static vae_status read_options(interpolation *p, const cli_args *args, vae_error
 
 static vae_status want_picture(const drawing *d, vae_error *err)
 {
-    const vae_checkpoint *c = d->m.checkpoint;
+    const vae_checkpoint *c = vae_painter_shape(&d->painter);
     vae_sink_spec spec = {.n = 1, .height = c->height, .width = c->width, .channels = c->channels};
     return d->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(d->out, &spec, err);
 }
@@ -321,6 +362,7 @@ static void clear(endpoint *e)
     free(e->rows);
     free(e->x);
     free(e->mu);
+    free(e->label);
 }
 
 vae_status cli_interpolate(const cli_args *args, vae_error *err)
@@ -330,6 +372,7 @@ vae_status cli_interpolate(const cli_args *args, vae_error *err)
     vae_status status = read_options(&p, args, err);
     if (status == VAE_OK &&
         (status = draw_begin(&d, args, "interpolation.png", true, err)) == VAE_OK &&
+        (status = draw_open_classes(&d, err)) == VAE_OK &&
         (status = want_picture(&d, err)) == VAE_OK && (status = open_ends(&p, &d, err)) == VAE_OK) {
         p.latent = d.m.config.latent;
         status = d.kind == VAE_SINK_GIF ? draw_animation(&p, &d, err) : draw_lines(&p, &d, err);

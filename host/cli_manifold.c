@@ -64,7 +64,8 @@ static vae_status make_grid(void *ctx, float *z, size_t first, size_t n, vae_err
 static vae_status draw_manifold(manifold *f, drawing *d, double range, vae_error *err)
 {
     vae_status status = choose_dims(f, d, err);
-    if (status != VAE_OK) {
+    if (status != VAE_OK || (status = draw_open_classes(d, err)) != VAE_OK ||
+        (status = draw_need_class(d, NULL, err)) != VAE_OK) {
         return status;
     }
     f->axis = malloc(f->n * sizeof *f->axis);

@@ -19,10 +19,7 @@ typedef struct {
     uint64_t seed;
     double temperature;
     bool posterior, full, nearest;
-    int only;            /* class, or -1 */
-    uint32_t label;      /* the same */
     size_t each;         /* draws of each class, in a model with classes and without --class */
-    vae_stack stack;     /* of a stacked model: the run below */
     vae_mixture mixture; /* with posterior */
     vae_mixture_report fit;
     size_t n_fitted, n_held;
@@ -124,7 +121,8 @@ static vae_status draw_posteriors(sampling *s, drawing *d, float **z, vae_error 
     }
     vae_status status = draw_open_rows(d, rows, n, err);
     free(rows);
-    return status == VAE_OK ? vae_look(&d->painter, d->m.data, n, NULL, NULL, *z, err) : status;
+    return status == VAE_OK ? vae_look(&d->painter, d->m.data, n, &(vae_batch_out){.z = *z}, err)
+                            : status;
 }
 
 /* Mean log N(z; 0, I). */
@@ -298,23 +296,19 @@ static void say(const sampling *s, const drawing *d)
 
 /* ---- the command ---- */
 
-/* A line for each class, or one class; the run below a stacked model. */
+/* A line for each class, or one class. */
 static vae_status prepare_classes(sampling *s, drawing *d, vae_error *err)
 {
     static const char *const in_vain[] = {"nearest", NULL};
-    const vae_config *c = &d->m.config;
-    vae_status status = cli_class(&d->m, d->args, &s->only, err);
-    s->label = s->only >= 0 ? (uint32_t)s->only : 0;
-    if (status == VAE_OK && vae_config_has_classes(c) && s->only < 0) {
-        s->each = (s->n + c->classes - 1) / c->classes;
-        s->n = s->each * c->classes;
+    const size_t C = d->m.config.classes;
+    vae_status status = draw_open_classes(d, err);
+    if (status == VAE_OK && vae_config_has_classes(&d->m.config) && d->only < 0) {
+        s->each = (s->n + C - 1) / C;
+        s->n = s->each * C;
     }
-    if (status == VAE_OK && c->stack[0] != '\0') {
-        vae_config config = *c; /* its weights are compared, not filled in */
-        status = draw_refuse(d->args, in_vain, "with a stacked model, whose data are latents", err);
-        status = status == VAE_OK ? vae_stack_open(&s->stack, &config, err) : status;
-    }
-    return status;
+    return status == VAE_OK && d->painter.below != NULL
+               ? draw_refuse(d->args, in_vain, "with a stacked model, whose data are latents", err)
+               : status;
 }
 
 static vae_status sample(sampling *s, drawing *d, vae_error *err)
@@ -324,7 +318,6 @@ static vae_status sample(sampling *s, drawing *d, vae_error *err)
         return status;
     }
     s->latent = d->m.config.latent;
-    d->painter.below = s->stack.checkpoint != NULL ? &s->stack : NULL;
     vae_sink_spec spec = vae_painter_spec(&d->painter, s->n);
     spec.columns = s->columns > 0 ? s->columns : s->each;
     spec.lines = s->nearest ? 2 : 1;
@@ -333,8 +326,6 @@ static vae_status sample(sampling *s, drawing *d, vae_error *err)
         status = open_training_set(d, err);
     }
     status = status == VAE_OK ? draw_open_model(d, err) : status;
-    d->painter.below = s->stack.checkpoint != NULL ? &s->stack : NULL;
-    d->painter.one_class = s->only >= 0 ? &s->label : NULL;
     if (status == VAE_OK && s->posterior) {
         status = fit_posterior(s, d, err);
     }
@@ -354,7 +345,6 @@ vae_status cli_sample(const cli_args *args, vae_error *err)
         draw_report(&d, s.n, "samples", details(&s, &d));
     }
     draw_close(&d);
-    vae_stack_close(&s.stack);
     vae_mixture_clear(&s.mixture);
     free(s.nearest_row);
     free(s.distance);

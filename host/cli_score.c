@@ -297,6 +297,7 @@ static void make_job(cli_scoring *s)
         .d = m->checkpoint->d,
         .z = m->config.latent,
         .recon = {m->config.likelihood, (float)m->config.variance},
+        .classes = vae_config_has_classes(&m->config),
         .samples = s->samples,
         .contributions = s->contributions != NULL,
         .top = !picture && s->out != NULL ? N_TOP : 0,
@@ -335,6 +336,12 @@ static vae_status run(cli_scoring *s, vae_error *err)
     const vae_dataset *train = NULL;
     size_t rows, particles;
     vae_status status = cli_open_checkpoint(m, s->args, false, err);
+    if (status == VAE_OK && m->config.semi_supervised) {
+        status = vae_fail(err, VAE_ERR_USAGE,
+                          "%s is semi-supervised: its density sums over classes, which no score "
+                          "here does; train one without, or with --condition labels",
+                          m->path);
+    }
     if (status == VAE_OK && s->heatmap != NULL &&
         !vae_is_picture(m->checkpoint->height, m->checkpoint->width, m->checkpoint->channels)) {
         status = vae_fail(err, VAE_ERR_USAGE, "--heatmap: the model's data are no pictures");

@@ -73,7 +73,7 @@ static vae_status measure(traverse *t, drawing *d, vae_error *err)
     return status;
 }
 
-/* mu of row --row of the data in place of 0. */
+/* mu of row --row of the data in place of 0, and its class where none is named. */
 static vae_status take_base(traverse *t, drawing *d, vae_error *err)
 {
     size_t number;
@@ -82,8 +82,12 @@ static vae_status take_base(traverse *t, drawing *d, vae_error *err)
     if (status == VAE_OK && (status = draw_check_rows(d, &row, 1, "--row", err)) == VAE_OK) {
         status = draw_open_rows(d, &row, 1, err);
     }
-    return status == VAE_OK ? vae_look(&d->painter, d->m.data, 1, NULL, t->base, NULL, err)
-                            : status;
+    if (status == VAE_OK) {
+        const vae_batch_out out = {.mu = t->base, .label = d->only < 0 ? &d->label : NULL};
+        status = vae_look(&d->painter, d->m.data, 1, &out, err);
+        d->painter.one_class = vae_config_has_classes(&d->m.config) ? &d->label : NULL;
+    }
+    return status;
 }
 
 static vae_status make_steps(void *ctx, float *z, size_t first, size_t n, vae_error *err)
@@ -137,6 +141,10 @@ static vae_status prepare(traverse *t, drawing *d, vae_error *err)
 {
     t->latent = d->m.config.latent;
     vae_status status = cli_size(d->args, "rows", 0, 1, t->latent, &t->lines, err);
+    status = status == VAE_OK ? draw_open_classes(d, err) : status;
+    if (status == VAE_OK && cli_value(d->args, "row") == NULL) {
+        status = draw_need_class(d, "a --row of the data", err);
+    }
     if (status != VAE_OK) {
         return status;
     }

@@ -387,11 +387,9 @@ static vae_status decode_rows(vae_model *model, float *x_hat, float *logits, con
                               const uint32_t *label, size_t n, vae_error *err)
 {
     if ((label != NULL) != (model->layout.c > 0)) {
-        return vae_fail(
-            err, VAE_ERR_USAGE,
-            label != NULL
-                ? "the model is not conditional: it takes no class"
-                : "the model has classes: decoding needs one; sample and decode take --class");
+        return vae_fail(err, VAE_ERR_USAGE,
+                        label != NULL ? "the model is not conditional: it takes no class"
+                                      : "the model has classes: decoding needs one");
     }
     const size_t Z = model->layout.z, D = model->layout.d;
     const size_t most = model->max_batch * model->max_particles;
@@ -428,10 +426,10 @@ vae_status vae_model_decode_classes(vae_model *model, float *x_hat, const float 
     return decode_rows(model, x_hat, NULL, z, label, n, err);
 }
 
-vae_status vae_model_logits(vae_model *model, float *logits, const float *z, size_t n,
-                            vae_error *err)
+vae_status vae_model_logits(vae_model *model, float *logits, const float *z, const uint32_t *label,
+                            size_t n, vae_error *err)
 {
-    return decode_rows(model, NULL, logits, z, NULL, n, err);
+    return decode_rows(model, NULL, logits, z, label, n, err);
 }
 
 const param_layout *vae_model_layout(const vae_model *model)

@@ -18,8 +18,7 @@ static vae_status stopped(const vae_painter *p, vae_error *err)
                : VAE_OK;
 }
 
-/* What rows are when they are drawn. */
-static const vae_checkpoint *picture_of(const vae_painter *p)
+const vae_checkpoint *vae_painter_shape(const vae_painter *p)
 {
     return p->below != NULL ? p->below->checkpoint : p->shape;
 }
@@ -75,7 +74,7 @@ size_t vae_paint_lines(const vae_painter *p, size_t n, size_t *columns)
 static vae_status put(const vae_painter *p, vae_row_sink *sink, const float *x_hat, size_t n,
                       vae_error *err)
 {
-    const vae_checkpoint *c = picture_of(p);
+    const vae_checkpoint *c = vae_painter_shape(p);
     const size_t bytes = n * c->d * sizeof *x_hat;
     if (c->standard == NULL) {
         return vae_row_sink_put(sink, x_hat, n, err);
@@ -94,7 +93,7 @@ static vae_status put(const vae_painter *p, vae_row_sink *sink, const float *x_h
 vae_status vae_paint(const vae_painter *p, const vae_latent_source *source, size_t n,
                      vae_row_sink *sink, vae_error *err)
 {
-    const size_t D = picture_of(p)->d, Z = p->shape->config.latent;
+    const size_t D = vae_painter_shape(p)->d, Z = p->shape->config.latent;
     const size_t batch = n < p->batch ? n : p->batch;
     float *z = malloc(batch * Z * sizeof *z), *x_hat = malloc(batch * D * sizeof *x_hat);
     uint32_t *label = malloc((batch > 0 ? batch : 1) * sizeof *label);
@@ -130,25 +129,26 @@ vae_status vae_paint(const vae_painter *p, const vae_latent_source *source, size
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n)
 {
     return (vae_sink_spec){.n = n,
-                           .height = picture_of(p)->height,
-                           .width = picture_of(p)->width,
-                           .channels = picture_of(p)->channels};
+                           .height = vae_painter_shape(p)->height,
+                           .width = vae_painter_shape(p)->width,
+                           .channels = vae_painter_shape(p)->channels};
 }
 
-vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, float *x, float *mu, float *z,
+vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, const vae_batch_out *out,
                     vae_error *err)
 {
     const size_t D = p->shape->d, Z = p->shape->config.latent;
     vae_status status = VAE_OK;
     for (size_t at = 0; at < n && status == VAE_OK; at += p->batch) {
         const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
-        vae_batch_out out = {.x = x != NULL ? x + at * D : NULL,
-                             .mu = mu != NULL ? mu + at * Z : NULL,
-                             .z = z != NULL ? z + at * Z : NULL};
+        vae_batch_out part = {.x = out->x != NULL ? out->x + at * D : NULL,
+                              .mu = out->mu != NULL ? out->mu + at * Z : NULL,
+                              .z = out->z != NULL ? out->z + at * Z : NULL,
+                              .label = out->label != NULL ? out->label + at : NULL};
         status = stopped(p, err);
         if (status == VAE_OK) {
             status = vae_model_batch(p->model, data, &plan, n - at < p->batch ? n - at : p->batch,
-                                     1, &out, err);
+                                     1, &part, err);
         }
     }
     return status;

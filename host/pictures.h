@@ -54,12 +54,15 @@ vae_status vae_paint_decode(const vae_painter *p, float *x_hat, const float *z,
  * line; left alone where there are no such lines. */
 size_t vae_paint_lines(const vae_painter *p, size_t n, size_t *columns);
 
-/* Sink for n rows of the painter's shape. */
+/* What decoded rows are: the model's data, or those of the run below. */
+const vae_checkpoint *vae_painter_shape(const vae_painter *p);
+/* Sink for n rows of that shape. */
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n);
 
-/* x: (n,D) as the model sees them, mu, z: (n,Z) of the n rows of data; each NULL where not wanted.
- * The noise, of z and of a drawn binarization, is that of evaluation's first pass. */
-vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, float *x, float *mu, float *z,
+/* What the model makes of all n rows of data: out->x: (n,D), mu, z: (n,Z), label: (n); NULL where
+ * not wanted, as the others of *out must be. The noise, of z and of a drawn binarization, is that
+ * of evaluation's first pass. */
+vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, const vae_batch_out *out,
                     vae_error *err);
 
 /* n draws from the prior by (seed, VAE_RNG_PRIOR), to `path`; with classes, as vae_paint_lines has

@@ -28,8 +28,9 @@ typedef struct {
     int threads;
     /* room for a batch */
     float *x, *logits;
-    double *sums;  /* (rows,d) contributions; NULL = not wanted */
-    double *error; /* (rows) at mu */
+    uint32_t *label; /* (rows), of a conditional model; else NULL */
+    double *sums;    /* (rows,d) contributions; NULL = not wanted */
+    double *error;   /* (rows) at mu */
 } scoring;
 
 /* ---- the likelihood, value by value ---- */
@@ -159,6 +160,7 @@ static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size
     const bool opening = plan->particle0 == 0, averaging = s->sums != NULL && !job->at_mu;
     const size_t done = plan->particle0 + particles;
     out->x = opening ? s->x : NULL;
+    out->label = opening ? s->label : NULL;
     out->logits = averaging ? s->logits : NULL;
     vae_status status = vae_model_batch(job->model, job->data, plan, rows, particles, out, err);
     if (status != VAE_OK) {
@@ -174,7 +176,7 @@ static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size
         keep_contributions(s, plan->first, rows, 1 / (double)job->samples);
     }
     if (opening) {
-        status = vae_model_logits(job->model, s->logits, out->mu, rows, err);
+        status = vae_model_logits(job->model, s->logits, out->mu, s->label, rows, err);
     }
     if (opening && status == VAE_OK) {
         add_values(s, rows, 1, s->sums != NULL && job->at_mu, s->error);
@@ -219,6 +221,7 @@ void vae_score_shape(const vae_score_job *job, size_t *rows, size_t *particles)
 static void clear_scoring(scoring *s)
 {
     free(s->x);
+    free(s->label);
     free(s->logits);
     free(s->sums);
     free(s->error);
@@ -243,6 +246,7 @@ static vae_status open_scoring(scoring *s, size_t rows, size_t particles, vae_er
     s->cols = job->recon.likelihood == VAE_GAUSSIAN_LEARNED ? 2 * job->d : job->d;
     s->threads = job->threads > 0 ? (int)job->threads : omp_get_max_threads();
     s->x = room(&bytes, rows * job->d, sizeof(float));
+    s->label = job->classes ? room(&bytes, rows, sizeof(uint32_t)) : NULL;
     s->logits = room(&bytes, rows * (averaging ? particles : 1) * s->cols, sizeof(float));
     s->sums = wanted ? room(&bytes, rows * job->d, sizeof(double)) : NULL;
     s->error = room(&bytes, rows, sizeof(double));
@@ -363,7 +367,7 @@ vae_status vae_score_row(float *x, float *x_hat, float *contributions, const vae
     if (status == VAE_OK) {
         memcpy(x, s.x, job->d * sizeof *x);
         memcpy(contributions, scores.contributions, job->d * sizeof *x);
-        status = vae_model_decode(job->model, x_hat, mu, 1, err);
+        status = vae_model_decode_classes(job->model, x_hat, mu, s.label, 1, err);
     }
     free(mu);
     vae_row_scores_clear(&scores);

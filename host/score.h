@@ -34,6 +34,7 @@ typedef struct {
     vae_data *data;
     size_t n, d, z;
     vae_recon recon;
+    bool classes;       /* of a conditional model: scores are of -log p(x|y), y the row's label */
     size_t samples;     /* L, >= 1 */
     bool contributions; /* keep them: n*d floats */
     size_t top;         /* keep the columns of so many largest contributions of each row */

@@ -63,13 +63,13 @@ vae_status vae_model_decode(vae_model *model, float *x_hat, const float *z, size
 vae_status vae_model_decode_classes(vae_model *model, float *x_hat, const float *z,
                                     const uint32_t *label, size_t n, vae_error *err);
 
+/* The same, but the output as recon_loss reads it: logits (n,C) host floats. Bernoulli: C = D
+ * logits; Gaussian: C = D means; learned variance: C = 2D, [mean | raw log variance]. */
+vae_status vae_model_logits(vae_model *model, float *logits, const float *z, const uint32_t *label,
+                            size_t n, vae_error *err);
+
 /* probability: (rows,C) host floats: q(y|x) of a semi-supervised model. Rows as the plan entry
  * says. VAE_ERR_USAGE if it has no classifier. */
 vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *plan, size_t rows,
                               float *probability, vae_error *err);
-/* The same, but the output as recon_loss reads it: logits (n,C) host floats. Bernoulli: C = D
- * logits; Gaussian: C = D means; learned variance: C = 2D, [mean | raw log variance]. */
-vae_status vae_model_logits(vae_model *model, float *logits, const float *z, size_t n,
-                            vae_error *err);
-
 #endif

@@ -41,7 +41,8 @@ def arguments():
     parser.add_argument("--data", default="data/mnist")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--weight", default="0.1", help="--classifier-weight; the paper's is 0.1")
+    parser.add_argument("--weight", default="0.1", help="--classifier-weight: 0.1 is eq. 9 with alpha "
+                        "= 0.1 N; 60 is 0.1 N/N_labelled, where alpha multiplies means of batches")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--judge", help="run of a classifier, for cvae [the m2 of this seed]")
     parser.add_argument("--each", type=int, default=100, help="conditional samples of each class")

@@ -1,9 +1,11 @@
 """What the tests of the command line share. VAE names the program (default build/vae)."""
 import json
+import math
 import os
 import struct
 import subprocess
 import tempfile
+import zipfile
 
 VAE = os.path.abspath(os.environ.get("VAE", "build/vae"))
 # one thread: many small runs, often beside each other
@@ -113,3 +115,26 @@ def write_npy(name, rows, columns, values):
         file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
         file.write(struct.pack(f"<{rows * columns}f", *values))
     return name
+
+
+def parse_npy(data):
+    """shape, values; text as bytes."""
+    assert data[:8] == b"\x93NUMPY\x01\x00"
+    length = struct.unpack_from("<H", data, 8)[0]
+    header = eval(data[10:10 + length].decode(), {})  # a literal, written by this program
+    assert header["fortran_order"] is False
+    items, raw = math.prod(header["shape"]), data[10 + length:]
+    kind = {"<f4": "f", "|u1": "B", "<u4": "I"}.get(header["descr"])
+    assert kind is None or len(raw) == items * struct.calcsize(kind)
+    return header["shape"], struct.unpack(f"<{items}{kind}", raw) if kind else raw
+
+
+def read_npy(name):
+    with open(path(name), "rb") as file:
+        return parse_npy(file.read())
+
+
+def read_npz(name):
+    """name: (shape, values) of each array."""
+    with zipfile.ZipFile(path(name)) as archive:
+        return {n[:-4]: parse_npy(archive.read(n)) for n in archive.namelist()}

@@ -4,7 +4,8 @@ import os
 import struct
 import zipfile
 
-from harness import TINY, checkpoints, metrics, newest, path, read_json, same_end, test, vae, write_npy
+from harness import (TINY, checkpoints, metrics, newest, path, read_json, read_npy, read_npz, same_end,
+                     test, vae, write_npy)
 
 # small, but enough to learn from
 LEARN = ["--limit", "1000", "--hidden", "32", "--latent", "4", "--batch-size", "50", "--lr", "3e-3",
@@ -91,6 +92,81 @@ def a_conditional_model_works_everywhere():
     vae("classify", run, code=2, says="no classifier")
     plain = below()
     vae("sample", plain, "--class", 1, code=2, says="not conditional")
+
+
+@test
+def latent_space_is_walked_as_a_class():
+    run, D = cvae(), 784
+    few = ["--limit", 50, "--device", "cpu"]
+    vae("encode", run, *few, "--out", "walk.npz")
+    latents = read_npz("walk.npz")
+    mu, label = latents["mu"][1], latents["labels"][1]
+
+    def decoded(row, k):
+        write_npy("one.npy", 1, 3, mu[3 * row:3 * row + 3])
+        vae("decode", run, "--latents", "one.npy", "--class", k, "--out", "one_x.npy", "--device", "cpu")
+        return read_npy("one_x.npy")[1]
+
+    def same(a, b):
+        return len(a) == len(b) == D and max(abs(u - v) for u, v in zip(a, b)) < 1e-6
+
+    # between two rows: as the first one's class, or as the one that is named
+    a, b = 4, next(i for i in range(50) if label[i] != label[4])
+    for more, k in (([], label[a]), (["--class", 9 - label[a]], 9 - label[a])):
+        vae("interpolate", run, *few, "--from", a, "--to", b, "--steps", 3, *more, "--out", "w.npy")
+        x = read_npy("w.npy")[1]
+        assert same(x[:D], decoded(a, k)) and same(x[2 * D:], decoded(b, k))
+    vae("interpolate", run, *few, "--from", f"{a},{b}", "--to", f"{b},{a}", "--out", "w.gif")
+    # a traversal passes through mu of its row, as the row's class or another
+    for more, k in ((["--row", b], label[b]), (["--row", b, "--class", 3], 3)):
+        vae("traverse", run, *few, *more, "--rows", 1, "--steps", 3, "--out", "t.npy")
+        vae("traverse", run, *few, *more, "--rows", 1, "--steps", 3, "--out", "t.png")
+        x = read_npy("t.npy")[1]
+        dim = vae("traverse", run, *few, *more, "--rows", 1, "--json", "--out",
+                  "t.png").json()["dims"][0]["dim"]
+        z = list(mu[3 * b:3 * b + 3])
+        z[dim] = 0.0
+        write_npy("one.npy", 1, 3, z)
+        vae("decode", run, "--latents", "one.npy", "--class", k, "--out", "one_x.npy", "--device", "cpu")
+        assert same(x[D:2 * D], read_npy("one_x.npy")[1])
+    vae("manifold", run, "--dims", "0,1", "-n", 3, "--class", 5, "--out", "m5.npy")
+    vae("manifold", run, "--dims", "0,1", "-n", 3, "--class", 6, "--out", "m6.npy")
+    assert read_npy("m5.npy")[1] != read_npy("m6.npy")[1]
+    # without a class there is nothing to decode as
+    vae("traverse", run, code=2, says="name one with --class K, or by a --row of the data")
+    vae("manifold", run, "--dims", "0,1", code=2, says="name one with --class K")
+    vae("sample", run, "-n", 1, "--class", 2, "--out", "pngs/")
+    picture = os.path.join(path("pngs"), os.listdir(path("pngs"))[0])
+    vae("interpolate", run, "--from", picture, "--to", picture, code=2, says="--class K")
+    vae("interpolate", run, "--from", picture, "--to", picture, "--class", 2, "--out", "p.png")
+    vae("traverse", below(), "--class", 1, code=2, says="not conditional")
+    # a semi-supervised model classifies for itself
+    vae("traverse", semi(), *few, "--row", 0, "--out", "t.png")
+    vae("interpolate", semi(), "--from", picture, "--to", picture, "--out", "p.png")
+
+
+@test
+def a_conditional_model_scores_rows_as_their_class():
+    run, args = cvae(), ["--limit", 200, "--samples", 8, "--threshold", 0, "--device", "cpu"]
+    vae("score", run, *args, "--out", "right.npz")
+    right = read_npz("right.npz")["neg_elbo"][1]
+    elbo = vae("eval", run, "--limit", 200, "--device", "cpu", "--json").json()["elbo"]
+    assert abs(sum(right) / 200 + elbo) < 0.05 * abs(elbo)
+    # the same pictures under other labels are other rows
+    write_npy("rows.npy", 2, 784, [i % 2 for i in range(784)] * 2)
+    with zipfile.ZipFile(path("rows.npz"), "w") as archive:
+        archive.write(path("rows.npy"), "data.npy")
+        archive.writestr("labels.npy", b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '|u1', 'fortran_order': "
+                         b"False, 'shape': (2,)}".ljust(69) + b"\n\x03\x07")
+    vae("score", run, "--data", "rows.npz", "--samples", 4, "--threshold", 0, "--device", "cpu", "--out",
+        "two.npz", "--contributions", "parts.npy")
+    two = read_npz("two.npz")
+    assert two["recon_error"][1][0] != two["recon_error"][1][1]
+    parts = read_npy("parts.npy")[1]
+    assert abs(sum(parts[:784]) - two["recon_prob"][1][0]) < 1e-3 * two["recon_prob"][1][0]
+    bare = write_npy("bare_rows.npy", 2, 784, [0.5] * 2 * 784)
+    vae("score", run, "--data", bare, "--threshold", 0, code=3, says="no labels")
+    vae("score", semi(), code=2, says="sums over classes")
 
 
 @test
@@ -206,6 +282,15 @@ def stacked_models():
     vae("classify", "m1m2", "--limit", 10, "--out", "m1m2.csv")
     vae("sample", "m1m2", "-n", 20, "--out", "m1m2.png")
     assert png_size("m1m2.png") == (2 * 58 + 2, 10 * 58 + 2)
+    # walks end in pictures of the run below; what they start from are latents
+    few = ["--limit", 20, "--device", "cpu"]
+    vae("interpolate", "m1m2", *few, "--from", 1, "--to", 2, "--steps", 4, "--out", "m1m2-i.npy")
+    assert read_npy("m1m2-i.npy")[0] == (4, 28, 28)
+    vae("interpolate", "m1m2", *few, "--from", 1, "--to", 2, "--out", "m1m2-i.png")
+    assert png_size("m1m2-i.png") == (10 * 58 + 2, 58 + 2)
+    vae("traverse", "m1m2", *few, "--class", 1, "--out", "m1m2-t.png")
+    vae("interpolate", "m1m2", "--from", "m1m2-i.png", "--to", "m1m2-i.png", code=2,
+        says="take row numbers, no picture files")
     vae("train", *args, "--epochs", 2, "--out", "m1m2-parts")
     vae("train", "--resume", "--out", "m1m2-parts", "--epochs", 3)
     same_end("m1m2", "m1m2-parts")

@@ -8,7 +8,7 @@ import subprocess
 import time
 import zlib
 
-from harness import TINY, VAE, WORK, path, test, trained, vae, write_npy
+from harness import TINY, VAE, WORK, parse_npy, path, read_npy, test, trained, vae, write_npy
 
 SIDE, ZOOM, GAP = 28, 2, 2
 CELL = SIDE * ZOOM + GAP
@@ -134,22 +134,6 @@ def read_gif(name):
             at = after
     assert at == len(data) - 1
     return width, height, loops, frames
-
-
-def parse_npy(data):
-    """shape, list of floats."""
-    assert data[:8] == b"\x93NUMPY\x01\x00"
-    length = struct.unpack_from("<H", data, 8)[0]
-    header = eval(data[10:10 + length].decode(), {})  # a literal of our own writing
-    assert header["descr"] == "<f4" and header["fortran_order"] is False
-    n = math.prod(header["shape"])
-    assert len(data) == 10 + length + 4 * n
-    return header["shape"], struct.unpack_from(f"<{n}f", data, 10 + length)
-
-
-def read_npy(name):
-    with open(path(name), "rb") as file:
-        return parse_npy(file.read())
 
 
 def read_bytes(name):
