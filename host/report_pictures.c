@@ -8,7 +8,9 @@
 #include "report_internal.h"
 
 enum {
-    SAMPLES = 64,
+    SAMPLE_COLUMNS = 8, /* and lines; as many as classes, if these are neither few nor many */
+    LEAST_COLUMNS = 6,
+    MOST_COLUMNS = 12,
     RECONSTRUCTIONS = 20,
     COLUMNS = 10,
     PAIRS = 5,
@@ -70,20 +72,17 @@ static vae_status put_grid(report *r, const float *rows, size_t n, size_t column
     return status;
 }
 
-/* In a model with classes, each of them in turn. */
-static vae_status decode(const report *r, float *x_hat, const float *z, size_t n, vae_error *err)
+static size_t classes_of(const report *r)
 {
-    const size_t C = vae_model_layout(r->from->model)->c;
-    uint32_t *label = malloc((n > 0 ? n : 1) * sizeof *label);
-    if (label == NULL) {
-        return vae_fail_memory(err, n * sizeof *label, "classes of the report");
-    }
-    for (size_t i = 0; C > 0 && i < n; i++) {
-        label[i] = (uint32_t)(i % C);
-    }
-    vae_status status =
-        vae_model_decode_classes(r->from->model, x_hat, z, C > 0 ? label : NULL, n, err);
-    free(label);
+    return vae_model_layout(r->from->model)->c;
+}
+
+/* label: (n), looked at in a model with classes only. */
+static vae_status decode(const report *r, float *x_hat, const float *z, const uint32_t *label,
+                         size_t n, vae_error *err)
+{
+    const vae_status status = vae_model_decode_classes(r->from->model, x_hat, z,
+                                                       classes_of(r) > 0 ? label : NULL, n, err);
     vae_checkpoint_units(r->from->about, x_hat, n);
     return status;
 }
@@ -109,15 +108,22 @@ static void free_cells(cells *c)
     free(c->x);
 }
 
+/* With classes, few of them a column each. */
 static vae_status put_samples(report *r, vae_error *err)
 {
     const vae_checkpoint *about = r->from->about;
-    const size_t columns = 8, n = cells_that_fit(r, SAMPLES, columns);
+    const size_t C = classes_of(r),
+                 columns = C >= LEAST_COLUMNS && C <= MOST_COLUMNS ? C : SAMPLE_COLUMNS;
+    const size_t n = cells_that_fit(r, columns * columns, columns);
     cells c = {0};
+    uint32_t label[MOST_COLUMNS * MOST_COLUMNS];
+    for (size_t i = 0; i < n; i++) {
+        label[i] = C > 0 ? (uint32_t)(i % C) : 0;
+    }
     vae_status status = make_cells(&c, r, n, err);
     if (status == VAE_OK) {
         vae_prior_rows(c.z, about->config.seed, 0, n, about->config.latent, 1);
-        status = decode(r, c.x, c.z, n, err);
+        status = decode(r, c.x, c.z, label, n, err);
     }
     vae_text_add(&r->page, "<figure class=\"card tall\"><h3>Samples</h3>");
     if (status == VAE_OK) {
@@ -127,45 +133,54 @@ static vae_status put_samples(report *r, vae_error *err)
     vae_text_add(&r->page,
                  "<figcaption>%zu draws z ~ N(0, I), decoded: the means of p(x|z%s.</figcaption>"
                  "</figure>\n",
-                 n, vae_model_layout(r->from->model)->c > 0 ? ",y), the classes y in turn" : ")");
+                 n,
+                 C == 0         ? ")"
+                 : columns == C ? ",y), a column for each class y"
+                                : ",y), the classes y in turn");
     free_cells(&c);
     return status;
 }
 
 /* ---- pictures of the data ---- */
 
-/* x: (n,D), the first n examples of the latents as the model sees them. */
-static vae_status fetch(const report *r, float *x, size_t n, vae_error *err)
+/* The first n examples of the latents. */
+typedef struct {
+    float *x;                 /* (n,D) as the model sees them */
+    uint32_t label[EXAMPLES]; /* (n) the class that a model with classes goes by; else 0 */
+    size_t n;
+} examples;
+
+static vae_status fetch(const report *r, examples *e, vae_error *err)
 {
     const size_t batch = r->from->batch, D = r->from->about->d;
-    for (size_t at = 0; at < n; at += batch) {
+    for (size_t at = 0; at < e->n; at += batch) {
         const vae_plan plan = report_plan(r, at);
-        vae_batch_out out = {.x = x + at * D};
+        vae_batch_out out = {.x = e->x + at * D, .label = e->label + at};
         vae_status status = vae_model_batch(r->from->model, r->from->data, &plan,
-                                            n - at < batch ? n - at : batch, 1, &out, err);
+                                            e->n - at < batch ? e->n - at : batch, 1, &out, err);
         if (status != VAE_OK) {
             return status;
         }
     }
-    vae_checkpoint_units(r->from->about, x, n);
+    vae_checkpoint_units(r->from->about, e->x, e->n);
     return VAE_OK;
 }
 
 /* Lines of data, each above the line of their reconstructions. */
-static vae_status put_reconstructions(report *r, const float *x, size_t n_examples, vae_error *err)
+static vae_status put_reconstructions(report *r, const examples *e, vae_error *err)
 {
     const size_t D = r->from->about->d;
-    const size_t n = cells_that_fit(r, n_examples < RECONSTRUCTIONS ? n_examples : RECONSTRUCTIONS,
-                                    n_examples < COLUMNS ? n_examples : COLUMNS);
+    const size_t n = cells_that_fit(r, e->n < RECONSTRUCTIONS ? e->n : RECONSTRUCTIONS,
+                                    e->n < COLUMNS ? e->n : COLUMNS);
     const size_t columns = n < COLUMNS ? n : COLUMNS, lines = (n + columns - 1) / columns;
     cells c = {0}, grid = {0};
     vae_status status = make_cells(&c, r, n, err);
     status = status == VAE_OK ? make_cells(&grid, r, 2 * lines * columns, err) : status;
-    status = status == VAE_OK ? decode(r, c.x, r->latents.mu, n, err) : status;
+    status = status == VAE_OK ? decode(r, c.x, r->latents.mu, e->label, n, err) : status;
     for (size_t i = 0; i < n && status == VAE_OK; i++) {
         const size_t cell = 2 * (i / columns) * columns + i % columns;
-        memcpy(grid.x + cell * D, x + i * D, D * sizeof *x);
-        memcpy(grid.x + (cell + columns) * D, c.x + i * D, D * sizeof *x);
+        memcpy(grid.x + cell * D, e->x + i * D, D * sizeof *e->x);
+        memcpy(grid.x + (cell + columns) * D, c.x + i * D, D * sizeof *c.x);
     }
     vae_text_add(&r->page, "<figure class=\"card\"><h3>Reconstructions</h3>");
     if (status == VAE_OK) {
@@ -201,11 +216,13 @@ static size_t choose_pairs(const report *r, size_t n, size_t pair[PAIRS][2])
     return n_pairs;
 }
 
-static vae_status put_interpolations(report *r, const float *x, size_t n_examples, vae_error *err)
+/* As the class of the example on the left. */
+static vae_status put_interpolations(report *r, const examples *e, vae_error *err)
 {
     const size_t D = r->from->about->d, Z = r->from->about->config.latent;
     size_t pair[PAIRS][2], most = cells_that_fit(r, PAIRS * (STEPS + 2), STEPS + 2) / (STEPS + 2);
-    size_t n = choose_pairs(r, n_examples, pair);
+    uint32_t label[PAIRS * STEPS];
+    size_t n = choose_pairs(r, e->n, pair);
     n = n < most ? n : most;
     if (n == 0) {
         return VAE_OK;
@@ -215,36 +232,41 @@ static vae_status put_interpolations(report *r, const float *x, size_t n_example
     status = status == VAE_OK ? make_cells(&grid, r, n * (STEPS + 2), err) : status;
     for (size_t i = 0; i < n * STEPS && status == VAE_OK; i++) {
         const size_t *ends = pair[i / STEPS];
+        label[i] = e->label[ends[0]];
         vae_lerp(way.z + i * Z, r->latents.mu + ends[0] * Z, r->latents.mu + ends[1] * Z, Z,
                  (double)(i % STEPS) / (STEPS - 1));
     }
-    status = status == VAE_OK ? decode(r, way.x, way.z, n * STEPS, err) : status;
+    status = status == VAE_OK ? decode(r, way.x, way.z, label, n * STEPS, err) : status;
     for (size_t i = 0; i < n && status == VAE_OK; i++) {
         float *line = grid.x + i * (STEPS + 2) * D;
-        memcpy(line, x + pair[i][0] * D, D * sizeof *x);
-        memcpy(line + D, way.x + i * STEPS * D, STEPS * D * sizeof *x);
-        memcpy(line + (STEPS + 1) * D, x + pair[i][1] * D, D * sizeof *x);
+        memcpy(line, e->x + pair[i][0] * D, D * sizeof *line);
+        memcpy(line + D, way.x + i * STEPS * D, STEPS * D * sizeof *line);
+        memcpy(line + (STEPS + 1) * D, e->x + pair[i][1] * D, D * sizeof *line);
     }
     vae_text_add(&r->page, "<figure class=\"card\"><h3>Interpolations</h3>");
     if (status == VAE_OK) {
         status = put_grid(r, grid.x, n * (STEPS + 2), STEPS + 2, 0, true,
                           "Lines of pictures that go from one example over into another", err);
     }
-    vae_text_add(&r->page, "<figcaption>From one example (left) to another (right): straight lines "
-                           "between their means in latent space, decoded.</figcaption></figure>\n");
+    vae_text_add(&r->page,
+                 "<figcaption>From one example (left) to another (right): straight lines between "
+                 "their means in latent space, decoded%s.</figcaption></figure>\n",
+                 classes_of(r) > 0 ? " as the class of the left one" : "");
     free_cells(&grid);
     free_cells(&way);
     return status;
 }
 
-static vae_status put_traversal(report *r, size_t j, cells *c, vae_error *err)
+static vae_status put_traversal(report *r, size_t j, uint32_t label, cells *c, vae_error *err)
 {
     const size_t Z = r->from->about->config.latent;
     char alt[96];
+    uint32_t same[TRAVERSAL_STEPS];
     for (size_t i = 0; i < TRAVERSAL_STEPS; i++) {
+        same[i] = label;
         c->z[i * Z + j] = (float)(traversal_range * (2 * (double)i / (TRAVERSAL_STEPS - 1) - 1));
     }
-    vae_status status = decode(r, c->x, c->z, TRAVERSAL_STEPS, err);
+    vae_status status = decode(r, c->x, c->z, same, TRAVERSAL_STEPS, err);
     for (size_t i = 0; i < TRAVERSAL_STEPS; i++) {
         c->z[i * Z + j] = 0;
     }
@@ -263,7 +285,7 @@ static vae_status put_traversal(report *r, size_t j, cells *c, vae_error *err)
     return status;
 }
 
-static vae_status put_traversals(report *r, vae_error *err)
+static vae_status put_traversals(report *r, uint32_t label, vae_error *err)
 {
     const size_t Z = r->from->about->config.latent;
     const size_t fit = cells_that_fit(r, TRAVERSED * TRAVERSAL_STEPS, TRAVERSAL_STEPS);
@@ -273,13 +295,17 @@ static vae_status put_traversals(report *r, vae_error *err)
     vae_text_add(&r->page,
                  "<figure class=\"card wide\"><h3>Traversals</h3><ul class=\"strips\">\n");
     for (size_t i = 0; i < n && status == VAE_OK; i++) {
-        status = put_traversal(r, r->order[i], &c, err);
+        status = put_traversal(r, r->order[i], label, &c, err);
     }
     vae_text_add(&r->page,
                  "</ul><figcaption>One latent goes from &minus;%g to %g, the others stay at 0: %s "
-                 "%zu of %zu%s.</figcaption></figure>\n",
+                 "%zu of %zu%s.",
                  traversal_range, traversal_range, n < Z ? "the first" : "all", n, Z,
                  r->has_data ? ", by the KL that is under its name" : "");
+    if (classes_of(r) > 0) {
+        vae_text_add(&r->page, " Decoded as class %u.", label);
+    }
+    vae_text_add(&r->page, "</figcaption></figure>\n");
     free_cells(&c);
     return status;
 }
@@ -287,7 +313,6 @@ static vae_status put_traversals(report *r, vae_error *err)
 vae_status report_put_pictures(report *r, vae_error *err)
 {
     const size_t D = r->from->about->d;
-    const size_t n = r->latents.n < EXAMPLES ? r->latents.n : EXAMPLES;
     vae_text_add(&r->page, "<section id=\"pictures\"><h2>Pictures</h2>\n");
     if (!r->picture) {
         const vae_checkpoint *c = r->from->about;
@@ -299,24 +324,18 @@ vae_status report_put_pictures(report *r, vae_error *err)
         return VAE_OK;
     }
     vae_text_add(&r->page, "<div class=\"cards\">\n");
+    examples e = {.n = r->latents.n < EXAMPLES ? r->latents.n : EXAMPLES};
     vae_status status = put_samples(r, err);
-    if (vae_model_layout(r->from->model)->c > 0) {
-        vae_text_add(&r->page, "</div>\n");
-        report_note(r,
-                    "The model has classes: vae reconstruct and vae complete draw its pictures of "
-                    "data, vae sample a line for each class.");
-        vae_text_add(&r->page, "</section>\n");
-        return status;
-    }
     if (status == VAE_OK && r->has_data) {
-        float *x = calloc(n * D, sizeof *x);
-        status = x != NULL ? fetch(r, x, n, err)
-                           : vae_fail_memory(err, n * D * sizeof *x, "examples of the report");
-        status = status == VAE_OK ? put_reconstructions(r, x, n, err) : status;
-        status = status == VAE_OK ? put_interpolations(r, x, n, err) : status;
-        free(x);
+        e.x = calloc(e.n * D, sizeof *e.x);
+        status = e.x != NULL
+                     ? fetch(r, &e, err)
+                     : vae_fail_memory(err, e.n * D * sizeof *e.x, "examples of the report");
+        status = status == VAE_OK ? put_reconstructions(r, &e, err) : status;
+        status = status == VAE_OK ? put_interpolations(r, &e, err) : status;
+        free(e.x);
     }
-    status = status == VAE_OK ? put_traversals(r, err) : status;
+    status = status == VAE_OK ? put_traversals(r, e.label[0], err) : status;
     vae_text_add(&r->page, "</div>\n");
     if (!r->has_data) {
         report_note(r, "Reconstructions and interpolations need data: %s.", r->from->missing);

@@ -87,6 +87,13 @@ def a_conditional_model_works_everywhere():
     vae("decode", run, "--latents", "e.npz", "--out", "x.npy", code=2, says="needs --class K")
     vae("decode", run, "--latents", "e.npz", "--class", 2, "--out", "x.npy", "--device", "cpu")
     bare = write_npy("bare784.npy", 5, 784, [0.5] * 5 * 784)
+    vae("report", run, "--out", "classes.html")
+    with open(path("classes.html"), encoding="utf-8") as file:
+        page = file.read()
+    for says in ("<h3>Reconstructions</h3>", "<h3>Interpolations</h3>", "<h3>Traversals</h3>",
+                 "100 draws z ~ N(0, I), decoded: the means of p(x|z,y), a column for each class y.",
+                 "decoded as the class of the left one", "Decoded as class "):
+        assert says in page, says
     for command in (["eval"], ["reconstruct"], ["encode", "--out", "y.npz"]):
         vae(command[0], run, *command[1:], "--data", bare, code=3, says="no labels")
     vae("classify", run, code=2, says="no classifier")
