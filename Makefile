@@ -75,7 +75,8 @@ test: test-deps
 	$(Q)$(MAKE) $(J) --no-print-directory check
 
 check:
-	$(Q)$(MAKE) $(J) --no-print-directory test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model
+	$(Q)$(MAKE) $(J) --no-print-directory test-programs $(BUILD)/vae lib \
+	    $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)BUILD=$(BUILD) tests/run.sh
 
 mnist:
@@ -302,13 +303,18 @@ lint: deps
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/%.c,%,$(wildcard tests/fuzz_*.c))
 FUZZ_SAN := -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-$(BUILD)/fuzz/%: tests/%.c $(CORE) $(HEADERS) Makefile
-	$(call say,FUZZ,$@)
+# an archive, of which the linker takes what a fuzzer needs
+$(BUILD)/fuzz/host/%.o: host/%.c $(HEADERS) Makefile
+	$(call say,CC,$< (fuzz))
 	$(Q)mkdir -p $(@D)
+	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -c -o $@ $<
+$(BUILD)/fuzz/libvae.a: $(CORE:%.c=$(BUILD)/fuzz/%.o)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(BUILD)/fuzz/fuzz_%: tests/fuzz_%.c $(BUILD)/fuzz/libvae.a $(HEADERS) Makefile
+	$(call say,FUZZ,$@)
 	$(Q)clang -std=gnu11 $(CPPFLAGS) $(FUZZ_SAN) -Wno-unknown-pragmas -o $@ $< \
-	    $(filter-out host/backend%.c host/model.c host/trainer%.c host/cpu_%.c host/libvae.c \
-        host/export_latents.c host/step_timer.c host/pictures.c host/score%.c host/report%.c \
-        host/classify.c host/probe.c host/disentangle.c,$(CORE)) $(LDLIBS)
+	    $(BUILD)/fuzz/libvae.a $(LDLIBS)
 fuzz: deps
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(J) --no-print-directory $(FUZZERS:%=$(BUILD)/fuzz/%)

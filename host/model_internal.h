@@ -1,5 +1,5 @@
-/* What the files of the model share: model.c, the step and what is asked of it; model_classes.c,
- * what conditional and semi-supervised models do besides. */
+/* What the files of the model share: model.c, the step; model_host.c, what the host asks besides;
+ * model_classes.c, what conditional and semi-supervised models do differently. */
 #ifndef VAE_MODEL_INTERNAL_H
 #define VAE_MODEL_INTERNAL_H
 
@@ -110,6 +110,9 @@ void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, boo
 /* Gradients of layers end-1 down to `first`; the gradient of layer end-1's output is in dy. */
 void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows);
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows);
+/* Runs n steps of a kind, in the slot that holds this very pass, or in one taken over for it. */
+void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
+                  size_t rows, size_t particles);
 void vae_optimize(vae_model *m);
 
 /* ---- model_classes.c ---- */

@@ -69,6 +69,7 @@ done
 run "report in a browser" env VAE="$build/test/vae" tests/report/run
 run "round trips" tests/roundtrip/run.sh
 run "installed library" tests/roundtrip/installed.sh
+run "parsers on bad input" tests/fuzz.sh
 run "scripts" tests/scripts.sh
 
 echo "$passed passed, $failed failed, $skipped skipped"
