@@ -137,7 +137,9 @@ static const cli_option complete_options[] = {
 static const cli_option export_options[] = {
     {"format", 'f', "safetensors|npz|onnx", "default: by the name of --out"},
     {"out", 'o', "FILE",
-     "onnx writes FILE.encoder.onnx and FILE.decoder.onnx; - is standard output"},
+     "onnx writes FILE.encoder.onnx, FILE.decoder.onnx, if it classifies FILE.classifier.onnx; - "
+     "is "
+     "standard output"},
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
 

@@ -59,21 +59,24 @@ static void print_exported(const cli_args *args, const cli_model *m, const char 
 static vae_status export_to(const cli_args *args, const cli_model *m, const char *format,
                             const char *out, vae_error *err)
 {
-    char encoder[VAE_PATH + 16], decoder[VAE_PATH + 16];
-    const char *files[2] = {out, NULL};
+    vae_onnx_paths paths;
+    const char *files[3] = {out};
+    size_t n = 1;
     vae_status status;
     if (strcmp(format, "safetensors") == 0) {
         status = vae_export_safetensors(out, m->checkpoint, err);
     } else if (strcmp(format, "npz") == 0) {
         status = vae_export_npz(out, m->checkpoint, err);
     } else {
-        status = vae_export_onnx_paths(out, encoder, decoder, err);
-        status = status == VAE_OK ? vae_export_onnx(encoder, decoder, m->checkpoint, err) : status;
-        files[0] = encoder;
-        files[1] = decoder;
+        status = vae_export_onnx_paths(&paths, out, &m->checkpoint->config, err);
+        status = status == VAE_OK ? vae_export_onnx(&paths, m->checkpoint, err) : status;
+        files[0] = paths.encoder;
+        files[1] = paths.decoder;
+        files[2] = paths.classifier;
+        n = m->checkpoint->config.semi_supervised ? 3 : 2;
     }
     if (status == VAE_OK && strcmp(out, "-") != 0) {
-        print_exported(args, m, format, files, files[1] != NULL ? 2 : 1);
+        print_exported(args, m, format, files, n);
     }
     return status;
 }
@@ -92,7 +95,7 @@ vae_status cli_export(const cli_args *args, vae_error *err)
     if (strcmp(out, "-") == 0 && (strcmp(format, "onnx") == 0 || args->json)) {
         return vae_fail(err, VAE_ERR_USAGE, "--out -: %s",
                         args->json ? "--json has standard output; name a file"
-                                   : "an ONNX export is two files; name one or a folder");
+                                   : "an ONNX export is several files; name one or a folder");
     }
     vae_status status = vae_checkpoint_open_run(
         &m.checkpoint, args->words[0], cli_value(args, "best") != NULL, false, m.path, err);

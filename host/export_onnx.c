@@ -1,4 +1,4 @@
-/* The encoder and the decoder as ONNX graphs. */
+/* Encoder, decoder and classifier as ONNX graphs. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +21,7 @@ typedef struct {
     const vae_named_tensor *tensors;
     size_t n_tensors;
     vae_activation act;
+    vae_likelihood likelihood;
 } builder;
 
 static void add_scalar(builder *b, const char *name, float value)
@@ -124,13 +125,24 @@ static void add_hidden(builder *b, size_t first, size_t end, const char *input,
     }
 }
 
+/* The input of a first layer, with the class behind it where there is one. */
+static const char *add_input(builder *b, const char *input, const char *joint, size_t cols)
+{
+    static const onnx_attribute axis = {.name = "axis", .is_int = true, .i = 1};
+    onnx_input(&b->graph, input, cols);
+    if (b->layout->c == 0) {
+        return input;
+    }
+    onnx_input(&b->graph, "y", b->layout->c);
+    onnx_node(&b->graph, "Concat", (const char *const[]){input, "y", NULL}, joint, &axis);
+    return joint;
+}
+
 static void build_encoder(builder *b)
 {
     char h[VAE_EXPORT_NAME];
     const size_t head = b->layout->n_encoder - 1;
-    const char *input = b->layout->c > 0 ? "xy" : "x";
-    onnx_input(&b->graph, input, b->layout->layers[0].in);
-    add_hidden(b, 0, head, input, h);
+    add_hidden(b, 0, head, add_input(b, "x", "xy", b->layout->d), h);
     add_linear(b, head, 0, h, "mu");
     add_linear(b, head, 1, h, "logvar");
     onnx_output(&b->graph, "mu", b->layout->z);
@@ -148,14 +160,12 @@ static void add_bounded_logvar(builder *b)
     onnx_output(&b->graph, "logvar", b->layout->d);
 }
 
-static void build_decoder(builder *b, vae_likelihood likelihood)
+static void build_decoder(builder *b)
 {
     char h[VAE_EXPORT_NAME];
     const size_t first = b->layout->n_encoder, output = first + b->layout->n_decoder - 1;
-    const char *input = b->layout->c > 0 ? "zy" : "z";
-    onnx_input(&b->graph, input, b->layout->layers[first].in);
-    add_hidden(b, first, output, input, h);
-    if (likelihood == VAE_BERNOULLI) {
+    add_hidden(b, first, output, add_input(b, "z", "zy", b->layout->z), h);
+    if (b->likelihood == VAE_BERNOULLI) {
         add_linear(b, output, 0, h, "logits");
         add_unary(b, "Sigmoid", "logits", "probabilities");
         onnx_output(&b->graph, "logits", b->layout->d);
@@ -164,14 +174,28 @@ static void build_decoder(builder *b, vae_likelihood likelihood)
     }
     add_linear(b, output, 0, h, "mean");
     onnx_output(&b->graph, "mean", b->layout->d);
-    if (likelihood == VAE_GAUSSIAN_LEARNED) {
+    if (b->likelihood == VAE_GAUSSIAN_LEARNED) {
         add_linear(b, output, 1, h, "logvar_raw");
         add_bounded_logvar(b);
     }
 }
 
-static vae_status write_graph(const char *path, bool encoder, builder *b, vae_likelihood likelihood,
-                              const vae_metadata *metadata, vae_error *err)
+static void build_classifier(builder *b)
+{
+    static const onnx_attribute axis = {.name = "axis", .is_int = true, .i = 1};
+    char h[VAE_EXPORT_NAME];
+    const size_t first = b->layout->n_encoder + b->layout->n_decoder;
+    const size_t output = first + b->layout->n_classifier - 1;
+    onnx_input(&b->graph, "x", b->layout->d);
+    add_hidden(b, first, output, "x", h);
+    add_linear(b, output, 0, h, "logits");
+    onnx_node(&b->graph, "Softmax", (const char *const[]){"logits", NULL}, "probabilities", &axis);
+    onnx_output(&b->graph, "logits", b->layout->c);
+    onnx_output(&b->graph, "probabilities", b->layout->c);
+}
+
+static vae_status write_graph(const char *path, const char *name, void (*build)(builder *b),
+                              builder *b, const vae_metadata *metadata, vae_error *err)
 {
     const char *pairs[VAE_METADATA_PAIRS][2];
     for (size_t i = 0; i < metadata->n; i++) {
@@ -179,13 +203,9 @@ static vae_status write_graph(const char *path, bool encoder, builder *b, vae_li
         pairs[i][1] = metadata->pairs[i].value;
     }
     b->graph = (onnx_graph){0};
-    if (encoder) {
-        build_encoder(b);
-    } else {
-        build_decoder(b, likelihood);
-    }
-    onnx_buffer model = onnx_model(&b->graph, encoder ? "encoder" : "decoder", VAE_VERSION,
-                                   (const char *const(*)[2])pairs, metadata->n);
+    build(b);
+    onnx_buffer model =
+        onnx_model(&b->graph, name, VAE_VERSION, (const char *const(*)[2])pairs, metadata->n);
     if (model.n > INT32_MAX) {
         const size_t n = model.n;
         onnx_free(&model);
@@ -199,8 +219,46 @@ static vae_status write_graph(const char *path, bool encoder, builder *b, vae_li
     return vae_parts_put(&parts, path, err);
 }
 
-vae_status vae_export_onnx(const char *encoder_path, const char *decoder_path,
-                           const vae_checkpoint *checkpoint, vae_error *err)
+vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const vae_config *config,
+                                 vae_error *err)
+{
+    struct stat info;
+    size_t n = strlen(out);
+    const bool folder =
+        n > 0 && (out[n - 1] == '/' || (stat(out, &info) == 0 && S_ISDIR(info.st_mode)));
+    if (n == 0 || n >= VAE_PATH) {
+        return vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
+                        VAE_PATH - 1, n);
+    }
+    if (n > 5 && !folder && strcmp(out + n - 5, ".onnx") == 0) {
+        n -= 5;
+    }
+    const char *joint = !folder ? "." : out[n - 1] == '/' ? "" : "/";
+    const int length = (int)n;
+    snprintf(paths->encoder, sizeof paths->encoder, "%.*s%sencoder.onnx", length, out, joint);
+    snprintf(paths->decoder, sizeof paths->decoder, "%.*s%sdecoder.onnx", length, out, joint);
+    paths->classifier[0] = '\0';
+    if (config->semi_supervised) {
+        snprintf(paths->classifier, sizeof paths->classifier, "%.*s%sclassifier.onnx", length, out,
+                 joint);
+    }
+    return VAE_OK;
+}
+
+static vae_status write_graphs(const vae_onnx_paths *paths, builder *b,
+                               const vae_metadata *metadata, vae_error *err)
+{
+    vae_status status = write_graph(paths->encoder, "encoder", build_encoder, b, metadata, err);
+    if (status == VAE_OK) {
+        status = write_graph(paths->decoder, "decoder", build_decoder, b, metadata, err);
+    }
+    return status == VAE_OK && paths->classifier[0] != '\0'
+               ? write_graph(paths->classifier, "classifier", build_classifier, b, metadata, err)
+               : status;
+}
+
+vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *checkpoint,
+                           vae_error *err)
 {
     param_layout layout;
     vae_metadata metadata;
@@ -215,34 +273,11 @@ vae_status vae_export_onnx(const char *encoder_path, const char *decoder_path,
                      .params = checkpoint->params,
                      .tensors = tensors,
                      .n_tensors = vae_export_tensors(&layout, tensors),
-                     .act = checkpoint->config.activation};
-        const vae_likelihood likelihood = checkpoint->config.likelihood;
-        status = write_graph(encoder_path, true, &b, likelihood, &metadata, err);
-        if (status == VAE_OK) {
-            status = write_graph(decoder_path, false, &b, likelihood, &metadata, err);
-        }
+                     .act = checkpoint->config.activation,
+                     .likelihood = checkpoint->config.likelihood};
+        status = write_graphs(paths, &b, &metadata, err);
         vae_metadata_clear(&metadata);
     }
     vae_layout_clear(&layout);
     return status;
-}
-
-vae_status vae_export_onnx_paths(const char *out, char encoder_path[VAE_PATH + 16],
-                                 char decoder_path[VAE_PATH + 16], vae_error *err)
-{
-    struct stat info;
-    size_t n = strlen(out);
-    const bool folder =
-        n > 0 && (out[n - 1] == '/' || (stat(out, &info) == 0 && S_ISDIR(info.st_mode)));
-    if (n == 0 || n >= VAE_PATH) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
-                        VAE_PATH - 1, n);
-    }
-    if (n > 5 && !folder && strcmp(out + n - 5, ".onnx") == 0) {
-        n -= 5;
-    }
-    const char *joint = !folder ? "." : out[n - 1] == '/' ? "" : "/";
-    snprintf(encoder_path, VAE_PATH + 16, "%.*s%sencoder.onnx", (int)n, out, joint);
-    snprintf(decoder_path, VAE_PATH + 16, "%.*s%sdecoder.onnx", (int)n, out, joint);
-    return VAE_OK;
 }

@@ -9,10 +9,9 @@
  *   encoder.0, encoder.1 ...  mu  logvar  decoder.0, decoder.1 ...  output
  * and output_mean, output_logvar in output's place; a semi-supervised model's classifier q(y|x) is
  * classifier.0, classifier.1 ... (logits). A model with classes has these names whatever its
- * layers; encoder.0 (or mu, logvar) takes [x | onehot(y)], decoder.0 (or output) [z | onehot(y)],
- * and so do the inputs xy (D+C) and zy (Z+C) of its ONNX graphs, which have no classifier. Such
- * models are not imported. Numbers count linear layers. Each name stands
- * for NAME.weight, (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
+ * layers; encoder.0 (or mu, logvar) takes [x | onehot(y)], decoder.0 (or output) [z | onehot(y)].
+ * Such models are not imported. Numbers count linear layers. Each name stands for NAME.weight,
+ * (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
  *
  * Metadata, strings under these keys in all three formats (safetensors' __metadata__, ONNX's
  * metadata_props, a JSON object in the NPZ member `metadata`):
@@ -78,21 +77,26 @@ vae_status vae_export_safetensors(const char *path, const vae_checkpoint *checkp
                                   vae_error *err);
 vae_status vae_export_npz(const char *path, const vae_checkpoint *checkpoint, vae_error *err);
 
-/* Writes two graphs, both without random nodes and with a dynamic batch N:
+/* Where the graphs go: OUT.onnx -> OUT.encoder.onnx, OUT.decoder.onnx and, of a model with a
+ * classifier, OUT.classifier.onnx ("" if it has none); any other name the same way; in a folder
+ * (one that exists, or a name that ends in '/') encoder.onnx ... VAE_ERR_USAGE: a name too long. */
+typedef struct {
+    char encoder[VAE_PATH + 24], decoder[VAE_PATH + 24], classifier[VAE_PATH + 24];
+} vae_onnx_paths;
+vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const vae_config *config,
+                                 vae_error *err);
+
+/* Writes the graphs, without random nodes and with a dynamic batch N:
  *   encoder  x (N,D) -> mu (N,Z), logvar (N,Z)
  *   decoder  z (N,Z) -> logits (N,D), probabilities (N,D)           bernoulli
  *            z (N,Z) -> mean (N,D)                                  gaussian
  *            z (N,Z) -> mean (N,D), logvar (N,D) (bounded)          gaussian-learned
- * The encoder first; each file is written atomically. VAE_ERR_USAGE (a model above ONNX's 2 GiB),
+ *   classifier  x (N,D) -> logits (N,C), probabilities (N,C)        semi-supervised
+ * Encoder and decoder of a model with classes have a second input, y (N,C), the one-hot class.
+ * Each file is written atomically, in this order. VAE_ERR_USAGE (a model above ONNX's 2 GiB),
  * VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_export_onnx(const char *encoder_path, const char *decoder_path,
-                           const vae_checkpoint *checkpoint, vae_error *err);
-
-/* Where the two graphs go: OUT.onnx -> OUT.encoder.onnx and OUT.decoder.onnx; any other name the
- * same way; in a folder (one that exists, or a name that ends in '/') encoder.onnx and
- * decoder.onnx. VAE_ERR_USAGE: a name too long. */
-vae_status vae_export_onnx_paths(const char *out, char encoder_path[VAE_PATH + 16],
-                                 char decoder_path[VAE_PATH + 16], vae_error *err);
+vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *checkpoint,
+                           vae_error *err);
 
 /* What vae_import needs to know that a file may not say. */
 typedef struct {

@@ -167,22 +167,22 @@ static size_t count(const char *path, size_t *bytes, unsigned a, unsigned b, uns
 static void test_onnx(void **state)
 {
     scratch *s = *state;
-    char encoder[VAE_PATH + 16], decoder[VAE_PATH + 16];
+    vae_onnx_paths p;
     size_t bytes, all = 0;
     vae_checkpoint *c = model_make(7, OPTIONS("hidden", "5,4", "latent", "3", "activation", "gelu",
                                               "likelihood", "gaussian-learned"));
-    assert_int_equal(vae_export_onnx_paths(scratch_path(s, "m.onnx"), encoder, decoder, NULL),
+    assert_int_equal(vae_export_onnx_paths(&p, scratch_path(s, "m.onnx"), &c->config, NULL),
                      VAE_OK);
-    assert_int_equal(vae_export_onnx(encoder, decoder, c, NULL), VAE_OK);
-    assert_int_equal(count(encoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2); /* nodes */
-    assert_int_equal(count(encoder, NULL, 7, 11, 0), 1);
-    assert_int_equal(count(encoder, NULL, 7, 12, 0), 2);
-    assert_int_equal(count(encoder, NULL, 14, 0, 0), 9);          /* metadata; no data hash */
-    assert_int_equal(count(encoder, &bytes, 7, 5, 9), 2 * 4 + 3); /* weights, biases, constants */
+    assert_int_equal(vae_export_onnx(&p, c, NULL), VAE_OK);
+    assert_int_equal(count(p.encoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2); /* nodes */
+    assert_int_equal(count(p.encoder, NULL, 7, 11, 0), 1);
+    assert_int_equal(count(p.encoder, NULL, 7, 12, 0), 2);
+    assert_int_equal(count(p.encoder, NULL, 14, 0, 0), 9);          /* metadata; no data hash */
+    assert_int_equal(count(p.encoder, &bytes, 7, 5, 9), 2 * 4 + 3); /* weights, biases, constants */
     all += bytes - 3 * sizeof(float);
-    assert_int_equal(count(decoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2 + 3);
-    assert_int_equal(count(decoder, NULL, 7, 12, 0), 2);
-    count(decoder, &bytes, 7, 5, 9);
+    assert_int_equal(count(p.decoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2 + 3);
+    assert_int_equal(count(p.decoder, NULL, 7, 12, 0), 2);
+    count(p.decoder, &bytes, 7, 5, 9);
     all += bytes - 5 * sizeof(float);
     assert_int_equal(all, c->n_params * sizeof(float));
     vae_checkpoint_free(c);
@@ -191,21 +191,27 @@ static void test_onnx(void **state)
 static void test_onnx_paths(void **state)
 {
     scratch *s = *state;
-    char encoder[VAE_PATH + 16], decoder[VAE_PATH + 16], expected[VAE_PATH + 64];
+    vae_onnx_paths p;
+    vae_config config = {0};
+    char expected[VAE_PATH + 64];
     static char longest[2 * VAE_PATH];
-    assert_int_equal(vae_export_onnx_paths("m.onnx", encoder, decoder, NULL), VAE_OK);
-    assert_string_equal(encoder, "m.encoder.onnx");
-    assert_string_equal(decoder, "m.decoder.onnx");
-    assert_int_equal(vae_export_onnx_paths("a/m", encoder, decoder, NULL), VAE_OK);
-    assert_string_equal(encoder, "a/m.encoder.onnx");
-    assert_int_equal(vae_export_onnx_paths("new/", encoder, decoder, NULL), VAE_OK);
-    assert_string_equal(decoder, "new/decoder.onnx");
-    assert_int_equal(vae_export_onnx_paths(s->folder, encoder, decoder, NULL), VAE_OK);
+    assert_int_equal(vae_export_onnx_paths(&p, "m.onnx", &config, NULL), VAE_OK);
+    assert_string_equal(p.encoder, "m.encoder.onnx");
+    assert_string_equal(p.decoder, "m.decoder.onnx");
+    assert_string_equal(p.classifier, "");
+    config.semi_supervised = true;
+    assert_int_equal(vae_export_onnx_paths(&p, "m.onnx", &config, NULL), VAE_OK);
+    assert_string_equal(p.classifier, "m.classifier.onnx");
+    assert_int_equal(vae_export_onnx_paths(&p, "a/m", &config, NULL), VAE_OK);
+    assert_string_equal(p.encoder, "a/m.encoder.onnx");
+    assert_int_equal(vae_export_onnx_paths(&p, "new/", &config, NULL), VAE_OK);
+    assert_string_equal(p.decoder, "new/decoder.onnx");
+    assert_int_equal(vae_export_onnx_paths(&p, s->folder, &config, NULL), VAE_OK);
     snprintf(expected, sizeof expected, "%s/encoder.onnx", s->folder);
-    assert_string_equal(encoder, expected);
-    assert_int_equal(vae_export_onnx_paths("", encoder, decoder, NULL), VAE_ERR_USAGE);
+    assert_string_equal(p.encoder, expected);
+    assert_int_equal(vae_export_onnx_paths(&p, "", &config, NULL), VAE_ERR_USAGE);
     memset(longest, 'a', sizeof longest - 1);
-    assert_int_equal(vae_export_onnx_paths(longest, encoder, decoder, NULL), VAE_ERR_USAGE);
+    assert_int_equal(vae_export_onnx_paths(&p, longest, &config, NULL), VAE_ERR_USAGE);
 }
 
 /* Nothing can be written: the old file stays. */

@@ -15,6 +15,7 @@ import tempfile
 import traceback
 
 import numpy as np
+import onnx
 import onnxruntime
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -373,6 +374,45 @@ def check_model_without_hidden_layers():
     vae("export", "linear", "--out", "linear.safetensors")
     vae("import", "linear.safetensors", "--out", "linear.vae")
     assert np.array_equal(mu_of("linear.vae", "linear_x.npy"), np.load("linear_mu.npy"))
+
+
+def check_models_with_classes():
+    """Encoder and decoder take the one-hot class beside x and z; M2 has a classifier."""
+    vae("train", *SMALL, "--condition", "labels", "--hidden", "30,20", "--latent", "4", "--epochs",
+        "1", "--out", "cvae", "-q")
+    vae("train", *SMALL, "--semi-supervised", "--labelled", "100", "--hidden", "30", "--activation",
+        "gelu", "--latent", "4", "--epochs", "1", "--out", "m2", "-q")
+    rng = np.random.default_rng(17)
+    x, labels = rng.random((200, 784), np.float32), rng.integers(0, 10, 200).astype(np.uint8)
+    np.savez("classes.npz", data=x, labels=labels)
+    for run in ("cvae", "m2"):
+        vae("export", run, "--out", f"{run}.onnx")
+        for part in ("encoder", "decoder"):
+            onnx.checker.check_model(f"{run}.{part}.onnx", full_check=True)
+        vae("encode", run, "--data", "classes.npz", "--out", f"{run}_mu.npz")
+        vae("export", run, "--out", f"{run}.safetensors")
+        weights = load_file(f"{run}.safetensors")
+        assert weights["encoder.0.weight"].shape[1] == 794 and weights["decoder.0.weight"].shape[1] == 14
+    ours = np.load("cvae_mu.npz")
+    y = np.eye(10, dtype=np.float32)[labels]
+    assert np.array_equal(ours["labels"], labels)
+    mu, logvar = session("cvae.encoder.onnx").run(["mu", "logvar"], {"x": x, "y": y})
+    close("mu of x, y", ours["mu"], mu)
+    close("logvar of x, y", ours["logvar"], logvar)
+    np.save("cvae_mu.npy", mu)
+    vae("decode", "cvae", "--latents", "cvae_mu.npy", "--class", 3, "--out", "cvae_x.npy")
+    three = np.tile(np.eye(10, dtype=np.float32)[3], (len(mu), 1))
+    (decoded,) = session("cvae.decoder.onnx").run(["probabilities"], {"z": mu, "y": three})
+    close("x_hat of z, y", np.load("cvae_x.npy").reshape(len(mu), -1), decoded)
+    # a semi-supervised model goes by its own class
+    onnx.checker.check_model("m2.classifier.onnx", full_check=True)
+    (p,) = session("m2.classifier.onnx").run(["probabilities"], {"x": x})
+    vae("classify", "m2", "--data", "classes.npz", "--out", "m2.csv")
+    table = np.genfromtxt("m2.csv", delimiter=",", names=True)
+    close("q(y|x)", np.stack([table[f"p{k}"] for k in range(10)], 1).astype(np.float32), p)
+    chosen = np.eye(10, dtype=np.float32)[p.argmax(1)]
+    (mu,) = session("m2.encoder.onnx").run(["mu"], {"x": x, "y": chosen})
+    close("mu of x and the chosen y", np.load("m2_mu.npz")["mu"], mu)
 
 
 def check_pytorch():

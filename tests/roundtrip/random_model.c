@@ -162,7 +162,8 @@ static vae_status write_io(const char *path, const vae_checkpoint *c, rows_out *
 
 static vae_status write_model(const char *folder, size_t i, uint64_t seed, vae_error *err)
 {
-    char path[VAE_PATH], encoder[VAE_PATH + 16], decoder[VAE_PATH + 16];
+    char path[VAE_PATH];
+    vae_onnx_paths graphs;
     dice d = {.seed = seed * 1000003 + i};
     vae_checkpoint *c = calloc(1, sizeof *c);
     rows_out o;
@@ -176,8 +177,8 @@ static vae_status write_model(const char *folder, size_t i, uint64_t seed, vae_e
     snprintf(path, sizeof path, "%s/%zu.npz", folder, i);
     status = status == VAE_OK ? vae_export_npz(path, c, err) : status;
     snprintf(path, sizeof path, "%s/%zu.onnx", folder, i);
-    status = status == VAE_OK ? vae_export_onnx_paths(path, encoder, decoder, err) : status;
-    status = status == VAE_OK ? vae_export_onnx(encoder, decoder, c, err) : status;
+    status = status == VAE_OK ? vae_export_onnx_paths(&graphs, path, &c->config, err) : status;
+    status = status == VAE_OK ? vae_export_onnx(&graphs, c, err) : status;
     status = status == VAE_OK ? run(c, &d, &o, err) : status;
     snprintf(path, sizeof path, "%s/%zu.io.npz", folder, i);
     status = status == VAE_OK ? write_io(path, c, &o, err) : status;
