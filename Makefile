@@ -56,7 +56,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 
 .PHONY: all run test check lint fuzz bench bundle check-gpu gpu-programs mnist deps test-deps clean
 .DELETE_ON_ERROR:
-.SECONDARY:
+.PRECIOUS: %.o
 
 all: deps
 	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/vae
