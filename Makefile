@@ -381,7 +381,8 @@ bundle: gpu-programs
 	    xargs -I{} cp -L {} $(BUILD)/bundle/lib/
 	$(Q)$(if $(filter 1,$(BUNDLE_CUBLAS)),cp -L $(CUDA_HOME)/lib64/libcublasLt.so.13 \
 	    $(CUDA_HOME)/lib64/libcublas.so.13 $(BUILD)/bundle/lib/)
-	@du -sh $(BUILD)/bundle; echo "copy $(BUILD)/bundle to the node and run ./check_gpu.sh there"
+	$(Q)tar -C $(BUILD) -czf $(BUILD)/bundle.tar.gz bundle
+	@du -sh $(BUILD)/bundle $(BUILD)/bundle.tar.gz; echo "unpack it on the node and run ./check_gpu.sh there"
 
 clean:
 	rm -rf $(BUILD)
