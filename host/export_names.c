@@ -126,6 +126,19 @@ static char *floats_text(const float *values, size_t n)
     return text;
 }
 
+/* The names of a table's columns as a JSON array; NULL if they are not UTF-8, or no memory. */
+static char *names_text(const char *names)
+{
+    json_t *array = json_array();
+    bool good = array != NULL;
+    for (; good && *names != '\0'; names += strcspn(names, "\n") + 1) {
+        good = json_array_append_new(array, json_stringn(names, strcspn(names, "\n"))) == 0;
+    }
+    char *text = good ? json_dumps(array, JSON_COMPACT) : NULL;
+    json_decref(array);
+    return text;
+}
+
 static char *training(const vae_checkpoint *c)
 {
     const vae_train_state *s = &c->state;
@@ -183,6 +196,9 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     if (checkpoint->standard != NULL) { /* the model's x is (data - data_shift) / data_scale */
         add(m, "data_shift", floats_text(checkpoint->standard, checkpoint->d));
         add(m, "data_scale", floats_text(checkpoint->standard + checkpoint->d, checkpoint->d));
+    }
+    if (checkpoint->columns != NULL) {
+        add(m, "columns", names_text(checkpoint->columns));
     }
     add(m, "training", training(checkpoint));
     for (size_t i = 0; i < m->n; i++) {

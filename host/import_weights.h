@@ -2,6 +2,7 @@
 #ifndef VAE_IMPORT_WEIGHTS_H
 #define VAE_IMPORT_WEIGHTS_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -46,6 +47,13 @@ vae_status vae_weights_read(const vae_weights *w, const vae_weight *t, float *va
 /* vae_import from open weights. */
 vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
                               const vae_import_options *options, vae_error *err);
+
+/* The value of `key` in a file's metadata, or NULL. */
+const char *vae_metadata_text(const json_t *metadata, const char *key);
+/* Fills in what the metadata and the options say of the data: c->height, width and channels,
+ * standard, columns; c->d is known. VAE_ERR_DATA, VAE_ERR_USAGE, as vae_import. */
+vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                           const vae_import_options *options, vae_error *err);
 
 /* Is this the beginning of a file that vae_weights_open would take? */
 bool vae_weights_detect(const unsigned char *first, size_t n);

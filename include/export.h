@@ -23,6 +23,9 @@
  *   output_logvar     how a learned variance is read off its layer (only there)
  *   data_shape        "[height,width,channels]", rows are HWC
  *   data_sha256       of the training set, if it is known
+ *   data_shift, data_scale   arrays of D numbers: the model's x is (data - shift) / scale (only of
+ *                     standardized data)
+ *   columns           array of D names (only of tables)
  *   training          JSON object: step, epoch, finished, best, wall_s, summary
  */
 #ifndef VAE_EXPORT_H
@@ -37,7 +40,7 @@
 enum {
     VAE_EXPORT_NAME = 40,
     VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2), /* the head and the output may count twice */
-    VAE_METADATA_PAIRS = 12,
+    VAE_METADATA_PAIRS = 13,
 };
 
 /* One tensor as other tools see it: a contiguous piece of the packed parameters. */

@@ -134,6 +134,18 @@ static void test_misfits(void **state)
     vae_checkpoint_free(c);
 }
 
+/* The checkpoint as safetensors, with these metadata. */
+static void write_with(scratch *s, const vae_checkpoint *c, const vae_metadata *metadata)
+{
+    param_layout layout;
+    vae_named_tensor t[VAE_EXPORT_TENSORS];
+    vae_parts parts = {0};
+    assert_int_equal(vae_layout_build(&layout, &c->config, c->d, NULL), VAE_OK);
+    vae_safetensors_build(&parts, t, vae_export_tensors(&layout, t), c->params, metadata);
+    assert_int_equal(vae_parts_put(&parts, s->path, NULL), VAE_OK);
+    vae_layout_clear(&layout);
+}
+
 static void test_contradictions(void **state)
 {
     scratch *s = *state;
@@ -160,22 +172,70 @@ static void test_contradictions(void **state)
     vae_metadata metadata;
     assert_int_equal(vae_metadata_build(&metadata, c, NULL), VAE_OK);
     c->config.latent = 2;
-    param_layout layout;
-    vae_named_tensor t[VAE_EXPORT_TENSORS];
-    assert_int_equal(vae_layout_build(&layout, &c->config, c->d, NULL), VAE_OK);
-    vae_parts parts = {0};
-    vae_safetensors_build(&parts, t, vae_export_tensors(&layout, t), c->params, &metadata);
-    assert_int_equal(vae_parts_put(&parts, s->path, NULL), VAE_OK);
+    write_with(s, c, &metadata);
     options = (vae_import_options){0};
     err = (vae_error){0};
     vae_import(&back, s->path, &options, &err);
     assert_text(&err, VAE_ERR_DATA, "metadata says latent 5, but the tensors have 2");
     vae_metadata_clear(&metadata);
-    vae_layout_clear(&layout);
     vae_checkpoint_free(c);
 }
 
 /* ---- malformed files ---- */
+
+/* What the metadata say of the data is looked at, not believed. */
+static void test_data_metadata(void **state)
+{
+    scratch *s = *state;
+    static const struct {
+        const char *key, *value, *says; /* says: NULL = it is taken */
+    } cases[] = {
+        {"data_shape", "[2,3]", "data_shape: expected [height,width,channels], found [2,3]"},
+        {"data_shape", "[4,3,1]",
+         "metadata says data_shape [4,3,1], but the tensors take 6 values"},
+        {"data_shape", "[3,2,1]", NULL},
+        {"data_scale", "[1,1,1,1,1,0]", "data_scale: expected an array of 6 numbers above 0"},
+        {"data_shift", "[1,2,3]", "data_shift: expected an array of 6 numbers"},
+        {"data_shift", "nothing", "data_shift: expected an array of 6 numbers"},
+        {"data_shift", "[1,2,3,4,5,6]", NULL},
+        {"columns", "[\"a\"]", "columns: expected an array of 6 names"},
+        {"columns", "{", "columns: expected an array of 6 names"},
+        {"columns", "[\"a\",\"b\",\"c\",\"d\",\"e\",6]", "columns: expected an array of 6 names"},
+        {"columns", "[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\\ng\"]", "columns: expected an array"},
+        {"columns", "[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"]", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        vae_checkpoint *c = model_make(6, OPTIONS("hidden", "5", "latent", "2")), *back = NULL;
+        vae_metadata metadata;
+        vae_error err = {0};
+        c->standard = calloc(2 * c->d, sizeof *c->standard);
+        c->columns = strdup("u\nv\nw\nx\ny\nz\n");
+        for (size_t j = 0; j < c->d; j++) {
+            c->standard[c->d + j] = 2;
+        }
+        assert_int_equal(vae_metadata_build(&metadata, c, NULL), VAE_OK);
+        for (size_t k = 0; k < metadata.n; k++) {
+            if (strcmp(metadata.pairs[k].key, cases[i].key) == 0) {
+                free(metadata.pairs[k].value);
+                metadata.pairs[k].value = strdup(cases[i].value);
+            }
+        }
+        write_with(s, c, &metadata);
+        const vae_import_options options = {0};
+        vae_import(&back, s->path, &options, &err);
+        if (cases[i].says != NULL) {
+            assert_text(&err, VAE_ERR_DATA, cases[i].says);
+        } else {
+            const bool names = strcmp(cases[i].key, "columns") == 0;
+            assert_non_null(back);
+            assert_string_equal(back->columns, names ? "a\nb\nc\nd\ne\nf\n" : c->columns);
+            assert_true(back->standard[c->d] == 2);
+        }
+        vae_checkpoint_free(back);
+        vae_metadata_clear(&metadata);
+        vae_checkpoint_free(c);
+    }
+}
 
 static void assert_refused(const void *bytes, size_t n, const char *says)
 {
@@ -339,9 +399,13 @@ static void test_npz(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_import_types),   cmocka_unit_test(test_misfits),
-        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_bad_headers),
-        cmocka_unit_test(test_damage),         cmocka_unit_test(test_npz),
+        cmocka_unit_test(test_import_types),
+        cmocka_unit_test(test_misfits),
+        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_data_metadata),
+        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_npz),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -144,6 +144,8 @@ def tables_are_standardized_and_remembered():
     assert {t["name"] for t in described["tensors"]} >= {"fc1.weight", "fc4.bias"}
     assert len(json.loads(described["metadata"]["data_shift"])) == 3
     vae("import", "t.safetensors", "--out", "back.vae")
+    assert json.loads(described["metadata"]["columns"]) == ["height", "weight", "constant"]
+    vae("eval", "back.vae", "--data", "other.csv", code=3, says="trained with 'height' there")
     a = vae("eval", "back.vae", "--data", "trees.csv", "--json").json()
     b = vae("eval", "trees", "--data", "trees.csv", "--json").json()
     assert a["elbo"] == b["elbo"]
