@@ -11,16 +11,14 @@ and a run that was interrupted goes on. --table prints the lines as Markdown, be
 figures of anomaly.json, which says what protocol they come from and what differs here.
 """
 import argparse
-import datetime
 import json
 import os
 import sys
 import time
 
 sys.dont_write_bytecode = True
-from run import append, commit, cpu, fail, read, rows, run
+from common import HERE, append, commit, cpu, fail, now, read, rows, run
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 SCORES = ("recon_error", "recon_prob", "neg_elbo", "nll")
 
 
@@ -81,7 +79,7 @@ def measure(args, protocol, digit, latent):
         "data_sha256": trained["data"]["sha256"],
         "machine": f"{cpu()}, {trained['host']['cores']} cores", "device": trained["device"],
         "threads": args.threads, "commit": commit(), "trained_by": trained["git"],
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": now(),
     }
 
 

@@ -10,33 +10,19 @@ A run that was interrupted goes on. M1 there: 2 x 600 softplus, z = 50, binarize
 and fitted on the labelled rows alone, on mu.
 """
 import argparse
-import datetime
 import json
 import os
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+from common import HERE, append, commit, cpu, now, read, rows
 MODELS = {
     "default": ["--epochs", "10"],
     "m1": ["--hidden", "600,600", "--latent", "50", "--activation", "softplus", "--binarize", "dynamic",
            "--batch-size", "1000", "--lr", "3e-4"],
 }
 PAPER = {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49}  # M1+TSVM, Kingma et al. 2014, table 1
-
-
-def cpu():
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return "unknown CPU"
-
-
-def commit():
-    done = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return done.stdout.strip() or "unknown"
 
 
 def measure(args):
@@ -52,24 +38,20 @@ def measure(args):
         probe += ["--threads", str(args.threads)]
     subprocess.run(train, check=True)
     found = json.loads(subprocess.run(probe, check=True, stdout=subprocess.PIPE).stdout)
-    with open(os.path.join(run, "run.json"), encoding="utf-8") as file:
-        trained = json.load(file)
+    trained = read(os.path.join(run, "run.json"))
     del found["checkpoint"]
     row = {"schema": 1, "model": args.model, "data": os.path.basename(args.data.rstrip("/")),
            "data_sha256": trained["data"]["sha256"], "epochs": trained["epoch"],
            "wall_s": trained["wall_s"], **found, "machine": cpu(), "device": trained["device"],
            "commit": commit(),
-           "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    with open(args.results, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+           "date": now()}
+    append(args.results, row)
 
 
 def table(path):
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
     print("| model | labels | mu: kNN | mu: logistic | pixels: kNN | pixels: logistic | paper, M1+TSVM |")
     print("|---|---|---|---|---|---|---|")
-    for row in rows:
+    for row in rows(path):
         name = f"{row['model']}, {row['epochs']} epochs"
         cells = [100 * (1 - row[of][key]) for of in ("mu", "data")
                  for key in ("knn_accuracy", "logistic_accuracy")]

@@ -8,14 +8,12 @@ called with more stages. A figure that is recorded already is not measured twice
 beside this file, each good for `vae train --config FILE`; figures.json says what they aim at.
 """
 import argparse
-import datetime
 import json
 import os
-import signal
-import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+from common import HERE, append, commit, cpu, fail, now, read, rows, run
 
 
 def arguments():
@@ -36,15 +34,6 @@ def arguments():
     return parser.parse_args()
 
 
-def fail(message):
-    sys.exit(f"reproduce: {message}")
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
 def passes(preset, args):
     """How many to train: all, or those of the first stages (stage i lasts 3^i)."""
     if args.stages is None:
@@ -54,52 +43,6 @@ def passes(preset, args):
     if args.epochs is not None or not 1 <= args.stages <= preset["stages"]:
         fail(f"STAGES: expected 1 to {preset['stages']}, and no number of passes beside it")
     return (3 ** args.stages - 1) // 2
-
-
-def run(command, capture):
-    """The program's standard output, if wanted. Ends this one as the program ended."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE if capture else None, text=True) as child:
-        # both are the program's to handle, which saves its state; Ctrl-C reaches it by itself
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        text = child.communicate()[0]
-    if child.returncode < 0:
-        print("reproduce: interrupted; the same command goes on from here", file=sys.stderr)
-    if child.returncode != 0:
-        sys.exit(128 - child.returncode if child.returncode < 0 else child.returncode)
-    return text
-
-
-def commit():
-    done = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return done.stdout.strip() or "unknown"
-
-
-def cpu():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return "unknown CPU"
-
-
-def rows(path):
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
-
-
-def append(path, row):
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def make_row(args, preset, figure, folder, result):
@@ -121,7 +64,7 @@ def make_row(args, preset, figure, folder, result):
         "data_sha256": trained["data"]["sha256"], "wall_s": trained["wall_s"],
         "machine": f"{cpu()}, {trained['host']['cores']} cores", "device": trained["device"],
         "commit": commit(), "trained_by": trained["git"],
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": now(),
     }
 
 

@@ -14,7 +14,6 @@ which of its options were.
 """
 import argparse
 import csv
-import datetime
 import json
 import math
 import os
@@ -23,7 +22,8 @@ import struct
 import subprocess
 import sys
 
-import run as common
+sys.dont_write_bytecode = True
+import common
 
 PAPER = {"m2": "11.97 +- 1.71", "m1m2": "3.33 +- 0.14"}
 NAMES = {"m2": "M2", "m1m2": "M1+M2", "cvae": "conditional VAE"}
@@ -117,7 +117,7 @@ def measure(args):
            "data_sha256": done["data"]["sha256"], "wall_s": done["wall_s"],
            "machine": f"{common.cpu()}, {done['host']['cores']} cores", "device": done["device"],
            "commit": common.commit(), "trained_by": done["git"],
-           "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
+           "date": common.now()}
     if args.what == "m1m2":
         row["m1_epochs"] = common.read(os.path.join(folder_of(args, "m1"), "run.json"))["epoch"]
     if args.what == "cvae":
