@@ -4,9 +4,23 @@ import os
 import subprocess
 import sys
 
-from harness import path, test
+from harness import VAE, path, test
 
-TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench/reproduce/table.py")
+SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench/reproduce")
+TABLE = os.path.join(SCRIPTS, "table.py")
+
+
+def script(name, *args, code=0):
+    done = subprocess.run([sys.executable, os.path.join(SCRIPTS, name), *map(str, args), "--vae", VAE,
+                           "--results", path(f"{name}l"), "--runs", path("reproduced")],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def recorded(name):
+    with open(path(f"{name}l"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def row(preset, seed, value, **more):
@@ -54,3 +68,18 @@ def figures_become_a_table():
         text = file.read()
     assert text.startswith(f"before\n{begin}\n| preset") and text.endswith(f"{end}\nafter\n")
     assert "old" not in text
+
+
+@test
+def a_preset_is_run_once_and_goes_on():
+    small = ("--data", "digits", "--limit", 300, "--threads", 1)
+    assert "after 1 of 10 passes" in script("run.py", "pytorch-examples", *small, "--epochs", 1)
+    assert "recorded already" in script("run.py", "pytorch-examples", *small, "--epochs", 1)
+    assert "after 2 of 10 passes" in script("run.py", "pytorch-examples", *small, "--epochs", 2)
+    first, second = recorded("run.py")
+    assert (first["passes"], second["passes"]) == (1, 2) and first["value"] > second["value"]
+    assert "has no stages" in script("run.py", "pytorch-examples", *small, "--stages", 1, code=1)
+    assert "expected 1 to 8" in script("run.py", "burda-paper-k1", *small, "--stages", 9, code=1)
+    script("run.py", "burda-fixed-k5", *small, "--stages", 1, "--samples", 10)
+    row = recorded("run.py")[-1]
+    assert row["binarize"] == "static" and row["samples"] == 10 and row["nll"] < -row["elbo"] + 1
