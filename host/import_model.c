@@ -12,7 +12,8 @@
 
 /* What tensors' names and shapes tell. */
 typedef struct {
-    size_t d, z;
+    size_t d, z,
+        c; /* c: classes, as the decoder's first layer has them beside z; d: as yet with them */
     vae_sizes hidden, decoder;
     bool learned; /* a learned variance */
     bool torch;   /* pytorch/examples' names */
@@ -93,12 +94,18 @@ static vae_status read_facts(const vae_weights *w, shape_facts *f, vae_error *er
     if (mu == NULL) {
         return VAE_ERR_DATA;
     }
-    size_t unused;
     f->d = mu->shape[1];
     f->z = mu->shape[0];
     f->learned = vae_weights_find(w, "output_mean.weight") != NULL;
+    const vae_weight *output = need_matrix(w, f->learned ? "output_mean" : "output", err);
+    if (output == NULL) {
+        return VAE_ERR_DATA;
+    }
+    size_t z_in = output->shape[1]; /* where there are no hidden layers */
     vae_status status = read_hidden(w, "encoder", &f->hidden, &f->d, err);
-    return status == VAE_OK ? read_hidden(w, "decoder", &f->decoder, &unused, err) : status;
+    status = status == VAE_OK ? read_hidden(w, "decoder", &f->decoder, &z_in, err) : status;
+    f->c = z_in > f->z ? z_in - f->z : 0;
+    return status;
 }
 
 /* ---- config ---- */
@@ -206,20 +213,41 @@ static vae_status check_sizes(const vae_config *config, const shape_facts *f, co
     return VAE_OK;
 }
 
-static vae_status make_config(vae_config *config, const shape_facts *f, const vae_weights *w,
+/* Classes that options or metadata speak of and those of the tensors. */
+static vae_status settle_classes(vae_config *config, shape_facts *f, const vae_weights *w,
+                                 const vae_import_options *options, vae_error *err)
+{
+    char said[24], found[24];
+    if (config->stack[0] != '\0') {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "%s: a stacked model, whose data are another run's latents; keep its "
+                        "checkpoint",
+                        w->path);
+    }
+    if (!vae_config_has_classes(config)) {
+        return f->c == 0 ? VAE_OK
+                         : vae_fail(err, VAE_ERR_DATA,
+                                    "%s: the decoder takes %zu columns beside the %zu latents: if "
+                                    "they are classes, say --condition labels or --semi-supervised",
+                                    w->path, f->c, f->z);
+    }
+    if (f->c == 0 || f->c >= f->d || (config->classes != 0 && config->classes != f->c)) {
+        snprintf(said, sizeof said, "%zu", config->classes);
+        snprintf(found, sizeof found, "%zu", f->c);
+        return contradiction(w, options, "classes", said, found, err);
+    }
+    config->classes = f->c;
+    f->d -= f->c;
+    return VAE_OK;
+}
+
+static vae_status make_config(vae_config *config, shape_facts *f, const vae_weights *w,
                               const json_t *metadata, const vae_import_options *options,
                               vae_error *err)
 {
     bool has_config;
     vae_status status = choose_options(config, &has_config, w, metadata, options, err);
-    if (status == VAE_OK && (vae_config_has_classes(config) || config->stack[0] != '\0')) {
-        status =
-            vae_fail(err, VAE_ERR_USAGE,
-                     "%s: a conditional, semi-supervised or stacked model; only plain ones can "
-                     "be imported: keep its checkpoint",
-                     w->path);
-    }
-    if (status == VAE_OK) {
+    if (status == VAE_OK && (status = settle_classes(config, f, w, options, err)) == VAE_OK) {
         status = check_sizes(config, f, w, options, has_config, err);
     }
     if (status != VAE_OK) {

@@ -10,7 +10,7 @@
  * and output_mean, output_logvar in output's place; a semi-supervised model's classifier q(y|x) is
  * classifier.0, classifier.1 ... (logits). A model with classes has these names whatever its
  * layers; encoder.0 (or mu, logvar) takes [x | onehot(y)], decoder.0 (or output) [z | onehot(y)].
- * Such models are not imported. Numbers count linear layers. Each name stands for NAME.weight,
+ * Numbers count linear layers. Each name stands for NAME.weight,
  * (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
  *
  * Metadata, strings under these keys in all three formats (safetensors' __metadata__, ONNX's
