@@ -95,7 +95,13 @@ int vae_load(vae *v, const char *path)
     vae_status status = vae_weights_is_file(path)
                             ? vae_import(&c, path, &options, &v->err)
                             : vae_checkpoint_open_run(&c, path, false, false, found, &v->err);
-    if (status == VAE_OK) {
+    if (status == VAE_OK && (vae_config_has_classes(&c->config) || c->config.stack[0] != '\0')) {
+        vae_checkpoint_free(c);
+        status = vae_fail(&v->err, VAE_ERR_USAGE,
+                          "%s: a conditional, semi-supervised or stacked model, which this library "
+                          "does not run; the program vae does",
+                          path);
+    } else if (status == VAE_OK) {
         take_checkpoint(v, c);
     }
     return (int)status;

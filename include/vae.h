@@ -65,8 +65,8 @@ int vae_set_option(vae *v, const char *name, const char *value);
 /* ---- models ---- */
 
 /* Loads a run folder (its newest checkpoint), a checkpoint, or weights from safetensors or npz with
- * the names that `vae export` writes (pytorch/examples' for one hidden layer). A model that was
- * there stays if this fails. */
+ * the names that `vae export` writes (pytorch/examples' for one hidden layer). VAE_RESULT_USAGE for
+ * a conditional, semi-supervised or stacked model. A model that was there stays if this fails. */
 int vae_load(vae *v, const char *path);
 
 /* Writes the model: .safetensors, .npz, or a checkpoint by any other name. Atomic. */

@@ -413,6 +413,14 @@ def check_models_with_classes():
     chosen = np.eye(10, dtype=np.float32)[p.argmax(1)]
     (mu,) = session("m2.encoder.onnx").run(["mu"], {"x": x, "y": chosen})
     close("mu of x and the chosen y", np.load("m2_mu.npz")["mu"], mu)
+    if LIBRARY is not None:
+        import example
+        for run in ("cvae", "m2", "cvae.safetensors"):
+            try:
+                example.Vae(run, LIBRARY)
+                raise AssertionError(f"{run} was loaded")
+            except RuntimeError as why:
+                assert "which this library does not run" in str(why), why
 
 
 def check_pytorch():
