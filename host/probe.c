@@ -113,10 +113,17 @@ static vae_status choose(double *best, const vae_labelled *rows, const double *c
     return status;
 }
 
+/* An l2 that was chosen on some rows, for others: the penalty is a prior on the weights, so beside
+ * the summed loss it stays what it was, and beside the mean it goes with 1/n. */
+static double for_rows(double l2, size_t chosen_on, size_t n)
+{
+    return l2 * (double)chosen_on / (double)n;
+}
+
 vae_status vae_probe_all(vae_probe_errors *out, const vae_labelled *train, const vae_labelled *test,
                          size_t neighbours, int threads, vae_error *err)
 {
-    static const double candidates[] = {1e-6, 1e-4, 1e-2};
+    static const double candidates[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1};
     const size_t n = train->n < CHOICE_ROWS ? train->n : CHOICE_ROWS;
     vae_labelled some;
     vae_status status = rows_open(&some, train, n, err);
@@ -124,11 +131,12 @@ vae_status vae_probe_all(vae_probe_errors *out, const vae_labelled *train, const
         rows_add(&some, train, (size_t)((double)i * (double)train->n / (double)n));
     }
     out->neighbours = neighbours < train->n ? neighbours : train->n;
-    if (status == VAE_OK &&
-        (status = choose(&out->l2, &some, candidates, 3, 1, FOLDS, try_l2, threads, err)) ==
-            VAE_OK &&
-        (status = logistic_error(&out->logistic, train, test, out->l2, threads, err)) == VAE_OK) {
-        status = knn_error(&out->knn, train, test, out->neighbours, threads, err);
+    if (status == VAE_OK && (status = choose(&out->l2, &some, candidates, 6, 1, FOLDS, try_l2,
+                                             threads, err)) == VAE_OK) {
+        out->l2 = for_rows(out->l2, n - n / FOLDS, train->n);
+        status = logistic_error(&out->logistic, train, test, out->l2, threads, err);
+        status = status == VAE_OK ? knn_error(&out->knn, train, test, out->neighbours, threads, err)
+                                  : status;
     }
     rows_close(&some);
     return status;
@@ -193,6 +201,7 @@ vae_status vae_probe_few(vae_probe_errors *out, const vae_labelled *train, const
         (status = choose(&k, &few, neighbours, 4, folds, folds, try_neighbours, threads, err)) ==
             VAE_OK) {
         out->neighbours = (size_t)k;
+        out->l2 = for_rows(out->l2, n - n / folds, n);
         status = logistic_error(&out->logistic, &few, test, out->l2, threads, err);
         status = status == VAE_OK ? knn_error(&out->knn, &few, test, out->neighbours, threads, err)
                                   : status;
