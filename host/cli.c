@@ -56,7 +56,7 @@ static const cli_option traverse_options[] = {
     {"out", 'o', "FILE", ".png (a line a latent), a folder, .npy, or - [traverse.png]"},
     {"range", 0, "R", "from -R to R [3]"},
     {"steps", 0, "N", "pictures of a line [11]"},
-    {"rows", 0, "N", "only the N latents of highest KL; default: all"},
+    {"top", 0, "N", "only the N latents of highest KL; default: all"},
     {"row", 0, "I", "start from mu of this row of the data; default: from 0"},
     {"class", 0, "K", "of a model with classes: decode as this one; default: the --row's"},
     CLI_MODEL_OPTIONS,
@@ -125,7 +125,7 @@ static const cli_option complete_options[] = {
     CLI_DATA_OPTIONS,
     {"mask", 'm', "left|right|top|bottom|FILE",
      "the missing half, or .npy of D zeros (missing) and ones"},
-    {"rows", 0, "R", "how many rows of the data, from the first on [8]"},
+    {"rows", 0, "I,J,...", "which rows of the data, from 0; default: the first 8"},
     {"n", 'n', "N", "completions of each row [8]"},
     {"rounds", 0, "N", "pseudo-Gibbs rounds of encoding and decoding [50]"},
     {"class", 0, "K", "of a model with classes: fill in as this class; default: the row's own"},
@@ -211,7 +211,7 @@ static const cli_command commands[] = {
      OPTIONS(interpolate_options), false, cli_interpolate},
     {"traverse", "RUN", 1, "What each latent does: a line each, highest KL first.",
      "  vae traverse runs/mnist --out traverse.png\n"
-     "  vae traverse runs/mnist --rows 10 --row 7 --range 2 --steps 9\n",
+     "  vae traverse runs/mnist --top 10 --row 7 --range 2 --steps 9\n",
      OPTIONS(traverse_options), false, cli_traverse},
     {"manifold", "RUN", 1, "What two latents do together: a map of pictures.",
      "  vae manifold runs/two --out manifold.png          trained with --latent 2\n"

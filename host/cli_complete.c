@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "cli_draw.h"
 #include "image.h"
 #include "philox.h"
 #include "trainer.h"
 
-enum { BATCH = 256, MOST_ROWS = 1000, MOST_EACH = 100 };
+enum { BATCH = 256, FIRST_ROWS = 8, MOST_ROWS = 1000, MOST_EACH = 100 };
 
 /* observed: (d) 1 where a value is known. */
 static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
@@ -72,6 +72,7 @@ static vae_status read_mask(bool *observed, const cli_model *m, const char *spec
 /* The job: R rows, N completions of each. */
 typedef struct {
     cli_model *m;
+    uint32_t *rows; /* (R) */
     size_t R, N, rounds, seed;
     int only; /* class, or -1 */
     bool *observed;
@@ -126,12 +127,12 @@ static vae_status run(completion *j, float *x_hat, vae_error *err)
     vae_status status = VAE_OK;
     for (size_t i = 0; i < j->R; i++) {
         for (size_t d = 0; d < m->checkpoint->d; d++) {
-            j->x[i * m->checkpoint->d + d] = vae_dataset_value(m->set, i, d);
+            j->x[i * m->checkpoint->d + d] = vae_dataset_value(m->set, j->rows[i], d);
         }
     }
     for (size_t i = 0; i < j->R * j->N; i++) {
         j->label[i] = j->only >= 0             ? (uint8_t)j->only
-                      : m->set->labels != NULL ? m->set->labels[i / j->N]
+                      : m->set->labels != NULL ? m->set->labels[j->rows[i / j->N]]
                                                : 0;
     }
     begin_state(j);
@@ -179,11 +180,31 @@ static vae_status check(const completion *j, vae_error *err)
     return VAE_OK;
 }
 
+static vae_status choose_rows(completion *j, const char *list, vae_error *err)
+{
+    const size_t n = j->m->set->n;
+    if (list == NULL) {
+        j->R = n < FIRST_ROWS ? n : FIRST_ROWS;
+        j->rows = malloc(j->R * sizeof *j->rows);
+        for (uint32_t i = 0; j->rows != NULL && i < j->R; i++) {
+            j->rows[i] = i;
+        }
+        return j->rows != NULL ? VAE_OK
+                               : vae_fail_memory(err, j->R * sizeof *j->rows, "row numbers");
+    }
+    vae_status status = draw_numbers(&j->rows, &j->R, "--rows", list, err);
+    if (status == VAE_OK && j->R > MOST_ROWS) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--rows: expected at most %d of them, found %zu",
+                          MOST_ROWS, j->R);
+    }
+    return status == VAE_OK ? draw_check_rows(j->m, j->rows, j->R, "--rows", err) : status;
+}
+
 static vae_status prepare(completion *j, const cli_args *args, vae_error *err)
 {
     cli_model *m = j->m;
-    vae_status status = cli_size(args, "rows", 8, 1, MOST_ROWS, &j->R, err);
-    if (status == VAE_OK && (status = cli_size(args, "n", 8, 1, MOST_EACH, &j->N, err)) == VAE_OK &&
+    vae_status status = cli_size(args, "n", 8, 1, MOST_EACH, &j->N, err);
+    if (status == VAE_OK &&
         (status = cli_size(args, "rounds", 50, 1, 1000000, &j->rounds, err)) == VAE_OK &&
         (status = cli_size(args, "seed", 1, 0, SIZE_MAX, &j->seed, err)) == VAE_OK &&
         (status = cli_open_checkpoint(m, args, false, err)) == VAE_OK &&
@@ -194,7 +215,9 @@ static vae_status prepare(completion *j, const cli_args *args, vae_error *err)
                                      : vae_fail_memory(err, m->checkpoint->d, "the mask");
     }
     if (status == VAE_OK && (status = cli_open_set(m, args, err)) == VAE_OK) {
-        j->R = j->R < m->set->n ? j->R : m->set->n;
+        status = choose_rows(j, cli_value(args, "rows"), err);
+    }
+    if (status == VAE_OK) {
         m->config.seed = j->seed;
         m->config.binarize = VAE_BINARIZE_NONE; /* means go round, not draws */
         status = cli_open_model(m, BATCH, 1, err);
@@ -223,9 +246,13 @@ vae_status cli_complete(const cli_args *args, vae_error *err)
     if (status == VAE_OK && (status = draw(&j, out, err)) == VAE_OK && !args->json) {
         cli_say(args, "%s: %zu rows of %s, %zu completions each", out, j.R, m.set->source, j.N);
     } else if (status == VAE_OK) {
-        json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I, s:I}", "schema", 1, "checkpoint", m.path,
-                              "out", out, "rows", (json_int_t)j.R, "n", (json_int_t)j.N, "rounds",
-                              (json_int_t)j.rounds);
+        json_t *rows = json_array();
+        for (size_t i = 0; i < j.R; i++) {
+            json_array_append_new(rows, json_integer((json_int_t)j.rows[i]));
+        }
+        json_t *o =
+            json_pack("{s:i, s:s, s:s, s:o, s:I, s:I}", "schema", 1, "checkpoint", m.path, "out",
+                      out, "rows", rows, "n", (json_int_t)j.N, "rounds", (json_int_t)j.rounds);
         json_dumpf(o, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(o);
@@ -235,6 +262,7 @@ vae_status cli_complete(const cli_args *args, vae_error *err)
     free(j.label);
     free(j.x);
     free(j.observed);
+    free(j.rows);
     cli_close(&m);
     return status;
 }

@@ -143,15 +143,15 @@ vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const ch
     }
 }
 
-vae_status draw_check_rows(const drawing *d, const uint32_t *rows, size_t n, const char *option,
+vae_status draw_check_rows(const cli_model *m, const uint32_t *rows, size_t n, const char *option,
                            vae_error *err)
 {
-    const vae_dataset *set = d->m.set;
+    const vae_dataset *set = m->set;
     for (size_t i = 0; i < n; i++) {
         if (rows[i] >= set->n) {
             return vae_fail(err, VAE_ERR_USAGE,
                             "%s: row %u is not there: %s (%s) has rows 0 to %zu", option, rows[i],
-                            set->source, d->m.split, set->n - 1);
+                            set->source, m->split, set->n - 1);
         }
     }
     return VAE_OK;

@@ -47,7 +47,7 @@ void draw_close(drawing *d);
  * draw_check_rows names the set. VAE_ERR_USAGE. */
 vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const char *text,
                         vae_error *err);
-vae_status draw_check_rows(const drawing *d, const uint32_t *rows, size_t n, const char *option,
+vae_status draw_check_rows(const cli_model *m, const uint32_t *rows, size_t n, const char *option,
                            vae_error *err);
 
 /* Refuses options that were given although they have no effect here: `names`, NULL at the end. */

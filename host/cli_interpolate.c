@@ -161,9 +161,9 @@ static vae_status open_ends(interpolation *p, drawing *d, vae_error *err)
     if (p->from.file && p->to.file) {
         status = draw_refuse(d->args, of_data, "between two picture files", err);
     } else if ((status = cli_open_set(&d->m, d->args, err)) == VAE_OK) {
-        status = draw_check_rows(d, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err);
+        status = draw_check_rows(&d->m, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err);
         status = status == VAE_OK
-                     ? draw_check_rows(d, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err)
+                     ? draw_check_rows(&d->m, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err)
                      : status;
     }
     status = status == VAE_OK ? draw_open_model(d, err) : status;

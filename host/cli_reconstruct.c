@@ -31,7 +31,7 @@ vae_status cli_reconstruct(const cli_args *args, vae_error *err)
     if (status == VAE_OK && (status = choose_rows(&d, &rows, &n, err)) == VAE_OK &&
         (status = cli_open_set(&d.m, args, err)) == VAE_OK) {
         n = rows != NULL || n < d.m.set->n ? n : d.m.set->n;
-        status = rows != NULL ? draw_check_rows(&d, rows, n, "--rows", err) : VAE_OK;
+        status = rows != NULL ? draw_check_rows(&d.m, rows, n, "--rows", err) : VAE_OK;
     }
     if (status == VAE_OK && (status = draw_open_model(&d, err)) == VAE_OK &&
         (status = draw_open_rows(&d, rows, n, err)) == VAE_OK) {

@@ -79,7 +79,7 @@ static vae_status take_base(traverse *t, drawing *d, vae_error *err)
     size_t number;
     vae_status status = cli_size(d->args, "row", 0, 0, UINT32_MAX - 1, &number, err);
     const uint32_t row = (uint32_t)number;
-    if (status == VAE_OK && (status = draw_check_rows(d, &row, 1, "--row", err)) == VAE_OK) {
+    if (status == VAE_OK && (status = draw_check_rows(&d->m, &row, 1, "--row", err)) == VAE_OK) {
         status = draw_open_rows(d, &row, 1, err);
     }
     if (status == VAE_OK) {
@@ -140,7 +140,7 @@ static json_t *traverse_details(const traverse *t, const drawing *d)
 static vae_status prepare(traverse *t, drawing *d, vae_error *err)
 {
     t->latent = d->m.config.latent;
-    vae_status status = cli_size(d->args, "rows", 0, 1, t->latent, &t->lines, err);
+    vae_status status = cli_size(d->args, "top", 0, 1, t->latent, &t->lines, err);
     status = status == VAE_OK ? draw_open_classes(d, err) : status;
     if (status == VAE_OK && cli_value(d->args, "row") == NULL) {
         status = draw_need_class(d, "a --row of the data", err);

@@ -126,10 +126,10 @@ def latent_space_is_walked_as_a_class():
     vae("interpolate", run, *few, "--from", f"{a},{b}", "--to", f"{b},{a}", "--out", "w.gif")
     # a traversal passes through mu of its row, as the row's class or another
     for more, k in ((["--row", b], label[b]), (["--row", b, "--class", 3], 3)):
-        vae("traverse", run, *few, *more, "--rows", 1, "--steps", 3, "--out", "t.npy")
-        vae("traverse", run, *few, *more, "--rows", 1, "--steps", 3, "--out", "t.png")
+        vae("traverse", run, *few, *more, "--top", 1, "--steps", 3, "--out", "t.npy")
+        vae("traverse", run, *few, *more, "--top", 1, "--steps", 3, "--out", "t.png")
         x = read_npy("t.npy")[1]
-        dim = vae("traverse", run, *few, *more, "--rows", 1, "--json", "--out",
+        dim = vae("traverse", run, *few, *more, "--top", 1, "--json", "--out",
                   "t.png").json()["dims"][0]["dim"]
         z = list(mu[3 * b:3 * b + 3])
         z[dim] = 0.0
@@ -267,16 +267,17 @@ def the_error_is_shown():
 @test
 def missing_parts_are_filled_in():
     for run in (below(), cvae(), semi()):
-        done = vae("complete", run, "--mask", "left", "--rows", 3, "-n", 2, "--rounds", 3, "--out",
+        done = vae("complete", run, "--mask", "left", "--rows", "5,0,9", "-n", 2, "--rounds", 3, "--out",
                    "c.png", "--device", "cpu", "--json").json()
-        assert (done["rows"], done["n"], done["rounds"]) == (3, 2, 3)
+        assert (done["rows"], done["n"], done["rounds"]) == ([5, 0, 9], 2, 3)
         assert png_size("c.png") == (4 * 58 + 2, 3 * 58 + 2)
     run = cvae()
-    vae("complete", run, "--mask", "top", "--class", 3, "--rows", 2, "--rounds", 2, "--out", "3.png")
-    vae("complete", run, "--mask", "top", "--class", 4, "--rows", 2, "--rounds", 2, "--out", "4.png")
+    vae("complete", run, "--mask", "top", "--class", 3, "--rows", "0,1", "--rounds", 2, "--out", "3.png")
+    vae("complete", run, "--mask", "top", "--class", 4, "--rows", "0,1", "--rounds", 2, "--out", "4.png")
     with open(path("3.png"), "rb") as three, open(path("4.png"), "rb") as four:
         assert three.read() != four.read()
     vae("complete", run, code=2, says="--mask is missing")
+    vae("complete", run, "--mask", "left", "--rows", "3,99999", code=2, says="row 99999 is not there")
     vae("complete", run, "--mask", "nowhere.npy", code=4, says="nowhere.npy")
     vae("complete", below(), "--mask", "left", "--class", 1, code=2, says="not conditional")
     vae("complete", semi(), "--mask", "left", "--class", 1, code=2, says="classifies for itself")
@@ -286,8 +287,8 @@ def missing_parts_are_filled_in():
     vae("complete", run, "--mask", odd, code=3, says="a mask has 0 (missing) and 1 (observed)")
     # what is observed stays: with everything observed, the completion is the original
     full = write_npy("full.npy", 28, 28, [1.0] * 784)
-    vae("complete", run, "--mask", full, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "f1.png")
-    vae("complete", run, "--mask", full, "--rows", 1, "-n", 1, "--rounds", 4, "--seed", 9, "--out",
+    vae("complete", run, "--mask", full, "--rows", 4, "-n", 1, "--rounds", 1, "--out", "f1.png")
+    vae("complete", run, "--mask", full, "--rows", 4, "-n", 1, "--rounds", 4, "--seed", 9, "--out",
         "f2.png")
     with open(path("f1.png"), "rb") as a, open(path("f2.png"), "rb") as b:
         assert a.read() == b.read()

@@ -507,20 +507,20 @@ def traversal():
     near(cell(picture, 2, 4), row_of(x, 2))
     for line in range(3):
         near(cell(picture, line, 2), row_of(x, 3))
-    text = vae("traverse", run, "--rows", 2, "--out", "t2.npy").out
+    text = vae("traverse", run, "--top", 2, "--out", "t2.npy").out
     lines = text.splitlines()
     assert "mean of 10000 rows of digits, test" in lines[0]
     assert [int(line.split()[1]) for line in lines[1:]] == dims[:2]
     assert read_npy("t2.npy")[0] == (22, SIDE, SIDE)
     base = mus(run, 8)[7]
-    vae("traverse", run, "--row", 7, "--rows", 1, "--steps", 3, "--out", "t3.npy", "-q")
+    vae("traverse", run, "--row", 7, "--top", 1, "--steps", 3, "--out", "t3.npy", "-q")
     x = decoded(run, [at(dims[0], v, base) for v in (-3, 0, 3)])
     values = read_npy("t3.npy")[1]
     assert max(abs(a - b) for a, b in zip(values, x)) < 1e-5
-    piped = subprocess.run([VAE, "traverse", run, "--rows", "1", "--out", "-", "-t", "1"], cwd=WORK,
+    piped = subprocess.run([VAE, "traverse", run, "--top", "1", "--out", "-", "-t", "1"], cwd=WORK,
                            capture_output=True, check=True).stdout
     assert parse_npy(piped)[0] == (11, SIDE, SIDE), "no listing among the rows"
-    vae("traverse", run, "--rows", 4, code=2, says="--rows: expected a whole number from 1 to 3")
+    vae("traverse", run, "--top", 4, code=2, says="--top: expected a whole number from 1 to 3")
     vae("traverse", run, "--row", 10000, code=2, says="--row: row 10000 is not there")
     vae("traverse", run, "--range", 0, code=2, says="--range: expected a number")
 
