@@ -43,12 +43,13 @@ vae_status draw_open_classes(drawing *d, vae_error *err)
     return status;
 }
 
-vae_status draw_need_class(const drawing *d, const char * or, vae_error *err)
+vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err)
 {
     return !vae_config_has_classes(&d->m.config) || d->only >= 0
                ? VAE_OK
                : vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class K%s%s",
-                          d->m.path, or != NULL ? ", or by " : "", or != NULL ? or : "");
+                          d->m.path, besides != NULL ? ", or by " : "",
+                          besides != NULL ? besides : "");
 }
 
 static void on_progress(void *ctx, size_t done, size_t n)

@@ -28,9 +28,9 @@ vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bo
                       vae_error *err);
 /* Of a model with classes, --class; of a stacked one, the run below. For commands that decode. */
 vae_status draw_open_classes(drawing *d, vae_error *err);
-/* Refuses a model with classes for which no class was named; `or`: what would have named one
+/* Refuses a model with classes for which no class was named; `besides`: what would have named one
  * besides --class, or NULL. */
-vae_status draw_need_class(const drawing *d, const char * or, vae_error *err);
+vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err);
 /* Backend and model; the painter. From here on Ctrl-C ends it in order. */
 vae_status draw_open_model(drawing *d, vae_error *err);
 /* The sink, early: what cannot be written is refused before time is spent. */
