@@ -2,8 +2,11 @@
 """Predicts the time of each operation of a training step from its bytes and FLOPs, so that a real
 run can be judged: time >= max(bytes / copy rate, FLOPs / matmul rate).
 
-    roofline.py [--hidden 400] [--latent 20] [--batch 128,65536] [--precision bf16]
-                [--copy 4.3e12] [--matmul 790e12] [--json FILE]
+    roofline.py [--hidden 400] [--latent 20] [--classes 0] [--batch 128,65536]
+                [--precision bf16] [--copy 4.3e12] [--matmul 790e12] [--json FILE]
+
+--classes C: of a semi-supervised model, every example as each of C classes; its classifier and its
+few labelled rows are left out.
 
 Ceilings default to one H200 as measured elsewhere: 4.3 TB/s device-to-device copy (reads and
 writes counted), 790 TFLOP/s for an 8192^3 bf16 product; tf32 counts half of that, fp32 67 TFLOP/s
@@ -16,7 +19,7 @@ import argparse
 import json
 
 
-def operations(hidden, latent, batch, precision, d=784):
+def operations(hidden, latent, classes, batch, precision, d=784):
     act = 2 if precision == "bf16" else 4
     ops = []
 
@@ -24,29 +27,41 @@ def operations(hidden, latent, batch, precision, d=784):
         ops.append({"op": name, "bytes": read + written, "flops": flops, "nodes": nodes})
 
     enc = [d] + hidden
-    dec = [latent] + hidden[::-1]
+    dec = [latent + classes] + hidden[::-1]
     layers = [(f"enc{i}", a, b) for i, (a, b) in enumerate(zip(enc[:-1], enc[1:]))]
     layers += [("head", enc[-1], 2 * latent)]
     n_enc = len(layers)
     layers += [(f"dec{i}", a, b) for i, (a, b) in enumerate(zip(dec[:-1], dec[1:]))]
     layers += [("out", dec[-1], d)]
-    params = sum(a * b + b for _, a, b in layers)
+    params = sum(a * b + b for _, a, b in layers) + classes * layers[0][2]
+    rows = batch * max(classes, 1)
+    h = layers[0][2]
 
     op("gather", batch * d, batch * d * act)
     for i, (name, a, b) in enumerate(layers):
+        n = batch if i == 0 else rows  # the first layer's product is the same for all classes
         if i == n_enc:
-            op("latent forward", batch * 2 * latent * act, batch * latent * act + batch * 4)
-        op(name + " forward", (batch * a + a * b) * act, batch * b * act, 2 * batch * a * b)
-    op("loss", 2 * batch * d * act, batch * d * act + batch * 4)
+            op("latent forward", rows * 2 * latent * act, rows * latent * act + rows * 4)
+        op(name + " forward", (n * a + a * b) * act, n * b * act, 2 * n * a * b)
+        if i == 0 and classes > 0:
+            op("class forward", batch * h * act, rows * h * act)
+    op("loss", (rows + batch) * d * act, rows * d * act + rows * 4)
+    if classes > 0:
+        op("class loss", rows * 12, rows * 4)
+        op("weights of rows", rows * d * act, rows * d * act)
     op("totals", batch * 8, 0)
     for i, (name, a, b) in reversed(list(enumerate(layers))):
-        op(name + " weight gradient", batch * (a + b) * act, a * b * 4, 2 * batch * a * b)
+        n = batch if i == 0 else rows
+        if i == 0 and classes > 0:
+            op("class sums", rows * h * act, batch * h * act)
+        op(name + " weight gradient", n * (a + b) * act, a * b * 4, 2 * n * a * b)
+        if i == 0 and classes > 0:
+            op("class weight gradient", rows * h * act, classes * h * 4)
         if i > 0:
-            mask = batch * a // 8 if i != n_enc else 0
-            op(name + " input gradient", (batch * b + a * b) * act + mask, batch * a * act,
-               2 * batch * a * b)
+            mask = n * a // 8 if i != n_enc else 0
+            op(name + " input gradient", (n * b + a * b) * act + mask, n * a * act, 2 * n * a * b)
         if i == n_enc:
-            op("latent backward", batch * 3 * latent * act, batch * 2 * latent * act)
+            op("latent backward", rows * 3 * latent * act, rows * 2 * latent * act)
     op("gradient norm", params * 4, 0)
     op("adam", params * 16, params * 12 + (params * 2 if precision == "bf16" else 0))
     return ops, params
@@ -56,6 +71,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--hidden", default="400", type=lambda s: [int(v) for v in s.split(",")])
     p.add_argument("--latent", default=20, type=int)
+    p.add_argument("--classes", default=0, type=int)
     p.add_argument("--batch", default="128,65536")
     p.add_argument("--precision", default="bf16", choices=["fp32", "tf32", "bf16"])
     p.add_argument("--copy", default=4.3e12, type=float)
@@ -65,8 +81,9 @@ def main():
     matmul = args.matmul or {"bf16": 790e12, "tf32": 395e12, "fp32": 67e12}[args.precision]
     report = []
     for batch in (int(b) for b in args.batch.split(",")):
-        ops, params = operations(args.hidden, args.latent, batch, args.precision)
-        print(f"784-{'-'.join(map(str, args.hidden))}-{args.latent}, {params:,} parameters, "
+        ops, params = operations(args.hidden, args.latent, args.classes, batch, args.precision)
+        kind = f", {args.classes} classes" if args.classes > 0 else ""
+        print(f"784-{'-'.join(map(str, args.hidden))}-{args.latent}{kind}, {params:,} parameters, "
               f"batch {batch}, {args.precision}")
         print(f"{'operation':24s} {'MB':>10s} {'GFLOP':>9s} {'us memory':>10s} {'us math':>9s} "
               f"{'us bound':>9s}")
@@ -86,7 +103,7 @@ def main():
         print(f"op by op {total['us']:.1f} us = {batch / total['us']:.2f} M examples/s; the whole "
               f"step as one, {1e6 * bound:.1f} us = {batch / bound / 1e6:.2f} M examples/s\n")
         report.append({"batch": batch, "precision": args.precision, "hidden": args.hidden,
-                       "latent": args.latent, "parameters": params, "ops": ops,
+                       "latent": args.latent, "classes": args.classes, "parameters": params, "ops": ops,
                        "us_op_by_op": total["us"], "us_bound": 1e6 * bound})
     if args.json:
         with open(args.json, "w") as f:
