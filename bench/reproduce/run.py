@@ -98,6 +98,12 @@ def main():
                   f"passes ({row['date']})")
             return
     row = make_row(args, preset, figure, folder, json.loads(run(evaluate, True)))
+    if figure.get("disentanglement"):
+        probe = [args.vae, "probe", folder, "--disentanglement", "--json"]
+        for name in ("device", "threads", "limit"):
+            value = getattr(args, name)
+            probe += [f"--{name}", str(value)] if value is not None else []
+        row["disentanglement"] = json.loads(run(probe, True))["disentanglement"]
     append(args.results, row)
     print(f"{row['figure']} {row['value']:.2f} after {row['passes']} of {row['protocol_passes']} "
           f"passes, binarize {row['binarize']}; published: {row['paper']}")

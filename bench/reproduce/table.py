@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import statistics
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -94,12 +95,24 @@ def differences(rows, pairs):
                    f"(seed by seed: {each})\n")
 
 
+def disentanglement(rows):
+    """Lines on presets whose data have factors: medians over seeds, of runs of equal passes."""
+    names = {"mig": "MIG", "sap": "SAP", "beta_vae": "BetaVAE", "factor_vae": "FactorVAE",
+             "dci_disentanglement": "DCI"}
+    for group in groups([row for row in rows if row.get("disentanglement")]):
+        scores = [r["disentanglement"] for r in group]
+        text = ", ".join(f"{label} {statistics.median(s[key] for s in scores):.3f}"
+                         for key, label in names.items())
+        yield (f"- {group[0]['preset']}, {group[0]['passes']} of {group[0]['protocol_passes']} "
+               f"passes, disentanglement on mu (median of {len(group)}): {text}\n")
+
+
 def markdown(rows, pairs):
     rows = [row for row in rows if row["limit"] is None]
     lines = [HEAD, ["---"] * len(HEAD)] + [cells(group) for group in groups(rows)]
     text = "".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |\n"
                    for line in lines)
-    compared = "".join(differences(rows, pairs))
+    compared = "".join(differences(rows, pairs)) + "".join(disentanglement(rows))
     return (text + "\n± is the standard error over seeds; (±), of a single run, over the test "
             "examples.\n" + ("\n" + compared if compared else ""))
 

@@ -71,6 +71,15 @@ def figures_become_a_table():
 
 
 @test
+def disentanglement_has_its_lines():
+    scores = [{"mig": m, "sap": 0.2, "beta_vae": 0.7, "factor_vae": 0.6, "dci_disentanglement": 0.3}
+              for m in (0.1, 0.3, 0.2)]
+    rows = [row("dsprites-beta1", seed + 1, 50.0, disentanglement=of) for seed, of in enumerate(scores)]
+    assert ("- dsprites-beta1, 40 of 3280 passes, disentanglement on mu (median of 3): MIG 0.200, "
+            "SAP 0.200, BetaVAE 0.700, FactorVAE 0.600, DCI 0.300\n") in table(rows)
+
+
+@test
 def a_preset_is_run_once_and_goes_on():
     small = ("--data", "digits", "--limit", 300, "--threads", 1)
     assert "after 1 of 10 passes" in script("run.py", "pytorch-examples", *small, "--epochs", 1)
@@ -78,6 +87,8 @@ def a_preset_is_run_once_and_goes_on():
     assert "after 2 of 10 passes" in script("run.py", "pytorch-examples", *small, "--epochs", 2)
     first, second = recorded("run.py")
     assert (first["passes"], second["passes"]) == (1, 2) and first["value"] > second["value"]
+    script("run.py", "dsprites-beta1", "--limit", 300, "--threads", 1, "--epochs", 1)
+    assert recorded("run.py")[-1]["disentanglement"]["factors"] == 5
     assert "has no stages" in script("run.py", "pytorch-examples", *small, "--stages", 1, code=1)
     assert "expected 1 to 8" in script("run.py", "burda-paper-k1", *small, "--stages", 9, code=1)
     script("run.py", "burda-fixed-k5", *small, "--stages", 1, "--samples", 10)
