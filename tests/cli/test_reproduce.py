@@ -87,7 +87,7 @@ def a_preset_is_run_once_and_goes_on():
     assert "after 2 of 10 passes" in script("run.py", "pytorch-examples", *small, "--epochs", 2)
     first, second = recorded("run.py")
     assert (first["passes"], second["passes"]) == (1, 2) and first["value"] > second["value"]
-    script("run.py", "dsprites-beta1", "--limit", 300, "--threads", 1, "--epochs", 1)
+    script("run.py", "dsprites-beta1", "--limit", 2000, "--threads", 1, "--epochs", 1)
     assert recorded("run.py")[-1]["disentanglement"]["factors"] == 5
     assert "has no stages" in script("run.py", "pytorch-examples", *small, "--stages", 1, code=1)
     assert "expected 1 to 8" in script("run.py", "burda-paper-k1", *small, "--stages", 9, code=1)
