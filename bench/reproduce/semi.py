@@ -110,10 +110,11 @@ def measure(args):
     if args.what == "m1":
         return
     last = done["last"]["test"]
+    named = options(argparse.Namespace(**{**vars(args), "runs": "runs/semi"}))
     row = {"schema": 1, "what": args.what, "labelled": 0 if args.what == "cvae" else 100,
            "classifier_weight": None if args.what == "cvae" else float(args.weight),
            "error": last.get("error"), "elbo": last["elbo"], "paper": PAPER.get(args.what),
-           "seed": args.seed, "epochs": done["epoch"], "options": " ".join(options(argparse.Namespace(**{**vars(args), "runs": "runs/semi"}))),
+           "seed": args.seed, "epochs": done["epoch"], "options": " ".join(named),
            "data_sha256": done["data"]["sha256"], "wall_s": done["wall_s"],
            "machine": f"{common.cpu()}, {done['host']['cores']} cores", "device": done["device"],
            "commit": common.commit(), "trained_by": done["git"],
