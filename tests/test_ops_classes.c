@@ -320,7 +320,7 @@ static float *random_matrix(device *d, uint64_t *rng, size_t n)
     return values;
 }
 
-/* A call on n_open and n_labelled random examples of D values; one label is out of range. */
+/* A call on n_open and n_labelled random examples of D values; two labels are out of range. */
 static call class_layer(device *d, uint64_t *rng, const size_t *shape, uint32_t *label)
 {
     call c = {.d = d, .D = shape[2], .C = shape[3], .out = shape[4], .n = shape[0] + shape[1]};
@@ -329,6 +329,7 @@ static call class_layer(device *d, uint64_t *rng, const size_t *shape, uint32_t 
     }
     if (shape[1] > 2) {
         label[shape[0] + 1] = VAE_NO_LABEL;
+        label[shape[0] + 2] = (uint32_t)c.C;
     }
     c.of = (vae_class_rows){labels_in(d, label, c.n), shape[0], shape[1], c.C};
     c.rows = shape[0] * c.C + shape[1];
