@@ -493,8 +493,8 @@ static void layers_backward_to_weights(void **state)
     }
     check_backward_weight(*state, 128, 784, 100);
     check_backward_weight(*state, 1500, 9, 33); /* long sums over rows */
-    check_backward_weight(*state, 3, 1,
-                          270000); /* more columns than a sum takes blocks of rows for */
+    /* more columns than a sum takes blocks of rows for */
+    check_backward_weight(*state, 3, 1, 270000);
 }
 
 static void layers_backward_to_inputs(void **state)
