@@ -76,13 +76,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     const size_t mine = first + lane;
     uint32_t place = 0, number = 0;
     if (lane < rows_per_warp && mine < B) {
-        if (from.n_slots > 0) {
-            const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
-            place = (uint32_t)(entry % from.n_slots * from.slot_rows + mine);
-        } else {
-            place = (uint32_t)vae_plan_row(plan, from.n, from.half_bits, mine);
-        }
-        number = from.number != NULL ? from.number[place] : place;
+        place = row_place(&number, from, now, mine);
     }
     const size_t quads = (D + 3) / 4;
     quad_rule rule = {binarize, seed, 0,
@@ -136,14 +130,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     if (r >= B) {
         return;
     }
-    size_t place;
-    if (from.n_slots > 0) {
-        const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
-        place = entry % from.n_slots * from.slot_rows + r;
-    } else {
-        place = vae_plan_row(plan, from.n, from.half_bits, r);
-    }
-    const size_t number = from.number != NULL ? from.number[place] : place;
+    uint32_t number;
+    const size_t place = row_place(&number, from, now, r);
     const float *mean = static_cast<const float *>(from.rows) + place * src_ld + 4 * q;
     float eps[4], v[4];
     vae_eps4(seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, plan->draw, 0, eps);

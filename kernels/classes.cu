@@ -16,15 +16,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     if (r >= B) {
         return;
     }
-    const vae_plan *plan = plan_entry(now);
-    size_t place;
-    if (from.n_slots > 0) {
-        const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
-        place = entry % from.n_slots * from.slot_rows + r;
-    } else {
-        place = vae_plan_row(plan, from.n, from.half_bits, r);
-    }
-    const size_t number = from.number != NULL ? from.number[place] : place;
+    uint32_t number;
+    row_place(&number, from, now, r);
     label[r] = from.labels != NULL ? from.labels[number] : VAE_NO_LABEL;
 }
 

@@ -229,6 +229,21 @@ static __device__ __forceinline__ const vae_plan *plan_entry(vae_now now)
     return now.plan + (*now.cursor + now.offset);
 }
 
+/* Where row r of the batch lies among the rows it is gathered from; its number in the data set. */
+static __device__ __forceinline__ uint32_t row_place(uint32_t *number, const vae_rows &from,
+                                                     vae_now now, size_t r)
+{
+    uint32_t place;
+    if (from.n_slots > 0) {
+        const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
+        place = (uint32_t)(entry % from.n_slots * from.slot_rows + r);
+    } else {
+        place = (uint32_t)vae_plan_row(plan_entry(now), from.n, from.half_bits, r);
+    }
+    *number = from.number != NULL ? from.number[place] : place;
+    return place;
+}
+
 /* Lanes per row of `items` pieces of work: enough that `rows` rows fill a large device (a fixed
  * number, so that sums do not depend on the device), no more than there are pieces. */
 static inline unsigned lanes_for(size_t rows, size_t items, unsigned least, unsigned most)
