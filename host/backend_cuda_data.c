@@ -157,6 +157,7 @@ void vae_cuda_data_close(vae_backend *base, vae_data *data)
         return;
     }
     cudaStreamSynchronize(be->lane[0].stream); /* an error shows at the next sync */
+    vae_cuda_forget_all(be);
     if (be->plan_data == data) {
         be->plan_data = NULL;
     }

@@ -98,10 +98,6 @@ static vae_status one_round(completion *j, size_t round, float *x_hat, vae_error
             vae_model_batch(m->model, data, &plan, n - at < BATCH ? n - at : BATCH, 1, &out, err);
     }
     m->be->ops->data_close(m->be, data);
-    /* the next round's data may lie at this one's address: nothing captured may be replayed */
-    for (int slot = 0; slot < VAE_SLOTS; slot++) {
-        m->be->ops->forget(m->be, slot);
-    }
     for (size_t i = 0; i < n * D && status == VAE_OK; i++) {
         if (!j->observed[i % D]) {
             j->state[i] = x_hat[i];

@@ -92,10 +92,6 @@ void draw_close_rows(drawing *d)
     }
     m->be->ops->data_close(m->be, m->data);
     m->data = NULL;
-    /* the next rows may lie at these one's address: nothing captured may be replayed on them */
-    for (int slot = 0; slot < VAE_SLOTS; slot++) {
-        m->be->ops->forget(m->be, slot);
-    }
 }
 
 vae_status draw_finish(drawing *d, vae_error *err)

@@ -190,10 +190,6 @@ static vae_status open_train_split(cli_model *m, const cli_args *args, vae_error
     m->data = NULL;
     vae_dataset_free(m->set);
     m->set = NULL;
-    /* the next set may lie at this one's address: nothing captured may be replayed on it */
-    for (int slot = 0; slot < VAE_SLOTS; slot++) {
-        m->be->ops->forget(m->be, slot);
-    }
     m->split = "train";
     status = cli_open_named_set(m, name, VAE_SPLIT_TRAIN, limit, err);
     return status == VAE_OK ? cli_open_data(m, err) : status;

@@ -254,14 +254,6 @@ static vae_status pass(cli_scoring *s, vae_row_scores *out, const vae_score_job 
     return status == VAE_OK ? VAE_OK : vae_fail(err, status, "%s", inner.text);
 }
 
-/* What was captured with data that are closed now must not be replayed on others. */
-static void forget_all(const cli_model *m)
-{
-    for (int slot = 0; slot < VAE_SLOTS; slot++) {
-        m->be->ops->forget(m->be, slot);
-    }
-}
-
 static vae_status score_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
 {
     cli_model *m = &s->m;
@@ -282,7 +274,6 @@ static vae_status score_reference(cli_scoring *s, const vae_dataset *set, vae_er
                           m->path, vae_score_name(s->by), scores.infinite, job.n);
     }
     m->be->ops->data_close(m->be, job.data);
-    forget_all(m);
     vae_row_scores_clear(&scores);
     return status;
 }

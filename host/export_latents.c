@@ -74,13 +74,7 @@ vae_status vae_runner_rows(vae_runner *r, const vae_dataset *set, uint64_t draw,
         vae_batch_out part = part_of(out, first, r->d, r->z);
         status = vae_model_batch(r->model, data, &plan, rows, 1, &part, err);
     }
-    if (data != NULL) {
-        r->be->ops->data_close(r->be, data);
-    }
-    /* The next set may lie at this one's address: nothing captured may be replayed on it. */
-    for (int slot = 0; slot < VAE_SLOTS; slot++) {
-        r->be->ops->forget(r->be, slot);
-    }
+    r->be->ops->data_close(r->be, data);
     return status;
 }
 

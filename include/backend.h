@@ -149,6 +149,8 @@ typedef struct {
      * part, in order, copied; NULL = all. */
     vae_data *(*data_open)(vae_backend *be, const vae_dataset *set, const uint32_t *index,
                            size_t n_index);
+    /* Forgets all slots: other data may come to lie at these one's address, and nothing captured
+     * may be replayed on them. NULL is allowed. */
     void (*data_close)(vae_backend *be, vae_data *data);
 
     /* -- running -- */
