@@ -13,7 +13,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "model.h"
+#include "base/version.h"
+#include "model/model.h"
 
 enum { MAX_OPS = 64, MAX_REPEATS = 99, CLASSES = 10 };
 
@@ -487,8 +488,8 @@ int main(int argc, char **argv)
             "{\"schema\": 1, \"benchmark\": \"ops\", \"backend\": \"%.*s\", \"batch\": %zu, "
             "\"bytes_per_s\": %.4g, \"flops_per_s\": %.4g, \"version\": \"%s\", \"commit\": "
             "\"%s\", \"repeats\": %d, \"ops\": [",
-            (int)strcspn(text, "\"\\"), text, b.B, bytes_rate, flops_rate, VAE_VERSION, VAE_GIT,
-            o.repeats);
+            (int)strcspn(text, "\"\\"), text, b.B, bytes_rate, flops_rate, vae_build_version,
+            vae_build_git, o.repeats);
     printf("%-28s %10s %9s %10s %10s %7s\n", "operation", "MB", "GFLOP", "us", "us bound", "of it");
     double sum = 0;
     for (size_t i = 0; i < b.n_ops; i++) {

@@ -16,9 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cpu_matmul.h"
-#include "step_timer.h"
-#include "trainer.h"
+#include "backend/cpu/matmul.h"
+#include "base/version.h"
+#include "train/step_timer.h"
+#include "train/trainer.h"
 
 enum { MAX_BATCHES = 16 };
 
@@ -172,8 +173,8 @@ static void write_header(FILE *json, const options *o, const char *backend)
             "{\"schema\": 1, \"benchmark\": \"step\", \"date\": \"%s\", \"version\": \"%s\", "
             "\"commit\": \"%s\",\n \"cpu\": \"%s\", \"cores\": %ld, \"kernel\": \"%s %s\", "
             "\"compiler\": \"%s\",\n \"backend\": \"%s\", \"repeats\": %d, \"rows\": [",
-            date, VAE_VERSION, VAE_GIT, cpu, sysconf(_SC_NPROCESSORS_ONLN), host.sysname,
-            host.release, __VERSION__, backend, o->repeats);
+            date, vae_build_version, vae_build_git, cpu, sysconf(_SC_NPROCESSORS_ONLN),
+            host.sysname, host.release, __VERSION__, backend, o->repeats);
 }
 
 static double spread(FILE *json, const char *name, vae_series *s)

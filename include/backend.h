@@ -19,10 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "config.h"
-#include "dataset.h"
+#include "base/status.h"
+#include "config/config.h"
+#include "dataset/dataset.h"
 #include "philox.h"
-#include "status.h"
 #include "vae_math.h"
 
 typedef struct vae_backend vae_backend; /* begins with `const vae_backend_ops *ops` */

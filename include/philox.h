@@ -5,8 +5,8 @@
  * curand_init(seed, subsequence, 4*block, &s); curand4(&s) gives vae_philox(seed, subsequence,
  * block).
  * The kernels call these functions too, not cuRAND's: one Philox a draw instead of two, and the
- * host emulation runs the very code; tests/test_curand.c holds words and normals against cuRAND's
- * own.
+ * host emulation runs the very code; tests/unit/test_curand.c holds words and normals against
+ * cuRAND's own.
  */
 #ifndef VAE_PHILOX_H
 #define VAE_PHILOX_H

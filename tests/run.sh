@@ -69,8 +69,8 @@ done
 run "report in a browser" env VAE="$build/test/vae" tests/report/run
 run "round trips" tests/roundtrip/run.sh
 run "installed library" tests/roundtrip/installed.sh
-run "parsers on bad input" tests/fuzz.sh
-run "scripts" tests/scripts.sh
+run "parsers on bad input" tests/fuzz/run.sh
+run "rules" tests/lint.sh
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -50,7 +50,7 @@ if [ "$failed" -ne 0 ]; then
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
-cp tests/example_c/example.* "$stage/" && cd "$stage" || exit 1
+cp tests/roundtrip/example_c/example.* "$stage/" && cd "$stage" || exit 1
 check "only vae.h's functions are exported" hidden
 check "the static library hides the rest" local_names
 words --cflags --libs

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "export.h"
-#include "export_latents.h"
-#include "npz.h"
+#include "exchange/exchange.h"
+#include "format/npz.h"
+#include "infer/runner.h"
 #include "philox.h"
 
 enum { MAX_SIZE = 300, MAX_LAYERS = 4, MAX_ROWS = 40 };

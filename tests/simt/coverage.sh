@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which lines of kernels/ and host/backend_cuda*.c the emulated tests run: builds them with gcov into
+# Which lines of kernels/ and host/backend/cuda/*.c the emulated tests run: builds them with gcov into
 # $BUILD/coverage, runs the emulated tests and the program, prints a row per file and every line that
 # never ran. `make coverage` calls it.
 set -u
@@ -30,7 +30,7 @@ BUILD=$build tests/simt/run.sh | tail -n 1
 printf '%-34s %8s %8s\n' file lines run
 list=$build/never-ran.txt
 : >"$list"
-for source in host/backend_cuda*.c kernels/*.cu; do
+for source in host/backend/cuda/*.c kernels/*.cu; do
     object=$build/simt/${source%.c}
     gcov -t -o "$(dirname "$object")" "$object".gcda "$object".gcno 2>/dev/null |
         awk -F: -v want="$source" -v list="$list" '

@@ -1,0 +1,270 @@
+/* The CPU backend's operations on classes. Small beside the matrix products; formulas:
+ * model_classes.c. */
+#include "backend/cpu/cpu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+enum {
+    MOST_CLASSES = 256,
+    ROW_BLOCK = 64 /* examples of one task of class_forward */
+};
+
+void vae_cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
+                           bool required)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    const uint8_t *labels = data->set->labels;
+    if (labels == NULL && required && be->err.status == VAE_OK) {
+        vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
+                 data->set->source);
+    }
+    for (size_t r = 0; r < B; r++) {
+        label[r] =
+            labels != NULL ? labels[vae_cpu_data_row(data, vae_cpu_now(be), r)] : VAE_NO_LABEL;
+    }
+}
+
+void vae_cpu_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                     size_t first, size_t C)
+{
+    (void)base;
+    for (size_t r = 0; r < B * K; r++) {
+        float *row = vae_cpu_row(m, r) + first;
+        for (size_t c = 0; c < C; c++) {
+            row[c] = c == label[r / K] ? 1.0f : 0.0f;
+        }
+    }
+}
+
+/* ---- a layer on rows for every class ---- */
+
+/* A part of class_forward's output: columns first .. first+cols-1. */
+typedef struct {
+    vae_mat y, pre, h;
+    const float *w;
+    size_t ldw, first, cols;
+    vae_activation act;
+} class_part;
+
+/* n rows of y, `stride` apart from row r, as class c: of the examples from b on. */
+static void forward_as(const cpu_backend *be, const class_part *p, size_t c, bool known, size_t r,
+                       size_t stride, size_t b, size_t n)
+{
+    float column[COLUMN_BLOCK] = {0};
+    for (size_t j = 0; known && j < p->cols; j++) {
+        column[j] = p->w[(p->first + j) * p->ldw + c];
+    }
+    for (size_t i = 0; i < n; i++) {
+        memcpy(vae_cpu_row(p->y, r + i * stride) + p->first, vae_cpu_row(p->h, b + i) + p->first,
+               p->cols * sizeof(float));
+    }
+    be->k->bias_act(vae_cpu_row(p->y, r) + p->first,
+                    p->pre.data != NULL ? vae_cpu_row(p->pre, r) + p->first : NULL,
+                    p->y.ld * stride, column, n, p->cols, p->act);
+}
+
+void vae_cpu_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *label, vae_mat h,
+                           const float *w, size_t ldw, vae_class_rows of, size_t out,
+                           vae_activation act)
+{
+    const cpu_backend *be = vae_cpu_self(base);
+    const size_t examples = of.n_open + of.n_labelled, C = of.C, open_rows = of.n_open * C;
+    const size_t tiles = (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+    const size_t tasks = (examples + ROW_BLOCK - 1) / ROW_BLOCK * tiles;
+    const vae_mat pre = {act == VAE_ACT_GELU ? aux : NULL, y.ld};
+    for (size_t r = 0; r < open_rows + of.n_labelled; r++) {
+        label[r] = r < open_rows ? (uint32_t)(r % C) : of.label[r - open_rows + of.n_open];
+    }
+#pragma omp parallel for num_threads(vae_cpu_threads(be, (open_rows + of.n_labelled) * out))       \
+    schedule(static)
+    for (size_t t = 0; t < tasks; t++) {
+        const size_t first = t % tiles * COLUMN_BLOCK, b = t / tiles * ROW_BLOCK;
+        const size_t end = b + ROW_BLOCK < examples ? b + ROW_BLOCK : examples;
+        const size_t open = b < of.n_open ? (end < of.n_open ? end : of.n_open) - b : 0;
+        const size_t cols = out - first < COLUMN_BLOCK ? out - first : COLUMN_BLOCK;
+        const class_part part = {y, pre, h, w, ldw, first, cols, act};
+        for (size_t c = 0; open > 0 && c < C; c++) {
+            forward_as(be, &part, c, true, b * C + c, C, b, open);
+        }
+        for (size_t i = b + open; i < end; i++) {
+            forward_as(be, &part, of.label[i], of.label[i] < C, open_rows + i - of.n_open, 1, i, 1);
+        }
+    }
+}
+
+void vae_cpu_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    const size_t examples = of.n_open + of.n_labelled, C = of.C;
+#pragma omp parallel for num_threads(vae_cpu_threads(be, (of.n_open * C + of.n_labelled) * out))   \
+    schedule(static)
+    for (size_t b = 0; b < examples; b++) {
+        const bool open = b < of.n_open;
+        const size_t first = open ? b * C : of.n_open * C + b - of.n_open;
+        float *restrict sum = vae_cpu_row(dh, b);
+        memcpy(sum, vae_cpu_row(dy, first), out * sizeof *sum);
+        for (size_t c = 1; open && c < C; c++) {
+            const float *restrict row = vae_cpu_row(dy, first + c);
+            for (size_t j = 0; j < out; j++) {
+                sum[j] += row[j];
+            }
+        }
+    }
+}
+
+void vae_cpu_class_backward_weight(vae_backend *base, float *dw, size_t ldw, vae_mat dy,
+                                   vae_class_rows of, size_t out)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    const size_t C = of.C, tiles = (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+#pragma omp parallel for num_threads(vae_cpu_threads(be, (of.n_open * C + of.n_labelled) * out))   \
+    schedule(static)
+    for (size_t t = 0; t < tiles * C; t++) {
+        const size_t first = t / C * COLUMN_BLOCK, c = t % C;
+        const size_t cols = out - first < COLUMN_BLOCK ? out - first : COLUMN_BLOCK;
+        float sum[COLUMN_BLOCK];
+        /* the open rows of one class are C rows apart */
+        be->k->column_sums(sum, vae_cpu_row(dy, c) + first, dy.ld * C, of.n_open, cols);
+        for (size_t i = 0; i < of.n_labelled; i++) {
+            const float *row = vae_cpu_row(dy, of.n_open * C + i) + first;
+            for (size_t j = 0; of.label[of.n_open + i] == c && j < cols; j++) {
+                sum[j] += row[j];
+            }
+        }
+        for (size_t j = 0; j < cols; j++) {
+            dw[(first + j) * ldw + c] = sum[j];
+        }
+    }
+}
+
+/* ---- the loss ---- */
+
+static uint32_t best_class(const float *logits, size_t C)
+{
+    uint32_t best = 0;
+    for (uint32_t c = 1; c < C; c++) {
+        best = logits[c] > logits[best] ? c : best;
+    }
+    return best;
+}
+
+void vae_cpu_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C)
+{
+    (void)base;
+    for (size_t r = 0; r < B; r++) {
+        label[r] = best_class(vae_cpu_row(logits, r), C);
+    }
+}
+
+static double log_sum_exp(const float *logits, size_t C)
+{
+    double most = (double)logits[0];
+    for (size_t c = 1; c < C; c++) {
+        most = (double)logits[c] > most ? (double)logits[c] : most;
+    }
+    double sum = exp((double)logits[0] - most);
+    for (size_t c = 1; c < C; c++) {
+        sum += exp((double)logits[c] - most);
+    }
+    return most + log(sum);
+}
+
+/* What all examples of a step share. */
+typedef struct {
+    const vae_plan *plan;
+    vae_class_rows of;
+    float cross_entropy;
+} class_loss;
+
+/* What one example gives to the loss, from its C rows, or from its one row if it is labelled.
+ * terms: five values, `stride` apart; weight: of its rows, dlogits: (C); both NULL, or given. */
+static void class_loss_row(const class_loss *loss, float *terms, size_t stride, float *weight,
+                           float *dlogits, const float *logits, const float *recon_row,
+                           const float *kl_row, uint32_t label, bool labelled)
+{
+    const size_t C = loss->of.C, classes = labelled ? 1 : C;
+    const double share = (double)loss->plan->labelled_share, beta = (double)loss->plan->beta;
+    const double scale =
+        labelled ? share / (double)loss->of.n_labelled : (1 - share) / (double)loss->of.n_open;
+    const double log_sum = log_sum_exp(logits, C), log_classes = log((double)C);
+    double q[MOST_CLASSES] = {0}, recon = 0, kl = 0, bound = log_classes;
+    for (size_t c = 0; c < classes; c++) {
+        const double log_q = labelled ? 0 : (double)logits[c] - log_sum;
+        q[c] = exp(log_q);
+        recon += q[c] * (double)recon_row[c];
+        kl += q[c] * ((double)kl_row[c] + log_q);
+        bound += q[c] * ((double)recon_row[c] + beta * (double)kl_row[c] + log_q);
+        if (weight != NULL) {
+            weight[c] = (float)(scale * q[c]);
+        }
+    }
+    double part = scale * bound;
+    const double ce = labelled ? (double)loss->cross_entropy / (double)loss->of.n_labelled : 0;
+    if (labelled) { /* of a label that is out of range, a NaN: it must not pass unseen */
+        part += ce * (label < C ? log_sum - (double)logits[label] : NAN);
+    }
+    const bool wrong = label < C && best_class(logits, C) != label;
+    /* last, as dlogits may be logits */
+    for (size_t c = 0; dlogits != NULL && c < C; c++) {
+        const double log_q = (double)logits[c] - log_sum;
+        dlogits[c] = labelled ? (float)(ce * (exp(log_q) - (c == label)))
+                              : (float)(scale * q[c] *
+                                        ((double)recon_row[c] + beta * (double)kl_row[c] + log_q +
+                                         log_classes - bound));
+    }
+    terms[0] = (float)recon;
+    terms[stride] = (float)(kl + log_classes);
+    terms[2 * stride] = (float)((double)loss->of.n_open * part);
+    terms[3 * stride] = wrong ? 1.0f : 0.0f;
+    terms[4 * stride] = label < C ? 1.0f : 0.0f;
+}
+
+void vae_cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
+                        vae_mat logits, const float *recon_row, const float *kl_row,
+                        vae_class_rows of, float cross_entropy)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    const size_t n = of.n_open + of.n_labelled;
+    const class_loss loss = {vae_cpu_now(be), of, cross_entropy};
+#pragma omp parallel for num_threads(vae_cpu_threads(be, 32 * n * of.C)) schedule(static)
+    for (size_t b = 0; b < n; b++) {
+        const bool labelled = b >= of.n_open;
+        const size_t first = labelled ? of.n_open * of.C + b - of.n_open : b * of.C;
+        class_loss_row(&loss, terms + b, n, weight != NULL ? weight + first : NULL,
+                       dlogits.data != NULL ? vae_cpu_row(dlogits, b) : NULL,
+                       vae_cpu_row(logits, b), recon_row + first, kl_row + first, of.label[b],
+                       labelled);
+    }
+}
+
+void vae_cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
+                                size_t n_open, size_t n_labelled)
+{
+    const vae_plan *plan = vae_cpu_now(vae_cpu_self(base));
+    const size_t n = n_open + n_labelled;
+    const double recon = vae_cpu_sum(terms, n_open), kl = vae_cpu_sum(terms + n, n_open);
+    const double objective = vae_cpu_sum(terms + 2 * n, n);
+    totals->recon += recon;
+    totals->kl += kl;
+    totals->objective += objective;
+    totals->examples += (double)n_open;
+    totals->errors += vae_cpu_sum(terms + 3 * n, n);
+    totals->classified += vae_cpu_sum(terms + 4 * n, n);
+    if (totals->bad_step == 0 && !isfinite(recon + kl + objective)) {
+        totals->bad_step = plan->step;
+    }
+}
+
+void vae_cpu_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows, size_t cols)
+{
+    cpu_backend *be = vae_cpu_self(base);
+#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *cols)) schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        float *row = vae_cpu_row(m, r);
+        for (size_t c = 0; c < cols; c++) {
+            row[c] *= factor[r];
+        }
+    }
+}

@@ -1,0 +1,249 @@
+/* The CPU backend: matrix products from cpu_matmul, everything else in cpu_kernels' loops, spread
+ * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
+ * together in fixed order, so the number of threads never shows in a result. */
+#include "backend/cpu/cpu.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/layout.h"
+
+/* ---- memory and running ---- */
+
+static void cpu_close(vae_backend *base)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    free(be->plan);
+    free(be->partial);
+    free(be);
+}
+
+static void cpu_describe(const vae_backend *base, char *text, size_t size)
+{
+    const cpu_backend *be = (const cpu_backend *)base;
+    snprintf(text, size, "cpu, %d thread%s, %s", be->threads, be->threads == 1 ? "" : "s",
+             be->k->isa);
+}
+
+static size_t cpu_act_size(const vae_backend *be)
+{
+    (void)be;
+    return sizeof(float);
+}
+
+static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t rows, size_t cols)
+{
+    (void)be; /* only gelu's derivative needs its input */
+    return act == VAE_ACT_GELU ? rows * vae_pad(cols) * sizeof(float) : 0;
+}
+
+static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    if (be->err.status != VAE_OK) {
+        return NULL;
+    }
+    size_t whole = (bytes + 255) / 256 * 256;
+    void *memory = whole < bytes ? NULL : aligned_alloc(256, whole > 0 ? whole : 256);
+    if (memory == NULL) {
+        vae_fail_memory(&be->err, bytes, what);
+        return NULL;
+    }
+    return memset(memory, 0, whole);
+}
+
+static void cpu_free(vae_backend *be, void *memory)
+{
+    (void)be;
+    free(memory);
+}
+
+static size_t cpu_free_bytes(const vae_backend *be)
+{
+    (void)be; /* an overcommitting kernel does not say */
+    return 0;
+}
+
+static void cpu_copy(vae_backend *base, void *dst, const void *src, size_t bytes)
+{
+    if (vae_cpu_self(base)->err.status == VAE_OK) {
+        memcpy(dst, src, bytes);
+    }
+}
+
+static void cpu_upload_mat(vae_backend *base, vae_mat dst, const float *src, size_t rows,
+                           size_t cols)
+{
+    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
+        memcpy(vae_cpu_row(dst, r), src + r * cols, cols * sizeof *src);
+    }
+}
+
+static void cpu_download_mat(vae_backend *base, float *dst, vae_mat src, size_t rows, size_t cols)
+{
+    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
+        memcpy(dst + r * cols, vae_cpu_row(src, r), cols * sizeof *dst);
+    }
+}
+
+static void cpu_bind_params(vae_backend *base, float *params, size_t n)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    (void)params; /* the weights are used where they are */
+    size_t n_partial = (n + SUM_BLOCK - 1) / SUM_BLOCK;
+    if (be->err.status != VAE_OK || n_partial <= be->n_partial) {
+        return;
+    }
+    free(be->partial);
+    be->partial = malloc(n_partial * sizeof *be->partial);
+    be->n_partial = be->partial == NULL ? 0 : n_partial;
+    if (be->partial == NULL) {
+        vae_fail_memory(&be->err, n_partial * sizeof *be->partial, "partial sums");
+    }
+}
+
+static vae_data *cpu_data_open(vae_backend *base, const vae_dataset *set, const uint32_t *index,
+                               size_t n_index)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    vae_data *data = be->err.status == VAE_OK ? calloc(1, sizeof *data) : NULL;
+    if (data == NULL) {
+        vae_fail_memory(&be->err, sizeof *data, "a data set");
+        return NULL;
+    }
+    data->set = set;
+    data->n = index != NULL ? n_index : set->n;
+    data->half_bits = vae_shuffle_bits(data->n);
+    if (index != NULL) {
+        data->index = malloc(n_index * sizeof *index);
+        if (data->index == NULL) {
+            vae_fail_memory(&be->err, n_index * sizeof *index, "the index of a data set");
+            free(data);
+            return NULL;
+        }
+        memcpy(data->index, index, n_index * sizeof *index);
+    }
+    return data;
+}
+
+static void cpu_data_close(vae_backend *be, vae_data *data)
+{
+    (void)be;
+    if (data != NULL) {
+        free(data->index);
+        free(data);
+    }
+}
+
+static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t rows, vae_data *data)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    (void)rows;
+    (void)data;
+    if (be->err.status == VAE_OK && n > be->plan_room) {
+        vae_plan *more = realloc(be->plan, n * sizeof *more);
+        if (more == NULL) {
+            vae_fail_memory(&be->err, n * sizeof *more, "the plan");
+            return;
+        }
+        be->plan = more;
+        be->plan_room = n;
+    }
+    if (be->err.status == VAE_OK) {
+        memcpy(be->plan, plan, n * sizeof *plan);
+        be->cursor = 0;
+    }
+}
+
+static void cpu_run(vae_backend *base, int slot, size_t n, vae_step_fn *fn, void *ctx)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    (void)slot;
+    for (size_t i = 0; i < n && be->err.status == VAE_OK; i++, be->cursor++) {
+        fn(ctx);
+    }
+}
+
+static void cpu_forget(vae_backend *be, int slot)
+{
+    (void)be;
+    (void)slot;
+}
+
+static vae_status cpu_sync(vae_backend *base, vae_error *err)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    vae_error first = be->err;
+    be->err = (vae_error){0};
+    return first.status == VAE_OK ? VAE_OK : vae_fail(err, first.status, "%s", first.text);
+}
+
+static const vae_backend_ops cpu_ops = {
+    .name = "cpu",
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .act_size = cpu_act_size,
+    .aux_bytes = cpu_aux_bytes,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .free_bytes = cpu_free_bytes,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .upload_mat = cpu_upload_mat,
+    .download_mat = cpu_download_mat,
+    .bind_params = cpu_bind_params,
+    .data_open = cpu_data_open,
+    .data_close = cpu_data_close,
+    .plan = cpu_plan,
+    .run = cpu_run,
+    .forget = cpu_forget,
+    .sync = cpu_sync,
+    .gather = vae_cpu_gather,
+    .linear_forward = vae_cpu_linear_forward,
+    .linear_backward_weight = vae_cpu_linear_backward_weight,
+    .linear_backward_input = vae_cpu_linear_backward_input,
+    .latent_forward = vae_cpu_latent_forward,
+    .kl_dims = vae_cpu_kl_dims,
+    .latent_backward = vae_cpu_latent_backward,
+    .recon_loss = vae_cpu_recon_loss,
+    .particle_weights = vae_cpu_particle_weights,
+    .accumulate = vae_cpu_accumulate,
+    .grad_norm = vae_cpu_grad_norm,
+    .adam = vae_cpu_adam,
+    .decode = vae_cpu_decode,
+    .gather_labels = vae_cpu_gather_labels,
+    .one_hot = vae_cpu_one_hot,
+    .class_forward = vae_cpu_class_forward,
+    .class_sums = vae_cpu_class_sums,
+    .class_backward_weight = vae_cpu_class_backward_weight,
+    .classify = vae_cpu_classify,
+    .class_loss = vae_cpu_class_loss,
+    .accumulate_classes = vae_cpu_accumulate_classes,
+    .scale_rows = vae_cpu_scale_rows,
+};
+
+vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
+                                vae_error *err)
+{
+    *out = NULL;
+    if (options->precision != VAE_FP32) {
+        return vae_fail(err, VAE_ERR_USAGE, "the CPU computes in fp32 only: --precision fp32");
+    }
+    vae_cpu_level level;
+    vae_status status = vae_cpu_level_choose(&level, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    cpu_backend *be = calloc(1, sizeof *be);
+    if (be == NULL) {
+        return vae_fail_memory(err, sizeof *be, "the CPU backend");
+    }
+    be->base.ops = &cpu_ops;
+    be->level = level;
+    be->k = vae_cpu_kernels(level);
+    be->threads = options->threads > 0 ? (int)options->threads : omp_get_num_procs();
+    *out = &be->base;
+    return VAE_OK;
+}

@@ -1,0 +1,59 @@
+/* Which instruction set level the CPU backend uses. VAE_ISA=baseline|avx2|avx512 in the environment
+ * lowers it, to compare levels or to test the lower ones; it never raises it above the machine's.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+
+extern const cpu_kernels vae_cpu_kernels_baseline;
+#ifdef __x86_64__
+extern const cpu_kernels vae_cpu_kernels_avx2, vae_cpu_kernels_avx512;
+#endif
+
+static vae_cpu_level machine_level(void)
+{
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        return VAE_CPU_BASELINE;
+    }
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return avx512 ? VAE_CPU_AVX512 : VAE_CPU_AVX2;
+#else
+    return VAE_CPU_BASELINE;
+#endif
+}
+
+vae_status vae_cpu_level_choose(vae_cpu_level *level, vae_error *err)
+{
+    static const char *const names[] = {"baseline", "avx2", "avx512"};
+    *level = machine_level();
+    const char *wish = getenv("VAE_ISA");
+    if (wish == NULL || wish[0] == '\0') {
+        return VAE_OK;
+    }
+    for (int i = 0; i <= VAE_CPU_AVX512; i++) {
+        if (strcmp(wish, names[i]) == 0) {
+            *level = (vae_cpu_level)i < *level ? (vae_cpu_level)i : *level;
+            return VAE_OK;
+        }
+    }
+    return vae_fail(err, VAE_ERR_USAGE,
+                    "VAE_ISA=%s: expected baseline, avx2 or avx512; unset it for the best", wish);
+}
+
+const cpu_kernels *vae_cpu_kernels(vae_cpu_level level)
+{
+#ifdef __x86_64__
+    if (level == VAE_CPU_AVX512) {
+        return &vae_cpu_kernels_avx512;
+    }
+    if (level == VAE_CPU_AVX2) {
+        return &vae_cpu_kernels_avx2;
+    }
+#endif
+    (void)level;
+    return &vae_cpu_kernels_baseline;
+}

@@ -1,0 +1,53 @@
+/* The CPU backend's inner loops. cpu_kernels.c is compiled once per instruction set level, the
+ * level is chosen at open; without fused multiply-adds, so that every level gives the same bits.
+ * All functions work on the part of an operation that one thread was given. */
+#ifndef VAE_CPU_KERNELS_H
+#define VAE_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend.h"
+#include "backend/cpu/level.h"
+
+typedef struct {
+    const char *isa;
+    /* y: (rows,cols) with ldy, in place: act(y + b). pre: NULL, or gets y + b, with the same ld. */
+    void (*bias_act)(float *y, float *pre, size_t ldy, const float *b, size_t rows, size_t cols,
+                     vae_activation act);
+    /* dx: (rows,cols) with ldx, in place: times the activation's derivative, from its output y
+     * (gelu: from its input, passed as y), with ldy. */
+    void (*act_grad)(float *dx, size_t ldx, const float *y, size_t ldy, size_t rows, size_t cols,
+                     vae_activation act);
+    /* db: (cols) = column sums of dy: (rows, cols) with ld. cols <= 64. */
+    void (*column_sums)(float *db, const float *dy, size_t ld, size_t rows, size_t cols);
+    /* One row of n values of a data set to floats, binarized if asked: x = 0 or 1 by Philox words
+     * of (seed, stream + i/4, block). Bits are 0 or 1 whatever is asked. */
+    void (*convert_row)(float *x, const void *row, vae_dtype dtype, size_t n, vae_binarize binarize,
+                        uint64_t seed, uint64_t stream, uint64_t block);
+    /* n_quads groups of four standard normals: group i is vae_eps4's of stream + i. */
+    void (*normals)(float *eps, size_t n_quads, uint64_t seed, uint64_t stream, uint64_t block);
+    /* One example, one particle: z, and log p(z) - log q(z|x) unless log_pq is NULL. */
+    void (*latent_row)(float *z, float *log_pq, const float *mu, const float *logvar,
+                       const float *eps, size_t Z);
+    /* Closed-form KL of one example. */
+    float (*kl_row)(const float *mu, const float *logvar, size_t Z);
+    /* Adds one particle's share to dmu and dlogvar: (Z) each; w is its weight (1 for elbo). */
+    void (*latent_grad_row)(float *dmu, float *dlogvar, const float *dz, const float *mu,
+                            const float *logvar, const float *eps, size_t Z, float w, float scale,
+                            vae_objective objective);
+    /* -log p(x|logits) of one row; dl: (D) or (2D) gets the derivative times scale, may be logits
+     * itself, NULL = not wanted. */
+    float (*recon_row)(float *dl, const float *logits, const float *x, size_t D, vae_recon recon,
+                       float scale);
+    void (*decode_row)(float *x_hat, const float *logits, size_t D, vae_recon recon);
+    /* Sum of squares of n floats, in double, in fixed order. */
+    double (*sum_squares)(const float *g, size_t n);
+    void (*adam)(float *p, const float *g, float *m, float *v, size_t n, const vae_adam *adam,
+                 float g_scale, float lr, float step_size, float rsqrt_c2);
+} cpu_kernels;
+
+/* The loops of a level that vae_cpu_level_choose gave. */
+const cpu_kernels *vae_cpu_kernels(vae_cpu_level level);
+
+#endif

@@ -1,0 +1,438 @@
+/* Why not OpenBLAS: it divides K and the edges by the number of threads, so its bits follow that
+ * number, and it packs both operands on every call, which at batch 20 costs as much as the product.
+ * Here one kernel holds a tile of C in registers for a whole block of K. Every element of C is the
+ * same chain of multiply-adds whatever the tile, the task or the thread that it falls to. */
+#include "backend/cpu/matmul.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum {
+    K_BLOCK = 400,        /* the most terms summed in registers at a time: decides the bits */
+    MAX_ROWS = 12,        /* of a kernel's tile */
+    MAX_COLS = 32,        /* of a kernel's tile */
+    TASK_ROWS = 192,      /* rows of A that share one packed strip of B; they stay in L2 */
+    PACKED_COLS = 256,    /* columns of B packed together where A is packed too */
+    UNPACKED_K = 1024,    /* TN: A and B are read in place up to here, for caches hold them */
+    UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
+    PREFETCH_ROWS = 8,    /* how far ahead of a strided read: the hardware stops at a page's end */
+    PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
+    SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
+};
+
+typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int index4 __attribute__((vector_size(16)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* A tile of C (rows, the kernel's width) is set to, or with `add` increased by, the sum over k of
+ * A's column times b's row; b (k,width). A's element is a[r * a_stride + p], or for the kernels of
+ * transposed A a[p * a_stride + r]. */
+typedef void tile_kernel(size_t rows, size_t k, const float *a, size_t a_stride, const float *b,
+                         size_t ldb, float *c, size_t ldc, int add);
+
+typedef struct {
+    size_t rows, cols[3];      /* of a tile: the most rows; the three widths, ascending */
+    tile_kernel *kernel[2][3]; /* [A transposed][width] */
+} isa;
+
+/* One kernel's body for one vector type. All loops over rows and vectors unroll: acc is registers.
+ * Three pointers reach twelve rows, as an address has a base and a stride times 1, 2 or 4. C's
+ * lines are fetched while the sum runs: for weight gradients of small batches they are the cost. */
+/* clang-format off */
+#define DEFINE_BODY(NAME, TARGET, VEC, LANES, SET1, FMA)                                           \
+    TARGET INLINE void NAME##_body(int rows, int vectors, int transposed, size_t k,                \
+                                   const float *a, size_t a_stride, const float *b, size_t ldb,    \
+                                   float *c, size_t ldc, int add) {                                \
+        typedef VEC unaligned __attribute__((aligned(4), may_alias));                              \
+        VEC acc[MAX_ROWS][2], x, y[2];                                                             \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            UNROLL for (int v = 0; v < vectors; v++) {                                             \
+                acc[r][v] = (VEC){0};                                                              \
+            }                                                                                      \
+        }                                                                                          \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            __builtin_prefetch(c + (size_t)r * ldc, 1);                                            \
+            __builtin_prefetch(c + (size_t)r * ldc + vectors * LANES - 1, 1);                      \
+        }                                                                                          \
+        const float *a4 = a + 4 * a_stride, *a8 = a + 8 * a_stride;                                \
+        for (size_t p = 0; p < k; p++) {                                                           \
+            UNROLL for (int v = 0; v < vectors; v++) {                                             \
+                y[v] = *(const unaligned *)(b + v * LANES);                                        \
+            }                                                                                      \
+            UNROLL for (int r = 0; r < rows; r++) {                                                \
+                const float *row = r < 4 ? a : r < 8 ? a4 : a8;                                    \
+                x = SET1(transposed ? a[r] : row[(size_t)(r % 4) * a_stride]);                     \
+                UNROLL for (int v = 0; v < vectors; v++) {                                         \
+                    acc[r][v] = FMA(x, y[v], acc[r][v]);                                           \
+                }                                                                                  \
+            }                                                                                      \
+            a += transposed ? a_stride : 1, a4++, a8++, b += ldb;                                  \
+        }                                                                                          \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            UNROLL for (int v = 0; v < vectors; v++) {                                             \
+                unaligned *to = (unaligned *)(c + (size_t)r * ldc + v * LANES);                    \
+                if (add) {                                                                         \
+                    acc[r][v] = *to + acc[r][v];                                                   \
+                }                                                                                  \
+                *to = acc[r][v];                                                                   \
+            }                                                                                      \
+        }                                                                                          \
+    }
+/* clang-format on */
+
+#define CASE(NAME, V, T, ROWS)                                                                     \
+    case ROWS:                                                                                     \
+        NAME##_body(ROWS, V, T, k, a, a_stride, b, ldb, c, ldc, add);                              \
+        break;
+#define CASES_3(NAME, V, T, FROM)                                                                  \
+    CASE(NAME, V, T, FROM) CASE(NAME, V, T, FROM + 1) CASE(NAME, V, T, FROM + 2)
+#define CASES_6(NAME, V, T)  CASES_3(NAME, V, T, 1) CASES_3(NAME, V, T, 4)
+#define CASES_12(NAME, V, T) CASES_6(NAME, V, T) CASES_3(NAME, V, T, 7) CASES_3(NAME, V, T, 10)
+
+#define DEFINE_KERNEL(NAME, TARGET, V, T, ROWS)                                                    \
+    TARGET static void NAME##_##V##_##T(size_t rows, size_t k, const float *a, size_t a_stride,    \
+                                        const float *b, size_t ldb, float *c, size_t ldc, int add) \
+    {                                                                                              \
+        switch (rows) {                                                                            \
+            CASES_##ROWS(NAME, V, T)                                                               \
+        }                                                                                          \
+    }
+/* Tiles V vectors wide with up to ROWS (6 or 12) rows. */
+#define DEFINE_KERNELS(NAME, TARGET, V, ROWS)                                                      \
+    DEFINE_KERNEL(NAME, TARGET, V, 0, ROWS)                                                        \
+    DEFINE_KERNEL(NAME, TARGET, V, 1, ROWS)
+#define ISA(ROWS, W0, K0, W1, K1, W2, K2)                                                          \
+    {                                                                                              \
+        ROWS, {W0, W1, W2},                                                                        \
+        {                                                                                          \
+            {K0##_0, K1##_0, K2##_0},                                                              \
+            {                                                                                      \
+                K0##_1, K1##_1, K2##_1                                                             \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+#define NO_TARGET
+#define PLAIN_SET1(x)      ((vec4){(x), (x), (x), (x)})
+#define PLAIN_FMA(x, y, z) ((x) * (y) + (z))
+DEFINE_BODY(plain, NO_TARGET, vec4, 4, PLAIN_SET1, PLAIN_FMA)
+DEFINE_KERNELS(plain, NO_TARGET, 1, 6)
+DEFINE_KERNELS(plain, NO_TARGET, 2, 6)
+static const isa plain_isa = ISA(6, 4, plain_1, 4, plain_1, 8, plain_2);
+
+#if defined(__x86_64__)
+#define AVX2   __attribute__((target("avx2,fma")))
+#define AVX512 __attribute__((target("avx512f")))
+DEFINE_BODY(fma4, AVX2, __m128, 4, _mm_set1_ps, _mm_fmadd_ps)
+DEFINE_BODY(fma8, AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps)
+DEFINE_BODY(fma16, AVX512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps)
+DEFINE_KERNELS(fma4, AVX2, 1, 6)
+DEFINE_KERNELS(fma8, AVX2, 1, 12)
+DEFINE_KERNELS(fma8, AVX2, 2, 6)
+DEFINE_KERNELS(fma16, AVX512, 1, 12)
+DEFINE_KERNELS(fma16, AVX512, 2, 12)
+static const isa avx2_isa = ISA(6, 4, fma4_1, 8, fma8_1, 16, fma8_2);
+static const isa avx512_isa = ISA(12, 8, fma8_1, 16, fma16_1, 32, fma16_2);
+#endif
+
+static const isa *isa_of(vae_cpu_level level)
+{
+#if defined(__x86_64__)
+    if (level != VAE_CPU_BASELINE) {
+        return level == VAE_CPU_AVX512 ? &avx512_isa : &avx2_isa;
+    }
+#endif
+    (void)level;
+    return &plain_isa;
+}
+
+typedef struct {
+    matmul_form form;
+    const isa *isa;
+    float *c;
+    const float *a, *b;
+    size_t ldc, lda, ldb, m, n, k;
+    matmul_epilogue *epilogue;
+    void *ctx;
+    int packed;                /* TN: A and B are packed for a whole task at a time */
+    size_t k_step;             /* terms summed in registers at a time */
+    size_t row_step, col_step; /* a task's part of C */
+    size_t col_tasks, tasks;
+} matmul_job;
+
+/* One pass of kernels: `rows` rows by one tile's width over one block of K. */
+typedef struct {
+    size_t row0, rows, col0, cols; /* of C; cols <= width */
+    size_t p0, k;                  /* of the sum */
+    size_t width;
+    tile_kernel *kernel;
+    const float *a, *b; /* a: A's packed panels, or NULL; b (k,width) with row stride ldb */
+    size_t ldb;
+} strip;
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t ceil_div(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
+
+INLINE void copy_row(float *to, const float *from, size_t n)
+{
+    size_t j = 0;
+    for (; j + 4 <= n; j += 4) {
+        *(vec4 *)(to + j) = *(const vec4 *)(from + j);
+    }
+    for (; j < n; j++) {
+        to[j] = from[j];
+    }
+}
+
+/* to: panels one after the other, each (k,width) but the last (k,cols % width), of b (k,cols). By
+ * whole rows of b: with a panel at a time each short piece would wait for memory anew. */
+static void pack_panels(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k)
+{
+    size_t rest = cols % width, full = cols - rest;
+    for (size_t p = 0; p < k; p++, b += ldb) {
+        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
+            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
+        }
+        for (size_t j = 0; j < full; j += width) {
+            copy_row(to + j * k + p * width, b + j, width);
+        }
+        copy_row(to + full * k + p * rest, b + full, rest);
+    }
+}
+
+/* to: (k,width) is b (k,cols); columns beyond cols are zero. */
+static void pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k)
+{
+    for (size_t p = 0; p < k; p++, to += width, b += ldb) {
+        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
+            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
+        }
+        copy_row(to, b, cols);
+        for (size_t j = cols; j < width; j++) {
+            to[j] = 0.0f;
+        }
+    }
+}
+
+#if defined(__clang__)
+#define SHUFFLE(x, y, ...) __builtin_shufflevector((x), (y), __VA_ARGS__)
+#else
+#define SHUFFLE(x, y, ...) __builtin_shuffle((x), (y), (index4){__VA_ARGS__})
+#endif
+
+/* to: (4,4) is the transpose of b (4,4) */
+INLINE void transpose_4x4(float *to, size_t ldt, const float *b, size_t ldb)
+{
+    vec4 x0 = *(const vec4 *)b, x1 = *(const vec4 *)(b + ldb);
+    vec4 x2 = *(const vec4 *)(b + 2 * ldb), x3 = *(const vec4 *)(b + 3 * ldb);
+    vec4 y0 = SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = SHUFFLE(x2, x3, 0, 4, 1, 5);
+    vec4 y2 = SHUFFLE(x0, x1, 2, 6, 3, 7), y3 = SHUFFLE(x2, x3, 2, 6, 3, 7);
+    *(vec4 *)to = SHUFFLE(y0, y1, 0, 1, 4, 5);
+    *(vec4 *)(to + ldt) = SHUFFLE(y0, y1, 2, 3, 6, 7);
+    *(vec4 *)(to + 2 * ldt) = SHUFFLE(y2, y3, 0, 1, 4, 5);
+    *(vec4 *)(to + 3 * ldt) = SHUFFLE(y2, y3, 2, 3, 6, 7);
+}
+
+/* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. One cache line of
+ * every row of b at a time, so that the lines of `to` are whole before they leave L1. */
+static void pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                            size_t k)
+{
+    for (size_t p0 = 0; p0 < k; p0 += 16) {
+        size_t p1 = min_size(k, p0 + 16), j = 0;
+        for (size_t i = 0; i < cols && p1 < k; i++) {
+            __builtin_prefetch(b + i * ldb + min_size(k - 1, p0 + PREFETCH_TERMS));
+        }
+        for (; j + 4 <= cols; j += 4) {
+            size_t p = p0;
+            for (; p + 4 <= p1; p += 4) {
+                transpose_4x4(to + p * width + j, width, b + j * ldb + p, ldb);
+            }
+            for (; p < p1; p++) {
+                for (size_t i = j; i < j + 4; i++) {
+                    to[p * width + i] = b[i * ldb + p];
+                }
+            }
+        }
+        for (; j < width; j++) {
+            for (size_t p = p0; p < p1; p++) {
+                to[p * width + j] = j < cols ? b[j * ldb + p] : 0.0f;
+            }
+        }
+    }
+}
+
+static const float *strip_a(const matmul_job *job, const strip *s, size_t r0)
+{
+    if (s->a) {
+        return s->a + r0 * s->k;
+    }
+    size_t row = s->row0 + r0;
+    return job->form == MATMUL_TN ? job->a + s->p0 * job->lda + row
+                                  : job->a + row * job->lda + s->p0;
+}
+
+static void run_strip(const matmul_job *job, const strip *s)
+{
+    size_t step = job->isa->rows;
+    if (!s->a) { /* 20 rows are faster as 10 + 10; packed panels keep the height they have */
+        step = ceil_div(s->rows, ceil_div(s->rows, step));
+    }
+    for (size_t r0 = 0; r0 < s->rows; r0 += step) {
+        size_t rows = min_size(s->rows - r0, step), a_stride = s->a ? rows : job->lda;
+        const float *a = strip_a(job, s, r0);
+        float *c = job->c + (s->row0 + r0) * job->ldc + s->col0;
+        int add = s->p0 > 0;
+        if (s->cols == s->width) {
+            s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, c, job->ldc, add);
+            continue;
+        }
+        float tile[MAX_ROWS * MAX_COLS];
+        s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, tile, s->width, 0);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t j = 0; j < s->cols; j++) {
+                float x = tile[r * s->width + j];
+                c[r * job->ldc + j] = add ? c[r * job->ldc + j] + x : x;
+            }
+        }
+    }
+}
+
+/* Sets s->b, ldb: the strip's columns of B, in `packed` where that pays. */
+static void prepare_b(const matmul_job *job, strip *s, float *packed)
+{
+    int whole = s->cols == s->width;
+    s->b = packed;
+    s->ldb = s->width;
+    if (job->form == MATMUL_NT) {
+        pack_transposed(packed, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb, s->cols,
+                        s->k);
+        return;
+    }
+    const float *b = job->b + s->p0 * job->ldb + s->col0;
+    if (whole && s->rows <= UNPACKED_ROWS) {
+        s->b = b;
+        s->ldb = job->ldb;
+    } else {
+        pack_rows(packed, s->width, b, job->ldb, s->cols, s->k);
+    }
+}
+
+/* All strips of columns col0..col1 of the rows and the block of K that s says. */
+static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1, float *packed)
+{
+    const isa *set = job->isa;
+    size_t panels = job->packed ? (col1 - col0) / set->cols[2] * set->cols[2] : 0;
+    if (panels > 0) {
+        pack_panels(packed, set->cols[2], job->b + s->p0 * job->ldb + col0, job->ldb, panels, s->k);
+    }
+    for (s->col0 = col0; s->col0 < col1; s->col0 += s->cols) {
+        size_t rest = col1 - s->col0;
+        int tile = rest > set->cols[2] - set->cols[0] ? 2 : rest > set->cols[0] ? 1 : 0;
+        s->width = set->cols[tile];
+        s->cols = min_size(rest, s->width);
+        s->kernel = set->kernel[job->form == MATMUL_TN][tile];
+        if (s->col0 - col0 < panels) {
+            s->b = packed + (s->col0 - col0) * s->k;
+            s->ldb = s->width;
+        } else {
+            prepare_b(job, s, packed + panels * s->k);
+        }
+        run_strip(job, s);
+    }
+}
+
+/* One task's part of C over k terms of the sum from p0. */
+static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
+{
+    float packed_b[K_BLOCK * (PACKED_COLS + MAX_COLS)] __attribute__((aligned(64)));
+    float packed_a[K_BLOCK * TASK_ROWS] __attribute__((aligned(64)));
+    size_t col0 = task % job->col_tasks * job->col_step;
+    size_t col1 = min_size(job->n, col0 + job->col_step);
+    strip s = {.row0 = task / job->col_tasks * job->row_step, .p0 = p0};
+    s.rows = min_size(job->m - s.row0, job->row_step);
+    do {
+        s.k = min_size(p0 + k - s.p0, job->k_step);
+        if (job->packed) {
+            pack_panels(packed_a, job->isa->rows, job->a + s.p0 * job->lda + s.row0, job->lda,
+                        s.rows, s.k);
+            s.a = packed_a;
+        }
+        run_strips(job, &s, col0, col1, packed_b);
+        s.p0 += s.k;
+    } while (s.p0 < p0 + k);
+    if (job->epilogue && s.p0 == job->k) {
+        job->epilogue(job->ctx, job->c + s.row0 * job->ldc + col0, job->ldc, s.row0, col0, s.rows,
+                      col1 - col0);
+    }
+}
+
+/* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
+ * this changes the bits, but k_step, which follows from K. */
+static void plan_tasks(matmul_job *job, size_t threads)
+{
+    size_t unit = job->isa->rows, full = job->isa->cols[2];
+    job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
+    job->packed = job->form == MATMUL_TN && job->k > UNPACKED_K;
+    job->col_step = job->packed ? PACKED_COLS : full;
+    if (job->packed) {
+        job->col_step = ceil_div(ceil_div(job->n, ceil_div(job->n, PACKED_COLS)), full) * full;
+    }
+    job->col_tasks = ceil_div(job->n, job->col_step);
+    size_t rows = TASK_ROWS, row_tasks = 1;
+    for (;; rows /= 2) {
+        job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
+        row_tasks = ceil_div(job->m, job->row_step);
+        if (row_tasks * job->col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
+            break;
+        }
+    }
+    job->tasks = row_tasks * job->col_tasks;
+}
+
+void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
+                    const float *b, size_t ldb, size_t m, size_t n, size_t k,
+                    matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level)
+{
+    if (m == 0 || n == 0) {
+        return;
+    }
+    matmul_job job = {.form = form,
+                      .isa = isa_of(level),
+                      .c = c,
+                      .a = a,
+                      .b = b,
+                      .ldc = ldc,
+                      .lda = lda,
+                      .ldb = ldb,
+                      .m = m,
+                      .n = n,
+                      .k = k,
+                      .epilogue = epilogue,
+                      .ctx = ctx};
+    if (threads < 1 || m * n * k < SERIAL_WORK) {
+        threads = 1;
+    }
+    plan_tasks(&job, (size_t)threads);
+    /* Long sums: all threads stay in one part of K, so that A and B come from memory once; a part
+     * is several blocks, for the barrier after it waits for whichever thread the system delays. */
+    size_t step = job.packed ? 8 * job.k_step : k, p0 = 0;
+    do {
+        size_t p1 = min_size(k, p0 + step);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && job.tasks > 1)
+        for (size_t task = 0; task < job.tasks; task++) {
+            run_task(&job, task, p0, p1 - p0);
+        }
+        p0 = p1;
+    } while (p0 < k);
+}

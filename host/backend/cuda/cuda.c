@@ -1,0 +1,284 @@
+/* The CUDA backend: devices, open, close. The rest is in backend_cuda_*.c; see backend_cuda.h. */
+#include "backend/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- errors ---- */
+
+static int name_length(const char *call)
+{
+    return (int)strcspn(call, "(");
+}
+
+bool vae_cuda_check(cuda_backend *be, cudaError_t status, const char *call)
+{
+    if (status != cudaSuccess) {
+        vae_fail(&be->err, VAE_ERR_RUNTIME, "CUDA: %.*s failed on GPU %d: %s (%s)",
+                 name_length(call), call, be->device, cudaGetErrorString(status),
+                 cudaGetErrorName(status));
+    }
+    return status == cudaSuccess;
+}
+
+bool vae_cublas_check(cuda_backend *be, cublasStatus_t status, const char *call)
+{
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        vae_fail(&be->err, VAE_ERR_RUNTIME, "cuBLASLt: %.*s failed on GPU %d: %s",
+                 name_length(call), call, be->device, be->lt.status_text(status));
+    }
+    return status == CUBLAS_STATUS_SUCCESS;
+}
+
+/* ---- devices ---- */
+
+/* Number of devices, 0 with the reason. */
+static int count_devices(char *why, size_t size)
+{
+    int n = 0, driver = 0;
+    cudaError_t status = cudaGetDeviceCount(&n);
+    if (status == cudaSuccess && n > 0) {
+        return n;
+    }
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver); /* 0 where there is no driver */
+    cudaGetLastError();
+    if (driver == 0) {
+        snprintf(why, size, "no NVIDIA driver is installed");
+    } else if (status == cudaErrorInsufficientDriver) {
+        snprintf(
+            why, size, "the NVIDIA driver is for CUDA %d.%d, this program needs %d.%d: update it",
+            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    } else if (status == cudaSuccess || status == cudaErrorNoDevice) {
+        snprintf(why, size, "the NVIDIA driver finds no GPU");
+    } else {
+        snprintf(why, size, "CUDA does not start: %s (%s)", cudaGetErrorString(status),
+                 cudaGetErrorName(status));
+    }
+    return 0;
+}
+
+/* Properties of device i; false with the reason if this program cannot use it. */
+static bool usable(struct cudaDeviceProp *properties, int i, char *why, size_t size)
+{
+    cudaError_t status = cudaGetDeviceProperties(properties, i);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        snprintf(why, size, "GPU %d does not answer: %s (%s)", i, cudaGetErrorString(status),
+                 cudaGetErrorName(status));
+        return false;
+    }
+    if (properties->major < 8) {
+        snprintf(why, size,
+                 "GPU %d (%s) has compute capability %d.%d; this program needs 8.0 or newer", i,
+                 properties->name, properties->major, properties->minor);
+        return false;
+    }
+    return true;
+}
+
+int vae_cuda_devices(char *text, size_t size)
+{
+    char why[512];
+    size_t used = 0;
+    int n = count_devices(why, sizeof why), n_usable = 0;
+    if (size > 0) {
+        text[0] = '\0';
+    }
+    if (n == 0) {
+        snprintf(text, size, "%s", why);
+    }
+    for (int i = 0; i < n; i++) {
+        struct cudaDeviceProp p;
+        char line[640];
+        bool good = usable(&p, i, why, sizeof why);
+        if (good) {
+            snprintf(line, sizeof line,
+                     "cuda:%d  %s, compute capability %d.%d, %d multiprocessors, %.1f GiB\n", i,
+                     p.name, p.major, p.minor, p.multiProcessorCount,
+                     (double)p.totalGlobalMem / 1073741824.0);
+            n_usable++;
+        } else {
+            snprintf(line, sizeof line, "cuda:%d  not usable: %s\n", i, why);
+        }
+        int length = snprintf(text + used, size - used, "%s", line);
+        used += (size_t)length < size - used ? (size_t)length : size - used;
+    }
+    return n_usable;
+}
+
+/* ---- open and close ---- */
+
+static bool flag(const char *name, bool fallback)
+{
+    const char *value = getenv(name);
+    return value == NULL || *value == '\0' ? fallback : strcmp(value, "0") != 0;
+}
+
+static vae_status choose_device(cuda_backend *be, int index, vae_error *err)
+{
+    char why[512];
+    struct cudaDeviceProp p;
+    int n = count_devices(why, sizeof why);
+    if (n == 0) {
+        return vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: %s", why);
+    }
+    if (index < 0 || index >= n) {
+        return vae_fail(err, VAE_ERR_NO_DEVICE, "there is no GPU %d: %d found, numbered from 0",
+                        index, n);
+    }
+    if (!usable(&p, index, why, sizeof why)) {
+        return vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: %s", why);
+    }
+    be->device = index;
+    be->major = p.major;
+    be->minor = p.minor;
+    be->multiprocessors = p.multiProcessorCount;
+    snprintf(be->name, sizeof be->name, "%s", p.name);
+    if (!CUDA_OK(be, cudaSetDevice(index)) || !CUDA_OK(be, cudaDriverGetVersion(&be->driver)) ||
+        !CUDA_OK(be, cudaRuntimeGetVersion(&be->runtime)) || !CUDA_OK(be, cudaFree(NULL))) {
+        return vae_fail(err, VAE_ERR_NO_DEVICE, "%s", be->err.text);
+    }
+    return VAE_OK;
+}
+
+static bool open_lane(cuda_backend *be, cuda_lane *lane)
+{
+    lane->scratch_bytes = VAE_SUMS_SCRATCH;
+    lane->workspace = vae_cuda_take(be, VAE_CUDA_WORKSPACE, "cuBLASLt's workspace");
+    lane->scratch = vae_cuda_take(be, lane->scratch_bytes, "partial sums");
+    return lane->scratch != NULL &&
+           CUDA_OK(be, cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking));
+}
+
+/* Everything on the device that does not depend on the model. */
+static bool open_device(cuda_backend *be)
+{
+    if (!open_lane(be, &be->lane[0]) || !open_lane(be, &be->lane[1])) {
+        return false;
+    }
+    be->clock = vae_cuda_alloc(&be->base, sizeof *be->clock, "the step counter");
+    if (be->clock == NULL) {
+        return false;
+    }
+    be->lane[0].ticket = &be->clock->ticket[0];
+    be->lane[1].ticket = &be->clock->ticket[1];
+    return CUDA_OK(be, cudaEventCreateWithFlags(&be->fork, cudaEventDisableTiming)) &&
+           CUDA_OK(be, cudaEventCreateWithFlags(&be->join, cudaEventDisableTiming)) &&
+           CUDA_OK(be, cudaEventCreateWithFlags(&be->start, cudaEventDefault)) &&
+           CUDA_OK(be, cudaEventCreateWithFlags(&be->stop, cudaEventDefault)) &&
+           CUBLAS_OK(be, be->lt.create(&be->handle)) &&
+           CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream));
+}
+
+vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
+                                 vae_error *err)
+{
+    char why[512];
+    *out = NULL;
+    cuda_backend *be = calloc(1, sizeof *be);
+    if (be == NULL) {
+        return vae_fail_memory(err, sizeof *be, "the CUDA backend");
+    }
+    be->base.ops = &vae_cuda_ops;
+    be->precision = options->precision;
+    be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
+    be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    be->graphs = flag("VAE_CUDA_GRAPHS", true);
+    be->tune = flag("VAE_CUDA_TUNE", false);
+    be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
+    vae_status status = choose_device(be, options->device_index, err);
+    if (status == VAE_OK && !vae_cublaslt_load(&be->lt, why, sizeof why)) {
+        status = vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why);
+    }
+    if (status == VAE_OK && !open_device(be)) {
+        status = vae_fail(err, be->err.status, "%s", be->err.text);
+    }
+    if (status != VAE_OK) {
+        vae_cuda_close(&be->base);
+        return status;
+    }
+    *out = &be->base;
+    return VAE_OK;
+}
+
+static void close_lane(cuda_lane *lane)
+{
+    cudaFree(lane->workspace);
+    cudaFree(lane->scratch);
+    if (lane->stream != NULL) {
+        cudaStreamDestroy(lane->stream);
+    }
+}
+
+void vae_cuda_close(vae_backend *base)
+{
+    cuda_backend *be = vae_cuda_self(base);
+    cudaEvent_t events[] = {be->fork, be->join, be->start, be->stop};
+    if (be->lane[0].stream != NULL) {
+        cudaStreamSynchronize(be->lane[0].stream); /* too late to tell of an error */
+    }
+    vae_cuda_run_close(be);
+    vae_cuda_matmul_close(be);
+    for (size_t i = 0; i < be->n_params; i++) {
+        cudaFree(be->params[i].shadow);
+    }
+    for (size_t i = 0; i < be->n_retired; i++) {
+        cudaFree(be->retired[i]);
+    }
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
+        if (events[i] != NULL) {
+            cudaEventDestroy(events[i]);
+        }
+    }
+    if (be->handle != NULL) {
+        be->lt.destroy(be->handle);
+    }
+    cudaFree(be->clock);
+    cudaFreeHost(be->bounce);
+    close_lane(&be->lane[0]);
+    close_lane(&be->lane[1]);
+    free(be->params);
+    free(be->retired);
+    free(be);
+}
+
+/* The algorithms chosen so far: m x n x k, epilogue, id. */
+static void describe_plans(const cuda_backend *be, char *text, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < be->n_plans && used < size; i++) {
+        const matmul_plan *p = &be->plans[i];
+        int n;
+        if (p->usable) {
+            n = snprintf(text + used, size - used, "%s%llux%llux%llu e%d a%d", i > 0 ? ", " : "",
+                         (unsigned long long)p->key.m, (unsigned long long)p->key.n,
+                         (unsigned long long)p->key.k, (int)p->key.epilogue, p->algo_id);
+        } else {
+            n = snprintf(text + used, size - used, "%s%llux%llux%llu e%d none", i > 0 ? ", " : "",
+                         (unsigned long long)p->key.m, (unsigned long long)p->key.n,
+                         (unsigned long long)p->key.k, (int)p->key.epilogue);
+        }
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+void vae_cuda_describe(const vae_backend *base, char *text, size_t size)
+{
+    static const char *const precision[] = {"fp32", "tf32", "bf16"};
+    const cuda_backend *be = (const cuda_backend *)base;
+    char plans[2048] = "none yet";
+    size_t nodes = 0;
+    for (int i = 0; i < VAE_SLOTS; i++) {
+        nodes = be->slots[i].nodes > nodes ? be->slots[i].nodes : nodes;
+    }
+    describe_plans(be, plans, sizeof plans);
+    snprintf(text, size,
+             "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
+             "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step), matmuls%s: %s",
+             be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
+             be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
+             precision[be->precision], be->graphs ? "on" : "off", nodes, be->tune ? " (timed)" : "",
+             plans);
+}

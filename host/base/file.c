@@ -1,0 +1,204 @@
+/* Files written and read whole. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dataset/readers.h"
+#include "run/folder.h"
+
+bool vae_write_all(int fd, const void *bytes, size_t n)
+{
+    const char *at = bytes;
+    while (n > 0) {
+        /* Linux writes at most 2^31 - 4096 bytes at a time anyway */
+        ssize_t wrote = write(fd, at, n < ((size_t)1 << 30) ? n : (size_t)1 << 30);
+        if (wrote < 0 && errno == EINTR) {
+            continue;
+        }
+        if (wrote <= 0) {
+            errno = wrote == 0 ? EIO : errno;
+            return false;
+        }
+        at += wrote;
+        n -= (size_t)wrote;
+    }
+    return true;
+}
+
+/* Opens a new file beside `path`; its name goes to `temp`. */
+static int open_temp(const char *path, char *temp, size_t size)
+{
+    for (int i = 0; i < 100; i++) {
+        if ((size_t)snprintf(temp, size, "%s.%ld-%d.tmp", path, (long)getpid(), i) >= size) {
+            errno = ENAMETOOLONG;
+            return -1;
+        }
+        int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST) {
+            return fd;
+        }
+    }
+    return -1;
+}
+
+/* A rename is durable once its folder is. */
+static bool sync_folder_of(const char *path)
+{
+    char folder[VAE_RUN_PATH + 64];
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    /* some file systems cannot sync a folder and say EINVAL; there is nothing better to do there */
+    bool ok = fsync(fd) == 0 || errno == EINVAL;
+    int kept = errno;
+    close(fd);
+    errno = kept;
+    return ok;
+}
+
+static vae_status begin_temp(vae_file *f, const char *path, vae_error *err)
+{
+    *f = (vae_file){.replaces = true, .name = path, .path = path};
+    f->fd = open_temp(path, f->temp, sizeof f->temp);
+    f->open = f->fd >= 0;
+    return f->open ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+}
+
+vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
+{
+    struct stat info;
+    *f = (vae_file){.name = path, .path = path, .fd = -1};
+    if (strcmp(path, "-") == 0) {
+        f->name = "standard output";
+        f->fd = dup(STDOUT_FILENO);
+    } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
+        return begin_temp(f, path, err);
+    } else if (S_ISDIR(info.st_mode)) {
+        return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
+    } else {
+        f->fd = open(path, O_WRONLY | O_CLOEXEC);
+    }
+    f->open = f->fd >= 0;
+    return f->open ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno));
+}
+
+static vae_status write_failed(const vae_file *f, int reason, vae_error *err)
+{
+    const char *then = !f->replaces                           ? ""
+                       : reason == ENOSPC || reason == EDQUOT ? "; free some space and try again"
+                                                              : "; the file that was there before "
+                                                                "is untouched";
+    return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s%s", f->name, strerror(reason), then);
+}
+
+vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err)
+{
+    return vae_write_all(f->fd, bytes, n) ? VAE_OK : write_failed(f, errno, err);
+}
+
+/* After a failed fsync the pages may be lost yet marked clean: never retried, the file is given
+ * up. */
+vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
+{
+    if (!f->open) {
+        return VAE_OK;
+    }
+    f->open = false;
+    bool ok = !keep || !f->replaces || fsync(f->fd) == 0;
+    int reason = errno;
+    if (close(f->fd) != 0 && ok) {
+        ok = false;
+        reason = errno;
+    }
+    if (f->replaces && keep && ok && rename(f->temp, f->path) != 0) {
+        ok = false;
+        reason = errno;
+    }
+    if (f->replaces && !(keep && ok)) {
+        unlink(f->temp);
+    }
+    if (!ok) {
+        return write_failed(f, reason, err);
+    }
+    if (f->replaces && keep && !sync_folder_of(f->path)) {
+        return vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s",
+                        f->path, strerror(errno));
+    }
+    return VAE_OK;
+}
+
+static vae_status fill_and_end(vae_file *f, const struct iovec *parts, size_t n, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        status = vae_file_add(f, parts[i].iov_base, parts[i].iov_len, err);
+    }
+    vae_status ended = vae_file_end(f, status == VAE_OK, err);
+    return status == VAE_OK ? ended : status;
+}
+
+vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err)
+{
+    vae_file f;
+    vae_status status = begin_temp(&f, path, err);
+    return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
+}
+
+vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err)
+{
+    vae_file f;
+    vae_status status = vae_file_begin(&f, path, err);
+    return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
+}
+
+vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err)
+{
+    *text = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return VAE_ERR_IO;
+    }
+    vae_status status = VAE_OK;
+    size_t size = (size_t)info.st_size, done = 0;
+    if (!S_ISREG(info.st_mode)) {
+        status = vae_fail(err, VAE_ERR_IO, "%s: not a file", path);
+    } else if (size > most) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu bytes; at most %zu are expected", path, size,
+                          most);
+    } else if ((*text = malloc(size + 1)) == NULL) {
+        status = vae_fail_memory(err, size + 1, path);
+    }
+    while (status == VAE_OK && done < size) {
+        ssize_t got = read(fd, *text + done, size - done);
+        if (got < 0 && errno != EINTR) {
+            status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+        } else if (got == 0) {
+            size = done; /* it shrank */
+        } else if (got > 0) {
+            done += (size_t)got;
+        }
+    }
+    close(fd);
+    if (status == VAE_OK) {
+        (*text)[done] = '\0';
+    } else {
+        free(*text);
+        *text = NULL;
+    }
+    return status;
+}

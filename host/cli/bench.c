@@ -1,0 +1,201 @@
+/* vae bench. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/version.h"
+#include "cli/cli.h"
+#include "train/step_timer.h"
+#include "train/trainer.h"
+
+enum { DEVICES = 2, MAX_BATCHES = 16 };
+
+typedef struct {
+    vae_config config;
+    vae_dataset *set;
+    vae_sizes batches;
+    size_t repeats;
+    double seconds;
+    vae_device_kind devices[DEVICES];
+    size_t n_devices;
+    json_t *rows;
+} bench;
+
+/* Options of training that say nothing about a step. */
+static vae_status refuse_idle_options(const cli_args *args, vae_error *err)
+{
+    static const char *const idle[] = {"epochs",     "out",    "save-every",  "keep",
+                                       "resume",     "force",  "patience",    "validation",
+                                       "batch-size", "config", "sample-every"};
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
+        if (cli_value(args, idle[i]) != NULL) {
+            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect on bench%s", idle[i],
+                            strcmp(idle[i], "batch-size") == 0 ? "; --batches says which" : "");
+        }
+    }
+    return VAE_OK;
+}
+
+static vae_status read_batches(const cli_args *args, bench *b, vae_error *err)
+{
+    const char *text = cli_value(args, "batches");
+    text = text != NULL ? text : "128,1024,8192";
+    for (const char *p = text;; p++) {
+        char number[24];
+        const size_t n = strcspn(p, ",");
+        uint64_t batch = 0;
+        snprintf(number, sizeof number, "%.*s", (int)(n < 23 ? n : 23), p);
+        if (b->batches.n == MAX_BATCHES || !vae_parse_u64(number, 1, UINT32_MAX, &batch)) {
+            return vae_fail(err, VAE_ERR_USAGE,
+                            "--batches: expected up to %d sizes such as 128,1024, found '%s'",
+                            MAX_BATCHES, text);
+        }
+        b->batches.size[b->batches.n++] = (size_t)batch;
+        p += n;
+        if (*p == '\0') {
+            return VAE_OK;
+        }
+    }
+}
+
+/* auto: the CPU and, where there is one, the GPU beside it. */
+static void choose_devices(bench *b)
+{
+    char text[1024];
+    if (b->config.device != VAE_DEVICE_AUTO) {
+        b->devices[b->n_devices++] = b->config.device;
+        return;
+    }
+    if (b->config.precision == VAE_FP32) {
+        b->devices[b->n_devices++] = VAE_DEVICE_CPU;
+    }
+    if (b->config.precision != VAE_FP32 || vae_cuda_devices(text, sizeof text) > 0) {
+        b->devices[b->n_devices++] = VAE_DEVICE_CUDA;
+    }
+}
+
+static void report(const cli_args *args, const bench *b, size_t batch, const char *device,
+                   const char *name, double flops, const double us[3], double cpu_us)
+{
+    char rate[32], versus[32] = "";
+    const double per_s = 1e6 * (double)batch / us[0];
+    if (cpu_us > 0 && strcmp(name, "cpu") != 0) {
+        snprintf(versus, sizeof versus, "  %.1f times the CPU", cpu_us / us[0]);
+    }
+    if (!args->json) {
+        printf("%8zu  %-5s %11.1f us (%.1f - %.1f)  %12s examples/s  %9.1f GFLOP/s%s\n", batch,
+               name, us[0], us[1], us[2], cli_thousands(rate, per_s), 1e-3 * flops / us[0], versus);
+        fflush(stdout);
+    }
+    json_t *row =
+        json_pack("{s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:I}", "batch", (json_int_t)batch,
+                  "device", name, "describes", device, "step_us", us[0], "step_us_min", us[1],
+                  "step_us_max", us[2], "examples_per_s", per_s, "gflop_per_s",
+                  1e-3 * flops / us[0], "repeats", (json_int_t)b->repeats);
+    json_array_append_new(b->rows, row);
+}
+
+/* All devices at one batch size, in turn, so that what disturbs the machine disturbs them alike. */
+static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_error *err)
+{
+    vae_step_timer *timer[DEVICES] = {0};
+    static vae_series series[DEVICES];
+    size_t n[DEVICES] = {0};
+    double cpu_us = 0, took;
+    vae_status status = VAE_OK;
+    b->config.batch_size = batch;
+    for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
+        vae_config config = b->config;
+        config.device = b->devices[i];
+        series[i].n = 0;
+        if ((status = vae_step_timer_open(&timer[i], &config, b->set, err)) == VAE_OK) {
+            status = vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err);
+        }
+    }
+    for (size_t r = 0; r < b->repeats; r++) {
+        for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
+            status = vae_step_timer_run(timer[i], n[i], &took, err);
+            series[i].v[series[i].n++] = 1e6 * took / (double)n[i];
+        }
+    }
+    for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
+        char device[512];
+        double us[3];
+        const vae_backend *be = vae_step_timer_backend(timer[i]);
+        be->ops->describe(be, device, sizeof device);
+        us[0] = vae_series_median(&series[i], &us[1], &us[2]);
+        cpu_us = b->devices[i] == VAE_DEVICE_CPU ? us[0] : cpu_us;
+        report(args, b, batch, device, be->ops->name,
+               vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles), us,
+               cpu_us);
+    }
+    for (size_t i = 0; i < b->n_devices; i++) {
+        vae_step_timer_close(timer[i]);
+    }
+    return status;
+}
+
+static void print_json(const bench *b)
+{
+    char cpu[200], date[32];
+    const time_t now = time(NULL);
+    struct tm utc;
+    char *text = vae_config_to_json(&b->config);
+    vae_cpu_name(cpu, sizeof cpu);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    json_t *o =
+        json_pack("{s:i, s:s, s:s, s:s, s:I, s:o*, s:O}", "schema", 1, "version", vae_build_version,
+                  "date", date, "cpu", cpu, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN),
+                  "config", text != NULL ? json_loads(text, 0, NULL) : NULL, "rows", b->rows);
+    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(o);
+    free(text);
+}
+
+static vae_status open_rows(bench *b, vae_error *err)
+{
+    const vae_data_options options = cli_data_options(&b->config, b->config.limit);
+    return vae_dataset_open(&b->set, b->config.data, VAE_SPLIT_TRAIN, &options, err);
+}
+
+static void announce(const cli_args *args, const bench *b)
+{
+    char cpu[200];
+    vae_cpu_name(cpu, sizeof cpu);
+    cli_say(args, "vae %s (%s), %s, %ld cores", vae_build_version, vae_build_git, cpu,
+            sysconf(_SC_NPROCESSORS_ONLN));
+    cli_say(args, "the whole training step on %s, %zu rows of %zu; medians of %zu (least - most)",
+            b->set->source, b->set->n, b->set->d, b->repeats);
+}
+
+vae_status cli_bench(const cli_args *args, vae_error *err)
+{
+    bench b = {0};
+    uint64_t given;
+    vae_config_defaults(&b.config);
+    vae_status status = refuse_idle_options(args, err);
+    if (status == VAE_OK &&
+        (status = cli_training_options(args, &b.config, &given, err)) == VAE_OK &&
+        (status = vae_config_check(&b.config, given, err)) == VAE_OK &&
+        (status = read_batches(args, &b, err)) == VAE_OK &&
+        (status = cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err)) == VAE_OK &&
+        (status = cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err)) == VAE_OK &&
+        (status = open_rows(&b, err)) == VAE_OK &&
+        (status = vae_train_check_set(&b.config, b.set, err)) == VAE_OK) {
+        b.rows = json_array();
+        choose_devices(&b);
+        announce(args, &b);
+        for (size_t i = 0; i < b.batches.n && status == VAE_OK; i++) {
+            status = run_batch(args, &b, b.batches.size[i], err);
+        }
+        if (status == VAE_OK && args->json) {
+            print_json(&b);
+        }
+    }
+    json_decref(b.rows);
+    vae_dataset_free(b.set);
+    return status;
+}

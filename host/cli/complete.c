@@ -1,0 +1,264 @@
+/* vae complete: the missing part of pictures, by pseudo-Gibbs sampling (Rezende et al. 2014,
+ * appendix F): from a start of noise in the missing part, encode, draw z, decode, put the decoded
+ * mean there and the observed part back; again for so many rounds. In a model with classes the
+ * class is held. What is shown is the last round's mean. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/draw.h"
+#include "image/image.h"
+#include "philox.h"
+#include "train/trainer.h"
+
+enum { BATCH = 256, FIRST_ROWS = 8, MOST_ROWS = 1000, MOST_EACH = 100 };
+
+/* observed: (d) 1 where a value is known. */
+static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
+{
+    for (size_t i = 0; i < c->d; i++) {
+        const size_t y = i / c->channels / c->width, x = i / c->channels % c->width;
+        observed[i] = strcmp(side, "left") == 0    ? x >= c->width / 2
+                      : strcmp(side, "right") == 0 ? x < c->width - c->width / 2
+                      : strcmp(side, "top") == 0   ? y >= c->height / 2
+                                                   : y < c->height - c->height / 2;
+    }
+}
+
+static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char *path,
+                            vae_error *err)
+{
+    vae_dataset *set;
+    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    /* (1,d), or the picture's own rows: (h,w) */
+    if (set->n * set->d != c->d || (set->n != 1 && set->n != c->height)) {
+        status = vae_fail(err, VAE_ERR_DATA,
+                          "%s: a mask of %zu x %zu values; expected %zu, as (1,%zu) or (%zu,%zu)",
+                          path, set->n, set->d, c->d, c->d, c->height, c->width * c->channels);
+    }
+    for (size_t i = 0; i < c->d && status == VAE_OK; i++) {
+        const float v = set->dtype == VAE_F32 ? ((const float *)set->rows)[i]
+                                              : (float)((const uint8_t *)set->rows)[i];
+        observed[i] = v != 0.0f;
+        if (v != 0.0f && v != 1.0f && v != 255.0f) {
+            status = vae_fail(err, VAE_ERR_DATA,
+                              "%s: value %zu is %g; a mask has 0 (missing) and 1 (observed)", path,
+                              i, (double)v);
+        }
+    }
+    vae_dataset_free(set);
+    return status;
+}
+
+static vae_status read_mask(bool *observed, const cli_model *m, const char *spec, vae_error *err)
+{
+    static const char *const sides[] = {"left", "right", "top", "bottom"};
+    const vae_checkpoint *c = m->checkpoint;
+    if (spec == NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--mask is missing: left, right, top, bottom or FILE");
+    }
+    for (size_t i = 0; i < 4; i++) {
+        if (strcmp(spec, sides[i]) == 0) {
+            mask_side(observed, c, spec);
+            return VAE_OK;
+        }
+    }
+    return mask_file(observed, c, spec, err);
+}
+
+/* The job: R rows, N completions of each. */
+typedef struct {
+    cli_model *m;
+    uint32_t *rows; /* (R) */
+    size_t R, N, rounds, seed;
+    int only; /* class, or -1 */
+    bool *observed;
+    float *x;       /* (R,D) as the model sees them */
+    uint8_t *label; /* (R*N) */
+    float *state;   /* (R*N,D) */
+} completion;
+
+/* One round: every row of the state through the model; the missing part is replaced. */
+static vae_status one_round(completion *j, size_t round, float *x_hat, vae_error *err)
+{
+    cli_model *m = j->m;
+    const size_t D = m->checkpoint->d, n = j->R * j->N;
+    vae_dataset set = {
+        .n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = VAE_F32, .rows = j->state};
+    set.labels = m->config.condition == VAE_CONDITION_LABELS ? j->label : NULL;
+    vae_data *data = m->be->ops->data_open(m->be, &set, NULL, n);
+    vae_status status = m->be->ops->sync(m->be, err);
+    for (size_t at = 0; at < n && status == VAE_OK; at += BATCH) {
+        const vae_plan plan = {.draw = VAE_EVAL_DRAW(round), .first = at, .beta = 1, .step = 1};
+        vae_batch_out out = {.x_hat = x_hat + at * D};
+        status =
+            vae_model_batch(m->model, data, &plan, n - at < BATCH ? n - at : BATCH, 1, &out, err);
+    }
+    m->be->ops->data_close(m->be, data);
+    for (size_t i = 0; i < n * D && status == VAE_OK; i++) {
+        if (!j->observed[i % D]) {
+            j->state[i] = x_hat[i];
+        }
+    }
+    return status;
+}
+
+/* Missing values begin as uniform noise in the range of the data that is shown. */
+static void begin_state(completion *j)
+{
+    const size_t D = j->m->checkpoint->d;
+    for (size_t i = 0; i < j->R * j->N * D; i++) {
+        const size_t r = i / D / j->N, d = i % D;
+        const vae_philox_words w = vae_philox(j->seed, vae_rng_stream(VAE_RNG_PRIOR, i), 1);
+        j->state[i] = j->observed[d] ? j->x[r * D + d] : (float)(w.w[0] >> 8) / 16777216.0f;
+    }
+}
+
+static vae_status run(completion *j, float *x_hat, vae_error *err)
+{
+    cli_model *m = j->m;
+    vae_status status = VAE_OK;
+    for (size_t i = 0; i < j->R; i++) {
+        for (size_t d = 0; d < m->checkpoint->d; d++) {
+            j->x[i * m->checkpoint->d + d] = vae_dataset_value(m->set, j->rows[i], d);
+        }
+    }
+    for (size_t i = 0; i < j->R * j->N; i++) {
+        j->label[i] = j->only >= 0             ? (uint8_t)j->only
+                      : m->set->labels != NULL ? m->set->labels[j->rows[i / j->N]]
+                                               : 0;
+    }
+    begin_state(j);
+    for (size_t round = 0; round < j->rounds && status == VAE_OK; round++) {
+        status = one_round(j, round, x_hat, err);
+    }
+    return status;
+}
+
+/* A line for each row: original, masked, completions. */
+static vae_status draw(const completion *j, const char *out, vae_error *err)
+{
+    const vae_checkpoint *c = j->m->checkpoint;
+    const size_t D = c->d, columns = j->N + 2, bytes = D * sizeof(float);
+    float *grid = malloc(j->R * columns * bytes);
+    if (grid == NULL) {
+        return vae_fail_memory(err, j->R * columns * bytes, "the picture");
+    }
+    for (size_t r = 0; r < j->R; r++) {
+        float *line = grid + r * columns * D;
+        memcpy(line, j->x + r * D, bytes);
+        for (size_t d = 0; d < D; d++) {
+            line[D + d] = j->observed[d] ? j->x[r * D + d] : 0.5f;
+        }
+        memcpy(line + 2 * D, j->state + r * j->N * D, j->N * bytes);
+    }
+    vae_status status = vae_image_grid(out, grid, j->R * columns, c->height, c->width, c->channels,
+                                       columns, 2, 2, err);
+    free(grid);
+    return status;
+}
+
+static vae_status check(const completion *j, vae_error *err)
+{
+    const cli_model *m = j->m;
+    const vae_checkpoint *c = m->checkpoint;
+    if (!vae_is_picture(c->height, c->width, c->channels)) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: its data are no pictures", m->path);
+    }
+    if (j->only >= 0 && m->config.semi_supervised) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--class: a semi-supervised model classifies for itself; it is for "
+                        "conditional ones");
+    }
+    return VAE_OK;
+}
+
+static vae_status choose_rows(completion *j, const char *list, vae_error *err)
+{
+    const size_t n = j->m->set->n;
+    if (list == NULL) {
+        j->R = n < FIRST_ROWS ? n : FIRST_ROWS;
+        j->rows = malloc(j->R * sizeof *j->rows);
+        for (uint32_t i = 0; j->rows != NULL && i < j->R; i++) {
+            j->rows[i] = i;
+        }
+        return j->rows != NULL ? VAE_OK
+                               : vae_fail_memory(err, j->R * sizeof *j->rows, "row numbers");
+    }
+    vae_status status = draw_numbers(&j->rows, &j->R, "--rows", list, err);
+    if (status == VAE_OK && j->R > MOST_ROWS) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--rows: expected at most %d of them, found %zu",
+                          MOST_ROWS, j->R);
+    }
+    return status == VAE_OK ? draw_check_rows(j->m, j->rows, j->R, "--rows", err) : status;
+}
+
+static vae_status prepare(completion *j, const cli_args *args, vae_error *err)
+{
+    cli_model *m = j->m;
+    vae_status status = cli_size(args, "n", 8, 1, MOST_EACH, &j->N, err);
+    if (status == VAE_OK &&
+        (status = cli_size(args, "rounds", 50, 1, 1000000, &j->rounds, err)) == VAE_OK &&
+        (status = cli_size(args, "seed", 1, 0, SIZE_MAX, &j->seed, err)) == VAE_OK &&
+        (status = cli_open_checkpoint(m, args, false, err)) == VAE_OK &&
+        (status = cli_class(m, args, &j->only, err)) == VAE_OK &&
+        (status = check(j, err)) == VAE_OK) {
+        j->observed = calloc(m->checkpoint->d, sizeof *j->observed);
+        status = j->observed != NULL ? read_mask(j->observed, m, cli_value(args, "mask"), err)
+                                     : vae_fail_memory(err, m->checkpoint->d, "the mask");
+    }
+    if (status == VAE_OK && (status = cli_open_set(m, args, err)) == VAE_OK) {
+        status = choose_rows(j, cli_value(args, "rows"), err);
+    }
+    if (status == VAE_OK) {
+        m->config.seed = j->seed;
+        m->config.binarize = VAE_BINARIZE_NONE; /* means go round, not draws */
+        status = cli_open_model(m, BATCH, 1, err);
+    }
+    return status;
+}
+
+vae_status cli_complete(const cli_args *args, vae_error *err)
+{
+    cli_model m = {0};
+    completion j = {.m = &m};
+    float *x_hat = NULL;
+    const char *out = cli_value(args, "out");
+    out = out != NULL ? out : "completions.png";
+    vae_status status = prepare(&j, args, err);
+    if (status == VAE_OK) {
+        const size_t D = m.checkpoint->d, n = j.R * j.N;
+        j.x = malloc(j.R * D * sizeof *j.x);
+        j.label = malloc(n);
+        j.state = malloc(n * D * sizeof *j.state);
+        x_hat = malloc(n * D * sizeof *x_hat);
+        status = j.x != NULL && j.label != NULL && j.state != NULL && x_hat != NULL
+                     ? run(&j, x_hat, err)
+                     : vae_fail_memory(err, 3 * n * D * sizeof *x_hat, "completions");
+    }
+    if (status == VAE_OK && (status = draw(&j, out, err)) == VAE_OK && !args->json) {
+        cli_say(args, "%s: %zu rows of %s, %zu completions each", out, j.R, m.set->source, j.N);
+    } else if (status == VAE_OK) {
+        json_t *rows = json_array();
+        for (size_t i = 0; i < j.R; i++) {
+            json_array_append_new(rows, json_integer((json_int_t)j.rows[i]));
+        }
+        json_t *o =
+            json_pack("{s:i, s:s, s:s, s:o, s:I, s:I}", "schema", 1, "checkpoint", m.path, "out",
+                      out, "rows", rows, "n", (json_int_t)j.N, "rounds", (json_int_t)j.rounds);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+    }
+    free(x_hat);
+    free(j.state);
+    free(j.label);
+    free(j.x);
+    free(j.observed);
+    free(j.rows);
+    cli_close(&m);
+    return status;
+}

@@ -1,0 +1,234 @@
+/* vae info, vae devices. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/sha256.h"
+#include "cli/cli.h"
+#include "exchange/import_weights.h"
+#include "model/layout.h"
+#include "train/step_timer.h"
+#include "train/trainer.h"
+
+static json_t *describe_tensors(const param_layout *layout)
+{
+    json_t *tensors = json_array();
+    size_t offset = 0;
+    for (size_t i = 0; i < layout->n; i++) {
+        const tensor_desc *t = &layout->tensors[i];
+        json_array_append_new(tensors, json_pack("{s:s, s:I, s:I, s:I}", "name", t->name, "rows",
+                                                 (json_int_t)t->rows, "cols", (json_int_t)t->cols,
+                                                 "offset", (json_int_t)offset));
+        offset += t->rows * t->cols;
+    }
+    return tensors;
+}
+
+static json_t *describe_state(const vae_train_state *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:f, s:b}", "epoch", (json_int_t)s->epoch,
+                     "step", (json_int_t)s->step, "position", (json_int_t)s->position, "best",
+                     isfinite(s->best) ? json_real(s->best) : json_null(), "best_epoch",
+                     (json_int_t)s->best_epoch, "bad_epochs", (json_int_t)s->bad_epochs, "wall_s",
+                     s->wall_s, "finished", s->finished);
+}
+
+static json_t *parse_or_null(const char *text)
+{
+    json_t *value = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    return value != NULL ? value : json_null();
+}
+
+/* Names the weights: two runs that gave the same bits give the same digest. */
+static void params_digest(const vae_checkpoint *c, char hex[VAE_SHA256_HEX])
+{
+    vae_sha256 state;
+    uint8_t digest[VAE_SHA256_BYTES];
+    vae_sha256_init(&state);
+    vae_sha256_update(&state, c->params, c->n_params * sizeof *c->params);
+    vae_sha256_final(&state, digest);
+    vae_sha256_hex(digest, hex);
+}
+
+static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
+                       const param_layout *layout)
+{
+    char hex[VAE_SHA256_HEX], weights[VAE_SHA256_HEX];
+    char *config = vae_config_to_json(&c->config);
+    vae_sha256_hex(c->data_sha256, hex);
+    params_digest(c, weights);
+    json_t *o =
+        json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", 1,
+                  "checkpoint", path, "bytes", (json_int_t)bytes, "parameters",
+                  (json_int_t)c->n_params, "shape", (json_int_t)c->height, (json_int_t)c->width,
+                  (json_int_t)c->channels, "data_sha256", hex, "weights_sha256", weights, "config",
+                  parse_or_null(config), "tensors", describe_tensors(layout), "state",
+                  describe_state(&c->state), "summary", parse_or_null(c->summary));
+    if (c->standard != NULL) {
+        json_t *shift = json_array(), *scale = json_array();
+        for (size_t i = 0; i < c->d; i++) {
+            json_array_append_new(shift, json_real((double)c->standard[i]));
+            json_array_append_new(scale, json_real((double)c->standard[c->d + i]));
+        }
+        json_object_set_new(o, "data_shift", shift);
+        json_object_set_new(o, "data_scale", scale);
+    }
+    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
+    putchar('\n');
+    json_decref(o);
+    free(config);
+}
+
+static void print_config(const vae_config *config)
+{
+    size_t n;
+    const vae_option *options = vae_config_options(&n);
+    for (size_t i = 0; i < n; i++) {
+        char value[VAE_PATH];
+        vae_config_get(config, options[i].name, value, sizeof value);
+        printf("  %-22s %s\n", options[i].name, value[0] != '\0' ? value : "-");
+    }
+}
+
+static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
+                       const param_layout *layout)
+{
+    char n[32];
+    const vae_train_state *s = &c->state;
+    printf("checkpoint   %s, %s bytes\n", path, cli_thousands(n, (double)bytes));
+    printf("data         %zu x %zu, %zu channel%s (%zu columns)\n", c->height, c->width,
+           c->channels, c->channels == 1 ? "" : "s", c->d);
+    printf("parameters   %s", cli_thousands(n, (double)c->n_params));
+    printf(" (%s bytes; training takes four times that",
+           cli_thousands(n, 4.0 * (double)c->n_params));
+    puts(" for gradients and moments)");
+    char hex[VAE_SHA256_HEX];
+    params_digest(c, hex);
+    printf("weights      SHA-256 %s\n", hex);
+    printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
+           cli_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
+    if (isfinite(s->best)) {
+        printf("validation   best %.4f nats after epoch %" PRIu64 ", %" PRIu64 " epochs since\n",
+               s->best, s->best_epoch, s->bad_epochs);
+    }
+    if (c->standard != NULL) {
+        puts("columns      standardized: the model's x is (data - shift) / scale");
+    }
+    if (c->summary[0] != '\0') {
+        printf("last         %s\n", c->summary);
+    }
+    puts("tensors      name, shape, offset in floats");
+    size_t offset = 0;
+    for (size_t i = 0; i < layout->n; i++) {
+        const tensor_desc *t = &layout->tensors[i];
+        char shape[48];
+        snprintf(shape, sizeof shape, "%zu x %zu", t->rows, t->cols);
+        printf("  %-22s %-16s %zu\n", t->name, shape, offset);
+        offset += t->rows * t->cols;
+    }
+    puts("options");
+    print_config(&c->config);
+}
+
+/* A .safetensors or .npz file: its tensors as they stand there, and its metadata. */
+static vae_status info_of_weights(const cli_args *args, const char *path, vae_error *err)
+{
+    vae_weights w;
+    vae_status status = vae_weights_open(&w, path, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    json_t *metadata = parse_or_null(w.metadata), *tensors = json_array();
+    for (size_t i = 0; i < w.n; i++) {
+        const vae_weight *t = &w.tensors[i];
+        json_t *shape = json_array();
+        char text[160] = "";
+        for (size_t j = 0; j < t->ndim; j++) {
+            const size_t used = strlen(text);
+            json_array_append_new(shape, json_integer((json_int_t)t->shape[j]));
+            snprintf(text + used, sizeof text - used, "%s%zu", j > 0 ? " x " : "", t->shape[j]);
+        }
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype",
+                                                 t->dtype, "shape", shape));
+        if (!args->json) {
+            printf("  %-28s %-8s %s\n", t->name, t->dtype, text);
+        }
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach(metadata, key, value)
+    {
+        if (!args->json && json_is_string(value)) {
+            printf("%-20s %s\n", key, json_string_value(value));
+        }
+    }
+    if (args->json) {
+        json_t *o = json_pack("{s:i, s:s, s:O, s:O}", "schema", 1, "file", path, "tensors", tensors,
+                              "metadata", metadata);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+    }
+    json_decref(tensors);
+    json_decref(metadata);
+    vae_weights_close(&w);
+    return VAE_OK;
+}
+
+vae_status cli_info(const cli_args *args, vae_error *err)
+{
+    if (vae_weights_is_file(args->words[0])) {
+        return info_of_weights(args, args->words[0], err);
+    }
+    vae_checkpoint *c = NULL;
+    char path[VAE_PATH];
+    param_layout layout = {0};
+    struct stat info = {0};
+    const bool best = cli_value(args, "best") != NULL;
+    vae_status status = vae_checkpoint_open_run(&c, args->words[0], best, false, path, err);
+    if (status == VAE_OK && (status = vae_layout_build(&layout, &c->config, c->d, err)) == VAE_OK) {
+        size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
+        (args->json ? print_json : print_text)(c, path, bytes, &layout);
+    }
+    vae_layout_clear(&layout);
+    vae_checkpoint_free(c);
+    return status;
+}
+
+/* ---- devices ---- */
+
+vae_status cli_devices(const cli_args *args, vae_error *err)
+{
+    char name[128], backend[512], cuda[4096] = "";
+    const vae_backend_options options = {.device = VAE_DEVICE_CPU};
+    vae_backend *be;
+    const int n_cuda = vae_cuda_devices(cuda, sizeof cuda);
+    vae_status status = vae_backend_open(&be, &options, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    be->ops->describe(be, backend, sizeof backend);
+    be->ops->close(be);
+    vae_cpu_name(name, sizeof name);
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (args->json) {
+        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",
+                              name, "cores", (json_int_t)cores, "backend", backend, "cuda",
+                              "devices", n_cuda, "text", cuda);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+        return VAE_OK;
+    }
+    printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
+    for (const char *line = cuda; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        printf("cuda  %.*s\n", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    return VAE_OK;
+}

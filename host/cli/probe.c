@@ -1,0 +1,409 @@
+/* vae probe. */
+#include <jansson.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "infer/runner.h"
+#include "philox.h"
+#include "plot/plot.h"
+#include "stats/disentangle.h"
+#include "stats/pca.h"
+#include "stats/probe.h"
+#include "train/trainer.h"
+
+enum { BATCH = 256, SCATTER_ROWS = 5000 };
+
+/* One set of rows in both representations. */
+typedef struct {
+    float *mu, *pixels; /* (n,Z), (n,D) */
+    uint8_t *labels;    /* NULL: none */
+    float *factors;     /* (n,f) or NULL */
+    size_t n, f;
+} features;
+
+typedef struct {
+    const cli_args *args;
+    cli_model m;
+    vae_runner runner;
+    features train, test;
+    size_t classes, neighbours, seeds, seed;
+    double holdout;
+    vae_sizes labels; /* --labels */
+    bool disentangle;
+    bool classify; /* there is something to measure on */
+    const char *scatter;
+    int threads;
+    json_t *out;
+} probe;
+
+static void features_free(features *f)
+{
+    free(f->mu);
+    free(f->pixels);
+    free(f->labels);
+    free(f->factors);
+}
+
+static vae_status read_labels_option(probe *p, vae_error *err)
+{
+    const char *text = cli_value(p->args, "labels");
+    for (const char *at = text; at != NULL;
+         at = strchr(at, ',') != NULL ? strchr(at, ',') + 1 : NULL) {
+        char number[24];
+        uint64_t n;
+        snprintf(number, sizeof number, "%.*s", (int)strcspn(at, ","), at);
+        if (p->labels.n == VAE_MAX_LAYERS || !vae_parse_u64(number, 1, 10000000, &n)) {
+            return vae_fail(err, VAE_ERR_USAGE,
+                            "--labels: expected numbers such as 100,600,1000, found '%s'", text);
+        }
+        p->labels.size[p->labels.n++] = (size_t)n;
+    }
+    return VAE_OK;
+}
+
+static vae_status read_options(probe *p, vae_error *err)
+{
+    const cli_args *args = p->args;
+    vae_status status = read_labels_option(p, err);
+    p->disentangle = cli_value(args, "disentanglement") != NULL;
+    p->scatter = cli_value(args, "scatter");
+    if (status == VAE_OK &&
+        (status = cli_size(args, "neighbours", 10, 1, 1000, &p->neighbours, err)) == VAE_OK &&
+        (status = cli_size(args, "seeds", 5, 1, VAE_PROBE_SEEDS, &p->seeds, err)) == VAE_OK &&
+        (status = cli_size(args, "seed", 1, 0, SIZE_MAX - VAE_PROBE_SEEDS, &p->seed, err)) ==
+            VAE_OK &&
+        (status = cli_real(args, "holdout", 0, 0, 0.9, &p->holdout, err)) == VAE_OK &&
+        cli_value(args, "seeds") != NULL && p->labels.n == 0) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--seeds has no effect without --labels 100,600");
+    }
+    return status;
+}
+
+/* ---- rows ---- */
+
+/* mu of the set's rows, their values, labels and factors. The set stays the caller's. */
+static vae_status take_features(probe *p, features *f, const vae_dataset *set, vae_error *err)
+{
+    const size_t Z = p->m.config.latent;
+    f->n = set->n;
+    f->f = set->n_factors;
+    f->mu = malloc(set->n * Z * sizeof *f->mu);
+    f->pixels = malloc(p->classify ? set->n * set->d * sizeof *f->pixels : 1);
+    f->labels = set->labels != NULL ? malloc(set->n) : NULL;
+    f->factors = set->factors != NULL ? malloc(set->n * set->n_factors * sizeof *f->factors) : NULL;
+    if (f->mu == NULL || f->pixels == NULL || (set->labels != NULL && f->labels == NULL) ||
+        (set->factors != NULL && f->factors == NULL)) {
+        return vae_fail_memory(err, set->n * (Z + set->d) * sizeof(float), "features");
+    }
+#pragma omp parallel for num_threads(p->threads) schedule(static)
+    for (size_t i = 0; i < (p->classify ? set->n : 0); i++) {
+        for (size_t j = 0; j < set->d; j++) {
+            f->pixels[i * set->d + j] = vae_dataset_value(set, i, j);
+        }
+    }
+    if (f->labels != NULL) {
+        memcpy(f->labels, set->labels, set->n);
+    }
+    if (f->factors != NULL) {
+        memcpy(f->factors, set->factors, set->n * set->n_factors * sizeof *f->factors);
+    }
+    const vae_batch_out out = {.mu = f->mu};
+    return vae_runner_rows(&p->runner, set, VAE_EVAL_DRAW(0), &out, err);
+}
+
+static vae_status open_split(probe *p, features *f, const char *name, vae_split split,
+                             vae_error *err)
+{
+    size_t limit;
+    vae_status status = cli_size(p->args, "limit", 0, 0, SIZE_MAX / 2, &limit, err);
+    if (status == VAE_OK) {
+        status = cli_open_named_set(&p->m, name, split, limit, err);
+    }
+    if (status == VAE_OK) {
+        p->classes = p->m.set->n_classes > p->classes ? p->m.set->n_classes : p->classes;
+        status = take_features(p, f, p->m.set, err);
+    }
+    vae_dataset_free(p->m.set);
+    p->m.set = NULL;
+    return status;
+}
+
+static void swap_rows(void *a, void *b, size_t bytes)
+{
+    unsigned char *x = a, *y = b;
+    for (size_t i = 0; i < bytes; i++) {
+        unsigned char t = x[i];
+        x[i] = y[i];
+        y[i] = t;
+    }
+}
+
+/* Moves a fraction of the rows, drawn by seed, from train to test. */
+static vae_status hold_out(probe *p, vae_error *err)
+{
+    features *a = &p->train, *b = &p->test;
+    const size_t Z = p->m.config.latent, D = p->m.checkpoint->d;
+    const size_t n = (size_t)((double)a->n * p->holdout + 0.5);
+    if (n == 0 || n >= a->n) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--holdout %g of %zu rows is %zu: give another fraction", p->holdout, a->n,
+                        n);
+    }
+    /* Fisher-Yates from the end */
+    for (size_t i = 0; i < n; i++) {
+        const vae_philox_words w =
+            vae_philox(p->seed, vae_rng_stream(VAE_RNG_SPLIT, 2 + i), vae_rng_block(3, 0));
+        const size_t last = a->n - 1 - i, k = (size_t)((uint64_t)w.w[0] * (last + 1) >> 32);
+        swap_rows(a->mu + k * Z, a->mu + last * Z, k == last ? 0 : Z * sizeof *a->mu);
+        swap_rows(a->pixels + k * D, a->pixels + last * D, k == last ? 0 : D * sizeof *a->pixels);
+        if (a->labels != NULL) {
+            swap_rows(a->labels + k, a->labels + last, k != last);
+        }
+    }
+    a->n -= n;
+    *b = (features){.mu = malloc(n * Z * sizeof *b->mu),
+                    .pixels = malloc(n * D * sizeof *b->pixels),
+                    .labels = a->labels != NULL ? malloc(n) : NULL,
+                    .n = n};
+    if (b->mu == NULL || b->pixels == NULL || (a->labels != NULL && b->labels == NULL)) {
+        return vae_fail_memory(err, n * (Z + D) * sizeof(float), "held-out rows");
+    }
+    memcpy(b->mu, a->mu + a->n * Z, n * Z * sizeof *b->mu);
+    memcpy(b->pixels, a->pixels + a->n * D, n * D * sizeof *b->pixels);
+    if (b->labels != NULL) {
+        memcpy(b->labels, a->labels + a->n, n);
+    }
+    return VAE_OK;
+}
+
+static vae_status open_rows(probe *p, vae_error *err)
+{
+    const char *name = cli_value(p->args, "data");
+    name = name != NULL ? name : p->m.config.data;
+    const bool has_test = vae_dataset_has_test(name);
+    vae_status status = VAE_OK;
+    if (has_test && p->holdout > 0) {
+        return vae_fail(err, VAE_ERR_USAGE, "--holdout has no effect: %s has a test split", name);
+    }
+    p->classify = has_test || p->holdout > 0;
+    status = open_split(p, &p->train, name, VAE_SPLIT_TRAIN, err);
+    if (status == VAE_OK && has_test) {
+        status = open_split(p, &p->test, name, VAE_SPLIT_TEST, err);
+    } else if (status == VAE_OK && p->holdout > 0) {
+        status = hold_out(p, err);
+    }
+    if (status == VAE_OK && p->train.labels != NULL && !p->classify && !p->disentangle) {
+        status = vae_fail(err, VAE_ERR_DATA,
+                          "%s: no test split to measure on: name data that have one, or keep rows "
+                          "back with --holdout 0.2",
+                          name);
+    }
+    if (status == VAE_OK && p->train.labels == NULL && !p->disentangle) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: no labels to probe for", name);
+    }
+    if (status == VAE_OK && p->train.factors == NULL && p->disentangle) {
+        status = vae_fail(
+            err, VAE_ERR_DATA,
+            "%s: no factors of generation to compare with; digits and sprites have them", name);
+    }
+    return status;
+}
+
+/* ---- classifiers ---- */
+
+static vae_labelled view(const probe *p, const features *f, bool mu)
+{
+    return (vae_labelled){mu ? f->mu : f->pixels, f->labels, f->n,
+                          mu ? p->m.config.latent : p->m.checkpoint->d, p->classes};
+}
+
+static vae_status probe_all(probe *p, vae_error *err)
+{
+    vae_probe_errors found[2];
+    vae_status status = VAE_OK;
+    for (int raw = 0; raw < 2 && status == VAE_OK; raw++) {
+        const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
+        cli_say(p->args, "classifiers on %s: %zu rows of %zu, tested on %zu",
+                raw ? "the data" : "mu", train.n, train.d, test.n);
+        status = vae_probe_all(&found[raw], &train, &test, p->neighbours, p->threads, err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (!p->args->json) {
+        printf("accuracy on the test split, all %zu labels     mu    the data\n", p->train.n);
+        printf("  %4zu nearest neighbours               %8.2f%%   %8.2f%%\n", found[0].neighbours,
+               100 * (1 - found[0].knn), 100 * (1 - found[1].knn));
+        printf("  logistic regression                   %8.2f%%   %8.2f%%\n",
+               100 * (1 - found[0].logistic), 100 * (1 - found[1].logistic));
+    }
+    json_object_set_new(p->out, "neighbours", json_integer((json_int_t)found[0].neighbours));
+    for (int raw = 0; raw < 2; raw++) {
+        json_object_set_new(p->out, raw ? "data" : "mu",
+                            json_pack("{s:f, s:f, s:f}", "knn_accuracy", 1 - found[raw].knn,
+                                      "logistic_accuracy", 1 - found[raw].logistic, "logistic_l2",
+                                      found[raw].l2));
+    }
+    return VAE_OK;
+}
+
+typedef struct {
+    double mean, sd;
+} moments;
+
+static moments moments_of(const double *v, size_t n)
+{
+    moments m = {0, 0};
+    for (size_t i = 0; i < n; i++) {
+        m.mean += v[i] / (double)n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        m.sd += (v[i] - m.mean) * (v[i] - m.mean);
+    }
+    m.sd = n > 1 ? sqrt(m.sd / (double)(n - 1)) : 0;
+    return m;
+}
+
+static vae_status probe_few(probe *p, size_t n_labels, json_t *rows, vae_error *err)
+{
+    double error[2][2][VAE_PROBE_SEEDS]; /* [raw][classifier] */
+    moments m[2][2];
+    vae_status status = VAE_OK;
+    for (int raw = 0; raw < 2; raw++) {
+        const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
+        for (size_t s = 0; s < p->seeds && status == VAE_OK; s++) {
+            vae_probe_errors e = {0};
+            status = vae_probe_few(&e, &train, &test, n_labels, p->seed + s, p->threads, err);
+            error[raw][0][s] = e.knn;
+            error[raw][1][s] = e.logistic;
+        }
+        if (status != VAE_OK) {
+            return status;
+        }
+        for (int c = 0; c < 2; c++) {
+            m[raw][c] = moments_of(error[raw][c], p->seeds);
+        }
+    }
+    if (!p->args->json) {
+        printf("%6zu  %6.2f ± %4.2f   %6.2f ± %4.2f   %6.2f ± %4.2f   %6.2f ± %4.2f\n", n_labels,
+               100 * m[0][0].mean, 100 * m[0][0].sd, 100 * m[0][1].mean, 100 * m[0][1].sd,
+               100 * m[1][0].mean, 100 * m[1][0].sd, 100 * m[1][1].mean, 100 * m[1][1].sd);
+        fflush(stdout);
+    }
+    json_array_append_new(
+        rows, json_pack("{s:I, s:I, s:{s:f, s:f, s:f, s:f}, s:{s:f, s:f, s:f, s:f}}", "labels",
+                        (json_int_t)n_labels, "seeds", (json_int_t)p->seeds, "mu", "knn_error",
+                        m[0][0].mean, "knn_sd", m[0][0].sd, "logistic_error", m[0][1].mean,
+                        "logistic_sd", m[0][1].sd, "data", "knn_error", m[1][0].mean, "knn_sd",
+                        m[1][0].sd, "logistic_error", m[1][1].mean, "logistic_sd", m[1][1].sd));
+    return VAE_OK;
+}
+
+static vae_status probe_labels(probe *p, vae_error *err)
+{
+    vae_status status = probe_all(p, err);
+    if (status != VAE_OK || p->labels.n == 0) {
+        return status;
+    }
+    if (!p->args->json) {
+        printf("error in %% with few labels, as many of each class, mean ± deviation of %zu draws\n"
+               "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
+               p->seeds);
+    }
+    json_t *rows = json_array();
+    json_object_set_new(p->out, "few_labels", rows);
+    for (size_t i = 0; i < p->labels.n && status == VAE_OK; i++) {
+        status = probe_few(p, p->labels.size[i], rows, err);
+    }
+    return status;
+}
+
+/* ---- disentanglement, scatter ---- */
+
+static vae_status probe_factors(probe *p, vae_error *err)
+{
+    const features *f = &p->train;
+    vae_disentangle_scores s;
+    const vae_disentangle_data data = {f->mu, f->factors, f->n,      p->m.config.latent,
+                                       f->f,  p->seed,    p->threads};
+    vae_status status = vae_disentangle(&s, &data, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (!p->args->json) {
+        printf("disentanglement of %zu factors by %zu active latents, on %zu rows\n"
+               "  MIG %.3f   SAP %.3f   BetaVAE %.3f   FactorVAE %.3f\n"
+               "  DCI: disentanglement %.3f   completeness %.3f   informativeness %.3f\n",
+               s.factors, s.active, data.n, s.mig, s.sap, s.beta_vae, s.factor_vae,
+               s.dci_disentanglement, s.dci_completeness, s.dci_informativeness);
+    }
+    json_object_set_new(p->out, "disentanglement",
+                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "mig",
+                                  s.mig, "sap", s.sap, "beta_vae", s.beta_vae, "factor_vae",
+                                  s.factor_vae, "dci_disentanglement", s.dci_disentanglement,
+                                  "dci_completeness", s.dci_completeness, "dci_informativeness",
+                                  s.dci_informativeness, "active", (json_int_t)s.active, "factors",
+                                  (json_int_t)s.factors, "rows", (json_int_t)data.n));
+    return VAE_OK;
+}
+
+static vae_status draw_scatter(const probe *p, vae_error *err)
+{
+    const features *f = p->test.n > 0 ? &p->test : &p->train;
+    const size_t n = f->n < SCATTER_ROWS ? f->n : SCATTER_ROWS, Z = p->m.config.latent;
+    float *xy = malloc(n * 2 * sizeof *xy);
+    vae_text text = {0};
+    double share[2];
+    char x[64], y[64];
+    vae_status status = xy != NULL ? vae_pca_plane(xy, share, f->mu, n, Z, err)
+                                   : vae_fail_memory(err, n * 2 * sizeof *xy, "a scatter");
+    if (status == VAE_OK) {
+        snprintf(x, sizeof x, Z <= 2 ? "latent 0" : "first component (%.0f%% of the variance)",
+                 100 * share[0]);
+        snprintf(y, sizeof y, Z <= 2 ? "latent 1" : "second component (%.0f%%)", 100 * share[1]);
+        plot_scatter(&text, (plot_axes){"Latents (mu) by label", x, y, false, false}, xy, f->labels,
+                     n, p->classes);
+        status = vae_text_write(&text, p->scatter, err);
+    }
+    vae_text_clear(&text);
+    free(xy);
+    return status;
+}
+
+vae_status cli_probe(const cli_args *args, vae_error *err)
+{
+    probe p = {.args = args, .threads = omp_get_num_procs()};
+    vae_status status = read_options(&p, err);
+    if (status == VAE_OK && (status = cli_open_checkpoint(&p.m, args, false, err)) == VAE_OK) {
+        const vae_config *c = &p.m.config;
+        const vae_backend_options options = {c->device, c->device_index, c->precision, c->threads};
+        vae_checkpoint as_here = *p.m.checkpoint; /* with the command's options */
+        as_here.config = *c;
+        p.threads = c->threads > 0 ? (int)c->threads : p.threads;
+        p.out = json_pack("{s:i, s:s}", "schema", 1, "checkpoint", p.m.path);
+        status = vae_runner_open(&p.runner, &as_here, &options, BATCH, err);
+    }
+    if (status == VAE_OK && (status = open_rows(&p, err)) == VAE_OK && p.train.labels != NULL &&
+        p.classify) {
+        status = probe_labels(&p, err);
+    }
+    if (status == VAE_OK && p.disentangle) {
+        status = probe_factors(&p, err);
+    }
+    if (status == VAE_OK && p.scatter != NULL && (status = draw_scatter(&p, err)) == VAE_OK) {
+        cli_say(args, "scatter: %s", p.scatter);
+    }
+    if (status == VAE_OK && args->json) {
+        json_dumpf(p.out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    }
+    json_decref(p.out);
+    features_free(&p.train);
+    features_free(&p.test);
+    vae_runner_close(&p.runner);
+    cli_close(&p.m);
+    return status;
+}

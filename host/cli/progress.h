@@ -1,0 +1,27 @@
+/* Progress of training on stderr: a line that is redrawn on a terminal, one line an epoch
+ * elsewhere. No colours, so NO_COLOR has nothing to switch off. */
+#ifndef VAE_CLI_PROGRESS_H
+#define VAE_CLI_PROGRESS_H
+
+#include "train/trainer.h"
+
+typedef struct {
+    bool quiet;
+    bool terminal;      /* redraw */
+    size_t drawn;       /* columns of the line that stands there; 0 = none */
+    double began, told; /* of cli_progress_part; monotonic time */
+} cli_progress;
+
+void cli_progress_open(cli_progress *progress, bool quiet);
+/* The functions to hand to vae_train; ctx is the cli_progress. */
+vae_trainer_events cli_progress_events(cli_progress *progress);
+/* Takes the line away, so that something else can be printed. */
+void cli_progress_clear(cli_progress *progress);
+
+/* How far a pass over n rows is: a line that is redrawn on a terminal, one a minute elsewhere. */
+void cli_progress_part(cli_progress *progress, const char *what, double fraction, size_t n);
+
+/* 3725 seconds as "1:02:05". */
+const char *cli_duration(char text[32], double seconds);
+
+#endif

@@ -1,0 +1,382 @@
+/* vae score: how abnormal each row of a data set is under a trained model. What the scores mean is
+ * in score.h. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/score.h"
+#include "image/image.h"
+#include "train/trainer.h"
+
+enum { N_TOP = 3 };
+
+/* ---- options ---- */
+
+static vae_status read_score(const char *name, vae_score *score, vae_error *err)
+{
+    vae_nearest nearest = {.word = name};
+    for (int k = 0; name != NULL && k < VAE_SCORES; k++) {
+        if (strcmp(name, vae_score_name((vae_score)k)) == 0) {
+            *score = (vae_score)k;
+            return VAE_OK;
+        }
+        vae_nearest_offer(&nearest, vae_score_name((vae_score)k));
+    }
+    *score = VAE_NEG_ELBO;
+    return name == NULL ? VAE_OK
+                        : vae_fail(err, VAE_ERR_USAGE,
+                                   "--score: expected recon_error, recon_prob, neg_elbo or nll, "
+                                   "found '%s'%s%s%s",
+                                   name, nearest.best != NULL ? "; did you mean '" : "",
+                                   nearest.best != NULL ? nearest.best : "",
+                                   nearest.best != NULL ? "'?" : "");
+}
+
+static bool has_ending(const char *path, const char *a, const char *b)
+{
+    const size_t n = strlen(path);
+    return (n > strlen(a) && strcmp(path + n - strlen(a), a) == 0) ||
+           (n > strlen(b) && strcmp(path + n - strlen(b), b) == 0);
+}
+
+static vae_status check_file(const char *option, const char *path, const char *a, const char *b,
+                             vae_error *err)
+{
+    if (path == NULL || has_ending(path, a, b)) {
+        return VAE_OK;
+    }
+    return strcmp(a, b) == 0
+               ? vae_fail(err, VAE_ERR_USAGE, "--%s: expected a name that ends in %s, found '%s'",
+                          option, a, path)
+               : vae_fail(err, VAE_ERR_USAGE,
+                          "--%s: expected a name that ends in %s or %s, found '%s'", option, a, b,
+                          path);
+}
+
+static vae_status check_files(const cli_scoring *s, vae_error *err)
+{
+    const bool to_stdout = s->out != NULL && strcmp(s->out, "-") == 0;
+    vae_status status = to_stdout ? VAE_OK : check_file("out", s->out, ".csv", ".npz", err);
+    if (status == VAE_OK && to_stdout && s->args->json) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
+    }
+    if (status == VAE_OK) {
+        status = check_file("contributions", s->contributions, ".npy", ".npz", err);
+    }
+    if (status == VAE_OK) {
+        status = check_file("heatmap", s->heatmap, ".png", ".png", err);
+    }
+    if (status == VAE_OK) {
+        status = check_file("histogram", s->histogram, ".svg", ".svg", err);
+    }
+    /* the other endings keep the others apart */
+    if (status == VAE_OK && s->out != NULL && s->contributions != NULL &&
+        strcmp(s->out, s->contributions) == 0) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--out and --contributions are one file: %s", s->out);
+    }
+    return status;
+}
+
+static vae_status read_threshold(cli_scoring *s, vae_error *err)
+{
+    static const char *const without[] = {"contamination", "reference"};
+    double threshold;
+    s->threshold_given = cli_value(s->args, "threshold") != NULL;
+    for (size_t i = 0; i < 2 && s->threshold_given; i++) {
+        if (cli_value(s->args, without[i]) != NULL) {
+            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect with --threshold", without[i]);
+        }
+    }
+    vae_status status = cli_real(s->args, "threshold", 0, -1e30, 1e30, &threshold, err);
+    s->threshold = (float)threshold; /* scores are floats, too: printed, they compare as here */
+    if (status == VAE_OK) {
+        status = cli_real(s->args, "contamination", 0.05, 0, 1, &s->contamination, err);
+    }
+    if (status == VAE_OK && (s->contamination <= 0 || s->contamination >= 1)) {
+        status = vae_fail(err, VAE_ERR_USAGE,
+                          "--contamination: expected a fraction between 0 and 1, found '%s'",
+                          cli_value(s->args, "contamination"));
+    }
+    return status == VAE_OK
+               ? cli_size(s->args, "reference", 10000, 0, SIZE_MAX / 2, &s->reference, err)
+               : status;
+}
+
+static vae_status read_options(cli_scoring *s, vae_error *err)
+{
+    size_t label;
+    s->out = cli_value(s->args, "out");
+    s->contributions = cli_value(s->args, "contributions");
+    s->heatmap = cli_value(s->args, "heatmap");
+    s->histogram = cli_value(s->args, "histogram");
+    vae_status status = read_score(cli_value(s->args, "score"), &s->by, err);
+    if (status == VAE_OK) {
+        status = cli_size(s->args, "samples", 32, 1, 4000000, &s->samples, err);
+    }
+    if (status == VAE_OK && (status = read_threshold(s, err)) == VAE_OK) {
+        status = cli_size(s->args, "anomaly-class", 0, 0, 255, &label, err);
+        s->anomaly_class = cli_value(s->args, "anomaly-class") != NULL ? (int)label : -1;
+    }
+    return status == VAE_OK ? check_files(s, err) : status;
+}
+
+/* ---- data ---- */
+
+/* Which rows are positive; the excluded class is, if none is named and it is there. */
+static vae_status find_positives(cli_scoring *s, vae_error *err)
+{
+    const vae_dataset *set = s->m.set;
+    const bool asked = s->anomaly_class >= 0;
+    const int label = asked ? s->anomaly_class : s->m.config.exclude_class;
+    size_t positives = 0;
+    if (label < 0 || (set->labels == NULL && !asked)) {
+        return VAE_OK;
+    }
+    if (set->labels == NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--anomaly-class has no effect: %s has no labels",
+                        set->source);
+    }
+    s->positive = calloc(set->n, sizeof *s->positive);
+    if (s->positive == NULL) {
+        return vae_fail_memory(err, set->n * sizeof *s->positive, "labels");
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        s->positive[i] = set->labels[i] == label;
+        positives += s->positive[i];
+    }
+    s->anomaly_class = label;
+    if (positives > 0 && positives < set->n) {
+        return VAE_OK;
+    }
+    free(s->positive);
+    s->positive = NULL;
+    s->anomaly_class = -1;
+    if (asked) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "--anomaly-class %d: expected rows with and without that label, found %zu "
+                        "with it of %zu in %s",
+                        label, positives, set->n, set->source);
+    }
+    cli_say(s->args, "no AUROC: of %zu rows, %zu are of the class left out of training", set->n,
+            positives);
+    return VAE_OK;
+}
+
+static bool is_training_set(const cli_scoring *s, const vae_dataset *set)
+{
+    return memcmp(s->m.checkpoint->data_sha256, set->sha256, sizeof set->sha256) == 0;
+}
+
+static vae_status no_training_data(vae_error *err, vae_status status, const char *why)
+{
+    return vae_fail(err, status,
+                    "%s; the threshold is a quantile of the training rows' scores: where they are "
+                    "not at hand, give --threshold",
+                    why);
+}
+
+/* The set the model was trained on: the scored one itself, the training split beside it, or what
+ * the run names, whichever has the checksum. */
+static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae_error *err)
+{
+    const char *names[] = {cli_value(s->args, "data"), s->m.config.data};
+    static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
+    const vae_checkpoint *c = s->m.checkpoint;
+    vae_error why = {0};
+    *set = s->m.set;
+    if (memcmp(c->data_sha256, none, sizeof none) == 0) {
+        snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);
+        return no_training_data(err, VAE_ERR_DATA, why.text);
+    }
+    if (is_training_set(s, s->m.set)) {
+        return VAE_OK;
+    }
+    for (size_t i = 0; i < 2; i++) {
+        if (names[i] == NULL || (i == 1 && names[0] != NULL && strcmp(names[0], names[1]) == 0)) {
+            continue;
+        }
+        why = (vae_error){0};
+        const vae_data_options options = cli_data_options(&s->m.config, s->m.config.limit);
+        vae_status status =
+            vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, &options, &why);
+        if (status == VAE_OK && is_training_set(s, s->train_set)) {
+            *set = s->train_set;
+            return c->standard != NULL
+                       ? vae_dataset_standardize(s->train_set, c->standard, c->standard + c->d, err)
+                       : VAE_OK;
+        }
+        vae_fail(&why, VAE_ERR_DATA, "%s: not what the model was trained on (by SHA-256)",
+                 names[i]);
+        vae_dataset_free(s->train_set);
+        s->train_set = NULL;
+    }
+    return no_training_data(err, why.status, why.text);
+}
+
+/* Which of its rows set the threshold: those that were trained on, evenly spread. */
+static vae_status choose_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
+{
+    size_t n;
+    vae_error inner = {0};
+    vae_status status = vae_training_rows(&s->reference_rows, &n, &s->m.config, set, &inner);
+    if (status != VAE_OK) {
+        return no_training_data(err, status, inner.text);
+    }
+    s->n_reference = s->reference > 0 && s->reference < n ? s->reference : n;
+    for (size_t t = 0; t < s->n_reference; t++) {
+        /* t*n/N without a product that overflows; never behind t, so in place */
+        const size_t N = s->n_reference;
+        s->reference_rows[t] = s->reference_rows[t * (n / N) + t * (n % N) / N];
+    }
+    return VAE_OK;
+}
+
+/* ---- passes ---- */
+
+static void show(void *ctx, double fraction)
+{
+    cli_scoring *s = ctx;
+    cli_progress_part(&s->progress, s->passing, fraction, s->pass_n);
+}
+
+static vae_status pass(cli_scoring *s, vae_row_scores *out, const vae_score_job *job,
+                       const char *what, vae_error *err)
+{
+    vae_error inner = {0};
+    s->passing = what;
+    s->pass_n = job->n;
+    cli_progress_open(&s->progress, s->args->quiet);
+    vae_status status = vae_score_rows(out, job, &inner);
+    cli_progress_clear(&s->progress);
+    if (status == VAE_ERR_DIVERGED) {
+        return vae_fail(err, status, "%s on %s: %s", s->m.path, what, inner.text);
+    }
+    return status == VAE_OK ? VAE_OK : vae_fail(err, status, "%s", inner.text);
+}
+
+static vae_status score_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
+{
+    cli_model *m = &s->m;
+    vae_score_job job = s->job;
+    vae_row_scores scores = {0};
+    job.data = m->be->ops->data_open(m->be, set, s->reference_rows, s->n_reference);
+    job.n = s->n_reference;
+    job.contributions = false;
+    job.top = 0;
+    vae_status status = m->be->ops->sync(m->be, err);
+    if (status == VAE_OK && (status = pass(s, &scores, &job, "training rows", err)) == VAE_OK) {
+        s->threshold = (float)vae_quantile(scores.of[s->by], job.n, 1 - s->contamination);
+    }
+    if (status == VAE_OK && !isfinite(s->threshold)) {
+        status = vae_fail(err, VAE_ERR_DIVERGED,
+                          "%s: %s of %zu of %zu training rows is infinite, and the threshold with "
+                          "it: give --threshold",
+                          m->path, vae_score_name(s->by), scores.infinite, job.n);
+    }
+    m->be->ops->data_close(m->be, job.data);
+    vae_row_scores_clear(&scores);
+    return status;
+}
+
+static void make_job(cli_scoring *s)
+{
+    const cli_model *m = &s->m;
+    const bool picture =
+        vae_is_picture(m->checkpoint->height, m->checkpoint->width, m->checkpoint->channels);
+    s->job = (vae_score_job){
+        .n = m->set->n,
+        .d = m->checkpoint->d,
+        .z = m->config.latent,
+        .recon = {m->config.likelihood, (float)m->config.variance},
+        .classes = vae_config_has_classes(&m->config),
+        .samples = s->samples,
+        .contributions = s->contributions != NULL,
+        .top = !picture && s->out != NULL ? N_TOP : 0,
+        .at_mu = s->by == VAE_RECON_ERROR,
+        .threads = m->config.threads,
+        .progress = show,
+        .ctx = s,
+    };
+}
+
+static vae_status flag_rows(cli_scoring *s, vae_error *err)
+{
+    const float *score = s->scores.of[s->by];
+    s->flag = calloc(s->scores.n, sizeof *s->flag);
+    if (s->flag == NULL) {
+        return vae_fail_memory(err, s->scores.n * sizeof *s->flag, "flags");
+    }
+    for (size_t i = 0; i < s->scores.n; i++) {
+        s->flag[i] = score[i] > s->threshold;
+        s->flagged += s->flag[i];
+        s->flagged_positives += s->positive != NULL && s->positive[i] && s->flag[i];
+    }
+    for (int k = 0; k < VAE_SCORES && s->positive != NULL; k++) {
+        vae_status status =
+            vae_rank(&s->ranking[k], s->scores.of[k], s->positive, s->scores.n, err);
+        if (status != VAE_OK) {
+            return status;
+        }
+    }
+    return VAE_OK;
+}
+
+static vae_status run(cli_scoring *s, vae_error *err)
+{
+    cli_model *m = &s->m;
+    const vae_dataset *train = NULL;
+    size_t rows, particles;
+    vae_status status = cli_open_checkpoint(m, s->args, false, err);
+    if (status == VAE_OK && m->config.semi_supervised) {
+        status = vae_fail(err, VAE_ERR_USAGE,
+                          "%s is semi-supervised: its density sums over classes, which no score "
+                          "here does; train one without, or with --condition labels",
+                          m->path);
+    }
+    if (status == VAE_OK && s->heatmap != NULL &&
+        !vae_is_picture(m->checkpoint->height, m->checkpoint->width, m->checkpoint->channels)) {
+        status = vae_fail(err, VAE_ERR_USAGE, "--heatmap: the model's data are no pictures");
+    }
+    if (status == VAE_OK && (status = cli_open_set(m, s->args, err)) == VAE_OK &&
+        (status = find_positives(s, err)) == VAE_OK && !s->threshold_given &&
+        (status = open_training_set(s, &train, err)) == VAE_OK) {
+        status = choose_reference(s, train, err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
+    make_job(s);
+    vae_score_shape(&s->job, &rows, &particles);
+    if ((status = cli_open_model(m, rows, particles, err)) != VAE_OK) {
+        return status;
+    }
+    s->job.model = m->model;
+    if (train != NULL && (status = score_reference(s, train, err)) != VAE_OK) {
+        return status;
+    }
+    if ((status = cli_open_data(m, err)) != VAE_OK) {
+        return status;
+    }
+    s->job.data = m->data;
+    status = pass(s, &s->scores, &s->job, m->split, err);
+    return status == VAE_OK ? flag_rows(s, err) : status;
+}
+
+/* ---- the command ---- */
+
+vae_status cli_score(const cli_args *args, vae_error *err)
+{
+    cli_scoring s = {.args = args};
+    vae_status status = read_options(&s, err);
+    if (status == VAE_OK && (status = run(&s, err)) == VAE_OK &&
+        (status = cli_score_write(&s, err)) == VAE_OK) {
+        cli_score_print(&s);
+    }
+    vae_row_scores_clear(&s.scores);
+    free(s.flag);
+    free(s.positive);
+    free(s.reference_rows);
+    cli_close(&s.m);
+    vae_dataset_free(s.train_set);
+    return status;
+}

@@ -1,0 +1,42 @@
+#include "cli/signals.h"
+
+#include <stddef.h>
+
+/* The only global: a handler can reach nothing else. */
+static volatile sig_atomic_t came;
+
+static void handle(int number)
+{
+    if (came != 0) {
+        /* the second one: at once; it is delivered when this handler returns */
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    came = number;
+}
+
+void vae_signals_install(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction old, action = {.sa_handler = handle, .sa_flags = SA_RESTART};
+        sigemptyset(&action.sa_mask);
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+            sigaction(numbers[i], &action, NULL);
+        }
+    }
+}
+
+const volatile sig_atomic_t *vae_signals_flag(void)
+{
+    return &came;
+}
+
+void vae_signals_reraise(void)
+{
+    if (came != 0) {
+        signal(came, SIG_DFL);
+        raise(came);
+    }
+}

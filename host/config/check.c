@@ -1,0 +1,175 @@
+/* Which options go together, and typing errors. */
+#include "config/config.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Levenshtein's distance with swapped neighbours as one error; words of up to 31 bytes. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    enum { LONGEST = 32 };
+    size_t d[LONGEST][LONGEST], n = strlen(a), m = strlen(b);
+    if (n >= LONGEST || m >= LONGEST) {
+        return SIZE_MAX;
+    }
+    for (size_t i = 0; i <= n; i++) {
+        for (size_t j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = i + j;
+                continue;
+            }
+            size_t best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            best = d[i - 1][j] + 1 < best ? d[i - 1][j] + 1 : best;
+            best = d[i][j - 1] + 1 < best ? d[i][j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                d[i - 2][j - 2] + 1 < best) {
+                best = d[i - 2][j - 2] + 1;
+            }
+            d[i][j] = best;
+        }
+    }
+    return d[n][m];
+}
+
+void vae_nearest_offer(vae_nearest *nearest, const char *candidate)
+{
+    size_t length = strlen(nearest->word);
+    size_t distance = edit_distance(nearest->word, candidate);
+    if (length >= 3 && strncmp(nearest->word, candidate, length) == 0) {
+        distance = 1; /* the beginning of it */
+    }
+    size_t near = length < 3 ? 1 : (length + 2) / 3;
+    if (distance <= near && (nearest->best == NULL || distance < nearest->distance)) {
+        nearest->best = candidate;
+        nearest->distance = distance;
+    }
+}
+
+/* ---- combinations ---- */
+
+/* Did the user ask for option `name`: named on the command line, or not at its default? */
+static bool asked(const vae_config *config, uint64_t given, const char *name)
+{
+    size_t n, i = vae_config_find(name);
+    char value[VAE_PATH], usual[VAE_PATH];
+    vae_config defaults;
+    if ((given >> i & 1) != 0) {
+        return true;
+    }
+    vae_config_defaults(&defaults);
+    vae_config_get(config, vae_config_options(&n)[i].name, value, sizeof value);
+    vae_config_get(&defaults, vae_config_options(&n)[i].name, usual, sizeof usual);
+    return strcmp(value, usual) != 0;
+}
+
+/* One rule: option `name` does nothing unless `holds`; `wants` says what would make it count. */
+typedef struct {
+    const char *name;
+    bool holds;
+    const char *wants;
+} need;
+
+static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *err)
+{
+    const bool elbo = c->objective == VAE_OBJ_ELBO;
+    const bool semi = c->semi_supervised;
+    const need needs[] = {
+        {"variance", c->likelihood == VAE_GAUSSIAN, "--likelihood gaussian"},
+        {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
+        {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
+        {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
+        {"lr-step-epochs", c->lr_milestones.n == 0, "no --lr-milestones, which replace it"},
+        {"stages", c->lr_schedule == VAE_LR_STAGED, "--lr-schedule staged"},
+        {"patience", c->validation > 0, "a validation split: --validation 0.1"},
+        {"beta", elbo, "--objective elbo: other bounds have no separate KL"},
+        {"kl-warmup", elbo, "--objective elbo: other bounds have no separate KL"},
+        {"free-bits", elbo, "--objective elbo: other bounds have no separate KL"},
+        {"kl-warmup", c->beta > 0, "a --beta above 0"},
+        {"free-bits", c->beta > 0, "a --beta above 0"},
+        {"labelled", semi, "--semi-supervised"},
+        {"stack-weights", c->stack[0] != '\0', "--stack"},
+        {"classifier-weight", semi, "--semi-supervised"},
+        {"classes", vae_config_has_classes(c), "--condition labels or --semi-supervised"},
+    };
+    for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++) {
+        if (!needs[i].holds && asked(c, given, needs[i].name)) {
+            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect here: it needs %s",
+                            needs[i].name, needs[i].wants);
+        }
+    }
+    return VAE_OK;
+}
+
+bool vae_config_has_classes(const vae_config *config)
+{
+    return config->condition == VAE_CONDITION_LABELS || config->semi_supervised;
+}
+
+size_t vae_config_labelled_batch(const vae_config *config)
+{
+    return !config->semi_supervised                ? 0
+           : config->labelled < config->batch_size ? config->labelled
+                                                   : config->batch_size;
+}
+
+/* The sum over classes takes the place of particles, and the loss is a bound of its own. */
+static vae_status check_semi(const vae_config *c, vae_error *err)
+{
+    const char *clash = c->condition != VAE_CONDITION_NONE ? "--condition labels"
+                        : c->objective != VAE_OBJ_ELBO     ? "--objective iwae, dreg or stl"
+                        : c->particles > 1                 ? "--particles above 1"
+                        : c->free_bits > 0                 ? "--free-bits"
+                                                           : NULL;
+    if (clash != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--semi-supervised does not go with %s", clash);
+    }
+    return c->labelled > 0
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_USAGE,
+                          "--semi-supervised needs --labelled N: how many rows have a label");
+}
+
+vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err)
+{
+    if (config->semi_supervised) {
+        vae_status status = check_semi(config, err);
+        if (status != VAE_OK) {
+            return status;
+        }
+    }
+    if (config->stack[0] != '\0' && config->standardize == VAE_STANDARDIZE_COLUMNS) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--standardize does not go with --stack: latents are drawn anew at every "
+                        "use");
+    }
+    if (config->stack[0] != '\0' && config->likelihood == VAE_BERNOULLI) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--stack: the data are latents, real numbers: give --likelihood "
+                        "gaussian-learned or gaussian");
+    }
+    if (config->likelihood != VAE_BERNOULLI && config->binarize != VAE_BINARIZE_NONE) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--binarize makes x binary, and a Gaussian likelihood is a density: use "
+                        "--likelihood bernoulli, or leave --binarize out");
+    }
+    if (config->standardize == VAE_STANDARDIZE_COLUMNS && config->likelihood == VAE_BERNOULLI) {
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--standardize columns needs a Gaussian likelihood: standardized values lie "
+            "outside [0,1]; use --likelihood gaussian");
+    }
+    if (config->image_channels == 2) {
+        return vae_fail(err, VAE_ERR_USAGE, "--image-channels: expected 1 or 3, found 2");
+    }
+    if (config->precision != VAE_FP32 && config->device == VAE_DEVICE_CPU) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--precision tf32 and bf16 need a GPU: use --device cuda, or --precision "
+                        "fp32");
+    }
+    if (config->lr_schedule == VAE_LR_STEP && config->lr_gamma >= 1) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--lr-schedule step has no effect with --lr-gamma 1: give one below 1");
+    }
+    return check_needs(config, given, err);
+}

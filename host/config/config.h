@@ -1,0 +1,205 @@
+/* Configuration: every option of training, resolved. One table in config.c gives each option its
+ * name, type, default, bounds, help and scope; the command line, --config files, config.json, the
+ * checkpoint and --help all go through it. */
+#ifndef VAE_CONFIG_H
+#define VAE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum { VAE_MAX_LAYERS = 16, VAE_PATH = 512 };
+
+typedef enum {
+    VAE_ACT_NONE = 0, /* linear: heads and outputs */
+    VAE_ACT_RELU,
+    VAE_ACT_TANH,
+    VAE_ACT_SOFTPLUS,
+    VAE_ACT_LEAKY_RELU, /* slope 0.01 below zero */
+    VAE_ACT_GELU,       /* x * Phi(x), exact */
+} vae_activation;
+
+typedef enum {
+    VAE_BERNOULLI = 0,
+    VAE_GAUSSIAN,         /* fixed variance, the decoder gives the mean */
+    VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */
+} vae_likelihood;
+
+typedef enum {
+    VAE_BINARIZE_NONE = 0,
+    VAE_BINARIZE_THRESHOLD,
+    VAE_BINARIZE_STATIC,
+    VAE_BINARIZE_DYNAMIC
+} vae_binarize;
+typedef enum { VAE_OBJ_ELBO = 0, VAE_OBJ_IWAE, VAE_OBJ_DREG, VAE_OBJ_STL } vae_objective;
+typedef enum { VAE_CONDITION_NONE = 0, VAE_CONDITION_LABELS } vae_condition;
+typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
+typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
+typedef enum { VAE_INIT_TORCH = 0, VAE_INIT_GLOROT, VAE_INIT_HE } vae_init;
+typedef enum { VAE_FP32 = 0, VAE_TF32, VAE_BF16 } vae_precision;
+/* Columns to mean 0 and standard deviation 1: auto does so to tables under a Gaussian likelihood.
+ */
+typedef enum {
+    VAE_STANDARDIZE_AUTO = 0,
+    VAE_STANDARDIZE_NONE,
+    VAE_STANDARDIZE_COLUMNS
+} vae_standardize;
+typedef enum { VAE_DEVICE_AUTO = 0, VAE_DEVICE_CPU, VAE_DEVICE_CUDA } vae_device_kind;
+
+typedef struct {
+    size_t n;
+    size_t size[VAE_MAX_LAYERS];
+} vae_sizes;
+
+typedef struct {
+    /* the model: fixed once trained */
+    vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
+    vae_sizes decoder_hidden; /* decoder's, latent side first; n = 0: hidden, mirrored */
+    size_t latent;            /* Z */
+    vae_activation activation;
+    vae_likelihood likelihood;
+    double variance; /* of the fixed-variance Gaussian */
+    vae_binarize binarize;
+    vae_condition condition; /* labels: encoder and decoder see the class (Sohn et al. 2015) */
+    bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */
+    size_t classes;          /* C of the labels; 0 until the training set has told */
+    char stack[VAE_PATH];    /* run whose latents are the data (M1+M2); "" = none */
+    char stack_weights[VAE_PATH]; /* SHA-256 of that run's weights, hex; "" until training fills it
+                                   */
+    /* the objective */
+    vae_objective objective;
+    size_t particles; /* K */
+    double beta;
+    double kl_warmup; /* epochs over which beta rises linearly from 0; 0 = none */
+    double free_bits; /* nats per latent dimension, on the minibatch mean (Kingma et al. 2016) */
+    double classifier_weight; /* of the labelled examples' mean cross-entropy */
+    /* optimization */
+    vae_init init;
+    bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
+    vae_optimizer optimizer;
+    double lr, adam_beta1, adam_beta2, adam_eps, weight_decay;
+    double adam_v0;   /* where Adam's second moments start; 0 is Adam's own */
+    double clip_norm; /* 0 = off */
+    vae_lr_schedule lr_schedule;
+    size_t lr_step_epochs;   /* `step`: every so many epochs ... */
+    vae_sizes lr_milestones; /* ... or, if n > 0, after each of these numbers of epochs ... */
+    double lr_gamma;         /* ... lr is multiplied by this */
+    size_t stages;           /* `staged`: stage i lasts 3^i epochs at lr*10^(-i/(stages-1)) */
+    size_t batch_size, epochs;
+    size_t patience;   /* epochs without a better validation loss before stopping; 0 = off */
+    double validation; /* fraction of the training rows kept for validation; 0 = none */
+    /* data */
+    char data[VAE_PATH];
+    size_t labelled;                   /* semi-supervised: training rows whose label is used */
+    size_t limit;                      /* first rows only; 0 = all */
+    size_t image_size, image_channels; /* of picture files; 0 = as they are */
+    char label_column[VAE_PATH];       /* of a table; "": the usual names */
+    vae_standardize standardize;
+    int exclude_class; /* rows with this label are left out of training; -1 = none */
+    /* the run */
+    uint64_t seed;
+    vae_device_kind device;
+    int device_index;
+    vae_precision precision;
+    size_t threads; /* 0 = all cores */
+    char out[VAE_PATH];
+    size_t save_every;   /* epochs between checkpoints */
+    size_t keep;         /* how many of the last checkpoints stay */
+    size_t sample_every; /* epochs between sample grids; 0 = only at the end */
+    bool report;         /* write report.html, at the end and now and then before */
+} vae_config;
+
+/* Fills in the defaults: pytorch/examples' VAE. */
+void vae_config_defaults(vae_config *config);
+
+/* What an option is about. Options of the model are fixed by a checkpoint; --resume may change
+ * only those of the run and `epochs`. */
+typedef enum { VAE_SCOPE_MODEL, VAE_SCOPE_TRAINING, VAE_SCOPE_DATA, VAE_SCOPE_RUN } vae_scope;
+
+/* How an option's value is written and which type its field has. */
+typedef enum {
+    VAE_KIND_SIZE,   /* size_t */
+    VAE_KIND_INT,    /* int */
+    VAE_KIND_U64,    /* uint64_t; a string in JSON, whose numbers stop at 2^63 */
+    VAE_KIND_REAL,   /* double */
+    VAE_KIND_ABOVE,  /* double, the lower bound itself excluded */
+    VAE_KIND_CHOICE, /* an enum: the choices are those of `value`, from min upwards */
+    VAE_KIND_SIZES,  /* vae_sizes: "400,200"; an array in JSON */
+    VAE_KIND_TEXT,   /* char[VAE_PATH], UTF-8 */
+    VAE_KIND_FLAG,   /* bool; on the command line --name, or --name=false */
+    VAE_KIND_DEVICE, /* device and device_index: auto, cpu, cuda, cuda:N */
+} vae_kind;
+
+/* One row of the option table: all there is to know about an option. */
+typedef struct {
+    const char *name;  /* long option without dashes: "batch-size" */
+    char letter;       /* short option, or 0 */
+    const char *value; /* what its value is called in help: "N", "FLOAT", "a|b|c"; NULL = a flag */
+    const char *help;  /* one line, with units */
+    vae_scope scope;
+    vae_kind kind;
+    size_t offset;             /* of its field in vae_config */
+    const char *default_value; /* as vae_config_set reads it */
+    double min, max;           /* bounds of a number, both included but for VAE_KIND_ABOVE */
+} vae_option;
+
+/* The table, n rows; n <= 64. */
+const vae_option *vae_config_options(size_t *n);
+
+/* Row of option `name`, or SIZE_MAX. Takes underscores for dashes. */
+size_t vae_config_find(const char *name);
+
+/* Sets option `name` from text. VAE_ERR_USAGE says what was expected and found, the bounds or the
+ * choices; an unknown name gets the nearest known one suggested. */
+vae_status vae_config_set(vae_config *config, const char *name, const char *value, vae_error *err);
+
+/* Value of option `name` as text that vae_config_set reads back to the same bits. */
+void vae_config_get(const vae_config *config, const char *name, char *text, size_t size);
+
+/* JSON: an object of option names and values (numbers, booleans, strings; sizes as an array, seed
+ * as a string), and "schema": 1. Both ways lossless. Returned text is malloc'ed, ends in a newline;
+ * NULL = out of memory. */
+char *vae_config_to_json(const vae_config *config);
+/* Options present in the object `text` are set, others stay. `source` names it in messages.
+ * VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
+vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
+                                vae_error *err);
+
+/* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE).
+ * given: a bit per row of the table that the user named on the command line; those count even if
+ * they say the default, all others only if they differ from it. So a config.json, which holds every
+ * value, can be fed back. */
+vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err);
+
+/* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
+ * there is none. */
+size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
+
+/* A whole decimal number in min..max, nothing before or after it. */
+bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
+/* A finite number. */
+bool vae_parse_real(const char *text, double *out);
+/* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
+void vae_format_real(double value, char *text, size_t size);
+/* True if text is valid UTF-8, as JSON wants it. */
+bool vae_is_utf8(const char *text);
+
+/* The nearest of the words offered so far to `word`. Set word, leave the rest zero, offer every
+ * candidate; best is then NULL where none is near enough to be a typing error. */
+typedef struct {
+    const char *word, *best;
+    size_t distance;
+} vae_nearest;
+void vae_nearest_offer(vae_nearest *nearest, const char *candidate);
+
+/* Does the model see the class: conditional or semi-supervised? */
+bool vae_config_has_classes(const vae_config *config);
+/* Labelled examples of a step: as many as unlabelled ones, if there are. */
+size_t vae_config_labelled_batch(const vae_config *config);
+
+/* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */
+vae_sizes vae_config_decoder(const vae_config *config);
+
+#endif

@@ -1,0 +1,189 @@
+/* Configuration as JSON: config.json, --config files, the checkpoint's section. The text is written
+ * by hand so that numbers come out in their shortest lossless form; jansson reads it. */
+#include "config/config.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIG_SCHEMA = 1 };
+
+bool vae_is_utf8(const char *text)
+{
+    json_t *string = json_string(text);
+    bool ok = string != NULL;
+    json_decref(string);
+    return ok;
+}
+
+/* ---- writing ---- */
+
+static bool write_text(FILE *out, const char *text)
+{
+    json_t *string = json_string(text);
+    char *quoted = string != NULL ? json_dumps(string, JSON_ENCODE_ANY) : NULL;
+    bool ok = quoted != NULL && fputs(quoted, out) >= 0;
+    free(quoted);
+    json_decref(string);
+    return ok;
+}
+
+static bool write_option(FILE *out, const vae_config *config, const vae_option *o)
+{
+    char text[VAE_PATH];
+    vae_config_get(config, o->name, text, sizeof text);
+    fprintf(out, ",\n  \"%s\": ", o->name);
+    switch (o->kind) {
+    case VAE_KIND_SIZE:
+    case VAE_KIND_INT:
+    case VAE_KIND_REAL:
+    case VAE_KIND_ABOVE:
+    case VAE_KIND_FLAG:
+        return fputs(text, out) >= 0;
+    case VAE_KIND_SIZES:
+        return fprintf(out, "[%s]", text) >= 0;
+    default:
+        return write_text(out, text);
+    }
+}
+
+char *vae_config_to_json(const vae_config *config)
+{
+    char *text = NULL;
+    size_t size, n;
+    const vae_option *options = vae_config_options(&n);
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL) {
+        return NULL;
+    }
+    bool ok = fprintf(out, "{\n  \"schema\": %d", CONFIG_SCHEMA) >= 0;
+    for (size_t i = 0; i < n && ok; i++) {
+        ok = write_option(out, config, &options[i]);
+    }
+    ok = ok && fputs("\n}\n", out) >= 0;
+    if (fclose(out) != 0 || !ok) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* ---- reading ---- */
+
+/* "400,200" from [400, 200]. */
+static bool sizes_to_text(const json_t *array, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const json_t *item = json_array_get(array, i);
+        if (!json_is_integer(item)) {
+            return false;
+        }
+        int n = snprintf(text + used, size - used, "%s%" JSON_INTEGER_FORMAT, i > 0 ? "," : "",
+                         json_integer_value(item));
+        if (n < 0 || (size_t)n >= size - used) {
+            return false;
+        }
+        used += (size_t)n;
+    }
+    return true;
+}
+
+/* A JSON value as the text vae_config_set takes. False if its type does not fit the option. */
+static bool value_to_text(const vae_option *o, const json_t *value, char *text, size_t size)
+{
+    const bool real = o->kind == VAE_KIND_REAL || o->kind == VAE_KIND_ABOVE;
+    const bool whole =
+        o->kind == VAE_KIND_SIZE || o->kind == VAE_KIND_INT || o->kind == VAE_KIND_U64;
+    if (json_is_string(value)) {
+        const char *string = json_string_value(value);
+        bool fits = !real && o->kind != VAE_KIND_SIZE && o->kind != VAE_KIND_INT &&
+                    o->kind != VAE_KIND_FLAG && strlen(string) == json_string_length(value);
+        return fits && snprintf(text, size, "%s", string) < (int)size;
+    }
+    if (json_is_integer(value) && (whole || real || o->kind == VAE_KIND_SIZES)) {
+        snprintf(text, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        return true;
+    }
+    if (json_is_real(value) && real) {
+        vae_format_real(json_real_value(value), text, size);
+        return true;
+    }
+    if (json_is_boolean(value) && o->kind == VAE_KIND_FLAG) {
+        snprintf(text, size, "%s", json_is_true(value) ? "true" : "false");
+        return true;
+    }
+    return json_is_array(value) && o->kind == VAE_KIND_SIZES && sizes_to_text(value, text, size);
+}
+
+static const char *type_wanted(vae_kind kind)
+{
+    switch (kind) {
+    case VAE_KIND_SIZE:
+    case VAE_KIND_INT:
+        return "a whole number";
+    case VAE_KIND_U64:
+        return "a whole number, or one in a string";
+    case VAE_KIND_REAL:
+    case VAE_KIND_ABOVE:
+        return "a number";
+    case VAE_KIND_SIZES:
+        return "an array of whole numbers";
+    case VAE_KIND_FLAG:
+        return "true or false";
+    default:
+        return "a string";
+    }
+}
+
+static vae_status set_from_json(vae_config *config, const char *key, const json_t *value,
+                                const char *source, vae_error *err)
+{
+    char text[2 * VAE_PATH];
+    size_t n, i = vae_config_find(key);
+    const vae_option *options = vae_config_options(&n);
+    if (i != SIZE_MAX && !value_to_text(&options[i], value, text, sizeof text)) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: %s: expected %s", source, key,
+                        type_wanted(options[i].kind));
+    }
+    vae_error inner = {0};
+    if (vae_config_set(config, key, i == SIZE_MAX ? "" : text, &inner) != VAE_OK) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: %.900s", source, inner.text);
+    }
+    return VAE_OK;
+}
+
+vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
+                                vae_error *err)
+{
+    json_error_t at;
+    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
+    if (object == NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: line %d: not JSON: %s", source, at.line, at.text);
+    }
+    vae_status status = VAE_OK;
+    if (!json_is_object(object)) {
+        status =
+            vae_fail(err, VAE_ERR_USAGE, "%s: expected an object of options and values", source);
+    }
+    vae_config changed = *config; /* all or nothing */
+    void *at_item = status == VAE_OK ? json_object_iter(object) : NULL;
+    for (; at_item != NULL && status == VAE_OK; at_item = json_object_iter_next(object, at_item)) {
+        const char *key = json_object_iter_key(at_item);
+        const json_t *value = json_object_iter_value(at_item);
+        if (strcmp(key, "schema") != 0) {
+            status = set_from_json(&changed, key, value, source, err);
+        } else if (!json_is_integer(value) || json_integer_value(value) != CONFIG_SCHEMA) {
+            status = vae_fail(err, VAE_ERR_USAGE, "%s: schema: this vae reads %d", source,
+                              CONFIG_SCHEMA);
+        }
+    }
+    json_decref(object);
+    if (status == VAE_OK) {
+        *config = changed;
+    }
+    return status;
+}

@@ -1,0 +1,439 @@
+/* CSV tables as data sets: RFC 4180, a header of column names, numbers. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config/config.h"
+#include "dataset/readers.h"
+
+enum {
+    CHUNK = 1 << 16,
+    MAX_FIELD = 1 << 16,
+    MAX_COLUMNS = 1 << 20,
+    MAX_CLASSES = 256,
+    SHOWN = 40, /* bytes of a field that a message shows */
+};
+
+typedef enum { END_FIELD, END_RECORD, END_FILE } csv_end;
+
+typedef struct {
+    vae_stream *s;
+    vae_dataset *set;
+    const vae_data_options *options;
+    uint8_t chunk[CHUNK];
+    size_t at, got;
+    uint64_t line;      /* of the character that comes next, from 1 */
+    char *field;        /* the last field, NUL-terminated */
+    size_t field_bytes; /* without the NUL */
+    size_t field_room;
+    bool quoted;         /* it stood in quotes */
+    char **names;        /* of all columns */
+    size_t columns;      /* in the file */
+    size_t label_column; /* SIZE_MAX: none */
+    size_t row_room;
+    char *classes[MAX_CLASSES]; /* texts of the label column, in the order they turned up */
+    size_t n_classes;
+} csv;
+
+static vae_status bad(const csv *c, vae_error *err, const char *what)
+{
+    return vae_fail(err, VAE_ERR_DATA, "%s: line %llu: %s", vae_stream_name(c->s),
+                    (unsigned long long)c->line, what);
+}
+
+/* The next byte, or -1 at the end. */
+static vae_status next(csv *c, int *byte, vae_error *err)
+{
+    if (c->at == c->got) {
+        vae_status status = vae_stream_read(c->s, c->chunk, sizeof c->chunk, &c->got, err);
+        c->at = 0;
+        if (status != VAE_OK || c->got == 0) {
+            *byte = -1;
+            return status;
+        }
+    }
+    *byte = c->chunk[c->at++];
+    c->line += *byte == '\n';
+    return *byte != 0 ? VAE_OK : bad(c, err, "a zero byte: this is no text");
+}
+
+static vae_status keep_byte(csv *c, int byte, vae_error *err)
+{
+    if (c->field_bytes + 1 >= c->field_room) {
+        if (c->field_room >= MAX_FIELD) {
+            return bad(c, err, "a field of more than 65,535 bytes; is a quote not closed?");
+        }
+        size_t room = c->field_room == 0 ? 64 : 2 * c->field_room;
+        char *more = realloc(c->field, room);
+        if (more == NULL) {
+            return vae_fail_memory(err, room, "a field");
+        }
+        c->field = more;
+        c->field_room = room;
+    }
+    c->field[c->field_bytes++] = (char)byte;
+    c->field[c->field_bytes] = '\0';
+    return VAE_OK;
+}
+
+/* Ends the field at `byte`, which must be one that may stand behind it. */
+static vae_status end_field(csv *c, int byte, csv_end *end, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (byte == '\r') {
+        status = next(c, &byte, err);
+        if (status == VAE_OK && byte != '\n' && byte != -1) {
+            return bad(c, err, "a carriage return without a line feed behind it");
+        }
+    }
+    *end = byte == ',' ? END_FIELD : byte == '\n' ? END_RECORD : END_FILE;
+    if (status == VAE_OK && byte != ',' && byte != '\n' && byte != -1) {
+        return bad(c, err, "expected a comma or the end of the line behind a closing quote");
+    }
+    return status;
+}
+
+static vae_status read_quoted(csv *c, csv_end *end, vae_error *err)
+{
+    int byte;
+    for (;;) {
+        vae_status status = next(c, &byte, err);
+        if (status == VAE_OK && byte == -1) {
+            return bad(c, err, "the file ends within quotes");
+        }
+        if (status == VAE_OK && byte == '"') {
+            status = next(c, &byte, err);
+            if (status == VAE_OK && byte != '"') {
+                return end_field(c, byte, end, err);
+            }
+        }
+        if (status != VAE_OK || (status = keep_byte(c, byte, err)) != VAE_OK) {
+            return status;
+        }
+    }
+}
+
+/* The next field into c->field. */
+static vae_status read_field(csv *c, csv_end *end, vae_error *err)
+{
+    int byte;
+    c->field_bytes = 0;
+    vae_status status = keep_byte(c, 0, err); /* room for the NUL of an empty field */
+    c->field_bytes = 0;
+    if (status != VAE_OK || (status = next(c, &byte, err)) != VAE_OK) {
+        return status;
+    }
+    c->quoted = byte == '"';
+    if (c->quoted) {
+        return read_quoted(c, end, err);
+    }
+    while (byte != ',' && byte != '\n' && byte != '\r' && byte != -1) {
+        if (byte == '"') {
+            return bad(c, err, "a quote within a field that does not begin with one");
+        }
+        if ((status = keep_byte(c, byte, err)) != VAE_OK ||
+            (status = next(c, &byte, err)) != VAE_OK) {
+            return status;
+        }
+    }
+    return end_field(c, byte, end, err);
+}
+
+/* ---- the header ---- */
+
+static vae_status add_name(csv *c, vae_error *err)
+{
+    char text[160];
+    double number;
+    if (c->columns == MAX_COLUMNS) {
+        return bad(c, err, "more than 1,048,576 columns");
+    }
+    if (c->field_bytes == 0 || (!c->quoted && vae_parse_real(c->field, &number))) {
+        snprintf(text, sizeof text,
+                 "column %zu: expected a name, found %s%.*s; the first line holds "
+                 "the columns' names",
+                 c->columns + 1, c->field_bytes == 0 ? "nothing" : "", SHOWN, c->field);
+        return bad(c, err, text);
+    }
+    if ((c->columns & (c->columns - 1)) == 0) { /* room doubles at powers of two */
+        size_t room = c->columns == 0 ? 1 : 2 * c->columns;
+        char **more = realloc(c->names, room * sizeof *more);
+        if (more == NULL) {
+            return vae_fail_memory(err, room * sizeof *more, "column names");
+        }
+        c->names = more;
+    }
+    char *name = strdup(c->field);
+    if (name == NULL) {
+        return vae_fail_memory(err, c->field_bytes, "a column's name");
+    }
+    c->names[c->columns++] = name;
+    return VAE_OK;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static vae_status refuse_twins(csv *c, vae_error *err)
+{
+    char **sorted = malloc(c->columns * sizeof *sorted);
+    vae_status status = VAE_OK;
+    if (sorted == NULL) {
+        return vae_fail_memory(err, c->columns * sizeof *sorted, "column names");
+    }
+    memcpy(sorted, c->names, c->columns * sizeof *sorted);
+    qsort(sorted, c->columns, sizeof *sorted, by_text);
+    for (size_t i = 1; i < c->columns && status == VAE_OK; i++) {
+        if (strcmp(sorted[i - 1], sorted[i]) == 0) {
+            status = vae_fail(err, VAE_ERR_DATA, "%s: two columns are called '%.*s'",
+                              vae_stream_name(c->s), SHOWN, sorted[i]);
+        }
+    }
+    free(sorted);
+    return status;
+}
+
+/* The column of that name, or of one of the usual names. */
+static vae_status choose_labels(csv *c, vae_error *err)
+{
+    static const char *const usual[] = {"label", "class", "y", "target"};
+    const char *want = c->options->label_column;
+    c->label_column = SIZE_MAX;
+    if (want != NULL && strcmp(want, "none") == 0) {
+        return VAE_OK;
+    }
+    const bool named = want != NULL && want[0] != '\0';
+    for (size_t k = 0; k < (named ? 1 : 4) && c->label_column == SIZE_MAX; k++) {
+        for (size_t i = 0; i < c->columns && c->label_column == SIZE_MAX; i++) {
+            if (named ? strcmp(c->names[i], want) == 0 : strcasecmp(c->names[i], usual[k]) == 0) {
+                c->label_column = i;
+            }
+        }
+    }
+    return named && c->label_column == SIZE_MAX
+               ? vae_fail(err, VAE_ERR_DATA, "%s: no column is called '%s' (--label-column)",
+                          vae_stream_name(c->s), want)
+               : VAE_OK;
+}
+
+static vae_status read_header(csv *c, vae_error *err)
+{
+    static const uint8_t bom[3] = {0xef, 0xbb, 0xbf};
+    csv_end end = END_FIELD;
+    vae_status status =
+        vae_stream_read(c->s, c->chunk, sizeof c->chunk, &c->got, err); /* fills the chunk */
+    if (status == VAE_OK && c->got >= 3 && memcmp(c->chunk, bom, 3) == 0) {
+        c->at = 3;
+    }
+    while (status == VAE_OK && end == END_FIELD) {
+        status = read_field(c, &end, err);
+        if (status == VAE_OK) {
+            c->line -= end == END_RECORD; /* messages are about the line that ended */
+            status = add_name(c, err);
+            c->line += end == END_RECORD;
+        }
+    }
+    if (status == VAE_OK && (status = refuse_twins(c, err)) == VAE_OK) {
+        status = choose_labels(c, err);
+    }
+    c->set->d = c->columns - (c->label_column != SIZE_MAX);
+    if (status == VAE_OK && (end == END_FILE || c->set->d == 0)) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: %s", vae_stream_name(c->s),
+                          end == END_FILE ? "a header, but no rows" : "no columns but the labels");
+    }
+    return status;
+}
+
+/* ---- rows ---- */
+
+static vae_status more_rows(csv *c, vae_error *err)
+{
+    vae_dataset *set = c->set;
+    if (set->n < c->row_room) {
+        return VAE_OK;
+    }
+    size_t room = c->row_room == 0 ? 64 : 2 * c->row_room, items, bytes;
+    if (!vae_checked_mul(room, set->d, &items) || !vae_checked_mul(items, sizeof(float), &bytes)) {
+        return vae_fail_memory(err, SIZE_MAX, "the rows of a table");
+    }
+    void *rows = realloc(set->rows, bytes);
+    if (rows == NULL) {
+        return vae_fail_memory(err, bytes, "the rows of a table");
+    }
+    set->rows = rows;
+    if (c->label_column != SIZE_MAX) {
+        uint8_t *labels = realloc(set->labels, room);
+        if (labels == NULL) {
+            return vae_fail_memory(err, room, "the labels of a table");
+        }
+        set->labels = labels;
+    }
+    c->row_room = room;
+    return VAE_OK;
+}
+
+static vae_status bad_field(const csv *c, size_t column, uint64_t line, const char *expected,
+                            vae_error *err)
+{
+    return vae_fail(err, VAE_ERR_DATA, "%s: line %llu, column '%.*s': expected %s, found '%.*s'",
+                    vae_stream_name(c->s), (unsigned long long)line, SHOWN, c->names[column],
+                    expected, SHOWN, c->field);
+}
+
+/* The label's place among the texts seen. */
+static vae_status take_label(csv *c, uint64_t line, uint8_t *label, vae_error *err)
+{
+    size_t i = 0;
+    if (c->field_bytes == 0) {
+        return bad_field(c, c->label_column, line, "a label", err);
+    }
+    while (i < c->n_classes && strcmp(c->classes[i], c->field) != 0) {
+        i++;
+    }
+    if (i == MAX_CLASSES) {
+        return bad_field(c, c->label_column, line, "one of at most 256 labels", err);
+    }
+    if (i == c->n_classes) {
+        c->classes[i] = strdup(c->field);
+        if (c->classes[i] == NULL) {
+            return vae_fail_memory(err, c->field_bytes, "a label");
+        }
+        c->n_classes++;
+    }
+    *label = (uint8_t)i;
+    return VAE_OK;
+}
+
+static vae_status take_field(csv *c, size_t column, uint64_t line, vae_error *err)
+{
+    vae_dataset *set = c->set;
+    double value;
+    if (column == c->label_column) {
+        return take_label(c, line, &set->labels[set->n], err);
+    }
+    if (!vae_parse_real(c->field, &value) || !isfinite((float)value)) {
+        return bad_field(c, column, line, "a number", err);
+    }
+    size_t at = column - (c->label_column != SIZE_MAX && column > c->label_column);
+    ((float *)set->rows)[set->n * set->d + at] = (float)value;
+    return VAE_OK;
+}
+
+/* One record; *more is false at the end of the file. Rows beyond the limit are checked, not kept.
+ */
+static vae_status read_record(csv *c, size_t limit, bool *more, vae_error *err)
+{
+    csv_end end = END_FIELD;
+    const uint64_t line = c->line;
+    vae_status status = more_rows(c, err);
+    for (size_t column = 0; status == VAE_OK && end == END_FIELD; column++) {
+        if (column == c->columns) {
+            return vae_fail(err, VAE_ERR_DATA, "%s: line %llu: more than the header's %zu fields",
+                            vae_stream_name(c->s), (unsigned long long)line, c->columns);
+        }
+        status = read_field(c, &end, err);
+        if (status == VAE_OK && column == 0 && end == END_FILE && c->field_bytes == 0 &&
+            !c->quoted) {
+            *more = false; /* behind the last line's end */
+            return VAE_OK;
+        }
+        if (status == VAE_OK && end != END_FIELD && column + 1 < c->columns) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: line %llu: expected %zu fields, as in the header, found %zu",
+                            vae_stream_name(c->s), (unsigned long long)line, c->columns,
+                            column + 1);
+        }
+        if (status == VAE_OK) {
+            status = take_field(c, column, line, err);
+        }
+    }
+    c->set->n += status == VAE_OK && (limit == 0 || c->set->n < limit);
+    *more = end == END_RECORD;
+    return status;
+}
+
+/* Places among the texts seen become the numbers that the texts are, or their places in order. */
+static void number_labels(csv *c)
+{
+    uint8_t rank[MAX_CLASSES] = {0};
+    uint64_t number;
+    bool numbers = true;
+    for (size_t i = 0; i < c->n_classes; i++) {
+        numbers = numbers && vae_parse_u64(c->classes[i], 0, 255, &number);
+    }
+    for (size_t i = 0; i < c->n_classes; i++) {
+        size_t below = 0;
+        for (size_t j = 0; j < c->n_classes; j++) {
+            below += strcmp(c->classes[j], c->classes[i]) < 0;
+        }
+        rank[i] = (uint8_t)below;
+        if (numbers) {
+            vae_parse_u64(c->classes[i], 0, 255, &number);
+            rank[i] = (uint8_t)number;
+        }
+    }
+    for (size_t i = 0; i < c->set->n; i++) {
+        c->set->labels[i] = rank[c->set->labels[i]];
+    }
+}
+
+/* The set gets the names of its columns, without that of the labels. */
+static void hand_over_names(csv *c)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < c->columns; i++) {
+        if (i == c->label_column) {
+            free(c->names[i]);
+        } else {
+            c->names[kept++] = c->names[i];
+        }
+    }
+    c->set->column_names = c->names;
+    c->names = NULL;
+    c->columns = 0;
+}
+
+vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                               vae_error *err)
+{
+    csv *c = calloc(1, sizeof *c);
+    bool more = true;
+    if (c == NULL) {
+        return vae_fail_memory(err, sizeof *c, "a table");
+    }
+    c->s = s;
+    c->set = set;
+    c->options = options;
+    c->line = 1;
+    vae_status status = read_header(c, err);
+    while (status == VAE_OK && more) {
+        status = read_record(c, options->limit, &more, err);
+    }
+    if (status == VAE_OK && set->n == 0) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: a header, but no rows", vae_stream_name(s));
+    }
+    if (status == VAE_OK) {
+        set->kind = VAE_KIND_TABLE;
+        set->dtype = VAE_F32;
+        set->height = set->channels = 1;
+        set->width = set->d;
+        if (set->labels != NULL) {
+            number_labels(c);
+        }
+        hand_over_names(c);
+    }
+    for (size_t i = 0; i < c->columns; i++) {
+        free(c->names[i]);
+    }
+    for (size_t i = 0; i < c->n_classes; i++) {
+        free(c->classes[i]);
+    }
+    free(c->names);
+    free(c->field);
+    free(c);
+    return status;
+}

@@ -1,0 +1,162 @@
+/* Data sets: rows of D numbers with optional labels and factors, held on the host in the type they
+ * were stored in. Nothing here converts a whole set to float; the backend's gather does it a batch
+ * at a time. */
+#ifndef VAE_DATASET_H
+#define VAE_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef enum {
+    VAE_U8 = 0,  /* bytes; the value is byte/255 */
+    VAE_F32 = 1, /* floats as they are */
+    VAE_BITS = 2 /* bits; 0 or 1. Value j of a row is bit j%8, the least significant being bit 0, of
+                  * its byte j/8; bits behind the last value are 0. As from
+                  * numpy.packbits(x, axis=1, bitorder="little") */
+} vae_dtype;
+
+/* Bytes of a row of d values: rows follow each other without gaps. */
+size_t vae_row_bytes(vae_dtype dtype, size_t d);
+
+typedef enum { VAE_SPLIT_TRAIN = 0, VAE_SPLIT_TEST = 1 } vae_split;
+
+typedef enum {
+    VAE_KIND_ARRAY = 0, /* digits, IDX, NPY, NPZ: rows as they are */
+    VAE_KIND_PICTURES,  /* a folder of picture files, resized as the options say */
+    VAE_KIND_TABLE,     /* columns with names */
+} vae_data_kind;
+
+/* How data are read. All zero is the default. */
+typedef struct {
+    size_t limit;             /* > 0 keeps the first `limit` rows */
+    size_t image_size;        /* > 0: picture files are resized to squares of this side */
+    size_t image_channels;    /* 1 or 3; 0: 3 if any picture file is in colour, else 1 */
+    const char *label_column; /* of a table; NULL or "": see vae_dataset_open; "none" */
+    void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
+    void *ctx;                                              /* by one thread */
+} vae_data_options;
+
+/* n rows of d values, row-major. The set owns every pointer. */
+typedef struct {
+    char source[512]; /* what the user named, for messages and run.json */
+    size_t n, d;
+    size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */
+    vae_dtype dtype;
+    vae_data_kind kind;
+    bool draws;      /* rows are [mean | log variance], 2d floats; gather draws d normals */
+    void *rows;      /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits; (n,2d) floats
+                      * if draws */
+    uint8_t *labels; /* (n) or NULL */
+    size_t n_classes; /* largest label + 1, or 0 */
+    float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
+    size_t n_factors;
+    const char *const *factor_names; /* static strings, n_factors of them, or NULL */
+    char **column_names;             /* (d) of a table, or NULL */
+    /* (n_factors), static, or NULL. Where given, the rows are a whole grid, each combination of the
+     * factors' levels once, and vae_grid_row says where: n is the product of the sizes. */
+    const size_t *factor_sizes;
+    uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
+} vae_dataset;
+
+/* Opens a data set named by the user:
+ * - "digits": the built-in set, drawn at once: 60,000 train and 10,000 test pictures of 28 x 28,
+ *   labels 0..9 in equal numbers (in every ten leading rows too), and the factors they were drawn
+ *   with: digit, style (which of a digit's ways of writing), rotation (radians, clockwise), slant
+ *   (width by height, to the right), scale_x, scale_y, thickness (of the pen, pixels), offset_x,
+ *   offset_y (pixels). The bytes are fixed: the same on every machine and for any thread count.
+ *   A folder of that name is "./digits".
+ * - "sprites": a look-alike of dSprites, drawn at once: 737,280 binary pictures of 64 x 64, a grid
+ *   of the factors shape (0 square, 1 ellipse, 2 heart: the label too), scale (6 from 0.5 to 1),
+ *   rotation (40 from 0 to 2 pi, radians, counter-clockwise; the last shows what the first does),
+ *   x and y (32 from 0 to 1, to the right and down), y fastest. All rows are for training, as the
+ *   grid has no split of its own. With 0 < limit < n the rows are the first of a fixed random order
+ *   of the grid, and no grid any more. As fixed bytes as those of digits.
+ * - A folder of IDX files, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-...
+ *   (or with a dot, train-images.idx3-ubyte), in the folder itself, raw/, MNIST/raw/,
+ *   FashionMNIST/raw/ or KMNIST/raw/. Labels are optional; where there, their number must match.
+ * - An IDX images file (labels: the file beside it that is named alike), of 2, 3 or 4 dimensions,
+ *   unsigned bytes or floats.
+ *   Integers of other sizes and doubles are made floats.
+ * - An .npy file, plain or .gz: u1, f4, f8 (made f4) or b1 (made bits), little-endian, C order,
+ *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
+ * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
+ *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
+ * - A folder of PNG and JPEG files. Folders in it are classes, in the order of their names, and
+ * hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have no
+ *   labels. Folders train and test (or val, valid) make splits. Rows are in the order of the paths.
+ *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
+ *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
+ *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
+ * of one size.
+ * - A .csv file, plain or .gz, whose first line holds the names of its columns: RFC 4180, comma,
+ *   UTF-8, numbers only. The label column is options->label_column, or else the one called label,
+ *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
+ *   0..255, or up to 256 texts, numbered in their order.
+ * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
+ * Files are told apart by their first bytes. A single file has no test split: asking for it is
+ * VAE_ERR_DATA with a message that says so. With a limit the rest of a file is still checked.
+ * options may be NULL.
+ * *out is owned by the caller: vae_dataset_free. On failure it is NULL.
+ * Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file, the offset, what was
+ * expected and what was found), VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
+                            const vae_data_options *options, vae_error *err);
+void vae_dataset_free(vae_dataset *set);
+
+/* True if `name` offers a split of its own for testing (digits, an IDX folder with t10k files, an
+ * .npz with x_test, a folder with pictures in test). Looks at names only: opening may still fail.
+ */
+bool vae_dataset_has_test(const char *name);
+
+/* Every value in [0,1] (always so for bytes and bits)? If not, VAE_ERR_DATA naming row, column
+ * (from 0) and value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
+vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);
+
+/* Values stored of a row, and the bytes they take. */
+static inline size_t vae_dataset_width(const vae_dataset *set)
+{
+    return set->draws ? 2 * set->d : set->d;
+}
+static inline size_t vae_dataset_row_bytes(const vae_dataset *set)
+{
+    return vae_row_bytes(set->dtype, vae_dataset_width(set));
+}
+
+/* Labels below n_classes? VAE_ERR_DATA naming the row if not, or if there are no labels although
+ * they are `required`. */
+vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
+                                    vae_error *err);
+
+/* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
+ * into shift and scale, (d) each, in double and in the rows' order; a column that does not vary
+ * gets scale
+ * 1. VAE_ERR_DATA for bytes, which are pictures. */
+vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
+                               float *shift, float *scale, vae_error *err);
+
+/* Rows to (x - shift) / scale, in place; the checksum stays that of the rows as they were read.
+ * VAE_ERR_DATA for bytes. */
+vae_status vae_dataset_standardize(vae_dataset *set, const float *shift, const float *scale,
+                                   vae_error *err);
+
+/* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <
+ * n, col < d. */
+float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
+
+/* mean: (d) out: column means of the n rows whose numbers are in `rows` (NULL = all, n ignored), of
+ * the values, or with `threshold` of value >= 1/2. VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_mean(const vae_dataset *set, const uint32_t *rows, size_t n, bool threshold,
+                            float *mean, vae_error *err);
+
+/* ---- grids of factors: level k is 0..sizes[k]-1, and the last factor changes fastest ---- */
+
+/* The row with these levels: level: (n_factors), each below its size. Where a set has factor_sizes,
+ * its factors (n,n_factors) hold the levels' values in that row. */
+size_t vae_grid_row(const size_t *sizes, size_t n_factors, const size_t *level);
+/* level: (n_factors) out, those of `row`, which is below the product of the sizes. */
+void vae_grid_levels(size_t *level, const size_t *sizes, size_t n_factors, size_t row);
+
+#endif

@@ -1,0 +1,344 @@
+/* IDX, the file format of MNIST: 0, 0, type, number of dimensions, big-endian u32 dimensions, then
+ * the items, row-major and big-endian. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "dataset/readers.h"
+
+enum { PATH_BYTES = 4096 };
+
+/* By the type byte: bytes of an item, 0 = no type. */
+static size_t item_size(uint8_t type)
+{
+    static const uint8_t sizes[] = {1, 1, 0, 2, 4, 4, 8}; /* u8, i8, -, i16, i32, f32, f64 */
+    return type >= 0x08 && type <= 0x0e ? sizes[type - 0x08] : 0;
+}
+
+static vae_status check_magic(const vae_stream *s, const uint8_t magic[4], vae_error *err)
+{
+    const char *name = vae_stream_name(s);
+    if (magic[0] != 0 || magic[1] != 0) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: not an IDX file: expected 00 00 at its beginning, found %02x %02x",
+                        name, magic[0], magic[1]);
+    }
+    if (item_size(magic[2]) == 0) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: IDX type at offset 2: expected 0x08, 0x09 or 0x0b to 0x0e, found "
+                        "0x%02x",
+                        name, magic[2]);
+    }
+    if (magic[3] < 1 || magic[3] > VAE_IDX_MAX_DIMS) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: IDX dimensions at offset 3: expected 1 to %d, found %u", name,
+                        VAE_IDX_MAX_DIMS, magic[3]);
+    }
+    return VAE_OK;
+}
+
+/* Reads the header, and *n_bytes of data that it promises. */
+static vae_status read_header(vae_stream *s, vae_idx *out, uint8_t *type, size_t *n_bytes,
+                              vae_error *err)
+{
+    uint8_t magic[4], dims[4 * VAE_IDX_MAX_DIMS];
+    vae_status status = vae_stream_read_exact(s, magic, sizeof magic, "IDX header", err);
+    if (status == VAE_OK) {
+        status = check_magic(s, magic, err);
+    }
+    if (status == VAE_OK) {
+        *type = magic[2];
+        out->dtype = *type == 0x08 ? VAE_U8 : VAE_F32;
+        out->ndim = magic[3];
+        status = vae_stream_read_exact(s, dims, 4 * out->ndim, "IDX dimensions", err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
+    const size_t item_bytes = item_size(*type);
+    bool fits = true;
+    out->row_items = 1;
+    for (size_t i = 0; i < out->ndim; i++) {
+        const uint8_t *p = dims + 4 * i;
+        out->dims[i] = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        if (out->dims[i] == 0) {
+            return vae_fail(err, VAE_ERR_DATA, "%s: IDX dimension %zu is 0: there is no data",
+                            vae_stream_name(s), i);
+        }
+        if (i > 0) {
+            fits = fits && vae_checked_mul(out->row_items, out->dims[i], &out->row_items);
+        }
+    }
+    fits = fits && vae_checked_mul(out->row_items, item_bytes, n_bytes) &&
+           vae_checked_mul(*n_bytes, out->dims[0], n_bytes);
+    if (!fits || *n_bytes > vae_stream_bound(s)) {
+        double claim = (double)item_bytes; /* a double, as the product need not fit */
+        for (size_t i = 0; i < out->ndim; i++) {
+            claim *= (double)out->dims[i];
+        }
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: IDX header promises %zu rows, %.10g bytes in all, more than the file "
+                        "can hold: at most %llu bytes follow it; it is cut short or damaged",
+                        vae_stream_name(s), out->dims[0], claim,
+                        (unsigned long long)vae_stream_bound(s));
+    }
+    return VAE_OK;
+}
+
+/* One big-endian item of a type. */
+static float item_value(const uint8_t *p, uint8_t type)
+{
+    const size_t size = item_size(type);
+    uint64_t bits = 0;
+    float f;
+    double d;
+    for (size_t i = 0; i < size; i++) {
+        bits = bits << 8 | p[i];
+    }
+    switch (type) {
+    case 0x09:
+        return (float)(int8_t)bits;
+    case 0x0b:
+        return (float)(int16_t)bits;
+    case 0x0c:
+        return (float)(int32_t)bits;
+    case 0x0d: {
+        const uint32_t half = (uint32_t)bits;
+        memcpy(&f, &half, sizeof f);
+        return f;
+    }
+    default:
+        memcpy(&d, &bits, sizeof d);
+        return (float)d;
+    }
+}
+
+/* Items of any type but bytes to floats: *data is replaced. */
+static vae_status to_floats(uint8_t **data, size_t n, uint8_t type, vae_error *err)
+{
+    float *values = malloc(n * sizeof *values);
+    if (values == NULL) {
+        return vae_fail_memory(err, n * sizeof *values, "IDX data");
+    }
+    for (size_t i = 0; i < n; i++) {
+        values[i] = item_value(*data + i * item_size(type), type);
+    }
+    free(*data);
+    *data = (uint8_t *)values;
+    return VAE_OK;
+}
+
+vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err)
+{
+    *out = (vae_idx){0};
+    size_t n_bytes = 0;
+    uint8_t type = 0;
+    vae_status status = read_header(s, out, &type, &n_bytes, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    out->n_kept = limit > 0 && limit < out->dims[0] ? limit : out->dims[0];
+    size_t kept_bytes = n_bytes / out->dims[0] * out->n_kept;
+    status = vae_stream_read_new(s, &out->data, kept_bytes, "IDX data", err);
+    if (status == VAE_OK) {
+        status = vae_stream_skip(s, n_bytes - kept_bytes, "IDX data", err);
+    }
+    if (status == VAE_OK) {
+        status = vae_stream_expect_end(s, err);
+    }
+    if (status == VAE_OK && out->dtype == VAE_F32) {
+        status = to_floats(&out->data, out->n_kept * out->row_items, type, err);
+    }
+    if (status != VAE_OK) {
+        free(out->data);
+        out->data = NULL;
+    }
+    return status;
+}
+
+static vae_status read_path(const char *path, size_t limit, vae_idx *out, vae_error *err)
+{
+    *out = (vae_idx){0};
+    vae_stream *s;
+    vae_status status = vae_stream_open(&s, path, err);
+    if (status == VAE_OK) {
+        status = vae_idx_read(s, limit, out, err);
+        vae_stream_close(s);
+    }
+    return status;
+}
+
+/* Reads images into the set, *n_total rows in the file of which the set may keep fewer. */
+static vae_status load_images(vae_dataset *set, const char *path, size_t limit, size_t *n_total,
+                              vae_error *err)
+{
+    vae_idx idx;
+    vae_status status = read_path(path, limit, &idx, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    size_t channels = idx.ndim == 4 ? idx.dims[3] : 1;
+    if (idx.ndim < 2 || (channels != 1 && channels != 3)) {
+        free(idx.data);
+        return idx.ndim < 2
+                   ? vae_fail(err, VAE_ERR_DATA,
+                              "%s: IDX dimensions: expected 2 (rows, values), 3 (images) or 4 "
+                              "(images with channels), found 1; is it a labels file?",
+                              path)
+                   : vae_fail(err, VAE_ERR_DATA, "%s: IDX channels: expected 1 or 3, found %zu",
+                              path, channels);
+    }
+    set->n = idx.n_kept;
+    set->d = idx.row_items;
+    set->height = idx.ndim == 2 ? 1 : idx.dims[1];
+    set->width = idx.ndim == 2 ? idx.dims[1] : idx.dims[2];
+    set->channels = channels;
+    set->dtype = idx.dtype;
+    set->rows = idx.data;
+    *n_total = idx.dims[0];
+    return VAE_OK;
+}
+
+static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, size_t n_total,
+                              vae_error *err)
+{
+    vae_idx idx;
+    vae_status status = read_path(path, limit, &idx, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (idx.ndim != 1) {
+        status = vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
+                          idx.ndim);
+    } else if (idx.dims[0] != n_total) {
+        status = vae_fail(err, VAE_ERR_DATA,
+                          "%s: labels: expected %zu, one an image, found %zu; the two files do not "
+                          "belong together",
+                          path, n_total, idx.dims[0]);
+    }
+    if (status == VAE_OK && idx.dtype == VAE_F32) {
+        status = vae_labels_from_floats(&set->labels, (const float *)(const void *)idx.data,
+                                        idx.n_kept, path, err);
+    } else if (status == VAE_OK) {
+        set->labels = idx.data;
+        idx.data = NULL;
+    }
+    free(idx.data);
+    return status;
+}
+
+/* Finds <folder>/<stem>{-,.}<kind>{,.gz} into path. A name that exists in any form counts, so that
+ * an unreadable file is reported, not skipped. */
+static bool find_file(const char *folder, const char *stem, const char *kind, char path[PATH_BYTES])
+{
+    static const char separators[] = {'-', '.'};
+    static const char *const endings[] = {"", ".gz"};
+    for (size_t i = 0; i < 4; i++) {
+        int n = snprintf(path, PATH_BYTES, "%s/%s%c%s%s", folder, stem, separators[i / 2], kind,
+                         endings[i % 2]);
+        struct stat info;
+        if (n > 0 && n < PATH_BYTES && stat(path, &info) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool find_split_file(const char *folder, vae_split split, bool labels, char path[PATH_BYTES])
+{
+    static const char *const stems[2][2] = {{"train-images", "train-labels"},
+                                            {"t10k-images", "t10k-labels"}};
+    return find_file(folder, stems[split == VAE_SPLIT_TEST][labels],
+                     labels ? "idx1-ubyte" : "idx3-ubyte", path);
+}
+
+/* Where torchvision puts the raw files of its data sets, below the folder the user names. */
+static const char *const layouts[] = {"", "/raw", "/MNIST/raw", "/FashionMNIST/raw", "/KMNIST/raw"};
+enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
+
+/* Finds the one sub-folder with images of the split, into raw. Returns how many there are; the
+ * folder itself settles the matter. */
+static size_t find_raw_folder(const char *folder, vae_split split, char raw[PATH_BYTES])
+{
+    size_t n_found = 0;
+    for (size_t i = 0; i < N_LAYOUTS && (n_found == 0 || i > 1); i++) {
+        char candidate[PATH_BYTES], file[PATH_BYTES];
+        int n = snprintf(candidate, sizeof candidate, "%s%s", folder, layouts[i]);
+        if (n > 0 && n < PATH_BYTES && find_split_file(candidate, split, false, file)) {
+            if (n_found++ == 0) {
+                memcpy(raw, candidate, sizeof candidate);
+            }
+            if (i == 0) {
+                break;
+            }
+        }
+    }
+    return n_found;
+}
+
+bool vae_idx_folder_has(const char *folder, vae_split split)
+{
+    char raw[PATH_BYTES];
+    return find_raw_folder(folder, split, raw) == 1;
+}
+
+vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split split, size_t limit,
+                               vae_error *err)
+{
+    char raw[PATH_BYTES], path[PATH_BYTES];
+    size_t n_found = find_raw_folder(folder, split, raw);
+    if (n_found > 1) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: holds several data sets; name one of them, for example %s", folder,
+                        raw);
+    }
+    if (n_found == 0) {
+        bool test = split == VAE_SPLIT_TEST;
+        if (test && vae_idx_folder_has(folder, VAE_SPLIT_TRAIN)) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: has train images but no test split: expected t10k-images-idx3-"
+                            "ubyte or t10k-images-idx3-ubyte.gz beside them; or use --split train",
+                            folder);
+        }
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: expected %s-images-idx3-ubyte or %s-images-idx3-ubyte.gz in it, in "
+                        "raw/, MNIST/raw/, FashionMNIST/raw/ or KMNIST/raw/, found none",
+                        folder, test ? "t10k" : "train", test ? "t10k" : "train");
+    }
+    size_t n_total = 0;
+    find_split_file(raw, split, false, path);
+    vae_status status = load_images(set, path, limit, &n_total, err);
+    if (status == VAE_OK && find_split_file(raw, split, true, path)) {
+        status = load_labels(set, path, limit, n_total, err);
+    }
+    return status;
+}
+
+/* The labels file that belongs to an images file by its name: images -> labels, idx3 -> idx1. */
+static bool find_labels_beside(const char *images, char path[PATH_BYTES])
+{
+    const char *slash = strrchr(images, '/');
+    const char *base = slash != NULL ? slash + 1 : images;
+    const char *word = strstr(base, "images"), *kind = strstr(base, "idx3-ubyte");
+    if (word == NULL || kind == NULL || kind < word) {
+        return false;
+    }
+    char folder[PATH_BYTES], stem[PATH_BYTES];
+    int n = snprintf(folder, sizeof folder, "%.*s", (int)(base - images), images);
+    int m = snprintf(stem, sizeof stem, "%.*slabels", (int)(word - base), base);
+    if (n < 0 || n >= PATH_BYTES || m < 0 || m >= PATH_BYTES) {
+        return false;
+    }
+    return find_file(n > 0 ? folder : ".", stem, "idx1-ubyte", path);
+}
+
+vae_status vae_idx_load_file(vae_dataset *set, const char *path, size_t limit, vae_error *err)
+{
+    size_t n_total = 0;
+    char labels[PATH_BYTES];
+    vae_status status = load_images(set, path, limit, &n_total, err);
+    if (status == VAE_OK && find_labels_beside(path, labels)) {
+        status = load_labels(set, labels, limit, n_total, err);
+    }
+    return status;
+}

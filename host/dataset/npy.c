@@ -1,0 +1,205 @@
+/* NPY files as data sets. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset/readers.h"
+#include "format/npy.h"
+
+/* Reads and parses the header; messages get the file's name in front. */
+static vae_status read_header(vae_stream *s, npy_header *header, vae_error *err)
+{
+    uint8_t prefix[VAE_NPY_PREFIX];
+    size_t got, size = 0;
+    vae_status status = vae_stream_read(s, prefix, sizeof prefix, &got, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    vae_error why = {0};
+    uint8_t *bytes = NULL;
+    status = vae_npy_header_size(prefix, got, &size, &why);
+    if (status == VAE_OK && size < got) {
+        status = vae_fail(&why, VAE_ERR_DATA, "npy header: says it is empty");
+    }
+    if (status == VAE_OK) {
+        bytes = malloc(size);
+        if (bytes == NULL) {
+            return vae_fail_memory(err, size, "an npy header");
+        }
+        memcpy(bytes, prefix, got);
+        status = vae_stream_read_exact(s, bytes + got, size - got, "npy header", err);
+        if (status == VAE_OK) {
+            status = vae_npy_parse_header(bytes, size, header, &why);
+        }
+    }
+    free(bytes);
+    if (why.status != VAE_OK) {
+        return vae_fail(err, why.status, "%s: %s", vae_stream_name(s), why.text);
+    }
+    return status;
+}
+
+/* A type that is not read: says which and what to do. */
+static vae_status fail_type(const char *name, const char *descr, vae_error *err)
+{
+    const char *why = strchr(descr, 'O') != NULL ? "Python objects"
+                      : descr[0] == '>'          ? "big-endian"
+                      : strpbrk(descr, "iu")     ? "integers other than bytes"
+                      : strpbrk(descr, "c")      ? "complex numbers"
+                      : strpbrk(descr, "f")      ? "floats of another size"
+                                                 : "no numbers";
+    return vae_fail(err, VAE_ERR_DATA,
+                    "%s: type '%s' (%s): expected u1, b1, <f4 or <f8; save "
+                    "array.astype('float32')",
+                    name, descr, why);
+}
+
+vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *h, const char *name,
+                             vae_error *err)
+{
+    const char *type = h->descr + (strchr("|<>", h->descr[0]) != NULL);
+    const bool bytes = strcmp(type, "u1") == 0, bools = strcmp(type, "b1") == 0;
+    if (!bytes && !bools && strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0) {
+        return fail_type(name, h->descr, err);
+    }
+    set->dtype = bytes ? VAE_U8 : bools ? VAE_BITS : VAE_F32;
+    if (h->fortran_order) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: is in Fortran order; expected C order: save "
+                        "numpy.ascontiguousarray(array)",
+                        name);
+    }
+    if (h->ndim < 2 || h->ndim > 4) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: expected shape (n,d), (n,h,w) or (n,h,w,c), found %zu dimension%s",
+                        name, h->ndim, h->ndim == 1 ? "" : "s");
+    }
+    if (h->n_items == 0) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: a dimension is 0: there is no data", name);
+    }
+    set->channels = h->ndim == 4 ? h->shape[3] : 1;
+    if (set->channels != 1 && set->channels != 3) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: expected 1 or 3 channels in the last of 4 dimensions, found %zu%s",
+                        name, set->channels,
+                        h->shape[1] == 1 || h->shape[1] == 3
+                            ? "; is it (n,c,h,w)? save array.transpose(0, 2, 3, 1)"
+                            : "");
+    }
+    set->n = h->shape[0];
+    set->d = h->n_items / h->shape[0];
+    set->height = h->ndim == 2 ? 1 : h->shape[1];
+    set->width = h->ndim == 2 ? h->shape[1] : h->shape[2];
+    return VAE_OK;
+}
+
+static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, vae_error *err)
+{
+    enum { CHUNK = 4096 };
+    double chunk[CHUNK];
+    uint8_t *bytes = NULL;
+    size_t n_bytes = n * sizeof(double), kept = 0;
+    if (n_bytes > vae_stream_bound(s)) {
+        /* the failure that reading as many bytes would give */
+        return vae_stream_read_new(s, &bytes, n_bytes, "npy data", err);
+    }
+    float *values = NULL;
+    size_t capacity = 0;
+    while (kept < n) {
+        size_t piece = n - kept < CHUNK ? n - kept : CHUNK;
+        if (kept + piece > capacity) {
+            /* Packed data may fall short of its bound: grow with what is there. */
+            capacity = capacity == 0 ? 1 << 18 : 2 * capacity;
+            capacity = capacity < n ? capacity : n;
+            float *grown = realloc(values, capacity * sizeof *values);
+            if (grown == NULL) {
+                free(values);
+                return vae_fail_memory(err, capacity * sizeof *values, "npy data");
+            }
+            values = grown;
+        }
+        vae_status status = vae_stream_read_exact(s, chunk, piece * sizeof *chunk, "npy data", err);
+        if (status != VAE_OK) {
+            free(values);
+            return status;
+        }
+        for (size_t i = 0; i < piece; i++) {
+            values[kept + i] = (float)chunk[i];
+        }
+        kept += piece;
+    }
+    *out = values;
+    return VAE_OK;
+}
+
+/* Packs row by row; numpy stores a boolean as the byte 0 or 1. */
+static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error *err)
+{
+    const size_t d = set->d, width = vae_row_bytes(VAE_BITS, d);
+    uint8_t *row = NULL, *rows = NULL;
+    size_t capacity = 0;
+    vae_status status = VAE_OK;
+    if (set->n * d > vae_stream_bound(s)) {
+        /* the failure that reading as many bytes would give */
+        return vae_stream_read_new(s, &rows, set->n * d, "npy data", err);
+    }
+    row = malloc(d);
+    if (row == NULL) {
+        return vae_fail_memory(err, d, "a row of npy data");
+    }
+    for (size_t i = 0; i < set->n && status == VAE_OK; i++) {
+        if (i == capacity) {
+            /* Packed data may fall short of its bound: grow with what is there. */
+            capacity = capacity == 0 ? 1 + (1 << 18) / width : 2 * capacity;
+            capacity = capacity < set->n ? capacity : set->n;
+            uint8_t *grown = realloc(rows, capacity * width);
+            if (grown == NULL) {
+                status = vae_fail_memory(err, capacity * width, "npy data");
+                break;
+            }
+            rows = grown;
+        }
+        status = vae_stream_read_exact(s, row, d, "npy data", err);
+        memset(rows + i * width, 0, width);
+        for (size_t j = 0; j < d && status == VAE_OK; j++) {
+            if (row[j] > 1) {
+                status = vae_fail(err, VAE_ERR_DATA,
+                                  "%s: row %zu, column %zu: expected a boolean, 0 or 1, found %u",
+                                  vae_stream_name(s), i, j, row[j]);
+            }
+            rows[i * width + j / 8] |= (uint8_t)((row[j] & 1) << j % 8);
+        }
+    }
+    free(row);
+    set->rows = rows;
+    return status;
+}
+
+vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err)
+{
+    npy_header header;
+    const char *name = vae_stream_name(s);
+    vae_status status = read_header(s, &header, err);
+    if (status == VAE_OK) {
+        status = vae_npy_shape_set(set, &header, name, err);
+    }
+    if (status != VAE_OK) {
+        return status;
+    }
+    size_t n_total = set->n;
+    set->n = limit > 0 && limit < n_total ? limit : n_total;
+    size_t n_items = set->n * set->d;
+    if (set->dtype == VAE_BITS) {
+        status = read_bools_as_bits(s, set, err);
+    } else if (header.item_bytes == sizeof(double)) {
+        status = read_doubles_as_floats(s, &set->rows, n_items, err);
+    } else {
+        uint8_t *data;
+        status = vae_stream_read_new(s, &data, n_items * header.item_bytes, "npy data", err);
+        set->rows = data;
+    }
+    if (status == VAE_OK) {
+        size_t dropped = (n_total - set->n) * set->d * header.item_bytes;
+        status = vae_stream_skip(s, dropped, "npy data", err);
+    }
+    return status == VAE_OK ? vae_stream_expect_end(s, err) : status;
+}

@@ -1,0 +1,193 @@
+/* NPZ archives as data sets. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset/readers.h"
+#include "format/npz.h"
+
+enum { NAME = 700 }; /* of a message: a path and an array */
+
+static const char *const label_names[] = {"labels", "label", "y"};
+
+static const vae_npz_member *find_any(const vae_npz *npz, const char *const *names, size_t n)
+{
+    const vae_npz_member *found = NULL;
+    for (size_t i = 0; i < n && found == NULL; i++) {
+        found = vae_npz_find(npz, names[i]);
+    }
+    return found;
+}
+
+/* The array of rows and that of labels (NULL: none) for a split. */
+static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_member **rows,
+                         const vae_npz_member **labels, vae_error *err)
+{
+    static const char *const data_names[] = {"data", "x", "X"};
+    const bool test = split == VAE_SPLIT_TEST;
+    *rows = vae_npz_find(npz, test ? "x_test" : "x_train");
+    *labels = vae_npz_find(npz, test ? "y_test" : "y_train");
+    if (*rows != NULL) {
+        return VAE_OK;
+    }
+    if (test) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: has no test split, an array x_test; use --split train", npz->path);
+    }
+    *rows = find_any(npz, data_names, sizeof data_names / sizeof data_names[0]);
+    *labels = find_any(npz, label_names, sizeof label_names / sizeof label_names[0]);
+    size_t others = 0;
+    for (size_t i = 0; *rows == NULL && i < npz->n; i++) {
+        others += &npz->members[i] != *labels;
+    }
+    for (size_t i = 0; *rows == NULL && others == 1 && i < npz->n; i++) {
+        *rows = &npz->members[i] != *labels ? &npz->members[i] : NULL;
+    }
+    return *rows != NULL
+               ? VAE_OK
+               : vae_fail(
+                     err, VAE_ERR_DATA,
+                     "%s: which of its %zu arrays are the rows? expected one called data, x or "
+                     "x_train, or only one array",
+                     npz->path, npz->n);
+}
+
+/* Bytes 0 and 1, (n,d), to rows of bits; a byte of another value is named. */
+static vae_status pack_bits(vae_dataset *set, const char *name, vae_error *err)
+{
+    const size_t stride = vae_row_bytes(VAE_BITS, set->d);
+    const uint8_t *bytes = set->rows;
+    uint8_t *bits = calloc(set->n, stride);
+    if (bits == NULL) {
+        return vae_fail_memory(err, set->n * stride, name);
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        for (size_t j = 0; j < set->d; j++) {
+            const uint8_t value = bytes[i * set->d + j];
+            if (value > 1) {
+                free(bits);
+                return vae_fail(
+                    err, VAE_ERR_DATA,
+                    "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u", name, i,
+                    j, value);
+            }
+            bits[i * stride + j / 8] |= (uint8_t)(value << j % 8);
+        }
+    }
+    free(set->rows);
+    set->rows = bits;
+    return VAE_OK;
+}
+
+/* Frees the rows that are beyond what the set keeps. */
+static void shrink(void **rows, size_t bytes)
+{
+    void *less = realloc(*rows, bytes);
+    if (less != NULL) {
+        *rows = less;
+    }
+}
+
+static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
+                            size_t limit, vae_error *err)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
+    vae_status status = vae_npy_shape_set(set, &m->header, name, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    const size_t item = set->dtype == VAE_F32 ? sizeof(float) : 1;
+    set->rows = malloc(m->header.n_items * item);
+    if (set->rows == NULL) {
+        return vae_fail_memory(err, m->header.n_items * item, name);
+    }
+    status = set->dtype == VAE_F32 ? vae_npz_read_floats(npz, m, set->rows, err)
+                                   : vae_npz_read(npz, m, set->rows, err);
+    if (status == VAE_OK && limit > 0 && limit < set->n) {
+        set->n = limit;
+        shrink(&set->rows, set->n * set->d * item);
+    }
+    return status == VAE_OK && set->dtype == VAE_BITS ? pack_bits(set, name, err) : status;
+}
+
+/* A little-endian whole number or float of a label array; false for a type that labels have not. */
+static bool label_value(const uint8_t *p, const npy_header *h, float *value)
+{
+    const char *type = h->descr + (strchr("|<>=", h->descr[0]) != NULL);
+    uint64_t bits = 0;
+    if (h->descr[0] == '>' || h->item_bytes > 8 || strchr("iufb", type[0]) == NULL) {
+        return false;
+    }
+    memcpy(&bits, p, h->item_bytes);
+    if (type[0] == 'f') {
+        double d = 0;
+        float f = 0;
+        memcpy(&d, p, h->item_bytes == 8 ? 8 : 0);
+        memcpy(&f, p, h->item_bytes == 4 ? 4 : 0);
+        *value = h->item_bytes == 8 ? (float)d : h->item_bytes == 4 ? f : -1;
+        return h->item_bytes >= 4;
+    }
+    const bool negative = type[0] == 'i' && (bits >> (8 * h->item_bytes - 1) & 1) != 0;
+    *value = negative ? -1.0f : (float)bits;
+    return true;
+}
+
+static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
+                              size_t n_rows, vae_error *err)
+{
+    const npy_header *h = &m->header;
+    char name[NAME];
+    snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
+    if (h->n_items != n_rows || h->ndim == 0 || h->shape[0] != n_rows) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: expected %zu labels, one a row, found %zu", name,
+                        n_rows, h->n_items);
+    }
+    uint8_t *raw = malloc(n_rows * h->item_bytes);
+    float *values = malloc(n_rows * sizeof *values);
+    vae_status status = raw != NULL && values != NULL
+                            ? vae_npz_read(npz, m, raw, err)
+                            : vae_fail_memory(err, n_rows * (h->item_bytes + 4), name);
+    for (size_t i = 0; status == VAE_OK && i < n_rows; i++) {
+        if (!label_value(raw + i * h->item_bytes, h, &values[i])) {
+            status = vae_fail(err, VAE_ERR_DATA, "%s: type '%s': expected whole numbers", name,
+                              h->descr);
+        }
+    }
+    if (status == VAE_OK) {
+        status = vae_labels_from_floats(&set->labels, values, set->n, name, err);
+    }
+    free(raw);
+    free(values);
+    return status;
+}
+
+vae_status vae_npz_load(vae_dataset *set, const char *path, vae_split split, size_t limit,
+                        vae_error *err)
+{
+    vae_npz npz;
+    const vae_npz_member *rows, *labels;
+    vae_status status = vae_npz_open(&npz, path, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    status = choose(&npz, split, &rows, &labels, err);
+    if (status == VAE_OK && (status = read_rows(set, &npz, rows, limit, err)) == VAE_OK &&
+        labels != NULL) {
+        status = read_labels(set, &npz, labels, rows->header.shape[0], err);
+    }
+    vae_npz_close(&npz);
+    return status;
+}
+
+bool vae_npz_has_test(const char *path)
+{
+    vae_npz npz;
+    vae_error ignored = {0};
+    if (vae_npz_open(&npz, path, &ignored) != VAE_OK) {
+        return false;
+    }
+    const bool has = vae_npz_find(&npz, "x_test") != NULL;
+    vae_npz_close(&npz);
+    return has;
+}

@@ -1,0 +1,376 @@
+/* One pass of vae_evaluate over the rows; what it does not keep (the error at mu, each column's
+ * part) is taken from the batches that it asks for as they pass by. */
+#include "eval/score.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eval/eval.h"
+#include "train/trainer.h"
+#include "vae_math.h"
+
+enum { DRAWS = 0 }; /* of the evaluation's noise */
+
+const char *vae_score_name(vae_score score)
+{
+    static const char *const names[] = {"recon_error", "recon_prob", "neg_elbo", "nll"};
+    return names[score];
+}
+
+/* A pass under way. */
+typedef struct {
+    const vae_score_job *job;
+    vae_row_scores *out;
+    size_t first; /* row 0 of out is row `first` of the data */
+    size_t cols;  /* of the decoder's output */
+    int threads;
+    /* room for a batch */
+    float *x, *logits;
+    uint32_t *label; /* (rows), of a conditional model; else NULL */
+    double *sums;    /* (rows,d) contributions; NULL = not wanted */
+    double *error;   /* (rows) at mu */
+} scoring;
+
+/* ---- the likelihood, value by value ---- */
+
+static double bernoulli_values(double *sum, const float *logits, const float *x, size_t d)
+{
+    double total = 0;
+    for (size_t i = 0; i < d; i++) {
+        float unused;
+        const double v = (double)vae_bernoulli(logits[i], x[i], &unused);
+        total += v;
+        if (sum != NULL) {
+            sum[i] += v;
+        }
+    }
+    return total;
+}
+
+/* raw: raw log variances, or NULL where the variance is fixed at e^logvar. */
+static double gaussian_values(double *sum, const float *mean, const float *raw, const float *x,
+                              size_t d, float logvar, float inv_var)
+{
+    double total = 0;
+    for (size_t i = 0; i < d; i++) {
+        float unused[3];
+        if (raw != NULL) {
+            logvar = vae_bounded_logvar(raw[i], &unused[2]);
+            inv_var = vae_expf(-logvar);
+        }
+        const double v =
+            (double)vae_gaussian(mean[i], x[i], logvar, inv_var, &unused[0], &unused[1]);
+        total += v;
+        if (sum != NULL) {
+            sum[i] += v;
+        }
+    }
+    return total;
+}
+
+double vae_recon_values(double *sum, const float *logits, const float *x, size_t d, vae_recon recon)
+{
+    switch (recon.likelihood) {
+    case VAE_GAUSSIAN:
+        return gaussian_values(sum, logits, NULL, x, d, vae_logf(recon.variance),
+                               1.0f / recon.variance);
+    case VAE_GAUSSIAN_LEARNED:
+        return gaussian_values(sum, logits, logits + d, x, d, 0, 1);
+    case VAE_BERNOULLI:
+    default:
+        return bernoulli_values(sum, logits, x, d);
+    }
+}
+
+/* ---- batches ---- */
+
+/* An overflow on the way is what a row far from all others looks like. */
+static float finite_or_far(double value)
+{
+    return isfinite(value) ? (float)value : INFINITY;
+}
+
+/* Columns of the largest contributions, largest first, the first of equals first. */
+static void find_top(uint32_t *top, size_t n_top, const double *sum, size_t d)
+{
+    for (size_t found = 0, i = 0; i < d; i++) {
+        const float v = finite_or_far(sum[i]);
+        size_t at = found;
+        while (at > 0 && v > finite_or_far(sum[top[at - 1]])) {
+            at--;
+        }
+        if (at == n_top) {
+            continue;
+        }
+        found = found < n_top ? found + 1 : n_top;
+        memmove(top + at + 1, top + at, (found - 1 - at) * sizeof *top);
+        top[at] = (uint32_t)i;
+    }
+}
+
+/* Rows first .. of the data have their sums: keeps what of them is wanted. */
+static void keep_contributions(scoring *s, size_t first, size_t rows, double scale)
+{
+    vae_row_scores *out = s->out;
+    const size_t d = s->job->d, at = first - s->first;
+#pragma omp parallel for num_threads(s->threads) schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        double *sum = s->sums + r * d;
+        for (size_t i = 0; i < d; i++) {
+            sum[i] *= scale;
+        }
+        for (size_t i = 0; out->contributions != NULL && i < d; i++) {
+            out->contributions[(at + r) * d + i] = finite_or_far(sum[i]);
+        }
+        if (out->top != NULL) {
+            uint32_t *top = out->top + (at + r) * out->n_top;
+            find_top(top, out->n_top, sum, d);
+            for (size_t k = 0; k < out->n_top; k++) {
+                out->top_value[(at + r) * out->n_top + k] = finite_or_far(sum[top[k]]);
+            }
+        }
+    }
+}
+
+/* -log p(x|z) of rows*K rows of logits, to sums, or, where there are none, to error. */
+static void add_values(scoring *s, size_t rows, size_t K, bool to_sums, double *error)
+{
+    const size_t d = s->job->d;
+#pragma omp parallel for num_threads(s->threads) schedule(static)
+    for (size_t r = 0; r < rows; r++) {
+        double total = 0;
+        for (size_t k = r * K; k < (r + 1) * K; k++) {
+            total += vae_recon_values(to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
+                                      s->x + r * d, d, s->job->recon);
+        }
+        if (error != NULL) {
+            error[r] = total;
+        }
+    }
+}
+
+/* vae_eval_batch: the model's batch, looked at in passing. */
+static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size_t particles,
+                              vae_batch_out *out, vae_error *err)
+{
+    scoring *s = ctx;
+    const vae_score_job *job = s->job;
+    const bool opening = plan->particle0 == 0, averaging = s->sums != NULL && !job->at_mu;
+    const size_t done = plan->particle0 + particles;
+    out->x = opening ? s->x : NULL;
+    out->label = opening ? s->label : NULL;
+    out->logits = averaging ? s->logits : NULL;
+    vae_status status = vae_model_batch(job->model, job->data, plan, rows, particles, out, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (opening && s->sums != NULL) {
+        memset(s->sums, 0, rows * job->d * sizeof *s->sums);
+    }
+    if (averaging) {
+        add_values(s, rows, particles, true, NULL);
+    }
+    if (averaging && done == job->samples) {
+        keep_contributions(s, plan->first, rows, 1 / (double)job->samples);
+    }
+    if (opening) {
+        status = vae_model_logits(job->model, s->logits, out->mu, s->label, rows, err);
+    }
+    if (opening && status == VAE_OK) {
+        add_values(s, rows, 1, s->sums != NULL && job->at_mu, s->error);
+        for (size_t r = 0; r < rows; r++) {
+            s->out->of[VAE_RECON_ERROR][plan->first - s->first + r] = finite_or_far(s->error[r]);
+        }
+        if (s->sums != NULL && job->at_mu) {
+            keep_contributions(s, plan->first, rows, 1);
+        }
+    }
+    return status;
+}
+
+/* ---- the pass ---- */
+
+static void tell(void *ctx, double fraction)
+{
+    const scoring *s = ctx;
+    if (s->job->progress != NULL) {
+        s->job->progress(s->job->ctx, fraction);
+    }
+}
+
+static vae_eval_job eval_job(const vae_score_job *job)
+{
+    return (vae_eval_job){.batch = score_batch,
+                          .progress = tell,
+                          .n = job->n,
+                          .z = job->z,
+                          .samples = job->samples,
+                          .draws = DRAWS,
+                          .keep_examples = true,
+                          .shared = true};
+}
+
+void vae_score_shape(const vae_score_job *job, size_t *rows, size_t *particles)
+{
+    const vae_eval_job eval = eval_job(job);
+    vae_eval_shape(&eval, rows, particles);
+}
+
+static void clear_scoring(scoring *s)
+{
+    free(s->x);
+    free(s->label);
+    free(s->logits);
+    free(s->sums);
+    free(s->error);
+}
+
+static void *room(size_t *bytes, size_t count, size_t item)
+{
+    void *p = *bytes == 0 ? calloc(count > 0 ? count : 1, item) : NULL;
+    if (p == NULL && *bytes == 0) {
+        *bytes = count * item;
+    }
+    return p;
+}
+
+/* Room for batches of `rows`. */
+static vae_status open_scoring(scoring *s, size_t rows, size_t particles, vae_error *err)
+{
+    const vae_score_job *job = s->job;
+    const bool wanted = s->out->contributions != NULL || s->out->top != NULL;
+    const bool averaging = wanted && !job->at_mu;
+    size_t bytes = 0;
+    s->cols = job->recon.likelihood == VAE_GAUSSIAN_LEARNED ? 2 * job->d : job->d;
+    s->threads = job->threads > 0 ? (int)job->threads : omp_get_max_threads();
+    s->x = room(&bytes, rows * job->d, sizeof(float));
+    s->label = job->classes ? room(&bytes, rows, sizeof(uint32_t)) : NULL;
+    s->logits = room(&bytes, rows * (averaging ? particles : 1) * s->cols, sizeof(float));
+    s->sums = wanted ? room(&bytes, rows * job->d, sizeof(double)) : NULL;
+    s->error = room(&bytes, rows, sizeof(double));
+    return bytes == 0 ? VAE_OK : vae_fail_memory(err, bytes, "scoring a batch");
+}
+
+static vae_status make_results(vae_row_scores *out, const vae_score_job *job, vae_error *err)
+{
+    size_t bytes = 0, values;
+    *out = (vae_row_scores){.n = job->n, .d = job->d};
+    out->n_top = job->top < job->d ? job->top : job->d;
+    if (__builtin_mul_overflow(job->n, job->d, &values)) {
+        return vae_fail(err, VAE_ERR_DATA, "%zu rows x %zu columns are too many", job->n, job->d);
+    }
+    out->of[VAE_RECON_ERROR] = room(&bytes, job->n, sizeof(float));
+    out->contributions = job->contributions ? room(&bytes, values, sizeof(float)) : NULL;
+    out->top = out->n_top > 0 ? room(&bytes, job->n * out->n_top, sizeof(uint32_t)) : NULL;
+    out->top_value = out->n_top > 0 ? room(&bytes, job->n * out->n_top, sizeof(float)) : NULL;
+    return bytes == 0 ? VAE_OK : vae_fail_memory(err, bytes, "the scores");
+}
+
+/* The evaluation's arrays become scores. */
+static vae_status take_scores(vae_row_scores *out, vae_evaluation *e, vae_error *err)
+{
+    for (size_t i = 0; i < out->n; i++) {
+        const float recon = e->recon_of[i], kl = e->kl_of[i];
+        const float values[] = {[VAE_RECON_ERROR] = out->of[VAE_RECON_ERROR][i],
+                                [VAE_RECON_PROB] = finite_or_far((double)recon),
+                                [VAE_NEG_ELBO] = finite_or_far((double)recon + (double)kl),
+                                [VAE_NLL] = finite_or_far((double)e->nll_of[i])};
+        bool infinite = false;
+        for (int k = 0; k < VAE_SCORES; k++) {
+            infinite = infinite || isinf(values[k]);
+        }
+        out->infinite += infinite;
+        e->recon_of[i] = values[VAE_RECON_PROB];
+        e->kl_of[i] = values[VAE_NEG_ELBO];
+        e->nll_of[i] = values[VAE_NLL];
+    }
+    out->of[VAE_RECON_PROB] = e->recon_of;
+    out->of[VAE_NEG_ELBO] = e->kl_of;
+    out->of[VAE_NLL] = e->nll_of;
+    e->recon_of = e->kl_of = e->nll_of = NULL;
+    return out->infinite < out->n
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DIVERGED, "the loss is NaN or Inf on every row");
+}
+
+vae_status vae_score_rows(vae_row_scores *out, const vae_score_job *job, vae_error *err)
+{
+    scoring s = {.job = job, .out = out};
+    vae_evaluation e = {0};
+    vae_eval_job eval = eval_job(job);
+    vae_error inner = {0};
+    size_t rows, particles;
+    vae_eval_shape(&eval, &rows, &particles);
+    eval.ctx = &s;
+    vae_status status = make_results(out, job, err);
+    if (status == VAE_OK && (status = open_scoring(&s, rows, particles, err)) == VAE_OK) {
+        status = vae_evaluate(&e, &eval, &inner);
+        /* one row out of range makes the mean so; the arrays are there all the same */
+        status = status == VAE_OK || status == VAE_ERR_DIVERGED
+                     ? take_scores(out, &e, err)
+                     : vae_fail(err, status, "%s", inner.text);
+    }
+    vae_evaluation_clear(&e);
+    clear_scoring(&s);
+    return status;
+}
+
+void vae_row_scores_clear(vae_row_scores *s)
+{
+    for (int k = 0; k < VAE_SCORES; k++) {
+        free(s->of[k]);
+    }
+    free(s->contributions);
+    free(s->top);
+    free(s->top_value);
+    *s = (vae_row_scores){0};
+}
+
+/* ---- one row ---- */
+
+/* The plan of vae_evaluate for these draws. */
+static vae_plan plan_of(size_t row, size_t particle)
+{
+    return (vae_plan){.draw = VAE_EVAL_DRAW(DRAWS + 1),
+                      .first = row,
+                      .beta = 1,
+                      .step = 1,
+                      .particle0 = (uint32_t)particle};
+}
+
+vae_status vae_score_row(float *x, float *x_hat, float *contributions, const vae_score_job *job,
+                         size_t row, vae_error *err)
+{
+    vae_score_job one = *job;
+    vae_row_scores scores = {0};
+    scoring s = {.job = &one, .out = &scores, .first = row};
+    size_t rows, particles;
+    float *mu = malloc(job->z * sizeof *mu);
+    one.n = 1;
+    one.samples = job->at_mu ? 1 : job->samples;
+    one.contributions = true;
+    one.top = 0;
+    vae_score_shape(&one, &rows, &particles);
+    vae_status status = mu != NULL ? make_results(&scores, &one, err)
+                                   : vae_fail_memory(err, job->z * sizeof *mu, "a row");
+    if (status == VAE_OK) {
+        status = open_scoring(&s, 1, particles, err);
+    }
+    for (size_t k = 0; k < one.samples && status == VAE_OK; k += particles) {
+        const size_t K = one.samples - k < particles ? one.samples - k : particles;
+        const vae_plan plan = plan_of(row, k);
+        vae_batch_out out = {.mu = mu};
+        status = score_batch(&s, &plan, 1, K, &out, err);
+    }
+    if (status == VAE_OK) {
+        memcpy(x, s.x, job->d * sizeof *x);
+        memcpy(contributions, scores.contributions, job->d * sizeof *x);
+        status = vae_model_decode_classes(job->model, x_hat, mu, s.label, 1, err);
+    }
+    free(mu);
+    vae_row_scores_clear(&scores);
+    clear_scoring(&s);
+    return status;
+}

@@ -1,0 +1,211 @@
+#include "eval/score_files.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parts.h"
+#include "format/npz.h"
+#include "image/image.h"
+
+static bool ends_with(const char *name, const char *end)
+{
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+bool vae_scores_are_npz(const char *path)
+{
+    return ends_with(path, ".npz");
+}
+
+/* ---- CSV ---- */
+
+/* Inside quotes a quote is written twice. */
+static void put_quoted(FILE *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        fputs(*text == '"' ? "\"" : "", out);
+        fputc(*text, out);
+    }
+}
+
+static void put_top(FILE *out, const vae_score_table *t, size_t row)
+{
+    const vae_row_scores *s = t->scores;
+    const char *quote = t->column_names != NULL ? "\"" : "";
+    fprintf(out, ",%s", quote);
+    for (size_t k = row * s->n_top; k < (row + 1) * s->n_top; k++) {
+        fputs(k > row * s->n_top ? ";" : "", out);
+        if (t->column_names != NULL) {
+            put_quoted(out, t->column_names[s->top[k]]);
+        } else {
+            fprintf(out, "%u", s->top[k]);
+        }
+        fprintf(out, "=%.6g", (double)s->top_value[k]);
+    }
+    fputs(quote, out);
+}
+
+static void put_csv(FILE *out, const vae_score_table *t)
+{
+    const vae_row_scores *s = t->scores;
+    const uint8_t *labels = t->set->labels;
+    fputs(labels != NULL ? "row,label" : "row", out);
+    for (int k = 0; k < VAE_SCORES; k++) {
+        fprintf(out, ",%s", vae_score_name((vae_score)k));
+    }
+    fputs(s->top != NULL ? ",flag,top_features\n" : ",flag\n", out);
+    for (size_t i = 0; i < s->n; i++) {
+        fprintf(out, "%zu", i);
+        if (labels != NULL) {
+            fprintf(out, ",%u", labels[i]);
+        }
+        for (int k = 0; k < VAE_SCORES; k++) {
+            fprintf(out, ",%.9g", (double)s->of[k][i]);
+        }
+        fprintf(out, ",%u", t->flag[i]);
+        if (s->top != NULL) {
+            put_top(out, t, i);
+        }
+        fputc('\n', out);
+    }
+}
+
+static vae_status write_csv(const vae_score_table *t, const char *path, vae_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    vae_parts parts = {0};
+    FILE *out = open_memstream(&text, &size);
+    if (out != NULL) {
+        put_csv(out, t);
+    }
+    if (out == NULL || ferror(out) != 0 || fclose(out) != 0) {
+        free(text);
+        return vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path);
+    }
+    vae_parts_own(&parts, text, size);
+    return vae_parts_put(&parts, path, err);
+}
+
+/* ---- arrays ---- */
+
+static vae_status write_npz(const vae_score_table *t, const char *path, vae_error *err)
+{
+    const vae_row_scores *s = t->scores;
+    const size_t shape[2] = {s->n, s->n_top}, one = 1;
+    const char *by = vae_score_name(t->by);
+    char descr[24];
+    vae_npz_writer w = {.n = 0};
+    for (int k = 0; k < VAE_SCORES; k++) {
+        vae_npz_add(&w, vae_score_name((vae_score)k), "<f4", sizeof(float), shape, 1, s->of[k]);
+    }
+    vae_npz_add(&w, "flag", "|u1", 1, shape, 1, t->flag);
+    if (t->set->labels != NULL) {
+        vae_npz_add(&w, "labels", "|u1", 1, shape, 1, t->set->labels);
+    }
+    if (s->top != NULL) {
+        vae_npz_add(&w, "top_features", "<u4", sizeof(uint32_t), shape, 2, s->top);
+    }
+    vae_npz_add(&w, "threshold", "<f4", sizeof(float), &one, 1, &t->threshold);
+    snprintf(descr, sizeof descr, "|S%zu", strlen(by));
+    vae_npz_add(&w, "score", descr, strlen(by), &one, 1, by);
+    vae_npz_finish(&w);
+    return vae_parts_put(&w.parts, path, err);
+}
+
+vae_status vae_scores_write(const vae_score_table *table, const char *path, vae_error *err)
+{
+    return vae_scores_are_npz(path) ? write_npz(table, path, err) : write_csv(table, path, err);
+}
+
+vae_status vae_contributions_write(const vae_score_table *table, const char *path, vae_error *err)
+{
+    const vae_row_scores *s = table->scores;
+    const size_t shape[2] = {s->n, s->d};
+    if (!vae_scores_are_npz(path)) {
+        return vae_npy_write(path, "<f4", shape, 2, s->contributions, err);
+    }
+    vae_npz_writer w = {.n = 0};
+    vae_npz_add(&w, "contributions", "<f4", sizeof(float), shape, 2, s->contributions);
+    if (table->set->labels != NULL) {
+        vae_npz_add(&w, "labels", "|u1", 1, shape, 1, table->set->labels);
+    }
+    vae_npz_finish(&w);
+    return vae_parts_put(&w.parts, path, err);
+}
+
+/* ---- pictures ---- */
+
+/* Rows of highest score, highest first, the first of equals first. */
+static size_t find_highest(size_t *rows, size_t most, const float *score, size_t n)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t at = found;
+        while (at > 0 && score[i] > score[rows[at - 1]]) {
+            at--;
+        }
+        if (at < most) {
+            found = found < most ? found + 1 : most;
+            memmove(rows + at + 1, rows + at, (found - 1 - at) * sizeof *rows);
+            rows[at] = i;
+        }
+    }
+    return found;
+}
+
+/* Contributions (n,d) of the pictures as brightness, the same scale for all of them; channels are
+ * added up. Infinite ones are white. */
+static void shade(float *cells, size_t n, size_t d, size_t channels)
+{
+    float least = INFINITY, most = -INFINITY;
+    for (size_t i = 0; i < n * d; i += channels) {
+        float sum = 0;
+        for (size_t c = 0; c < channels; c++) {
+            sum += cells[i + c];
+        }
+        for (size_t c = 0; c < channels; c++) {
+            cells[i + c] = sum;
+        }
+        if (isfinite(sum)) {
+            least = sum < least ? sum : least;
+            most = sum > most ? sum : most;
+        }
+    }
+    for (size_t i = 0; i < n * d; i++) {
+        cells[i] = !isfinite(cells[i]) ? 1 : most > least ? (cells[i] - least) / (most - least) : 0;
+    }
+}
+
+vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *job,
+                             const vae_checkpoint *shape, const char *path, vae_error *err)
+{
+    const size_t d = job->d, side = shape->height > shape->width ? shape->height : shape->width;
+    const size_t zoom = side >= 84 ? 1 : 84 / side;
+    size_t rows[VAE_HEATMAP_ROWS];
+    const size_t n = find_highest(rows, VAE_HEATMAP_ROWS, table->scores->of[table->by], job->n);
+    float *cells = calloc(3 * n * d, sizeof *cells), *parts = malloc(n * d * sizeof *parts);
+    vae_status status = VAE_OK;
+    if (cells == NULL || parts == NULL) {
+        status = vae_fail_memory(err, 4 * n * d * sizeof *cells, "pictures");
+    }
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        float *line = cells + 3 * i * d;
+        status = vae_score_row(line, line + d, parts + i * d, job, rows[i], err);
+    }
+    if (status == VAE_OK) {
+        vae_checkpoint_units(shape, cells, 3 * n); /* the third of each is yet to come */
+        shade(parts, n, d, shape->channels);
+        for (size_t i = 0; i < n; i++) {
+            memcpy(cells + (3 * i + 2) * d, parts + i * d, d * sizeof *cells);
+        }
+        status = vae_image_grid(path, cells, 3 * n, shape->height, shape->width, shape->channels, 3,
+                                zoom, 2, err);
+    }
+    free(parts);
+    free(cells);
+    return status;
+}

@@ -1,0 +1,77 @@
+/* Weights as safetensors and NPZ. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exchange/exchange.h"
+#include "format/npz.h"
+#include "format/safetensors.h"
+
+typedef void build_fn(vae_parts *out, const vae_named_tensor *tensors, size_t n,
+                      const float *packed, const vae_metadata *metadata);
+
+static vae_status export_file(const char *path, const vae_checkpoint *checkpoint, build_fn *build,
+                              vae_error *err)
+{
+    param_layout layout;
+    vae_metadata metadata;
+    vae_named_tensor tensors[VAE_EXPORT_TENSORS];
+    vae_status status = vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    size_t n = vae_export_tensors(&layout, tensors);
+    vae_layout_clear(&layout);
+    status = vae_metadata_build(&metadata, checkpoint, err);
+    if (status == VAE_OK) {
+        vae_parts parts = {0};
+        build(&parts, tensors, n, checkpoint->params, &metadata);
+        status = vae_parts_put(&parts, path, err);
+        vae_metadata_clear(&metadata);
+    }
+    return status;
+}
+
+vae_status vae_export_safetensors(const char *path, const vae_checkpoint *checkpoint,
+                                  vae_error *err)
+{
+    return export_file(path, checkpoint, vae_safetensors_build, err);
+}
+
+/* The metadata as one JSON object in bytes: needs no pickle, and every NPY reader has u1.
+ * json.loads(bytes(z["metadata"])) reads it. */
+static char *metadata_text(const vae_metadata *metadata)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < metadata->n; i++) {
+        json_object_set_new(object, metadata->pairs[i].key, json_string(metadata->pairs[i].value));
+    }
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+static void build_npz(vae_parts *out, const vae_named_tensor *tensors, size_t n,
+                      const float *packed, const vae_metadata *metadata)
+{
+    vae_npz_writer w = {.n = 0};
+    for (size_t i = 0; i < n; i++) {
+        const vae_named_tensor *t = &tensors[i];
+        vae_npz_add(&w, t->name, "<f4", sizeof(float), t->shape, t->ndim, packed + t->offset);
+    }
+    char *text = metadata_text(metadata);
+    if (text != NULL) {
+        const size_t size = strlen(text);
+        vae_npz_add(&w, "metadata", "|u1", 1, &size, 1, text);
+    }
+    vae_npz_finish(&w);
+    /* an empty part that keeps the text until the file is written */
+    vae_parts_own(&w.parts, text, 0);
+    w.parts.failed = w.parts.failed || text == NULL;
+    *out = w.parts;
+}
+
+vae_status vae_export_npz(const char *path, const vae_checkpoint *checkpoint, vae_error *err)
+{
+    return export_file(path, checkpoint, build_npz, err);
+}

@@ -1,0 +1,133 @@
+/* What a file's metadata say of the data: shape, standardization, names of columns. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exchange/exchange.h"
+#include "exchange/import_weights.h"
+
+const char *vae_metadata_text(const json_t *metadata, const char *key)
+{
+    return json_string_value(json_object_get(metadata, key));
+}
+
+/* ---- shape of the data ---- */
+
+static size_t root_of(size_t n)
+{
+    size_t side = (size_t)sqrt((double)n);
+    return side * side == n ? side : 0;
+}
+
+static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                             const vae_import_options *options, vae_error *err)
+{
+    const char *text = vae_metadata_text(metadata, "data_shape");
+    size_t h = options->height, width = options->width, channels = options->channels;
+    const bool given = h > 0;
+    if (!given && text != NULL && sscanf(text, "[%zu,%zu,%zu]", &h, &width, &channels) != 3) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: metadata: data_shape: expected [height,width,channels], found %.60s",
+                        w->path, text);
+    }
+    if (h == 0) {
+        const size_t grey = root_of(c->d), colour = c->d % 3 == 0 ? root_of(c->d / 3) : 0;
+        const size_t side = grey >= 8 ? grey : colour >= 8 ? colour : 0;
+        h = side > 0 ? side : 1;
+        channels = side > 0 && grey < 8 ? 3 : 1;
+        width = c->d / h / channels;
+    }
+    size_t product;
+    if (__builtin_mul_overflow(h, width, &product) ||
+        __builtin_mul_overflow(product, channels, &product) || product != c->d) {
+        return given ? vae_fail(err, VAE_ERR_USAGE,
+                                "a shape of %zux%zux%zu is not %zu values, "
+                                "which the tensors of %s take",
+                                h, width, channels, c->d, w->path)
+                     : vae_fail(err, VAE_ERR_DATA,
+                                "%s: metadata says data_shape %.60s, but the "
+                                "tensors take %zu values",
+                                w->path, text, c->d);
+    }
+    c->height = h;
+    c->width = width;
+    c->channels = channels;
+    return VAE_OK;
+}
+
+/* ---- standardization ---- */
+
+static vae_status read_row(float *row, size_t d, const char *text, bool above_zero,
+                           const vae_weights *w, const char *key, vae_error *err)
+{
+    json_t *array = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool good = json_array_size(array) == d;
+    for (size_t i = 0; good && i < d; i++) {
+        const json_t *value = json_array_get(array, i);
+        row[i] = (float)json_number_value(value);
+        good = json_is_number(value) && isfinite(row[i]) && (!above_zero || row[i] > 0);
+    }
+    json_decref(array);
+    return good ? VAE_OK
+                : vae_fail(err, VAE_ERR_DATA, "%s: metadata: %s: expected an array of %zu %s",
+                           w->path, key, d, above_zero ? "numbers above 0" : "numbers");
+}
+
+static vae_status standard(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                           vae_error *err)
+{
+    const char *shift = vae_metadata_text(metadata, "data_shift");
+    const char *scale = vae_metadata_text(metadata, "data_scale");
+    if (shift == NULL && scale == NULL) {
+        return VAE_OK;
+    }
+    c->standard = malloc(2 * c->d * sizeof *c->standard);
+    if (c->standard == NULL) {
+        return vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale");
+    }
+    vae_status status = read_row(c->standard, c->d, shift, false, w, "data_shift", err);
+    return status == VAE_OK ? read_row(c->standard + c->d, c->d, scale, true, w, "data_scale", err)
+                            : status;
+}
+
+/* ---- names of columns ---- */
+
+static vae_status columns(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                          vae_error *err)
+{
+    const char *text = vae_metadata_text(metadata, "columns");
+    json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    bool good = json_array_size(names) == c->d;
+    size_t bytes = 1;
+    for (size_t i = 0; good && i < c->d; i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        good = name != NULL && strchr(name, '\n') == NULL;
+        bytes += good ? strlen(name) + 1 : 0;
+    }
+    vae_status status = VAE_OK;
+    if (text != NULL && !good) {
+        status = vae_fail(err, VAE_ERR_DATA,
+                          "%s: metadata: columns: expected an array of %zu names", w->path, c->d);
+    } else if (text != NULL && (c->columns = malloc(bytes)) == NULL) {
+        status = vae_fail_memory(err, bytes, "the names of columns");
+    } else if (text != NULL) {
+        char *at = c->columns;
+        for (size_t i = 0; i < c->d; i++) {
+            at = stpcpy(at, json_string_value(json_array_get(names, i)));
+            *at++ = '\n';
+        }
+        *at = '\0';
+    }
+    json_decref(names);
+    return status;
+}
+
+vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                           const vae_import_options *options, vae_error *err)
+{
+    vae_status status = data_shape(c, w, metadata, options, err);
+    status = status == VAE_OK ? standard(c, w, metadata, err) : status;
+    return status == VAE_OK ? columns(c, w, metadata, err) : status;
+}

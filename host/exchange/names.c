@@ -1,0 +1,220 @@
+/* What every export shares: the tensors' names and the metadata. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/version.h"
+#include "exchange/exchange.h"
+#include "vae_math.h"
+
+/* ---- names ---- */
+
+static size_t head_of(const param_layout *layout)
+{
+    return layout->n_encoder - 1;
+}
+
+static size_t output_of(const param_layout *layout)
+{
+    return layout->n_encoder + layout->n_decoder - 1;
+}
+
+/* The head, and the output of a learned variance, hold two layers. */
+static bool is_double(const param_layout *layout, size_t l)
+{
+    return l == head_of(layout) ||
+           (l == output_of(layout) && layout->layers[l].out == 2 * layout->d);
+}
+
+void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
+                           char name[VAE_EXPORT_NAME])
+{
+    const size_t n_vae = layout->n_encoder + layout->n_decoder;
+    /* a conditional model's inputs are wider than those pytorch/examples' VAE has */
+    const bool torch = layout->n_encoder == 2 && layout->n_decoder == 2 && layout->c == 0;
+    const char *fixed = NULL;
+    if (l == head_of(layout)) {
+        fixed = torch ? (half ? "fc22" : "fc21") : (half ? "logvar" : "mu");
+    } else if (l == output_of(layout) && is_double(layout, l)) {
+        fixed = torch ? (half ? "fc42" : "fc41") : (half ? "output_logvar" : "output_mean");
+    } else if (l == output_of(layout)) {
+        fixed = torch ? "fc4" : "output";
+    } else if (torch) {
+        fixed = l == 0 ? "fc1" : "fc3";
+    }
+    if (fixed != NULL) {
+        snprintf(name, VAE_EXPORT_NAME, "%s", fixed);
+    } else if (l < layout->n_encoder) {
+        snprintf(name, VAE_EXPORT_NAME, "encoder.%zu", l);
+    } else if (l < n_vae) {
+        snprintf(name, VAE_EXPORT_NAME, "decoder.%zu", l - layout->n_encoder);
+    } else {
+        snprintf(name, VAE_EXPORT_NAME, "classifier.%zu", l - n_vae);
+    }
+}
+
+size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[VAE_EXPORT_TENSORS])
+{
+    size_t n = 0, offset = 0;
+    for (size_t l = 0; l < layout->n / 2; l++) {
+        const size_t halves = is_double(layout, l) ? 2 : 1;
+        const size_t in = layout->layers[l].in, out = layout->layers[l].out / halves;
+        for (size_t half = 0; half < halves; half++) {
+            char layer[VAE_EXPORT_NAME];
+            vae_export_layer_name(layout, l, half, layer);
+            vae_named_tensor *w = &tensors[n++], *b = &tensors[n++];
+            *w = (vae_named_tensor){
+                .ndim = 2, .shape = {out, in}, .offset = offset + half * out * in, .n = out * in};
+            *b = (vae_named_tensor){.ndim = 1,
+                                    .shape = {out, 0},
+                                    .offset = offset + halves * out * in + half * out,
+                                    .n = out};
+            snprintf(w->name, sizeof w->name, "%.30s.weight", layer);
+            snprintf(b->name, sizeof b->name, "%.30s.bias", layer);
+        }
+        offset += halves * out * (in + 1);
+    }
+    return n;
+}
+
+/* ---- metadata ---- */
+
+/* Adds key = value (malloc'ed, taken over). A NULL value is a failure that the end notices. */
+static void add(vae_metadata *m, const char *key, char *value)
+{
+    m->pairs[m->n].key = key;
+    m->pairs[m->n++].value = value;
+}
+
+static void add_option(vae_metadata *m, const char *key, const vae_config *config)
+{
+    char text[VAE_PATH];
+    vae_config_get(config, key, text, sizeof text);
+    add(m, key, strdup(text));
+}
+
+/* Without its line breaks: readers show metadata in a line. NULL if it is not UTF-8. */
+static char *compact(char *text, size_t flags)
+{
+    json_t *value = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    char *out = value != NULL ? json_dumps(value, JSON_COMPACT | flags) : NULL;
+    json_decref(value);
+    return out;
+}
+
+static char *data_shape(const vae_checkpoint *c)
+{
+    char text[80];
+    snprintf(text, sizeof text, "[%zu,%zu,%zu]", c->height, c->width, c->channels);
+    return strdup(text);
+}
+
+/* n floats as a JSON array; NULL if there are none, or no memory. */
+static char *floats_text(const float *values, size_t n)
+{
+    json_t *array = values != NULL ? json_array() : NULL;
+    for (size_t i = 0; array != NULL && i < n; i++) {
+        json_array_append_new(array, json_real((double)values[i]));
+    }
+    char *text = array != NULL ? json_dumps(array, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(array);
+    return text;
+}
+
+/* The names of a table's columns as a JSON array; NULL if they are not UTF-8, or no memory. */
+static char *names_text(const char *names)
+{
+    json_t *array = json_array();
+    bool good = array != NULL;
+    for (; good && *names != '\0'; names += strcspn(names, "\n") + 1) {
+        good = json_array_append_new(array, json_stringn(names, strcspn(names, "\n"))) == 0;
+    }
+    char *text = good ? json_dumps(array, JSON_COMPACT) : NULL;
+    json_decref(array);
+    return text;
+}
+
+static char *training(const vae_checkpoint *c)
+{
+    const vae_train_state *s = &c->state;
+    json_t *summary = c->summary[0] != '\0' ? json_loads(c->summary, 0, NULL) : NULL;
+    json_t *object = json_pack("{s:I, s:I, s:b}", "step", (json_int_t)s->step, "epoch",
+                               (json_int_t)s->epoch, "finished", (int)s->finished);
+    if (isfinite(s->best)) {
+        json_object_set_new(object, "best", json_real(s->best));
+    }
+    if (isfinite(s->wall_s)) {
+        json_object_set_new(object, "wall_s", json_real(s->wall_s));
+    }
+    if (summary != NULL) {
+        json_object_set_new(object, "summary", summary);
+    }
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(object);
+    return text;
+}
+
+static char *hex(const uint8_t *bytes, size_t n)
+{
+    char *text = malloc(2 * n + 1);
+    for (size_t i = 0; text != NULL && i < n; i++) {
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    }
+    return text;
+}
+
+vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *checkpoint,
+                              vae_error *err)
+{
+    static const uint8_t unknown[sizeof checkpoint->data_sha256];
+    const vae_config *config = &checkpoint->config;
+    vae_metadata *m = metadata;
+    *m = (vae_metadata){0};
+    char *json = vae_config_to_json(config);
+    add(m, "vae_schema", strdup("1"));
+    add(m, "vae_version", strdup(vae_build_version));
+    add(m, "config", compact(json, JSON_REAL_PRECISION(17)));
+    free(json);
+    add_option(m, "likelihood", config);
+    add_option(m, "activation", config);
+    add(m, "parameterization", strdup("logvar = log sigma^2"));
+    if (config->likelihood == VAE_GAUSSIAN_LEARNED) {
+        char text[80];
+        snprintf(text, sizeof text, "logvar = %g + softplus(raw + %g)", (double)VAE_LOGVAR_MIN,
+                 -(double)VAE_LOGVAR_MIN);
+        add(m, "output_logvar", strdup(text));
+    }
+    add(m, "data_shape", data_shape(checkpoint));
+    if (memcmp(checkpoint->data_sha256, unknown, sizeof unknown) != 0) {
+        add(m, "data_sha256", hex(checkpoint->data_sha256, sizeof unknown));
+    }
+    if (checkpoint->standard != NULL) { /* the model's x is (data - data_shift) / data_scale */
+        add(m, "data_shift", floats_text(checkpoint->standard, checkpoint->d));
+        add(m, "data_scale", floats_text(checkpoint->standard + checkpoint->d, checkpoint->d));
+    }
+    if (checkpoint->columns != NULL) {
+        add(m, "columns", names_text(checkpoint->columns));
+    }
+    add(m, "training", training(checkpoint));
+    for (size_t i = 0; i < m->n; i++) {
+        if (m->pairs[i].value == NULL) {
+            const char *key = m->pairs[i].key;
+            vae_metadata_clear(m);
+            return vae_fail(err, VAE_ERR_RUNTIME,
+                            "cannot put together the metadata '%s': out of memory, or text that is "
+                            "not UTF-8",
+                            key);
+        }
+    }
+    return VAE_OK;
+}
+
+void vae_metadata_clear(vae_metadata *metadata)
+{
+    for (size_t i = 0; i < metadata->n; i++) {
+        free(metadata->pairs[i].value);
+    }
+    *metadata = (vae_metadata){0};
+}

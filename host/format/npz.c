@@ -1,0 +1,351 @@
+/* Reading NPZ. npz_write.c writes. */
+#include "format/npz.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zip.h>
+
+#include "dataset/readers.h"
+
+enum {
+    DEFLATE_MAX_RATIO = 1032, /* zlib's documentation */
+    CHUNK_ITEMS = 4096,
+};
+
+/* ---- opening ---- */
+
+static vae_status fail_zip(const char *path, int code, vae_error *err)
+{
+    zip_error_t why;
+    zip_error_init_with_code(&why, code);
+    vae_status status =
+        code == ZIP_ER_MEMORY
+            ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its directory", path)
+        : code == ZIP_ER_OPEN || code == ZIP_ER_READ || code == ZIP_ER_SEEK
+            ? vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, zip_error_strerror(&why))
+            : vae_fail(err, VAE_ERR_DATA,
+                       "%s: not a sound npz (zip) archive: %s; save it again with numpy.savez",
+                       path, zip_error_strerror(&why));
+    zip_error_fini(&why);
+    return status;
+}
+
+/* The header of member `index`, from its first bytes. The rest of it is not read. */
+static vae_status read_header(zip_t *zip, const zip_stat_t *stat, npy_header *header,
+                              vae_error *err)
+{
+    uint8_t prefix[VAE_NPY_PREFIX], *bytes = NULL;
+    zip_file_t *file = zip_fopen_index(zip, stat->index, 0);
+    if (file == NULL) {
+        return vae_fail(err, VAE_ERR_DATA, "%s", zip_strerror(zip));
+    }
+    zip_int64_t got = zip_fread(file, prefix, sizeof prefix);
+    size_t size = 0;
+    vae_status status = got < 0 ? vae_fail(err, VAE_ERR_DATA, "%s", zip_file_strerror(file))
+                                : vae_npy_header_size(prefix, (size_t)got, &size, err);
+    if (status == VAE_OK && (size < (size_t)got || (uint64_t)size > stat->size)) {
+        status = vae_fail(err, VAE_ERR_DATA, "npy header: says %zu bytes, the member has %llu",
+                          size, (unsigned long long)stat->size);
+    }
+    if (status == VAE_OK && (bytes = malloc(size)) == NULL) {
+        status = vae_fail_memory(err, size, "an npy header");
+    }
+    if (status == VAE_OK) {
+        memcpy(bytes, prefix, (size_t)got);
+        zip_int64_t rest = zip_fread(file, bytes + got, size - (size_t)got);
+        status = rest < 0 || (size_t)(got + rest) < size
+                     ? vae_fail(err, VAE_ERR_DATA, "npy header: expected %zu bytes, found %lld",
+                                size, (long long)(rest < 0 ? got : got + rest))
+                     : vae_npy_parse_header(bytes, size, header, err);
+    }
+    free(bytes);
+    zip_fclose(file);
+    return status;
+}
+
+/* A member's size must be what its header says and what its packed bytes can hold. */
+static vae_status check_sizes(const zip_stat_t *stat, const npy_header *header, vae_error *err)
+{
+    uint64_t data = (uint64_t)header->n_items * header->item_bytes;
+    if (stat->size - header->header_bytes != data) {
+        return vae_fail(err, VAE_ERR_DATA, "header says %llu bytes, %llu remain",
+                        (unsigned long long)data,
+                        (unsigned long long)(stat->size - header->header_bytes));
+    }
+    if (stat->comp_size < UINT64_MAX / DEFLATE_MAX_RATIO &&
+        stat->size > stat->comp_size * DEFLATE_MAX_RATIO) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "declares %llu bytes, but its %llu packed bytes cannot hold so many",
+                        (unsigned long long)stat->size, (unsigned long long)stat->comp_size);
+    }
+    return VAE_OK;
+}
+
+static vae_status read_member(vae_npz *npz, zip_uint64_t index, vae_error *err)
+{
+    zip_stat_t stat;
+    const zip_uint64_t want =
+        ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_ENCRYPTION_METHOD;
+    if (zip_stat_index(npz->zip, index, 0, &stat) != 0 || (stat.valid & want) != want) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: member %llu cannot be read", npz->path,
+                        (unsigned long long)index);
+    }
+    size_t length = strlen(stat.name);
+    if (length < 4 || strcmp(stat.name + length - 4, ".npy") != 0) {
+        return VAE_OK; /* not an array: numpy ignores it too */
+    }
+    vae_npz_member *m = &npz->members[npz->n];
+    if (length - 4 >= sizeof m->name) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: the name of member %llu is longer than %zu bytes",
+                        npz->path, (unsigned long long)index, sizeof m->name - 1);
+    }
+    memcpy(m->name, stat.name, length - 4);
+    m->name[length - 4] = '\0';
+    m->index = index;
+    vae_error why = {0};
+    vae_status status = stat.encryption_method != ZIP_EM_NONE
+                            ? vae_fail(&why, VAE_ERR_DATA, "is encrypted")
+                            : read_header(npz->zip, &stat, &m->header, &why);
+    if (status == VAE_OK) {
+        status = check_sizes(&stat, &m->header, &why);
+    }
+    if (status != VAE_OK) {
+        return vae_fail(err, status, "%s: %.100s.npy: %s", npz->path, m->name, why.text);
+    }
+    if (vae_npz_find(npz, m->name) != NULL) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy is there twice", npz->path, m->name);
+    }
+    npz->n++;
+    return VAE_OK;
+}
+
+static vae_status read_directory(vae_npz *npz, vae_error *err)
+{
+    zip_int64_t n = zip_get_num_entries(npz->zip, 0);
+    if (n <= 0 || n > VAE_NPZ_MAX_MEMBERS) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: expected 1 to %d arrays, found %lld", npz->path,
+                        VAE_NPZ_MAX_MEMBERS, (long long)n);
+    }
+    npz->members = calloc((size_t)n, sizeof *npz->members);
+    if (npz->members == NULL) {
+        return vae_fail_memory(err, (size_t)n * sizeof *npz->members, "a table of arrays");
+    }
+    for (zip_int64_t i = 0; i < n; i++) {
+        vae_status status = read_member(npz, (zip_uint64_t)i, err);
+        if (status != VAE_OK) {
+            return status;
+        }
+    }
+    return VAE_OK;
+}
+
+vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *err)
+{
+    *out = (vae_npz){.path = strdup(name)};
+    if (out->path == NULL) {
+        return vae_fail_memory(err, strlen(name), "a file name");
+    }
+    int code, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own < 0 || lseek(own, 0, SEEK_SET) != 0) {
+        int reason = errno;
+        if (own >= 0) {
+            close(own);
+        }
+        vae_npz_close(out);
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(reason));
+    }
+    out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
+    if (out->zip == NULL) {
+        close(own);
+        vae_npz_close(out);
+        return fail_zip(name, code, err);
+    }
+    vae_status status = read_directory(out, err);
+    if (status != VAE_OK) {
+        vae_npz_close(out);
+    }
+    return status;
+}
+
+vae_status vae_npz_open(vae_npz *out, const char *path, vae_error *err)
+{
+    *out = (vae_npz){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    vae_status status = vae_npz_open_fd(out, fd, path, err);
+    close(fd);
+    return status;
+}
+
+void vae_npz_close(vae_npz *npz)
+{
+    if (npz->zip != NULL) {
+        zip_discard(npz->zip);
+    }
+    free(npz->members);
+    free(npz->path);
+    *npz = (vae_npz){0};
+}
+
+const vae_npz_member *vae_npz_find(const vae_npz *npz, const char *name)
+{
+    for (size_t i = 0; i < npz->n; i++) {
+        if (strcmp(npz->members[i].name, name) == 0) {
+            return &npz->members[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- data ---- */
+
+static vae_status fail_data(const vae_npz *npz, const vae_npz_member *m, const char *why,
+                            vae_error *err)
+{
+    return vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: %s; get the file again", npz->path, m->name,
+                    why);
+}
+
+/* Reads exactly n bytes of an open member. */
+static vae_status read_exact(const vae_npz *npz, const vae_npz_member *m, zip_file_t *file,
+                             void *to, size_t n, vae_error *err)
+{
+    size_t done = 0;
+    while (done < n) {
+        zip_int64_t got = zip_fread(file, (char *)to + done, n - done);
+        if (got <= 0) {
+            return fail_data(npz, m, got < 0 ? zip_file_strerror(file) : "its data is cut short",
+                             err);
+        }
+        done += (size_t)got;
+    }
+    return VAE_OK;
+}
+
+/* libzip compares the CRC when it meets the end. */
+static vae_status expect_end(const vae_npz *npz, const vae_npz_member *m, zip_file_t *file,
+                             vae_error *err)
+{
+    char extra;
+    zip_int64_t got = zip_fread(file, &extra, 1);
+    if (got == 0) {
+        return VAE_OK;
+    }
+    return fail_data(npz, m, got < 0 ? zip_file_strerror(file) : "it goes on past its end", err);
+}
+
+static vae_status open_member(const vae_npz *npz, const vae_npz_member *m, zip_file_t **file,
+                              vae_error *err)
+{
+    uint8_t skipped[512];
+    *file = zip_fopen_index(npz->zip, m->index, 0);
+    if (*file == NULL) {
+        return fail_data(npz, m, zip_strerror(npz->zip), err);
+    }
+    vae_status status = VAE_OK;
+    for (size_t left = m->header.header_bytes, n; left > 0 && status == VAE_OK; left -= n) {
+        n = left < sizeof skipped ? left : sizeof skipped;
+        status = read_exact(npz, m, *file, skipped, n, err);
+    }
+    if (status != VAE_OK) {
+        zip_fclose(*file);
+        *file = NULL;
+    }
+    return status;
+}
+
+vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *data,
+                        vae_error *err)
+{
+    zip_file_t *file;
+    vae_status status = open_member(npz, member, &file, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    const size_t n = member->header.n_items * member->header.item_bytes;
+    status = read_exact(npz, member, file, data, n, err);
+    if (status == VAE_OK) {
+        status = expect_end(npz, member, file, err);
+    }
+    zip_fclose(file);
+    return status;
+}
+
+float vae_half_to_float(uint16_t bits)
+{
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, mantissa = bits & 0x3ff;
+    const uint32_t exponent = bits >> 10 & 0x1f;
+    float value;
+    uint32_t word;
+    if (exponent == 0) {
+        value = (float)mantissa * 0x1p-24f; /* zero and subnormals */
+        memcpy(&word, &value, sizeof word);
+        word |= sign;
+    } else {
+        word = sign | (exponent == 31 ? 0xffu : exponent + 112) << 23 | mantissa << 13;
+    }
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+static void widen(float *to, const uint8_t *from, size_t n, size_t item_bytes)
+{
+    for (size_t i = 0; i < n; i++) {
+        double wide;
+        uint16_t half;
+        switch (item_bytes) {
+        case 8:
+            memcpy(&wide, from + 8 * i, sizeof wide);
+            to[i] = (float)wide;
+            break;
+        case 2:
+            memcpy(&half, from + 2 * i, sizeof half);
+            to[i] = vae_half_to_float(half);
+            break;
+        default:
+            memcpy(&to[i], from + 4 * i, sizeof *to);
+        }
+    }
+}
+
+vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member, float *values,
+                               vae_error *err)
+{
+    const npy_header *h = &member->header;
+    if (strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0 &&
+        strcmp(h->descr, "<f2") != 0) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: %.100s.npy: expected type <f4, <f8 or <f2, found %s; save "
+                        "array.astype('float32')",
+                        npz->path, member->name, h->descr);
+    }
+    if (h->fortran_order && h->ndim > 1) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: %.100s.npy: is in Fortran order; expected C order: save "
+                        "numpy.ascontiguousarray(array)",
+                        npz->path, member->name);
+    }
+    zip_file_t *file;
+    uint8_t chunk[CHUNK_ITEMS * 8];
+    vae_status status = open_member(npz, member, &file, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    for (size_t i = 0, n; i < h->n_items && status == VAE_OK; i += n) {
+        n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;
+        status = read_exact(npz, member, file, chunk, n * h->item_bytes, err);
+        if (status == VAE_OK) {
+            widen(values + i, chunk, n, h->item_bytes);
+        }
+    }
+    if (status == VAE_OK) {
+        status = expect_end(npz, member, file, err);
+    }
+    zip_fclose(file);
+    return status;
+}

@@ -1,0 +1,75 @@
+/* NPZ, numpy's archive of arrays: a zip file whose members are NPY files. Read by libzip, stored or
+ * deflated; written by hand, stored, with the dates that numpy writes, so that the same arrays give
+ * the same bytes. */
+#ifndef VAE_NPZ_H
+#define VAE_NPZ_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/parts.h"
+#include "base/status.h"
+#include "format/npy.h"
+
+enum { VAE_NPZ_MAX_MEMBERS = 4096, VAE_NPZ_NAME = 128 };
+
+/* ---- reading ---- */
+
+typedef struct {
+    char name[VAE_NPZ_NAME]; /* without ".npy" */
+    npy_header header;       /* checked against the member's size */
+    uint64_t index;          /* of the member in the archive */
+} vae_npz_member;
+
+typedef struct {
+    size_t n;
+    vae_npz_member *members; /* in the archive's order; those that are no .npy are left out */
+    char *path;              /* for messages */
+    void *zip;               /* libzip's zip_t */
+} vae_npz;
+
+/* Opens an archive and reads every member's header. No data is read, and no memory is taken on the
+ * word of a header: a member's size must be what its header says, and no more than its packed bytes
+ * can give. VAE_ERR_IO, VAE_ERR_DATA (not an archive, damaged, a name twice, too many members). */
+vae_status vae_npz_open(vae_npz *out, const char *path, vae_error *err);
+/* The same for an open descriptor; it stays the caller's. */
+vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *err);
+void vae_npz_close(vae_npz *npz);
+
+/* NULL if there is none of that name. */
+const vae_npz_member *vae_npz_find(const vae_npz *npz, const char *name);
+
+/* Reads a member's data as they are: header.n_items * header.item_bytes bytes into `data`. The
+ * archive's CRC is checked. VAE_ERR_DATA. */
+vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *data,
+                        vae_error *err);
+
+/* Reads a member of f2, f4 or f8 (little-endian, C order) as float32. VAE_ERR_DATA. */
+vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member, float *values,
+                               vae_error *err);
+
+/* IEEE half precision to float. */
+float vae_half_to_float(uint16_t bits);
+
+/* ---- writing ---- */
+
+/* An archive in the making. Zero-initialize it. Failed allocations stick in `parts`. */
+typedef struct {
+    vae_parts parts;
+    size_t n;
+    struct vae_npz_written {
+        char name[VAE_NPZ_NAME];
+        uint32_t crc;
+        uint64_t bytes, offset;
+    } * members;
+} vae_npz_writer;
+
+/* Adds an array: data (shape...) of descr's items of item_bytes each, borrowed until the file is
+ * written. name: below VAE_NPZ_NAME - 4 bytes. */
+void vae_npz_add(vae_npz_writer *w, const char *name, const char *descr, size_t item_bytes,
+                 const size_t *shape, size_t ndim, const void *data);
+/* Adds the directory, which ends the archive: w->parts is the file, to be put or cleared. */
+void vae_npz_finish(vae_npz_writer *w);
+
+#endif

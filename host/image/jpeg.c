@@ -1,0 +1,164 @@
+/* Reading JPEG files, by libjpeg, and pictures of either kind. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <jpeglib.h>
+
+#include "dataset/readers.h"
+#include "image/image.h"
+
+enum { MAX_SIDE = 16384 };
+
+/* libjpeg's errors end in a longjmp, so what survives one lives here. */
+typedef struct {
+    struct jpeg_error_mgr manager; /* first: libjpeg hands back its address */
+    jmp_buf jump;
+    char text[JMSG_LENGTH_MAX];
+    FILE *file;
+    uint8_t *pixels;
+    size_t file_bytes;
+    bool no_memory;
+} jpeg_reader;
+
+static void on_error(j_common_ptr jpeg)
+{
+    jpeg_reader *r = (jpeg_reader *)jpeg->err;
+    jpeg->err->format_message(jpeg, r->text);
+    longjmp(r->jump, 1);
+}
+
+/* libjpeg warns of damaged data and goes on with grey; here they are errors. */
+static void on_message(j_common_ptr jpeg, int level)
+{
+    jpeg_reader *r = (jpeg_reader *)jpeg->err;
+    if (level < 0) {
+        jpeg->err->format_message(jpeg, r->text);
+        longjmp(r->jump, 1);
+    }
+}
+
+/* out: {width, height, channels}. pixels: NULL = only the header. */
+static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, const char *path,
+                         size_t out[3], bool header_only, vae_error *err)
+{
+    if (setjmp(r->jump) != 0) {
+        return r->no_memory
+                   ? vae_fail_memory(err, out[0] * out[1] * out[2], path)
+                   : vae_fail(err, VAE_ERR_DATA, "%s: cannot read JPEG: %s", path, r->text);
+    }
+    jpeg_stdio_src(jpeg, r->file);
+    jpeg_read_header(jpeg, TRUE);
+    if (jpeg->image_width > MAX_SIDE || jpeg->image_height > MAX_SIDE) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: picture of %u x %u pixels: expected at most %d a side", path,
+                        jpeg->image_width, jpeg->image_height, MAX_SIDE);
+    }
+    if ((double)jpeg->image_width * jpeg->image_height > 2048.0 * (double)r->file_bytes) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: header says %u x %u pixels, but %zu bytes cannot hold them", path,
+                        jpeg->image_width, jpeg->image_height, r->file_bytes);
+    }
+    if (jpeg->num_components != 1 && jpeg->num_components != 3) {
+        return vae_fail(
+            err, VAE_ERR_DATA,
+            "%s: JPEG of %d colour components (CMYK?): expected grey or RGB; convert it", path,
+            jpeg->num_components);
+    }
+    out[0] = jpeg->image_width;
+    out[1] = jpeg->image_height;
+    out[2] = jpeg->num_components == 1 ? 1 : 3;
+    if (header_only) {
+        return VAE_OK;
+    }
+    jpeg->out_color_space = out[2] == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    r->pixels = malloc(out[0] * out[1] * out[2]);
+    if (r->pixels == NULL) {
+        r->no_memory = true;
+        longjmp(r->jump, 1);
+    }
+    jpeg_start_decompress(jpeg);
+    while (jpeg->output_scanline < jpeg->output_height) {
+        JSAMPROW row = r->pixels + (size_t)jpeg->output_scanline * out[0] * out[2];
+        jpeg_read_scanlines(jpeg, &row, 1);
+    }
+    jpeg_finish_decompress(jpeg);
+    return VAE_OK;
+}
+
+static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], vae_error *err)
+{
+    struct jpeg_decompress_struct jpeg;
+    jpeg_reader *r = calloc(1, sizeof *r);
+    if (r == NULL) {
+        return vae_fail_memory(err, sizeof *r, "a JPEG reader");
+    }
+    r->file = fopen(path, "rbe");
+    if (r->file == NULL) {
+        free(r);
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    struct stat info;
+    r->file_bytes = fstat(fileno(r->file), &info) == 0 ? (size_t)info.st_size : 0;
+    jpeg.err = jpeg_std_error(&r->manager);
+    r->manager.error_exit = on_error;
+    r->manager.emit_message = on_message;
+    jpeg_create_decompress(&jpeg);
+    vae_status status = decode(r, &jpeg, path, out, pixels == NULL, err);
+    jpeg_destroy_decompress(&jpeg);
+    fclose(r->file);
+    if (status == VAE_OK && pixels != NULL) {
+        *pixels = r->pixels;
+    } else {
+        free(r->pixels);
+    }
+    free(r);
+    return status;
+}
+
+/* The first bytes of a regular file. */
+static vae_status first_bytes(const char *path, uint8_t *bytes, size_t n, size_t *got,
+                              vae_error *err)
+{
+    vae_stream *s;
+    vae_status status = vae_stream_open(&s, path, err); /* refuses folders, pipes, devices */
+    if (status == VAE_OK) {
+        status = vae_stream_read(s, bytes, n, got, err);
+        vae_stream_close(s);
+    }
+    return status;
+}
+
+vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                            size_t *channels, vae_error *err)
+{
+    static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
+    uint8_t head[26];
+    size_t got = 0, out[3] = {0};
+    vae_status status = first_bytes(path, head, sizeof head, &got, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
+        if (pixels != NULL) {
+            return vae_png_read(path, pixels, width, height, channels, err);
+        }
+        for (size_t i = 0; i < 4; i++) { /* IHDR: width, height, depth, colour type */
+            out[0] = out[0] << 8 | head[16 + i];
+            out[1] = out[1] << 8 | head[20 + i];
+        }
+        out[2] = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
+    } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
+        status = read_jpeg(path, pixels, out, err);
+    } else {
+        status =
+            vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path);
+    }
+    *width = out[0];
+    *height = out[1];
+    *channels = out[2];
+    return status;
+}

@@ -1,0 +1,285 @@
+#include "infer/row_sink.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "format/npy.h"
+#include "image/image.h"
+#include "run/folder.h"
+
+enum { GAP = 2, LEAST_DIGITS = 6 };
+
+struct vae_row_sink {
+    vae_sink_kind kind;
+    vae_sink_spec spec;
+    const char *path;
+    size_t d, done;
+    vae_grid grid;
+    vae_file file;
+    uint8_t *pixels; /* of one picture, in a folder */
+    int digits;      /* of its name */
+};
+
+static bool ends_with(const char *name, const char *end)
+{
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+vae_sink_kind vae_sink_kind_of(const char *path)
+{
+    struct stat info;
+    if (ends_with(path, "/") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
+        return VAE_SINK_FOLDER;
+    }
+    return ends_with(path, ".png")                             ? VAE_SINK_PNG
+           : ends_with(path, ".gif")                           ? VAE_SINK_GIF
+           : ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY
+                                                               : VAE_SINK_NONE;
+}
+
+/* ---- the three kinds ---- */
+
+static size_t columns_of_grid(const vae_sink_spec *s)
+{
+    return s->columns + (s->ends ? 2 : 0);
+}
+
+/* The cell of companion `line` of row i; of the row itself with its own line. */
+static size_t cell_of(const vae_sink_spec *s, size_t i, size_t line)
+{
+    return (i / s->columns * s->lines + line) * columns_of_grid(s) + i % s->columns +
+           (s->ends ? 1 : 0);
+}
+
+static vae_status open_grid(vae_row_sink *sink, vae_error *err)
+{
+    vae_sink_spec *s = &sink->spec;
+    s->columns = s->columns > 0 ? s->columns : (size_t)ceil(sqrt((double)s->n));
+    s->columns = s->columns < s->n ? s->columns : s->n;
+    s->lines = s->lines > 0 ? s->lines : 1;
+    vae_grid_spec grid = {.cells = s->n,
+                          .height = s->height,
+                          .width = s->width,
+                          .channels = s->channels,
+                          .columns = columns_of_grid(s),
+                          .gap = GAP,
+                          .band = s->lines > 1 ? s->lines : 0};
+    if (s->lines > 1 || s->ends) { /* whole lines */
+        grid.cells = ((s->n - 1) / s->columns + 1) * s->lines * grid.columns;
+    }
+    if (s->ends) {
+        grid.apart[0] = 1;
+        grid.apart[1] = s->columns + 1;
+    }
+    return vae_grid_open(&sink->grid, &grid, sink->path, err);
+}
+
+/* The number in a name such as 000123.png; false for other names. */
+static bool picture_number(const char *name, size_t *number)
+{
+    char *end;
+    if (name[0] < '0' || name[0] > '9') {
+        return false;
+    }
+    *number = strtoull(name, &end, 10);
+    return strcmp(end, ".png") == 0;
+}
+
+static vae_status refuse_leftovers(const vae_row_sink *sink, vae_error *err)
+{
+    DIR *folder = opendir(sink->path);
+    vae_status status = VAE_OK;
+    size_t number;
+    if (folder == NULL) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open the folder: %s", sink->path,
+                        strerror(errno));
+    }
+    for (const struct dirent *e; status == VAE_OK && (e = readdir(folder)) != NULL;) {
+        if (picture_number(e->d_name, &number) && number >= sink->spec.n) {
+            status = vae_fail(err, VAE_ERR_USAGE,
+                              "%s: holds %s of an earlier set, which %zu pictures would not "
+                              "replace; remove it or name another folder",
+                              sink->path, e->d_name, sink->spec.n);
+        }
+    }
+    closedir(folder);
+    return status;
+}
+
+static vae_status open_folder(vae_row_sink *sink, vae_error *err)
+{
+    char last[32];
+    const int digits = snprintf(last, sizeof last, "%zu", sink->spec.n - 1);
+    sink->digits = digits > LEAST_DIGITS ? digits : LEAST_DIGITS;
+    sink->pixels = malloc(sink->d);
+    if (sink->pixels == NULL) {
+        return vae_fail_memory(err, sink->d, "a picture");
+    }
+    if (mkdir(sink->path, 0777) != 0 && errno != EEXIST) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot make the folder: %s", sink->path,
+                        strerror(errno));
+    }
+    return refuse_leftovers(sink, err);
+}
+
+/* The data's own shape: (n,d), (n,h,w) or (n,h,w,3), as vae_dataset_open reads it. */
+static vae_status open_npy(vae_row_sink *sink, vae_error *err)
+{
+    const vae_sink_spec *s = &sink->spec;
+    uint8_t header[VAE_NPY_WRITE_HEADER_MAX];
+    const bool picture = s->height > 1;
+    const size_t shape[4] = {s->n, picture ? s->height : sink->d, s->width, s->channels};
+    const size_t ndim = !picture ? 2 : s->channels == 1 ? 3 : 4;
+    vae_status status = vae_file_begin(&sink->file, sink->path, err);
+    return status == VAE_OK ? vae_file_add(&sink->file, header,
+                                           vae_npy_format_header(header, "<f4", shape, ndim), err)
+                            : status;
+}
+
+vae_status vae_row_sink_check(const char *path, const vae_sink_spec *s, vae_error *err)
+{
+    if (vae_is_picture(s->height, s->width, s->channels)) {
+        return VAE_OK;
+    }
+    return vae_fail(err, VAE_ERR_USAGE,
+                    "%s: the model's data are no pictures: %zu x %zu, %zu channels, where 1 or 3 "
+                    "channels and sides above 1 can be drawn; name an .npy file for the rows "
+                    "themselves",
+                    path, s->height, s->width, s->channels);
+}
+
+vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sink_spec *spec,
+                             vae_error *err)
+{
+    *out = NULL;
+    vae_row_sink *sink = calloc(1, sizeof *sink);
+    if (sink == NULL) {
+        return vae_fail_memory(err, sizeof *sink, "a file");
+    }
+    *sink = (vae_row_sink){.kind = vae_sink_kind_of(path), .spec = *spec, .path = path};
+    sink->d = spec->height * spec->width * spec->channels;
+    vae_status status = sink->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(path, spec, err);
+    if (status == VAE_OK) {
+        switch (sink->kind) {
+        case VAE_SINK_PNG:
+            status = open_grid(sink, err);
+            break;
+        case VAE_SINK_FOLDER:
+            status = open_folder(sink, err);
+            break;
+        case VAE_SINK_NPY:
+            status = open_npy(sink, err);
+            break;
+        default:
+            status =
+                vae_fail(err, VAE_ERR_USAGE,
+                         "%s: expected a name that ends in .png, .npy or / (a folder), or -", path);
+        }
+    }
+    if (status != VAE_OK) {
+        vae_row_sink_close(sink, false, NULL);
+        return status;
+    }
+    *out = sink;
+    return VAE_OK;
+}
+
+/* ---- rows ---- */
+
+/* One PNG a row: 000000.png, 000001.png ... as tools that compare pictures (FID) take them. They
+ * are not synced one by one: that takes longer than all the rest. */
+static vae_status put_picture(vae_row_sink *sink, const float *row, vae_error *err)
+{
+    char path[VAE_PATH + 32];
+    uint8_t *bytes;
+    size_t n;
+    for (size_t i = 0; i < sink->d; i++) {
+        sink->pixels[i] = vae_pixel(row[i]);
+    }
+    const size_t length = strlen(sink->path);
+    if ((size_t)snprintf(path, sizeof path, "%s%s%0*zu.png", sink->path,
+                         sink->path[length - 1] == '/' ? "" : "/", sink->digits,
+                         sink->done) >= sizeof path) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: the folder's name is too long", sink->path);
+    }
+    vae_status status = vae_png_pack(&bytes, &n, path, sink->pixels, sink->spec.width,
+                                     sink->spec.height, sink->spec.channels, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool ok = fd >= 0 && vae_write_all(fd, bytes, n);
+    int reason = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        ok = false;
+        reason = errno;
+    }
+    free(bytes);
+    return ok ? VAE_OK : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(reason));
+}
+
+vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (sink->kind == VAE_SINK_NPY) {
+        sink->done += n;
+        return vae_file_add(&sink->file, rows, n * sink->d * sizeof *rows, err);
+    }
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        if (sink->kind == VAE_SINK_PNG) {
+            vae_grid_draw(&sink->grid, cell_of(&sink->spec, sink->done, sink->spec.line),
+                          rows + i * sink->d);
+        } else {
+            status = put_picture(sink, rows + i * sink->d, err);
+        }
+        sink->done++;
+    }
+    return status;
+}
+
+void vae_row_sink_beside(vae_row_sink *sink, size_t i, size_t line, const float *row)
+{
+    if (sink->kind == VAE_SINK_PNG) {
+        vae_grid_draw(&sink->grid, cell_of(&sink->spec, i, line), row);
+    }
+}
+
+void vae_row_sink_end(vae_row_sink *sink, size_t i, bool last, const float *row)
+{
+    if (sink->kind == VAE_SINK_PNG) {
+        const size_t columns = columns_of_grid(&sink->spec);
+        const size_t first = cell_of(&sink->spec, i, sink->spec.line) / columns * columns;
+        vae_grid_draw(&sink->grid, first + (last ? columns - 1 : 0), row);
+    }
+}
+
+static vae_status finish(vae_row_sink *sink, bool keep, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (sink->kind == VAE_SINK_PNG && keep) {
+        status = vae_grid_write(&sink->grid, sink->path, err);
+    } else if (sink->kind == VAE_SINK_NPY) {
+        status = vae_file_end(&sink->file, keep, err);
+    }
+    return status;
+}
+
+vae_status vae_row_sink_close(vae_row_sink *sink, bool keep, vae_error *err)
+{
+    if (sink == NULL) {
+        return VAE_OK;
+    }
+    const vae_status status = finish(sink, keep, err);
+    vae_grid_close(&sink->grid);
+    free(sink->pixels);
+    free(sink);
+    return status;
+}

@@ -1,0 +1,345 @@
+/* The step, written once over the backend's operations.
+ *
+ * Notation (Kingma & Welling 2013; Burda et al. 2015): q(z|x) = N(mu, sigma^2), sigma^2 =
+ * exp(logvar), z_k = mu + sigma*eps_k, k = 1..K; recon_k = -log p(x|z_k);
+ * log w_k = -recon_k + log p(z_k) - log q(z_k|x).
+ *
+ * What is minimized, as the mean over the B examples of a batch:
+ *   elbo  (1/K) sum_k recon_k + beta*KL(q||p), KL in closed form
+ *   iwae  -log (1/K) sum_k w_k                                  (Burda et al. 2015, eq. 8)
+ *   stl   the same value; gradient without the score of q       (Roeder et al. 2017)
+ *   dreg  the same value; encoder's gradient doubly reparameterized (Tucker et al. 2018, eq. 8)
+ *
+ * With w~_k = w_k / sum w, s = 1/B, and dz_k the gradient that reaches z_k through the decoder when
+ * dlogits of particle k are scaled by s/K (elbo) or s*w~_k (others), latent_backward gives
+ *   elbo  dmu = sum_k dz_k + s*beta*mu
+ *         dlogvar = sum_k dz_k*eps_k*sigma/2 + s*beta*(sigma^2 - 1)/2
+ *   iwae  g_k = dz_k + s*w~_k*z_k;                dmu = sum_k g_k
+ *         dlogvar = sum_k (g_k*eps_k*sigma/2 - s*w~_k/2)
+ *   stl   g_k = dz_k + s*w~_k*(z_k - eps_k/sigma);  dmu = sum_k g_k
+ *         dlogvar = sum_k g_k*eps_k*sigma/2
+ *   dreg  as stl with g_k = w~_k*(dz_k + s*w~_k*(z_k - eps_k/sigma))
+ * (z_k - eps_k/sigma is the derivative of -log p(z) + log q(z|x) along z.)
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/internal.h"
+
+static vae_mat no_mat(void)
+{
+    return (vae_mat){NULL, 0};
+}
+
+/* ---- the step ---- */
+
+void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
+{
+    for (size_t l = first; l < end; l++) {
+        const layer_desc *layer = &m->layout.layers[l];
+        const tensor_desc *w = &m->layout.tensors[layer->weight];
+        const tensor_desc *b = &m->layout.tensors[layer->bias];
+        m->be->ops->linear_forward(m->be, y_of(m, l), keep ? aux_of(m, l) : NULL, input_of(m, l),
+                                   m->params + w->offset, w->ld, m->params + b->offset, rows,
+                                   layer->in, layer->out, layer->act);
+    }
+}
+
+void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
+{
+    for (size_t l = end; l-- > first;) {
+        const layer_desc *layer = &m->layout.layers[l];
+        const tensor_desc *w = &m->layout.tensors[layer->weight];
+        const tensor_desc *b = &m->layout.tensors[layer->bias];
+        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld, m->grads + b->offset,
+                                           dy_of(m, l), input_of(m, l), rows, layer->in,
+                                           layer->out);
+        if (l == 0 || l == m->n_layers) {
+            break; /* the data need no gradient */
+        }
+        bool to_z = l == m->layout.n_encoder;
+        vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
+        m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
+                                          input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
+                                          layer->in, layer->out,
+                                          to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
+    }
+}
+
+void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
+{
+    m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
+}
+
+static void encode(vae_model *m, const pass *p, bool keep)
+{
+    if (m->layout.c > 0) {
+        vae_classes_encode(m, p, keep);
+        return;
+    }
+    vae_gather(m, input_of(m, 0), p, p->rows);
+    vae_layers_forward(m, 0, m->layout.n_encoder, p->rows, keep);
+}
+
+/* z and both parts of the loss; with `keep`, dlogits in place of the logits. log_pq is wanted where
+ * particles are weighted. */
+static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_pq)
+{
+    const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
+    const bool weighted = m->config.objective != VAE_OBJ_ELBO;
+    float scale = 1.0f / (float)(weighted ? B : B * K);
+    m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
+                               log_pq ? array(m, m->plan.log_pq) : NULL, y_of(m, head_of(m)), B, K,
+                               m->layout.z, noise_of(m));
+    if (m->layout.c > 0) {
+        vae_classes_decode(m, B, K);
+    }
+    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, B * K, keep);
+    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(),
+                           y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
+}
+
+/* Importance weights, free bits' averages, and the running totals. */
+static void account(vae_model *m, const pass *p, bool keep)
+{
+    const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
+    const bool weighted = m->config.objective != VAE_OBJ_ELBO;
+    const bool free_bits = m->config.free_bits > 0;
+    if (weighted) {
+        m->be->ops->particle_weights(m->be, array(m, m->plan.weight), array(m, m->plan.bound_row),
+                                     keep ? dy_of(m, last) : no_mat(), array(m, m->plan.recon_row),
+                                     array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
+    }
+    if (free_bits) {
+        m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), B, m->layout.z);
+    }
+    m->be->ops->accumulate(m->be, m->totals, array(m, m->plan.recon_row), array(m, m->plan.kl_row),
+                           weighted ? array(m, m->plan.bound_row) : NULL,
+                           free_bits ? array(m, m->plan.kl_dim) : NULL, B, K, m->layout.z,
+                           (float)m->config.free_bits);
+}
+
+void vae_optimize(vae_model *m)
+{
+    const vae_config *c = &m->config;
+    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
+    adam.weight_decay = (float)c->weight_decay;
+    adam.decoupled = c->optimizer == VAE_ADAMW;
+    m->be->ops->grad_norm(m->be, m->totals, m->grads, m->layout.total);
+    m->be->ops->adam(m->be, m->params, m->grads, m->adam_m, m->adam_v, m->layout.total, m->totals,
+                     adam, (float)c->clip_norm);
+}
+
+static void train_step(void *ctx)
+{
+    const pass *p = ctx;
+    vae_model *m = p->model;
+    const bool weighted = m->config.objective != VAE_OBJ_ELBO;
+    const size_t head = head_of(m);
+    encode(m, p, true);
+    decode_and_compare(m, p, true, weighted);
+    account(m, p, true);
+    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles);
+    vae_latent_grad grad = {.objective = m->config.objective,
+                            .kl_scale = 1.0f / (float)p->rows,
+                            .free_bits = (float)m->config.free_bits};
+    m->be->ops->latent_backward(m->be, dy_of(m, head),
+                                mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
+                                y_of(m, head), weighted ? array(m, m->plan.weight) : NULL,
+                                grad.free_bits > 0 ? array(m, m->plan.kl_dim) : NULL, p->rows,
+                                p->particles, m->layout.z, grad, noise_of(m));
+    vae_layers_backward(m, 0, m->layout.n_encoder, p->rows);
+    vae_optimize(m);
+}
+
+static void measure_step(void *ctx)
+{
+    const pass *p = ctx;
+    encode(p->model, p, false);
+    decode_and_compare(p->model, p, false, p->model->config.objective != VAE_OBJ_ELBO);
+    account(p->model, p, false);
+}
+
+static void batch_step(void *ctx)
+{
+    const pass *p = ctx;
+    vae_model *m = p->model;
+    encode(m, p, false);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
+    decode_and_compare(m, p, false, true);
+}
+
+/* Encoder and latent only: everything of batch_step that does not need the decoder. */
+static void encode_step(void *ctx)
+{
+    const pass *p = ctx;
+    vae_model *m = p->model;
+    encode(m, p, false);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
+    m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
+                               array(m, m->plan.log_pq), y_of(m, head_of(m)), p->rows, p->particles,
+                               m->layout.z, noise_of(m));
+}
+
+static void decode_step(void *ctx)
+{
+    const pass *p = ctx;
+    if (p->model->layout.c > 0) {
+        vae_classes_decode(p->model, p->rows, 1);
+    }
+    vae_layers_forward(p->model, p->model->layout.n_encoder, p->model->n_layers, p->rows, false);
+}
+
+static vae_step_fn *const steps[2][6] = {
+    {[PASS_TRAIN] = train_step,
+     [PASS_MEASURE] = measure_step,
+     [PASS_BATCH] = batch_step,
+     [PASS_ENCODE] = encode_step,
+     [PASS_DECODE] = decode_step},
+    /* a semi-supervised model's */
+    {[PASS_TRAIN] = vae_semi_train_step,
+     [PASS_MEASURE] = vae_semi_measure_step,
+     [PASS_BATCH] = batch_step,
+     [PASS_ENCODE] = encode_step,
+     [PASS_DECODE] = decode_step,
+     [PASS_CLASSIFY] = vae_classify_step},
+};
+
+void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
+                  size_t rows, size_t particles)
+{
+    assert(rows * particles <= m->max_batch * m->max_particles);
+    pass want = {m, kind, data, rows, particles};
+    int slot = -1;
+    for (int i = 0; i < VAE_SLOTS && slot < 0; i++) {
+        const pass *p = &m->passes[i];
+        if (p->model != NULL && p->kind == kind && p->data == data && p->rows == rows &&
+            p->particles == particles) {
+            slot = i;
+        }
+    }
+    if (slot < 0) {
+        slot = m->next_slot;
+        m->next_slot = (m->next_slot + 1) % VAE_SLOTS;
+        m->be->ops->forget(m->be, slot);
+        m->passes[slot] = want;
+    }
+    const size_t gathered = rows + (kind == PASS_TRAIN ? m->n_labelled : 0);
+    m->be->ops->plan(m->be, plan, n, gathered, data);
+    m->be->ops->run(m->be, slot, n, steps[is_semi(m)][kind], &m->passes[slot]);
+}
+
+/* ---- public ---- */
+
+void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, size_t n, size_t rows)
+{
+    vae_run_pass(model, PASS_TRAIN, data, plan, n, rows, model->config.particles);
+}
+
+void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, size_t n,
+                       size_t rows)
+{
+    vae_run_pass(model, PASS_MEASURE, data, plan, n, rows, model->config.particles);
+}
+
+/* Largest batch whose workspace fits in `room` bytes; 0 if none does. */
+static size_t batch_that_fits(const vae_model *m, size_t room)
+{
+    size_t low = 0, high = m->max_batch;
+    while (low < high) {
+        size_t middle = low + (high - low + 1) / 2;
+        workspace_plan plan;
+        bool ok = vae_workspace_plan(&plan, &m->layout, middle, m->n_labelled, m->max_particles,
+                                     m->train, m->be);
+        if (ok && plan.bytes <= room) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+static vae_status allocate(vae_model *m, vae_error *err)
+{
+    const vae_backend_ops *ops = m->be->ops;
+    const size_t flat = m->layout.total * sizeof(float);
+    m->staging = malloc(flat);
+    if (m->staging == NULL) {
+        return vae_fail_memory(err, flat, "a host copy of the parameters");
+    }
+    m->params = ops->alloc(m->be, flat, "parameters");
+    if (m->train) {
+        m->grads = ops->alloc(m->be, flat, "gradients");
+        m->adam_m = ops->alloc(m->be, flat, "Adam's first moments");
+        m->adam_v = ops->alloc(m->be, flat, "Adam's second moments");
+    }
+    m->totals = ops->alloc(m->be, sizeof *m->totals, "totals");
+    vae_status status = ops->sync(m->be, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->n_labelled, m->max_particles,
+                            m->train, m->be)) {
+        return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
+                        m->max_batch, m->max_particles);
+    }
+    size_t room = ops->free_bytes(m->be);
+    if (room > 0 && m->plan.bytes > room) {
+        return vae_fail(err, VAE_ERR_RUNTIME,
+                        "out of memory on %s: the activations of a batch of %zu need %zu bytes, "
+                        "%zu are free; a batch of %zu would fit",
+                        ops->name, m->max_batch, m->plan.bytes, room, batch_that_fits(m, room));
+    }
+    m->workspace = ops->alloc(m->be, m->plan.bytes, "activations");
+    ops->bind_params(m->be, m->params, m->layout.total);
+    return ops->sync(m->be, err);
+}
+
+vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d, size_t max_batch,
+                            bool train, vae_backend *be, vae_error *err)
+{
+    *out = NULL;
+    vae_model *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return vae_fail_memory(err, sizeof *m, "a model");
+    }
+    m->config = *config;
+    m->be = be;
+    m->max_batch = max_batch;
+    m->max_particles = config->particles;
+    m->train = train;
+    m->n_labelled = train ? vae_config_labelled_batch(config) : 0;
+    vae_status status = vae_layout_build(&m->layout, config, d, err);
+    if (status == VAE_OK) {
+        m->n_layers = m->layout.n_encoder + m->layout.n_decoder;
+        status = allocate(m, err);
+    }
+    if (status != VAE_OK) {
+        vae_model_free(m);
+        return status;
+    }
+    *out = m;
+    return VAE_OK;
+}
+
+void vae_model_free(vae_model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    const vae_backend_ops *ops = model->be->ops;
+    for (int slot = 0; slot < VAE_SLOTS; slot++) {
+        ops->forget(model->be, slot);
+    }
+    ops->free(model->be, model->workspace);
+    ops->free(model->be, model->totals);
+    ops->free(model->be, model->adam_v);
+    ops->free(model->be, model->adam_m);
+    ops->free(model->be, model->grads);
+    ops->free(model->be, model->params);
+    free(model->staging);
+    vae_layout_clear(&model->layout);
+    free(model);
+}

@@ -1,0 +1,400 @@
+/* The decoder in the page: its weights, and what page.js needs to know of it. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/internal.h"
+#include "stats/latent_walk.h"
+#include "vae_math.h"
+
+enum {
+    MOST_BYTES = 16 << 20,     /* of weights in the page; base64 makes them a third longer */
+    TRIALS = 32,               /* latents that a trial of float16 decodes ... */
+    TRIAL_PRODUCTS = 40 << 20, /* ... as long as it takes no more multiplications than this */
+};
+/* Of a pixel of 1/255: what rounding the weights to float16 may cost. */
+static const double most_half_error = 0.25;
+
+/* ---- the decoder's own weights ---- */
+
+/* The output layer of a learned variance gives log variances, too, which no picture shows. */
+static void find_shape(report_decoder *d, const param_layout *layout)
+{
+    d->n_layers = layout->n_decoder;
+    for (size_t i = 0; i < d->n_layers; i++) {
+        const layer_desc *layer = &layout->layers[layout->n_encoder + i];
+        d->in[i] = layer->in;
+        d->out[i] = i + 1 < d->n_layers ? layer->out : layout->d;
+        d->n_weights += (d->in[i] + 1) * d->out[i];
+    }
+    d->classes = d->in[0] - layout->z; /* of a conditional model: one-hot, behind z */
+}
+
+static void copy_weights(report_decoder *d, const param_layout *layout, const float *packed)
+{
+    size_t offset = 0;
+    float *to = d->weights;
+    for (size_t t = 0; t < layout->n; t++) {
+        const tensor_desc *tensor = &layout->tensors[t];
+        const size_t first = 2 * layout->n_encoder, i = (t - first) / 2;
+        if (t >= first && i < d->n_layers) {
+            const size_t n = t % 2 == 0 ? d->in[i] * d->out[i] : d->out[i];
+            memcpy(to, packed + offset, n * sizeof *to);
+            to += n;
+        }
+        offset += tensor->rows * tensor->cols;
+    }
+}
+
+/* ---- a trial of float16 ---- */
+
+static float activate(vae_activation act, float x)
+{
+    switch (act) {
+    case VAE_ACT_RELU:
+        return vae_reluf(x);
+    case VAE_ACT_TANH:
+        return vae_tanhf(x);
+    case VAE_ACT_SOFTPLUS:
+        return vae_softplusf(x);
+    case VAE_ACT_LEAKY_RELU:
+        return vae_leaky_reluf(x);
+    case VAE_ACT_GELU:
+        return vae_geluf(x);
+    case VAE_ACT_NONE:
+        break;
+    }
+    return x;
+}
+
+static size_t widest_layer(const report_decoder *d)
+{
+    size_t widest = 0;
+    for (size_t i = 0; i < d->n_layers; i++) {
+        widest = d->in[i] > widest ? d->in[i] : widest;
+        widest = d->out[i] > widest ? d->out[i] : widest;
+    }
+    return widest;
+}
+
+/* As the page does it: h has room for two rows of the widest layer; the result is in its first. */
+static void decode(const report_decoder *d, const vae_config *c, const float *z, float *h)
+{
+    float *in = h, *out = h + widest_layer(d);
+    const float *w = d->weights;
+    memset(in, 0, d->in[0] * sizeof *in);
+    memcpy(in, z, c->latent * sizeof *in);
+    for (size_t i = 0; i < d->n_layers; i++) {
+        const float *bias = w + d->in[i] * d->out[i];
+        for (size_t o = 0; o < d->out[i]; o++, w += d->in[i]) {
+            double sum = (double)bias[o];
+            for (size_t k = 0; k < d->in[i]; k++) {
+                sum += (double)w[k] * (double)in[k];
+            }
+            const bool last = i + 1 == d->n_layers;
+            out[o] = !last                            ? activate(c->activation, (float)sum)
+                     : c->likelihood == VAE_BERNOULLI ? vae_sigmoidf((float)sum)
+                                                      : (float)sum;
+        }
+        w += d->out[i];
+        float *swap = in;
+        in = out;
+        out = swap;
+    }
+    if (in != h) {
+        memcpy(h, in, d->out[d->n_layers - 1] * sizeof *h);
+    }
+}
+
+static double pixel(float v)
+{
+    return v > 0 ? (v < 1 ? 255 * (double)v : 255) : 0;
+}
+
+/* Rounds all weights to float16; the largest error of a pixel over a few latents then, INFINITY if
+ * a weight does not fit. The weights are exact again afterwards unless it is small enough. */
+static vae_status try_half(report *r, vae_error *err)
+{
+    report_decoder *d = &r->decoder;
+    const vae_config *c = &r->from->about->config;
+    const size_t Z = c->latent, D = r->from->about->d, N = d->n_weights;
+    size_t n = TRIAL_PRODUCTS / (2 * N) + 2;
+    n = n < TRIALS ? n : TRIALS;
+    float *z = malloc(n * Z * sizeof *z), *h = malloc(2 * widest_layer(d) * sizeof *h);
+    float *exact = malloc(N * sizeof *exact), *x = malloc(n * D * sizeof *x);
+    vae_status status = VAE_OK;
+    if (z == NULL || h == NULL || exact == NULL || x == NULL) {
+        status = vae_fail_memory(err, N * sizeof *exact, "a trial of float16");
+        goto cleanup;
+    }
+    vae_prior_rows(z, c->seed, 0, n, Z, 1.5);
+    for (size_t i = 0; r->has_data && i < n / 2 && i < r->latents.n; i++) {
+        memcpy(z + i * Z, r->latents.mu + i * Z, Z * sizeof *z);
+    }
+    for (size_t i = 0; i < n; i++) {
+        decode(d, c, z + i * Z, h);
+        memcpy(x + i * D, h, D * sizeof *x);
+    }
+    memcpy(exact, d->weights, N * sizeof *exact);
+    d->half_error = 0;
+    for (size_t i = 0; i < N; i++) {
+        d->weights[i] = report_from_half(report_half(exact[i]));
+        d->half_error = isfinite(d->weights[i]) ? d->half_error : INFINITY;
+    }
+    for (size_t i = 0; i < n && d->half_error <= most_half_error; i++) {
+        decode(d, c, z + i * Z, h);
+        for (size_t k = 0; k < D; k++) {
+            d->half_error = fmax(d->half_error, fabs(pixel(h[k]) - pixel(x[i * D + k])));
+        }
+    }
+    d->half = d->half_error <= most_half_error;
+    if (!d->half) {
+        memcpy(d->weights, exact, N * sizeof *exact);
+    }
+cleanup:
+    free(x);
+    free(exact);
+    free(h);
+    free(z);
+    return status;
+}
+
+vae_status report_make_decoder(report *r, vae_error *err)
+{
+    const param_layout *layout = vae_model_layout(r->from->model);
+    report_decoder *d = &r->decoder;
+    find_shape(d, layout);
+    d->half_error = NAN;
+    /* pictures may become float16 */
+    d->too_large = d->n_weights > MOST_BYTES / (r->picture ? 2 : 4);
+    if (d->too_large) {
+        return VAE_OK;
+    }
+    float *packed = malloc(layout->n_params * sizeof *packed);
+    d->weights = malloc(d->n_weights * sizeof *d->weights);
+    vae_status status = VAE_OK;
+    if (packed == NULL || d->weights == NULL) {
+        status = vae_fail_memory(err, layout->n_params * sizeof *packed, "the decoder's weights");
+    }
+    if (status == VAE_OK) {
+        status = vae_model_get(r->from->model, VAE_PARAMS, packed, err);
+    }
+    if (status == VAE_OK) {
+        copy_weights(d, layout, packed);
+    }
+    free(packed);
+    if (status == VAE_OK && r->picture && r->from->about->standard == NULL) {
+        status = try_half(r, err);
+    }
+    d->too_large = !d->half && d->n_weights > MOST_BYTES / 4;
+    return status;
+}
+
+/* ---- what the script reads ---- */
+
+static void put_weights(report *r)
+{
+    const report_decoder *d = &r->decoder;
+    vae_text_add(&r->page, "<script type=\"application/octet-stream\" id=\"weights\">");
+    if (!d->half) {
+        report_base64(&r->page, d->weights, d->n_weights * sizeof *d->weights);
+    } else {
+        uint16_t block[3 * 256]; /* of bytes in threes: base64 in pieces is base64 of the whole */
+        for (size_t at = 0, n; at < d->n_weights; at += n) {
+            n = d->n_weights - at < 3 * 256 ? d->n_weights - at : 3 * 256;
+            for (size_t i = 0; i < n; i++) {
+                block[i] = report_half(d->weights[at + i]);
+            }
+            report_base64(&r->page, block, n * sizeof *block);
+        }
+    }
+    vae_text_add(&r->page, "</script>\n");
+}
+
+/* JSON numbers, with null for what JSON has no number for. */
+static void put_floats(vae_text *out, const float *values, size_t n)
+{
+    vae_text_add(out, "[");
+    for (size_t i = 0; i < n; i++) {
+        vae_text_add(out, isfinite(values[i]) ? "%s%.9g" : "%snull", i > 0 ? "," : "",
+                     (double)values[i]);
+    }
+    vae_text_add(out, "]");
+}
+
+/* A JSON string; no "</script>" can be in it. */
+static void put_string(vae_text *out, const char *text, size_t n)
+{
+    json_t *string = json_stringn(text, n);
+    char *quoted = json_dumps(string, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    if (quoted == NULL) {
+        vae_text_add(out, "\"\"");
+    }
+    for (const char *at = quoted; at != NULL && *at != '\0'; at++) {
+        if (*at == '<') {
+            vae_text_add(out, "\\u003c");
+        } else {
+            vae_text_put(out, at, 1);
+        }
+    }
+    free(quoted);
+    json_decref(string);
+}
+
+/* Names of a table's columns, and what leads from the model's values to theirs. */
+static void put_units(report *r)
+{
+    const vae_checkpoint *c = r->from->about;
+    vae_text *page = &r->page;
+    if (c->standard != NULL) {
+        vae_text_add(page, ",\"shift\":");
+        put_floats(page, c->standard, c->d);
+        vae_text_add(page, ",\"scale\":");
+        put_floats(page, c->standard + c->d, c->d);
+    }
+    if (c->columns != NULL) {
+        vae_text_add(page, ",\"columns\":[");
+        for (const char *name = c->columns; *name != '\0';) {
+            const size_t n = strcspn(name, "\n");
+            vae_text_add(page, "%s", name > c->columns ? "," : "");
+            put_string(page, name, n);
+            name += n + (name[n] == '\n');
+        }
+        vae_text_add(page, "]");
+    }
+}
+
+static void put_points(report *r)
+{
+    const report_latents *l = &r->latents;
+    vae_text *page = &r->page;
+    vae_text_add(page, ",\"kl\":[");
+    for (size_t j = 0; j < l->z; j++) {
+        vae_text_add(page, "%s%.4g", j > 0 ? "," : "", l->kl[j]);
+    }
+    vae_text_add(page, "],\"points\":%zu,\"row\":[", l->n_points);
+    for (size_t i = 0; i < l->n_points; i++) {
+        vae_text_add(page, "%s%u", i > 0 ? "," : "", l->row[i]);
+    }
+    vae_text_add(page, "]");
+    if (l->labels != NULL) {
+        vae_text_add(page, ",\"label\":[");
+        for (size_t i = 0; i < l->n_points; i++) {
+            vae_text_add(page, "%s%u", i > 0 ? "," : "", l->labels[i]);
+        }
+        vae_text_add(page, "]");
+    }
+    vae_text_add(page, ",\"mean\":");
+    put_floats(page, l->mean, l->z);
+    vae_text_add(page, ",\"axis\":");
+    put_floats(page, l->axis, 2 * l->z);
+}
+
+static void put_facts(report *r)
+{
+    const report_decoder *d = &r->decoder;
+    const vae_checkpoint *c = r->from->about;
+    char activation[32], likelihood[32];
+    vae_text *page = &r->page;
+    vae_config_get(&c->config, "activation", activation, sizeof activation);
+    vae_config_get(&c->config, "likelihood", likelihood, sizeof likelihood);
+    vae_text_add(page,
+                 "<script type=\"application/json\" id=\"facts\">{\"z\":%zu,\"classes\":%zu,"
+                 "\"height\":%zu,\"width\":%zu,\"channels\":%zu,\"picture\":%s,\"half\":%s,"
+                 "\"activation\":\"%s\",\"likelihood\":\"%s\",\"layers\":[",
+                 c->config.latent, d->classes, c->height, c->width, c->channels,
+                 r->picture ? "true" : "false", d->half ? "true" : "false", activation, likelihood);
+    for (size_t i = 0; i < d->n_layers; i++) {
+        vae_text_add(page, "%s[%zu,%zu]", i > 0 ? "," : "", d->in[i], d->out[i]);
+    }
+    vae_text_add(page, "],\"order\":[");
+    for (size_t j = 0; j < c->config.latent; j++) {
+        vae_text_add(page, "%s%zu", j > 0 ? "," : "", r->order[j]);
+    }
+    vae_text_add(page, "]");
+    put_units(r);
+    if (r->has_data) {
+        put_points(r);
+    }
+    vae_text_add(page, "}</script>\n");
+}
+
+static void put_size(report *r)
+{
+    const report_decoder *d = &r->decoder;
+    char n[32], bytes[32];
+    vae_text_add(&r->page,
+                 "<p class=\"fine\">The decoder runs in this page: %s weights as %s, %s bytes",
+                 report_count(n, (double)d->n_weights), d->half ? "float16" : "float32",
+                 report_count(bytes, (double)(d->n_weights * (d->half ? 2 : 4))));
+    if (d->half) {
+        vae_text_add(&r->page,
+                     "; against float32, no pixel of the pictures tried was off by more than "
+                     "%.2f/255",
+                     d->half_error);
+    }
+    vae_text_add(&r->page, ".</p>\n");
+}
+
+static void put_scatter(report *r)
+{
+    const report_latents *l = &r->latents;
+    char x[64] = "z0", y[64] = "z1";
+    if (l->z > 2) {
+        snprintf(x, sizeof x, "first principal component of mu (%.0f%%)", 100 * l->share[0]);
+        snprintf(y, sizeof y, "second (%.0f%%)", 100 * l->share[1]);
+    }
+    vae_text_add(&r->page, "<div id=\"scatter\">");
+    plot_scatter(
+        &r->page,
+        (plot_axes){l->labels != NULL ? "Where the data lie, by label" : "Where the data lie", x,
+                    l->z > 1 ? y : "", false, false},
+        l->xy, l->labels, l->n_points, l->n_classes);
+    char n[32];
+    vae_text_add(&r->page,
+                 "</div><p class=\"fine\">Means of q(z|x) of %s examples (%s)%s. <span "
+                 "class=\"live\">Click %s to decode it.</span></p>",
+                 report_count(n, (double)l->n_points), r->from->split,
+                 l->z > 2 ? ", on the plane of their two principal components" : "",
+                 l->z == 2 ? "any place" : "a point");
+}
+
+void report_put_explorer(report *r)
+{
+    const report_decoder *d = &r->decoder;
+    vae_text *page = &r->page;
+    vae_text_add(page, "<section id=\"explorer\"><h2>Latent space</h2>\n");
+    if (d->too_large) {
+        char n[32], most[32];
+        report_note(r,
+                    "The explorer is left out: the decoder has %s weights, and a page holds at "
+                    "most %s bytes of them.",
+                    report_count(n, (double)d->n_weights), report_count(most, MOST_BYTES));
+    }
+    if (!r->has_data) {
+        report_note(r, "There is no map of the latents: %s.", r->from->missing);
+    }
+    vae_text_add(page, "<div class=\"explore card\">\n");
+    if (!d->too_large) {
+        vae_text_add(page,
+                     "<div class=\"stage\" id=\"stage\"><noscript><p class=\"fine\">The explorer "
+                     "needs JavaScript, which is switched off here.</p></noscript></div>\n");
+    }
+    if (r->has_data) {
+        vae_text_add(page, "<div class=\"map\">");
+        put_scatter(r);
+        vae_text_add(page, "</div>\n");
+    }
+    vae_text_add(page, "</div>\n");
+    if (!d->too_large) {
+        put_size(r);
+        put_facts(r);
+        if (r->has_data) {
+            vae_text_add(page, "<script type=\"application/octet-stream\" id=\"mu\">");
+            report_base64(page, r->latents.mu, r->latents.n_points * r->latents.z * sizeof(float));
+            vae_text_add(page, "</script>\n");
+        }
+        put_weights(r);
+    }
+    vae_text_add(page, "</section>\n");
+}

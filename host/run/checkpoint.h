@@ -1,0 +1,64 @@
+/* Checkpoints: one file that holds a model and, to continue training bit for bit, everything
+ * training depends on. Written atomically, read with suspicion. Format: checkpoint.c. */
+#ifndef VAE_CHECKPOINT_H
+#define VAE_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "config/config.h"
+
+/* Where training stands. All of it is needed for a bit-exact continuation: noise, data order and
+ * schedules are functions of these counters and the config. */
+typedef struct {
+    uint64_t step;     /* optimizer steps done */
+    uint64_t epoch;    /* epochs done */
+    uint64_t position; /* examples of the current epoch done; 0 between epochs */
+    double recon, kl, objective, examples; /* the current epoch's totals so far */
+    double best;         /* best validation loss so far, nats; INFINITY before the first */
+    uint64_t best_epoch; /* its epoch */
+    uint64_t bad_epochs; /* epochs since */
+    double wall_s;       /* training time so far, sessions before this one included */
+    bool finished;       /* stopped early or all epochs done */
+} vae_train_state;
+
+typedef struct {
+    vae_config config;
+    size_t d, height, width, channels; /* shape of the data */
+    size_t n_params;
+    float *params;          /* (n_params) packed in the layout's order */
+    float *adam_m, *adam_v; /* the same, or NULL */
+    float *data_mean;       /* (d) mean of the training rows, or NULL */
+    float *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
+    char *columns;   /* of a table: the names, each with a line feed behind it, or NULL */
+    vae_train_state state;
+    uint8_t data_sha256[32]; /* of the training set */
+    char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
+} vae_checkpoint;
+
+/* Writes atomically: temp file beside it (O_EXCL), every byte checked, fsync, rename, fsync of the
+ * folder. On failure the old file is untouched and the temp file is gone. VAE_ERR_IO. */
+vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoint, vae_error *err);
+
+/* Reads a checkpoint; moments only if asked (they are skipped, not missing, otherwise). Every
+ * length is checked against the file's size before memory is taken, every section against its CRC,
+ * the tensors against the layout that the config gives. VAE_ERR_IO (cannot read), VAE_ERR_DATA
+ * (not a checkpoint, damaged, of a newer format: says where, expected and found).
+ * *out is the caller's: vae_checkpoint_free. */
+vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool moments,
+                               vae_error *err);
+void vae_checkpoint_free(vae_checkpoint *checkpoint);
+
+/* x: (n,d), values of the model, to the data's units in place: x * scale + shift. Nothing where
+ * data are not standardized. */
+void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n);
+
+/* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
+ * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). A damaged newest file is named
+ * on stderr and the one before it is taken. */
+vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool best, bool moments,
+                                   char path[VAE_PATH], vae_error *err);
+
+#endif

@@ -1,0 +1,341 @@
+#include "run/folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Largest metrics.jsonl that is read: a line is about 250 bytes. */
+static const size_t max_metrics = (size_t)1 << 30;
+
+void vae_run_folder_path(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH])
+{
+    snprintf(out, VAE_RUN_PATH, "%s/%s", folder->path, name);
+}
+
+/* ---- names in a folder ---- */
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+static bool is_step_checkpoint(const char *name)
+{
+    return strncmp(name, "step-", 5) == 0 && ends_with(name, ".vae") &&
+           strspn(name + 5, "0123456789") == strlen(name) - 9;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+    /* numbers of more than ten digits are longer names */
+    size_t n = strlen(x), m = strlen(y);
+    return n != m ? (n < m ? 1 : -1) : strcmp(y, x);
+}
+
+void vae_run_list_free(char **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(names[i]);
+    }
+    free(names);
+}
+
+vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *err)
+{
+    char path[VAE_RUN_PATH];
+    *names = NULL;
+    *n = 0;
+    snprintf(path, sizeof path, "%s/checkpoints", run);
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return errno == ENOENT
+                   ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    vae_status status = VAE_OK;
+    for (struct dirent *entry; status == VAE_OK && (entry = readdir(dir)) != NULL;) {
+        if (!is_step_checkpoint(entry->d_name)) {
+            continue;
+        }
+        char **more = realloc(*names, (*n + 1) * sizeof **names);
+        char *name = strdup(entry->d_name);
+        *names = more != NULL ? more : *names;
+        if (more == NULL || name == NULL) {
+            free(name);
+            status = vae_fail_memory(err, (*n + 1) * sizeof **names, "names of checkpoints");
+        } else {
+            (*names)[(*n)++] = name;
+        }
+    }
+    closedir(dir);
+    if (status != VAE_OK) {
+        vae_run_list_free(*names, *n);
+        *names = NULL;
+        *n = 0;
+    } else if (*n > 0) {
+        qsort(*names, *n, sizeof **names, newest_first);
+    }
+    return status;
+}
+
+void vae_run_folder_rotate(const vae_run_folder *folder, size_t keep)
+{
+    char **names;
+    size_t n;
+    vae_error ignored = {0};
+    if (vae_run_list(&names, &n, folder->path, &ignored) != VAE_OK) {
+        return;
+    }
+    for (size_t i = keep; i < n; i++) {
+        char path[VAE_RUN_PATH + 64];
+        snprintf(path, sizeof path, "%s/checkpoints/%s", folder->path, names[i]);
+        unlink(path);
+    }
+    vae_run_list_free(names, n);
+}
+
+/* Removes files of folder/`inside` whose names begin and end like that. */
+static void remove_files(const vae_run_folder *folder, const char *inside, const char *begin,
+                         const char *end)
+{
+    char path[VAE_RUN_PATH];
+    vae_run_folder_path(folder, inside, path);
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char file[VAE_RUN_PATH + 256];
+        int n = snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+        if (strncmp(entry->d_name, begin, strlen(begin)) == 0 && ends_with(entry->d_name, end) &&
+            (size_t)n < sizeof file) {
+            unlink(file);
+        }
+    }
+    closedir(dir);
+}
+
+/* ---- opening ---- */
+
+/* What else a run leaves; a folder with none of it but not empty belongs to somebody else. */
+static void remove_run(const vae_run_folder *folder)
+{
+    static const char *const files[] = {"config.json", "run.json", "metrics.jsonl", "report.html"};
+    char path[VAE_RUN_PATH];
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        vae_run_folder_path(folder, files[i], path);
+        unlink(path);
+    }
+    remove_files(folder, "checkpoints", "step-", ".vae");
+    remove_files(folder, "checkpoints", "best.vae", "best.vae");
+    remove_files(folder, "samples", "epoch-", ".png");
+    remove_files(folder, "samples", "reconstruction-", ".png");
+}
+
+/* Temp files of a process that was killed while it wrote; nobody else writes here now. */
+static void remove_temps(const vae_run_folder *folder)
+{
+    remove_files(folder, ".", "config.json.", ".tmp");
+    remove_files(folder, ".", "run.json.", ".tmp");
+    remove_files(folder, ".", "metrics.jsonl.", ".tmp");
+    remove_files(folder, ".", "report.html.", ".tmp");
+    remove_files(folder, "checkpoints", "", ".tmp");
+    remove_files(folder, "samples", "", ".tmp");
+}
+
+static vae_status make_folder(const char *path, vae_error *err)
+{
+    char part[VAE_RUN_PATH];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = part + 1;; slash++) {
+        slash += strcspn(slash, "/");
+        const char kept = *slash;
+        *slash = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            return vae_fail(err, VAE_ERR_IO, "%s: cannot make the folder: %s", part,
+                            strerror(errno));
+        }
+        *slash = kept;
+        if (kept == '\0') {
+            return VAE_OK;
+        }
+    }
+}
+
+/* Is there anything in the folder? */
+static vae_status look_inside(const char *path, bool *empty, vae_error *err)
+{
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    *empty = true;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            *empty = false;
+        }
+    }
+    closedir(dir);
+    return VAE_OK;
+}
+
+vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err)
+{
+    bool empty;
+    if (resume || force || access(path, F_OK) != 0) {
+        return VAE_OK;
+    }
+    vae_status status = look_inside(path, &empty, err);
+    if (status == VAE_OK && !empty) {
+        status = vae_fail(err, VAE_ERR_USAGE,
+                          "%s: the folder is not empty: --resume continues the run in it, --force "
+                          "replaces it, or give another --out",
+                          path);
+    }
+    return status;
+}
+
+static vae_status lock_log(vae_run_folder *folder, vae_error *err)
+{
+    char path[VAE_RUN_PATH];
+    vae_run_folder_path(folder, "log.txt", path);
+    folder->log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (folder->log < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    /* file systems that cannot lock are taken as they are */
+    if (flock(folder->log, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "%s: another vae is training in this folder: wait for it, or give another "
+                        "--out",
+                        folder->path);
+    }
+    return VAE_OK;
+}
+
+vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool resume, bool force,
+                               bool *empty, vae_error *err)
+{
+    static const char *const inside[] = {"checkpoints", "samples"};
+    folder->log = folder->metrics = -1;
+    if (path[0] == '\0' || snprintf(folder->path, sizeof folder->path, "%s", path) >= VAE_PATH) {
+        return vae_fail(err, VAE_ERR_USAGE, "--out: no name for the run folder, or too long a one");
+    }
+    vae_status status = vae_run_folder_check(path, resume, force, err);
+    if (status == VAE_OK) {
+        status = make_folder(path, err);
+    }
+    if (status == VAE_OK) {
+        status = look_inside(path, empty, err);
+    }
+    if (status == VAE_OK) {
+        status = lock_log(folder, err);
+    }
+    if (status == VAE_OK && force) {
+        remove_run(folder);
+        if (ftruncate(folder->log, 0) != 0) {
+            status =
+                vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", path, strerror(errno));
+        }
+        *empty = true;
+    }
+    for (size_t i = 0; i < 2 && status == VAE_OK; i++) {
+        char part[VAE_RUN_PATH];
+        vae_run_folder_path(folder, inside[i], part);
+        status = make_folder(part, err);
+    }
+    if (status != VAE_OK) {
+        vae_run_folder_close(folder);
+        return status;
+    }
+    remove_temps(folder);
+    return VAE_OK;
+}
+
+void vae_run_folder_close(vae_run_folder *folder)
+{
+    if (folder->metrics >= 0) {
+        close(folder->metrics);
+    }
+    if (folder->log >= 0) {
+        close(folder->log);
+    }
+    folder->metrics = folder->log = -1;
+}
+
+/* ---- metrics and log ---- */
+
+/* Does this line (n bytes, without newline) belong to step <= `step`? A line that is not JSON was
+ * torn when a machine died. */
+static bool keep_line(const char *line, size_t n, uint64_t step)
+{
+    json_t *object = json_loadb(line, n, 0, NULL);
+    const json_t *at = json_object_get(object, "step");
+    bool keep = json_is_integer(at) && json_integer_value(at) >= 0 &&
+                (uint64_t)json_integer_value(at) <= step;
+    json_decref(object);
+    return keep;
+}
+
+/* Moves the lines to keep to the front of `text`; returns how many bytes they are. */
+static size_t keep_lines(char *text, uint64_t step)
+{
+    size_t kept = 0;
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        size_t n = (size_t)(end - line);
+        if (keep_line(line, n, step)) {
+            memmove(text + kept, line, n + 1);
+            kept += n + 1;
+        }
+    }
+    return kept;
+}
+
+vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err)
+{
+    char path[VAE_RUN_PATH], *text = NULL;
+    vae_run_folder_path(folder, "metrics.jsonl", path);
+    vae_status status = VAE_OK;
+    if (access(path, F_OK) == 0) {
+        status = vae_file_read(&text, path, max_metrics, err);
+    }
+    if (status == VAE_OK && text != NULL) {
+        size_t n = strlen(text), kept = keep_lines(text, step);
+        struct iovec part = {text, kept};
+        status = kept == n ? VAE_OK : vae_file_replace(path, &part, 1, err);
+    }
+    free(text);
+    if (status != VAE_OK) {
+        return status;
+    }
+    folder->metrics = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (folder->metrics < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    return VAE_OK;
+}
+
+vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_error *err)
+{
+    if (!vae_write_all(folder->metrics, line, strlen(line))) {
+        return vae_fail(err, VAE_ERR_IO, "%s/metrics.jsonl: cannot write: %s", folder->path,
+                        strerror(errno));
+    }
+    return VAE_OK;
+}
+
+void vae_run_folder_log(vae_run_folder *folder, const char *line)
+{
+    /* a log that cannot be written is no reason to stop training; metrics.jsonl says it all */
+    (void)!vae_write_all(folder->log, line, strlen(line));
+}

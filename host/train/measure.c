@@ -1,0 +1,97 @@
+/* Measuring passes: forward only, in order, with a fixed draw. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "train/internal.h"
+
+double trainer_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+void pace_adapt(pace *p, size_t ran, double seconds)
+{
+    const double target = 0.15;
+    const double most = 4.0 * (double)p->n; /* the first steps say little: they warm caches up */
+    double want = seconds > 0 ? (double)ran * target / seconds : most;
+    want = want > most ? most : want;
+    p->n = want >= PACE_MOST ? PACE_MOST : want < 1 ? 1 : (size_t)want;
+}
+
+size_t vae_measure_batch(const vae_config *config)
+{
+    /* 1024 rows of the decoder keep matmuls efficient and cost a few MB */
+    const size_t each = config->semi_supervised ? config->classes : config->particles;
+    const size_t most = each < 1024 ? 1024 / each : 1;
+    return config->batch_size > most ? config->batch_size : most;
+}
+
+/* Runs the whole pass; totals pile up in the backend. */
+static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t batch, uint64_t draw,
+                           vae_plan *plan, const volatile int *stop_signal, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    vae_totals totals;
+    pace p = {1};
+    for (size_t at = 0, number = 0; at < n && status == VAE_OK;) {
+        size_t rows = n - at < batch ? n - at : batch;
+        size_t steps = (n - at) / rows < p.n ? (n - at) / rows : p.n;
+        for (size_t i = 0; i < steps; i++) {
+            /* beta 1: the bound itself, whatever training weighs */
+            plan[i] = (vae_plan){.draw = draw, .first = at + i * rows, .beta = 1, .step = ++number};
+        }
+        double start = trainer_clock();
+        vae_model_measure(model, data, plan, steps, rows);
+        at += steps * rows;
+        if (at < n) { /* waits, so that a signal need not */
+            status = vae_model_totals(model, &totals, false, err);
+            pace_adapt(&p, steps, trainer_clock() - start);
+            if (status == VAE_OK && stop_signal != NULL && *stop_signal != 0) {
+                status = vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
+            }
+        }
+    }
+    return status;
+}
+
+vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
+                       vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
+                       vae_error *err)
+{
+    const size_t batch = vae_measure_batch(config);
+    *out = (vae_measurement){0};
+    vae_plan *plan = malloc(PACE_MOST * sizeof *plan);
+    if (plan == NULL) {
+        return vae_fail_memory(err, PACE_MOST * sizeof *plan, "the plan of a measuring pass");
+    }
+    vae_error inner = {0};
+    vae_totals totals;
+    vae_status status = run_pass(model, data, n, batch, draw, plan, stop_signal, &inner);
+    free(plan);
+    /* in any case, so that the totals are clear again */
+    vae_status last = vae_model_totals(model, &totals, true, &inner);
+    status = status == VAE_OK ? last : status;
+    if (status == VAE_ERR_DIVERGED) {
+        size_t first = (size_t)(totals.bad_step - 1) * batch;
+        return vae_fail(err, VAE_ERR_DIVERGED,
+                        "the loss of examples %zu to %zu is NaN or Inf in a measuring pass", first,
+                        first + batch < n ? first + batch - 1 : n - 1);
+    }
+    if (status != VAE_OK) {
+        return vae_fail(err, status, "%s", inner.text);
+    }
+    if (n > 0) {
+        out->recon = totals.recon / totals.examples;
+        out->kl = totals.kl / totals.examples;
+        out->elbo = -(out->recon + out->kl);
+        /* free bits are a matter of training: the ELBO's own sum is taken */
+        out->bound =
+            config->objective == VAE_OBJ_ELBO ? -out->elbo : totals.objective / totals.examples;
+        out->n = n;
+        out->classified = (size_t)totals.classified;
+        out->error = out->classified > 0 ? totals.errors / totals.classified : 0;
+    }
+    return VAE_OK;
+}

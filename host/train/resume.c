@@ -1,0 +1,142 @@
+/* Taking up a run where its newest good checkpoint stands. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sha256.h"
+#include "train/internal.h"
+
+/* Options that a resumed run may have otherwise: those of the run, the number of epochs, and the
+ * data's path, as their content is compared. */
+static uint64_t may_differ(void)
+{
+    size_t n;
+    uint64_t bits = 0;
+    const vae_option *options = vae_config_options(&n);
+    for (size_t i = 0; i < n; i++) {
+        bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
+                   strcmp(options[i].name, "data") == 0;
+        bits |= (uint64_t)may << i;
+    }
+    return bits;
+}
+
+static vae_status check_options(const trainer *t, const vae_checkpoint *c, const char *path,
+                                vae_error *err)
+{
+    char here[VAE_PATH], there[VAE_PATH];
+    size_t n, i = vae_config_difference(&c->config, t->config, may_differ());
+    if (i == SIZE_MAX) {
+        return VAE_OK;
+    }
+    const char *name = vae_config_options(&n)[i].name;
+    vae_config_get(t->config, name, here, sizeof here);
+    vae_config_get(&c->config, name, there, sizeof there);
+    return vae_fail(
+        err, VAE_ERR_USAGE,
+        "%s: it was trained with --%s %s, not %s: --resume may change only --epochs and "
+        "where and how the run is kept; leave --%s out, or start a new run with "
+        "another --out",
+        path, name, there, here, name);
+}
+
+static vae_status check_data(const trainer *t, const vae_checkpoint *c, const char *path,
+                             vae_error *err)
+{
+    static const uint8_t none[sizeof c->data_sha256] = {0}; /* imported: it has seen no data here */
+    const vae_dataset *set = t->train_set;
+    char here[VAE_SHA256_HEX], there[VAE_SHA256_HEX];
+    if (c->d != set->d) {
+        return vae_fail(err, VAE_ERR_USAGE, "%s: it was trained on %zu columns, %s has %zu", path,
+                        c->d, set->source, set->d);
+    }
+    if (memcmp(c->data_sha256, none, sizeof none) != 0 &&
+        memcmp(c->data_sha256, set->sha256, sizeof c->data_sha256) != 0) {
+        vae_sha256_hex(set->sha256, here);
+        vae_sha256_hex(c->data_sha256, there);
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "%s: it was trained on other data: SHA-256 %.16s..., %s has %.16s...; give "
+                        "the --data it was trained on",
+                        path, there, set->source, here);
+    }
+    return VAE_OK;
+}
+
+/* The counters must fit together: they come from a file. */
+static vae_status check_state(const trainer *t, const vae_checkpoint *c, const char *path,
+                              vae_error *err)
+{
+    const vae_train_state *s = &c->state;
+    const size_t batch = t->config->batch_size;
+    uint64_t in_epoch = (s->position + batch - 1) / batch;
+    if (s->position > t->n_train || (s->position % batch != 0 && s->position != t->n_train) ||
+        s->epoch > UINT64_MAX / 2 / t->steps_per_epoch ||
+        s->step != s->epoch * t->steps_per_epoch + in_epoch) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: step %" PRIu64 ", epoch %" PRIu64 " and position %" PRIu64
+                        " do not fit together",
+                        path, s->step, s->epoch, s->position);
+    }
+    if (c->adam_m == NULL || c->adam_v == NULL) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: it has no moments of Adam, so training cannot continue from it", path);
+    }
+    return VAE_OK;
+}
+
+/* Numbers on another device or at another precision are not the same to the last bit. */
+static void note_changes(trainer *t, const vae_config *old)
+{
+    const vae_config *c = t->config;
+    if (c->device != old->device || c->precision != old->precision) {
+        trainer_note(t, "note: device or precision differ from the run's before: from here on the "
+                        "numbers are not those of an uninterrupted run to the last bit");
+    }
+    if (c->epochs != old->epochs && c->lr_schedule == VAE_LR_COSINE) {
+        trainer_note(t,
+                     "note: --epochs %zu instead of %zu: the cosine schedule is stretched from "
+                     "here on",
+                     c->epochs, old->epochs);
+    }
+}
+
+vae_status trainer_load(trainer *t, bool *found, vae_error *err)
+{
+    char path[VAE_PATH], **names;
+    size_t n;
+    vae_checkpoint *c;
+    *found = false;
+    vae_status status = vae_run_list(&names, &n, t->folder.path, err);
+    vae_run_list_free(names, n);
+    if (status != VAE_OK || n == 0) {
+        return status;
+    }
+    status = vae_checkpoint_open_run(&c, t->folder.path, false, true, path, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if ((status = check_data(t, c, path, err)) == VAE_OK &&
+        (status = check_options(t, c, path, err)) == VAE_OK &&
+        (status = check_state(t, c, path, err)) == VAE_OK) {
+        const size_t floats = c->n_params * sizeof(float);
+        memcpy(t->now.params, c->params, floats);
+        memcpy(t->now.adam_m, c->adam_m, floats);
+        memcpy(t->now.adam_v, c->adam_v, floats);
+        if (c->data_mean != NULL) {
+            memcpy(t->now.data_mean, c->data_mean, c->d * sizeof(float));
+        }
+        memcpy(t->now.summary, c->summary, sizeof c->summary);
+        t->now.state = c->state;
+        /* stopping early is for good unless more epochs are asked for than it had */
+        bool early = c->state.finished && c->state.epoch < c->config.epochs;
+        t->now.state.finished =
+            c->state.finished && t->config->epochs <= (early ? c->config.epochs : c->state.epoch);
+        t->now.state.finished = t->now.state.finished ||
+                                (c->state.epoch >= t->config->epochs && c->state.position == 0);
+        memcpy(t->result->checkpoint, path, sizeof path);
+        note_changes(t, &c->config);
+        *found = true;
+    }
+    vae_checkpoint_free(c);
+    return status;
+}

@@ -1,0 +1,164 @@
+#include "train/step_timer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/internal.h"
+#include "train/trainer.h"
+
+enum { AT_ONCE = 64 }; /* steps of one call */
+
+struct vae_step_timer {
+    vae_config config;
+    vae_backend *be;
+    vae_model *model;
+    vae_data *data;
+    uint64_t step, per_epoch;
+};
+
+static vae_status set_parameters(vae_step_timer *t, vae_error *err)
+{
+    const param_layout *layout = vae_model_layout(t->model);
+    float *flat = calloc(layout->total, sizeof *flat);
+    float *packed = malloc(layout->n_params * sizeof *packed);
+    vae_status status = VAE_OK;
+    if (flat == NULL || packed == NULL) {
+        status = vae_fail_memory(err, layout->total * sizeof *flat, "the initial parameters");
+    } else {
+        vae_layout_init(layout, flat, t->config.init, t->config.seed);
+        vae_layout_pack(layout, packed, flat);
+        status = vae_model_set(t->model, VAE_PARAMS, packed, err);
+    }
+    free(flat);
+    free(packed);
+    return status;
+}
+
+vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
+                               const vae_dataset *set, vae_error *err)
+{
+    const vae_backend_options options = {config->device, config->device_index, config->precision,
+                                         config->threads};
+    *out = NULL;
+    if (config->batch_size > set->n) {
+        return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows",
+                        config->batch_size, set->source, set->n);
+    }
+    vae_step_timer *t = calloc(1, sizeof *t);
+    if (t == NULL) {
+        return vae_fail_memory(err, sizeof *t, "a timer");
+    }
+    t->config = *config;
+    t->per_epoch = set->n / config->batch_size;
+    vae_status status = vae_backend_open(&t->be, &options, err);
+    if (status == VAE_OK) {
+        status = vae_model_create(&t->model, config, set->d, config->batch_size, true, t->be, err);
+    }
+    if (status == VAE_OK && (status = set_parameters(t, err)) == VAE_OK) {
+        t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
+        status = t->be->ops->sync(t->be, err);
+    }
+    if (status != VAE_OK) {
+        vae_step_timer_close(t);
+        return status;
+    }
+    *out = t;
+    return VAE_OK;
+}
+
+void vae_step_timer_close(vae_step_timer *t)
+{
+    if (t != NULL && t->be != NULL) {
+        vae_model_free(t->model);
+        t->be->ops->data_close(t->be, t->data);
+        t->be->ops->close(t->be);
+    }
+    free(t);
+}
+
+vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_error *err)
+{
+    vae_plan plan[AT_ONCE];
+    vae_totals totals;
+    const double begin = trainer_clock();
+    for (size_t done = 0, some; done < n; done += some) {
+        some = n - done < AT_ONCE ? n - done : AT_ONCE;
+        for (size_t i = 0; i < some; i++, t->step++) {
+            vae_train_plan(&plan[i], &t->config, t->step + 1, t->step / t->per_epoch,
+                           t->step % t->per_epoch * t->config.batch_size, t->per_epoch);
+        }
+        vae_model_train(t->model, t->data, plan, some, t->config.batch_size);
+    }
+    vae_status status = vae_model_totals(t->model, &totals, true, err);
+    *seconds = trainer_clock() - begin;
+    return status;
+}
+
+vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n, vae_error *err)
+{
+    double took;
+    vae_status status = vae_step_timer_run(t, 2, &took, err);
+    for (*n = 1; status == VAE_OK; *n *= 2) {
+        status = vae_step_timer_run(t, *n, &took, err);
+        if (took > seconds / 8) {
+            break;
+        }
+    }
+    const double fill = (double)*n * seconds / took;
+    *n = fill > 1 ? (size_t)fill : 1;
+    return status;
+}
+
+vae_backend *vae_step_timer_backend(const vae_step_timer *t)
+{
+    return t->be;
+}
+
+const param_layout *vae_step_timer_layout(const vae_step_timer *t)
+{
+    return vae_model_layout(t->model);
+}
+
+double vae_step_flops(const param_layout *l, size_t B, size_t K)
+{
+    double encoder = 0, decoder = 0;
+    for (size_t i = 0; i < l->n_encoder + l->n_decoder; i++) {
+        double mac = (double)l->layers[i].in * (double)l->layers[i].out;
+        *(i < l->n_encoder ? &encoder : &decoder) += mac;
+    }
+    const double first = (double)l->layers[0].in * (double)l->layers[0].out;
+    return 2 * (double)B * (3 * encoder - first + 3 * (double)K * decoder);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double vae_series_median(vae_series *s, double *min, double *max)
+{
+    qsort(s->v, s->n, sizeof s->v[0], compare);
+    *min = s->v[0];
+    *max = s->v[s->n - 1];
+    return s->n % 2 ? s->v[s->n / 2] : (s->v[s->n / 2 - 1] + s->v[s->n / 2]) / 2;
+}
+
+void vae_cpu_name(char *text, size_t size)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    snprintf(text, size, "unknown CPU");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon != NULL && colon[1] != '\0') {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(text, size, "%s", colon + 2);
+            break;
+        }
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+}

@@ -1,0 +1,46 @@
+/* Training steps against the clock: what `vae bench` and bench/bench_step.c are made of. */
+#ifndef VAE_STEP_TIMER_H
+#define VAE_STEP_TIMER_H
+
+#include "backend.h"
+#include "config/config.h"
+#include "dataset/dataset.h"
+#include "model/layout.h"
+
+typedef struct vae_step_timer vae_step_timer;
+
+/* A model of config, with its initial parameters, on config's device, and `set` to train on in
+ * batches of config->batch_size, which may not exceed set->n. Both must outlive it.
+ * Errors: as vae_backend_open and vae_model_create; VAE_ERR_USAGE for the batch. */
+vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
+                               const vae_dataset *set, vae_error *err);
+void vae_step_timer_close(vae_step_timer *t);
+
+/* Runs n whole training steps (gather, noise, forward, loss, backward, optimizer), waits for the
+ * last; *seconds is what that took. VAE_ERR_DIVERGED and the backend's errors. */
+vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_error *err);
+
+/* How many steps fill about `seconds`: at least 1; warms up. */
+vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n, vae_error *err);
+
+vae_backend *vae_step_timer_backend(const vae_step_timer *t);
+const param_layout *vae_step_timer_layout(const vae_step_timer *t);
+
+/* Floating-point operations of the matrix products of one step on B examples of K particles:
+ * forward, both gradients, but no input gradient of the first layer. */
+double vae_step_flops(const param_layout *layout, size_t B, size_t K);
+
+enum { VAE_SERIES_MAX = 99 };
+
+/* Times of one thing, repeated. */
+typedef struct {
+    double v[VAE_SERIES_MAX];
+    size_t n;
+} vae_series;
+/* Sorts it; the middle one, the smallest and the largest. n > 0. */
+double vae_series_median(vae_series *s, double *min, double *max);
+
+/* "AMD EPYC ..." as the system calls the CPU, or "unknown CPU". */
+void vae_cpu_name(char *text, size_t size);
+
+#endif

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The shell scripts are sound, and the inclusion rules of the code base hold.
+set -u
+passed=0 failed=0 skipped=0
+check() { # WHAT COMMAND...: passes if the command prints nothing and succeeds
+    local what=$1 out
+    shift
+    if out=$("$@" 2>&1) && [ -z "$out" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n%s\n' "$what" "$out"
+    fi
+}
+absent() { # grep's arguments: succeeds if nothing matches
+    ! grep -nE "$@"
+}
+
+for script in $(git ls-files -co --exclude-standard '*.sh' .ci/run tests/cli/run 2>/dev/null); do
+    [ -f "$script" ] && head -n 1 "$script" | grep -qE 'bash|/sh' || continue
+    if command -v shellcheck >/dev/null; then
+        check "shellcheck $script" shellcheck -S warning "$script"
+    else
+        skipped=$((skipped + 1))
+        echo "SKIPPED: shellcheck is not installed: $script"
+    fi
+done
+
+shopt -s globstar
+not_cuda=() not_main=()
+for f in host/**/*.[ch] include/*.h; do
+    case "$f" in host/backend/cuda/* | include/kernels.h) ;; *) not_cuda+=("$f") ;; esac
+    [ "$f" = host/cli/main.c ] || not_main+=("$f")
+done
+check "CUDA headers only in backend/cuda and kernels" \
+    absent '#include *[<"](cuda|cublas|curand)' "${not_cuda[@]}"
+check "the step sees no backend's inside" absent '#include *"backend/' host/model/*
+check "only main.c exits" absent '(^|[^_a-z])exit\(' "${not_main[@]}"
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

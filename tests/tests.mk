@@ -1,0 +1,192 @@
+# Tests, fuzzing, lint, and what runs on a GPU node. Included by the Makefile.
+
+.PHONY: test check test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle
+
+test: test-deps ## the whole suite: no GPU, no data needed
+	$(Q)$(SUBMAKE) check
+
+test-deps:
+	$(Q)data/install.sh build test
+
+check:
+	$(Q)$(SUBMAKE) test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)BUILD=$(BUILD) tests/run.sh
+
+# ---- everything under AddressSanitizer and UBSan ----
+SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SIMT_INC := -Itests/simt/include -Itests/simt
+cc.asan  = $(CC) $(C11) $(INCLUDE) -Itests/support $(SAN)
+cxx.asan =
+cu.asan  =
+isa.asan = -O2
+$(eval $(call variant,asan))
+
+UNIT    := $(filter-out tests/unit/test_curand.c,$(wildcard tests/unit/test_*.c))
+SUPPORT := $(wildcard tests/support/*.c)
+support  = $(SUPPORT:%.c=$(BUILD)/$1/%.o)
+TEST_BINS := $(UNIT:tests/unit/%.c=$(BUILD)/test/%)
+$(TEST_BINS): $(BUILD)/test/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(call objs,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+test-programs: $(TEST_BINS) $(BUILD)/test/vae
+
+# cuRAND's own words, where the toolkit is: its host generator needs no GPU
+ifeq ($(HAVE_CUDA)$(wildcard $(CUDA_HOME)/include/curand.h),1$(CUDA_HOME)/include/curand.h)
+cc.curand  = $(cc.asan) -isystem $(CUDA_HOME)/include
+cxx.curand = $(CXX) -std=c++17 $(SAN) $(INCLUDE) -isystem $(CUDA_HOME)/include
+cu.curand  =
+isa.curand =
+$(eval $(call variant,curand))
+$(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/curand/tests/unit/curand_device.o \
+    $(call support,asan) $(call objs,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
+	    -lstdc++ $(LDLIBS)
+test-programs: $(BUILD)/test/test_curand
+endif
+
+# ---- round trips with readers from the registry ----
+$(BUILD)/roundtrip/random_model: $(BUILD)/release/tests/roundtrip/random_model.o $(program)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(PIE) -o $@ $^ $(LIBS)
+roundtrip: deps ## NumPy, safetensors, onnx and ONNX Runtime read what is exported
+	$(Q)$(SUBMAKE) $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
+	$(Q)BUILD=$(BUILD) tests/roundtrip/run.sh
+	$(Q)BUILD=$(BUILD) tests/roundtrip/installed.sh
+
+# ---- the CUDA backend on the host: kernels and backend/cuda over tests/simt ----
+# What does not see CUDA is the asan variant's.
+cc.simt  = $(CC) $(C11) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) $(SAN)
+cxx.simt = $(CXX) -std=c++17 $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude
+cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) -Iinclude -Ihost -Ikernels
+isa.simt =
+$(eval $(call variant,simt))
+SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
+SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
+SIMT_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_score
+simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
+simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
+              $(call cudaobjs,simt) $(call simt_cc,simt)
+$(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(simt_parts)
+	$(call say,LD,$@)
+	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
+	$(call say,LD,$@)
+	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+# the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
+$(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=c11 -fsyntax-only -Itests/simt/include tests/simt/test_constants.c
+	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_constants.c)
+	$(Q)$(CXX) $(SAN) -o $@ $(filter %.o,$^) -lpthread
+test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
+
+coverage: test-deps ## which lines of the CUDA parts the emulated tests run
+	$(Q)mkdir -p $(BUILD)
+	$(Q)BUILD=$(BUILD) tests/simt/coverage.sh
+
+# ThreadSanitizer, by clang, for races between CUDA threads: the step's tests on one CPU thread. The
+# emulation itself is not instrumented (it tells the sanitizer what orders what), nor are the CPU's
+# products.
+SANITIZE := -fsanitize=thread
+$(BUILD)/tsan/tests/simt/simt_%.o: SANITIZE := -O2
+$(BUILD)/tsan/host/backend/cpu/kernels_%.o: SANITIZE :=
+TSAN     := -O1 -g -fno-omit-frame-pointer -DSIMT_TSAN
+cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
+            -Itests/support $(TSAN) $(SANITIZE)
+cxx.tsan  = $(CLANGXX) -std=c++17 $(SIMT_INC) -Iinclude $(TSAN) $(SANITIZE)
+cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) -Iinclude -Ihost -Ikernels $(TSAN) $(SANITIZE)
+isa.tsan  = -O2
+$(eval $(call variant,tsan))
+$(BUILD)/simt/test_model_tsan: $(BUILD)/tsan/tests/unit/test_model.o $(call support,tsan) $(call objs,tsan) \
+    $(call cudaobjs,tsan) $(call simt_cc,tsan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -lgomp -ldl
+$(BUILD)/simt/test_simt_tsan: $(SIMT_OWN:%.cc=$(BUILD)/tsan/%.o) $(call simt_cc,tsan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lpthread
+test-programs: $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
+
+# ---- style and static checks ----
+lint: deps ## style, static checks, the house's rules
+	$(Q)data/install.sh test lint
+	$(Q)$(SUBMAKE) $(REPORT_PAGE)
+	$(Q)clang-format --dry-run -Werror $(HOST_C) $(wildcard host/*/*.h host/*/*/*.h include/*.h kernels/*.cu \
+	    kernels/*.h tests/*/*.[ch] tests/simt/*.cc tests/simt/include/*.h bench/*.c)
+	$(Q)for f in $(filter-out $(CUDA_C),$(HOST_C)) bench/bench_step.c bench/bench_ops.c; do \
+	    $(CC) $(C11) $(INCLUDE) -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Werror -fsyntax-only $$f || exit 1; done
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability --error-exitcode=1 --inline-suppr \
+	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
+	    -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Iinclude -Ihost host
+	$(Q)tests/lint.sh
+
+# ---- fuzzing: FUZZ_SECONDS for each parser, corpus kept in tests/fuzz/corpus ----
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+cc.fuzz  = $(CLANG) -std=gnu11 $(INCLUDE) -g -O1 -fsanitize=fuzzer,address,undefined \
+           -fno-sanitize-recover=all -Wno-unknown-pragmas
+cxx.fuzz =
+cu.fuzz  =
+isa.fuzz =
+$(eval $(call variant,fuzz))
+# an archive, of which the linker takes what a fuzzer needs
+$(BUILD)/fuzz/libvae.a: $(CORE:%.c=$(BUILD)/fuzz/%.o)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(FUZZERS:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/libvae.a
+	$(call say,LD,$@)
+	$(Q)$(cc.fuzz) -o $@ $^ $(LDLIBS)
+fuzz: deps ## FUZZ_SECONDS (60) for each parser
+	$(Q)data/install.sh fuzz
+	$(Q)$(SUBMAKE) $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)for f in $(FUZZERS); do mkdir -p tests/fuzz/corpus/$$f; \
+	    $(BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=65536 \
+	        -print_final_stats=1 tests/fuzz/corpus/$$f || exit 1; done
+
+# ---- a real GPU: the case tables, parity, sanitizers, timing ----
+GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients
+GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
+GPU_LINK  = $(PIE) -Wl,-rpath,'$$ORIGIN/lib'
+$(GPU_TESTS:%=$(BUILD)/gpu/%): $(BUILD)/gpu/%: $(BUILD)/release/tests/unit/%.o $(call support,release) $(program)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(GPU_LINK) -o $@ $^ -lcmocka $(LIBS)
+$(BUILD)/gpu/vae: $(program) $(call front,release)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(GPU_LINK) -o $@ $^ $(LIBS)
+$(BUILD)/gpu/bench_%: $(BUILD)/release/bench/bench_%.o $(program)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(GPU_LINK) -o $@ $^ $(LIBS) -lopenblas
+gpu-programs: test-deps
+	$(if $(HAVE_CUDA),,$(error a GPU build needs nvcc, on PATH or as NVCC=))
+	$(Q)data/install.sh bench
+	$(Q)$(SUBMAKE) $(GPU_PROGRAMS)
+check-gpu: gpu-programs ## on a machine with a GPU: correctness, then speed
+	$(Q)BIN=$(BUILD)/gpu BENCH=bench tests/check_gpu.sh
+
+# A folder to copy to a bare GPU node. BUNDLE_CUBLAS=1 adds cuBLASLt (some 500 MB), for nodes that
+# have neither the toolkit nor a Python package that brings it.
+BUNDLE_CUBLAS ?= 0
+bundle: gpu-programs ## build/bundle.tar.gz, to unpack on a bare GPU node and run ./check_gpu.sh
+	$(Q)rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib $(BUILD)/bundle/bench
+	$(Q)for p in $(GPU_PROGRAMS); do strip -o $(BUILD)/bundle/$$(basename $$p) $$p; done
+	$(Q)cp tests/check_gpu.sh $(BUILD)/bundle/
+	$(Q)cp -r bench/bench_gpu.sh bench/peers bench/roofline.py $(BUILD)/bundle/bench/
+	$(Q)ldd $(GPU_PROGRAMS) | awk '$$2 == "=>" {print $$3}' | sort -u | \
+	    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' | \
+	    xargs -I{} cp -L {} $(BUILD)/bundle/lib/
+	$(Q)$(if $(filter 1,$(BUNDLE_CUBLAS)),cp -L $(CUDA_HOME)/lib64/libcublasLt.so.13 \
+	    $(CUDA_HOME)/lib64/libcublas.so.13 $(BUILD)/bundle/lib/)
+	$(Q)tar -C $(BUILD) -czf $(BUILD)/bundle.tar.gz bundle
+	@du -sh $(BUILD)/bundle $(BUILD)/bundle.tar.gz; echo "unpack it on the node and run ./check_gpu.sh there"

@@ -1,0 +1,348 @@
+/* Data from other places: IDX of every type, NPZ, CSV, folders of pictures, standardization. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset_fixture.h"
+#include "format/npz.h"
+#include "image/image.h"
+
+static vae_dataset *open_with(const char *name, vae_split split, const vae_data_options *options)
+{
+    vae_error err = {0};
+    vae_dataset *set;
+    if (vae_dataset_open(&set, name, split, options, &err) != VAE_OK) {
+        fail_msg("%s", err.text);
+    }
+    return set;
+}
+
+static void refused_with(const char *name, const vae_data_options *options, const char *says)
+{
+    vae_error err = {0};
+    vae_dataset *set;
+    vae_status status = vae_dataset_open(&set, name, VAE_SPLIT_TRAIN, options, &err);
+    if (status != VAE_ERR_DATA || strstr(err.text, says) == NULL) {
+        fail_msg("expected bad data and '%s', got %d: %s", says, (int)status, err.text);
+    }
+}
+
+/* ---- IDX ---- */
+
+static void idx_of_every_type(void **state)
+{
+    static const struct {
+        uint8_t type, size, bytes[16];
+        float value[2];
+    } cases[] = {
+        {0x09, 1, {0xff, 0x7f}, {-1, 127}},
+        {0x0b, 2, {0x80, 0x00, 0x01, 0x02}, {-32768, 258}},
+        {0x0c, 4, {0xff, 0xff, 0xff, 0xfe, 0x00, 0x01, 0x00, 0x00}, {-2, 65536}},
+        {0x0d, 4, {0x3f, 0xc0, 0x00, 0x00, 0xc0, 0x00, 0x00, 0x00}, {1.5f, -2}},
+        {0x0e, 8, {0x3f, 0xf8, 0, 0, 0, 0, 0, 0, 0xc0, 0x08, 0, 0, 0, 0, 0, 0}, {1.5f, -3}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        blob b = {{0, 0, cases[i].type, 2, 0, 0, 0, 1, 0, 0, 0, 2}, 12};
+        memcpy(b.bytes + 12, cases[i].bytes, 2 * (size_t)cases[i].size);
+        b.n = 12 + 2 * (size_t)cases[i].size;
+        const char *path = scratch_write(*state, "types", b.bytes, b.n);
+        vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 0);
+        assert_int_equal(set->dtype, VAE_F32);
+        assert_true(vae_dataset_value(set, 0, 0) == cases[i].value[0]);
+        assert_true(vae_dataset_value(set, 0, 1) == cases[i].value[1]);
+        vae_dataset_free(set);
+        b.n--;
+        assert_blob_refused(*state, &b, "more than the file can hold");
+    }
+}
+
+/* ---- CSV ---- */
+
+static vae_dataset *csv(scratch *s, const char *text)
+{
+    return dataset_open_ok(scratch_write(s, "t.csv", text, strlen(text)), VAE_SPLIT_TRAIN, 0);
+}
+
+static void tables_are_read(void **state)
+{
+    vae_dataset *set = csv(*state, "\xef\xbb\xbf"
+                                   "a,\"b, \"\"c\"\"\",Label\r\n1,-2.5e1,3\r\n"
+                                   "\"4\",.5,0\r\n");
+    assert_int_equal(set->n, 2);
+    assert_int_equal(set->d, 2);
+    assert_int_equal(set->kind, VAE_KIND_TABLE);
+    assert_string_equal(set->column_names[0], "a");
+    assert_string_equal(set->column_names[1], "b, \"c\"");
+    assert_true(vae_dataset_value(set, 0, 1) == -25 && vae_dataset_value(set, 1, 0) == 4);
+    assert_true(set->labels[0] == 3 && set->labels[1] == 0 && set->n_classes == 4);
+    vae_dataset_free(set);
+    /* texts are numbered in their order; no line feed at the end; a label column in the middle */
+    set = csv(*state, "x,class,z\n1,dog,2\n3,cat,4\n5,dog,6");
+    assert_int_equal(set->n, 3);
+    assert_true(set->labels[0] == 1 && set->labels[1] == 0 && set->labels[2] == 1);
+    assert_string_equal(set->column_names[1], "z");
+    assert_true(vae_dataset_value(set, 2, 1) == 6);
+    vae_dataset_free(set);
+    /* which column holds the labels */
+    const char text[] = "y,q\n1,2\n3,4\n";
+    const char *path = scratch_write(*state, "t.csv", text, sizeof text - 1);
+    set = open_with(path, VAE_SPLIT_TRAIN, &(vae_data_options){.label_column = "none"});
+    assert_true(set->d == 2 && set->labels == NULL);
+    vae_dataset_free(set);
+    set = open_with(path, VAE_SPLIT_TRAIN, &(vae_data_options){.label_column = "q", .limit = 1});
+    assert_true(set->n == 1 && set->d == 1 && set->labels[0] == 2);
+    vae_dataset_free(set);
+    refused_with(path, &(vae_data_options){.label_column = "nope"}, "no column is called 'nope'");
+    /* packed */
+    blob plain = {.n = sizeof text - 1};
+    memcpy(plain.bytes, text, plain.n);
+    blob packed = blob_gzip(&plain);
+    set = dataset_open_ok(scratch_write(*state, "t.csv.gz", packed.bytes, packed.n),
+                          VAE_SPLIT_TRAIN, 0);
+    assert_true(set->n == 2 && set->d == 1 && set->labels[1] == 3);
+    vae_dataset_free(set);
+}
+
+static void bad_tables_are_refused(void **state)
+{
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"", "is empty"},
+        {"a,b", "a header, but no rows"},
+        {"a,b\n", "a header, but no rows"},
+        {"1,2\n3,4\n", "line 1: column 1: expected a name, found 1"},
+        {"a,,c\n1,2,3\n", "column 2: expected a name, found nothing"},
+        {"a,a\n1,2\n", "two columns are called 'a'"},
+        {"a,b\n1,2\n3\n", "line 3: expected 2 fields, as in the header, found 1"},
+        {"a,b\n1,2,3\n", "line 2: more than the header's 2 fields"},
+        {"a,b\n1,two\n", "line 2, column 'b': expected a number, found 'two'"},
+        {"a,b\n1,\n", "column 'b': expected a number, found ''"},
+        {"a,b\n1,nan\n", "found 'nan'"},
+        {"a,b\n1,1e99\n", "found '1e99'"},
+        {"a,b\n1, 2\n", "found ' 2'"},
+        {"a,b\n1,\"2\n", "the file ends within quotes"},
+        {"a,b\n1,\"2\"3\n", "behind a closing quote"},
+        {"a,b\n1,2\"3\n", "a quote within a field"},
+        {"a,b\n1,2\r3,4\n", "a carriage return without a line feed"},
+        {"a,b\n\n1,2\n", "line 2: expected 2 fields"},
+        {"label\n1\n", "no columns but the labels"},
+        {"a,label\n1,\n", "column 'label': expected a label"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *path = scratch_write(*state, "t.csv", cases[i].text, strlen(cases[i].text));
+        assert_set_refused(path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, cases[i].says);
+    }
+    const char *path = scratch_write(*state, "t.csv", "a,b\n1,\0002\n", 9);
+    assert_set_refused(path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "a zero byte");
+    char *wide = calloc(1, 70000);
+    memset(wide, 'x', 69999);
+    path = scratch_write(*state, "t.csv", wide, 69999);
+    assert_set_refused(path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "a field of more than 65,535 bytes");
+    free(wide);
+}
+
+/* ---- NPZ ---- */
+
+static const char *write_npz(scratch *s, vae_npz_writer *w)
+{
+    vae_npz_finish(w);
+    vae_error err = {0};
+    const char *path = scratch_path(s, "a.npz");
+    assert_int_equal(vae_parts_put(&w->parts, path, &err), VAE_OK);
+    free(w->members);
+    *w = (vae_npz_writer){0};
+    return path;
+}
+
+static void archives_are_read(void **state)
+{
+    const size_t images[3] = {3, 2, 2}, rows[2] = {2, 4}, n3 = 3, n2 = 2;
+    const uint8_t x[12] = {0, 255, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    const double t[8] = {0.5, 1, 0, 0.25, 1, 1, 1, 0};
+    const int64_t y[3] = {7, 0, 255}, bad[3] = {1, -1, 2};
+    vae_npz_writer w = {0};
+    vae_npz_add(&w, "y_train", "<i8", 8, &n3, 1, y);
+    vae_npz_add(&w, "x_train", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "x_test", "<f8", 8, rows, 2, t);
+    const char *path = write_npz(*state, &w);
+    assert_true(vae_dataset_has_test(path));
+    vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 2);
+    assert_true(set->n == 2 && set->d == 4 && set->height == 2 && set->dtype == VAE_U8);
+    assert_true(vae_dataset_value(set, 0, 1) == 1 && set->labels[0] == 7 && set->labels[1] == 0);
+    vae_dataset_free(set);
+    set = dataset_open_ok(path, VAE_SPLIT_TEST, 0);
+    assert_true(set->n == 2 && set->dtype == VAE_F32 && set->labels == NULL);
+    assert_true(vae_dataset_value(set, 0, 3) == 0.25f);
+    vae_dataset_free(set);
+    /* the only array that is no label, whatever its name */
+    vae_npz_add(&w, "faces", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "labels", "<i8", 8, &n3, 1, y);
+    path = write_npz(*state, &w);
+    assert_false(vae_dataset_has_test(path));
+    set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 0);
+    assert_true(set->n == 3 && set->labels[2] == 255);
+    vae_dataset_free(set);
+    assert_set_refused(path, VAE_SPLIT_TEST, VAE_ERR_DATA, "no test split, an array x_test");
+    vae_npz_add(&w, "a", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "b", "|u1", 1, images, 3, x);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "which of its 2 arrays");
+    vae_npz_add(&w, "data", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "y", "<i8", 8, &n2, 1, y);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "expected 3 labels, one a row, found 2");
+    vae_npz_add(&w, "x", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "y", "<i8", 8, &n3, 1, bad);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "label of row 1");
+    vae_npz_add(&w, "x", "<i8", 8, &n3, 1, y);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "a.npz: x: type '<i8'");
+    assert_set_refused(scratch_write(*state, "b.npz", "PK no", 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "b.npz");
+}
+
+/* ---- pictures ---- */
+
+static void put_png(scratch *s, const char *name, size_t width, size_t height, size_t channels,
+                    uint8_t value)
+{
+    vae_error err = {0};
+    uint8_t *pixels = malloc(width * height * channels);
+    memset(pixels, value, width * height * channels);
+    scratch_write(s, name, "", 0); /* makes the folders */
+    assert_int_equal(vae_png_write(scratch_path(s, name), pixels, width, height, channels, &err),
+                     VAE_OK);
+    free(pixels);
+}
+
+static void folders_of_pictures(void **state)
+{
+    scratch *s = *state;
+    char folder[600];
+    put_png(s, "pets/train/dog/b.png", 4, 3, 1, 20);
+    put_png(s, "pets/train/cat/a.PNG", 4, 3, 1, 10);
+    put_png(s, "pets/train/dog/deep/c.png", 4, 3, 1, 30);
+    scratch_write(s, "pets/train/dog/notes.txt", "x", 1);
+    scratch_write(s, "pets/train/dog/.hidden.png", "x", 1);
+    scratch_write(s, "pets/train/an_empty_class/readme", "x", 1);
+    snprintf(folder, sizeof folder, "%s/pets", s->folder);
+    assert_false(vae_dataset_has_test(folder));
+    put_png(s, "pets/val/dog/d.png", 4, 3, 3, 40);
+    assert_true(vae_dataset_has_test(folder));
+    vae_dataset *set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 0);
+    assert_true(set->n == 3 && set->width == 4 && set->height == 3 && set->channels == 1);
+    assert_int_equal(set->kind, VAE_KIND_PICTURES);
+    const uint8_t *rows = set->rows;
+    assert_true(rows[0] == 10 && rows[12] == 20 && rows[24] == 30); /* by path */
+    assert_true(set->labels[0] == 0 && set->labels[1] == 1 && set->labels[2] == 1);
+    vae_dataset_free(set);
+    set = dataset_open_ok(folder, VAE_SPLIT_TEST, 0);
+    assert_true(set->n == 1 && set->channels == 3); /* a colour file makes the set RGB */
+    vae_dataset_free(set);
+    set = open_with(folder, VAE_SPLIT_TEST,
+                    &(vae_data_options){.image_size = 2, .image_channels = 1});
+    assert_true(set->d == 4 && ((uint8_t *)set->rows)[3] == 40);
+    vae_dataset_free(set);
+    put_png(s, "pets/train/cat/odd.png", 5, 3, 3, 50);
+    refused_with(folder, NULL, "odd.png: 5 x 3 pixels, but");
+    refused_with(folder, NULL, "--image-size");
+    set = open_with(folder, VAE_SPLIT_TRAIN, &(vae_data_options){.image_size = 3});
+    assert_true(set->n == 4 && set->d == 27);
+    rows = set->rows;
+    assert_true(rows[0] == 10 && rows[27] == 50 && rows[54] == 20); /* flat stays flat */
+    vae_dataset_free(set);
+    scratch_write(s, "pets/train/dog/torn.jpg", "\xff\xd8\xff\xe0", 4);
+    const vae_data_options three = {.image_size = 3};
+    refused_with(folder, &three, "torn.jpg: cannot read JPEG");
+    scratch_write(s, "pets/train/dog/torn.jpg", "GIF89a", 6);
+    refused_with(folder, &three, "torn.jpg: not a picture");
+    /* files without classes have no labels */
+    put_png(s, "flat/2.png", 2, 2, 1, 2);
+    put_png(s, "flat/1.png", 2, 2, 1, 1);
+    snprintf(folder, sizeof folder, "%s/flat", s->folder);
+    set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 1);
+    assert_true(set->n == 1 && set->labels == NULL && ((uint8_t *)set->rows)[0] == 1);
+    vae_dataset_free(set);
+    assert_set_refused(folder, VAE_SPLIT_TEST, VAE_ERR_DATA, "no folder test, val or valid");
+}
+
+static void resizing_keeps_what_it_should(void **state)
+{
+    (void)state;
+    vae_error err = {0};
+    uint8_t ramp[64 * 48], out[64 * 48 * 3];
+    for (size_t i = 0; i < sizeof ramp; i++) {
+        ramp[i] = (uint8_t)(2 * (i % 64));
+    }
+    /* the same size: the same picture; half: the mean of a slope; twice: between its neighbours */
+    assert_int_equal(vae_image_resize(out, 64, 48, ramp, 64, 48, 1, &err), VAE_OK);
+    assert_memory_equal(out, ramp, sizeof ramp);
+    assert_int_equal(vae_image_resize(out, 32, 24, ramp, 64, 48, 1, &err), VAE_OK);
+    for (size_t x = 1; x < 31; x++) {
+        assert_int_equal(out[5 * 32 + x], 4 * x + 1);
+    }
+    /* a grid of single bright lines, 8 to 1: averaging sees them, picking pixels would not */
+    for (size_t i = 0; i < sizeof ramp; i++) {
+        ramp[i] = i % 8 == 3 ? 240 : 0;
+    }
+    assert_int_equal(vae_image_resize(out, 8, 6, ramp, 64, 48, 1, &err), VAE_OK);
+    for (size_t i = 0; i < 48; i++) {
+        assert_true(out[i] >= 25 && out[i] <= 35);
+    }
+    /* the middle of the longer side */
+    for (size_t i = 0; i < sizeof ramp; i++) {
+        ramp[i] = (uint8_t)(i % 64);
+    }
+    assert_int_equal(vae_image_square(out, 48, ramp, 64, 48, 1, &err), VAE_OK);
+    for (size_t x = 0; x < 48; x++) {
+        assert_int_equal(out[7 * 48 + x], x + 8);
+    }
+    const uint8_t rgb[6] = {255, 0, 0, 0, 0, 255};
+    uint8_t grey[2];
+    vae_image_convert(grey, 1, rgb, 3, 2);
+    assert_true(grey[0] == 76 && grey[1] == 29);
+    vae_image_convert(out, 3, grey, 1, 2);
+    assert_true(out[0] == 76 && out[2] == 76 && out[5] == 29);
+}
+
+/* ---- standardization ---- */
+
+static void columns_are_standardized(void **state)
+{
+    vae_dataset *set = csv(*state, "a,b,c\n1,10,5\n3,30,5\n100,1000,5\n");
+    const uint32_t index[2] = {0, 1};
+    float shift[3], scale[3];
+    vae_error err = {0};
+    uint8_t before[32];
+    memcpy(before, set->sha256, 32);
+    assert_int_equal(vae_dataset_moments(set, index, 2, shift, scale, &err), VAE_OK);
+    assert_true(shift[0] == 2 && scale[0] == 1 && shift[1] == 20 && scale[1] == 10);
+    assert_true(shift[2] == 5 && scale[2] == 1); /* does not vary */
+    assert_int_equal(vae_dataset_standardize(set, shift, scale, &err), VAE_OK);
+    assert_true(vae_dataset_value(set, 0, 0) == -1 && vae_dataset_value(set, 1, 1) == 1);
+    assert_true(vae_dataset_value(set, 2, 0) == 98 && vae_dataset_value(set, 2, 2) == 0);
+    assert_memory_equal(before, set->sha256, 32);
+    vae_dataset_free(set);
+    vae_dataset *digits = dataset_open_ok("digits", VAE_SPLIT_TEST, 10);
+    assert_int_equal(vae_dataset_standardize(digits, shift, scale, &err), VAE_ERR_DATA);
+    vae_dataset_free(digits);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(idx_of_every_type),        cmocka_unit_test(tables_are_read),
+        cmocka_unit_test(bad_tables_are_refused),   cmocka_unit_test(archives_are_read),
+        cmocka_unit_test(folders_of_pictures),      cmocka_unit_test(resizing_keeps_what_it_should),
+        cmocka_unit_test(columns_are_standardized),
+    };
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
+}

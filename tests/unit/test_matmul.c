@@ -1,0 +1,299 @@
+/* The CPU backend's matrix products against double loops: all forms, odd sizes, long rows between
+ * the elements, C full of NaN before, one epilogue call per element, the same bits for any number
+ * of threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/matmul.h"
+#include "device.h"
+
+static vae_cpu_level level; /* that products run at: each of 0 .. best in turn */
+static vae_cpu_level best;
+
+typedef struct {
+    matmul_form form;
+    size_t m, n, k;
+    size_t extra; /* of every leading dimension */
+    size_t lda, ldb, ldc, a_rows, b_rows;
+    float *a, *b;
+    double *want;
+} product;
+
+static float *random_matrix(size_t rows, size_t cols, size_t ld, uint64_t seed)
+{
+    float *m = malloc((rows * ld + 1) * sizeof *m);
+    assert_non_null(m);
+    for (size_t i = 0; i < rows * ld; i++) { /* what lies between the rows must not be read */
+        m[i] = i % ld < cols ? random_normal(&seed) : NAN;
+    }
+    return m;
+}
+
+static product make_product(matmul_form form, size_t m, size_t n, size_t k, size_t extra)
+{
+    product p = {.form = form, .m = m, .n = n, .k = k, .extra = extra};
+    size_t a_cols = form == MATMUL_TN ? m : k, b_cols = form == MATMUL_NT ? k : n;
+    p.a_rows = form == MATMUL_TN ? k : m;
+    p.b_rows = form == MATMUL_NT ? n : k;
+    p.lda = a_cols + extra, p.ldb = b_cols + extra, p.ldc = n + extra;
+    p.a = random_matrix(p.a_rows, a_cols, p.lda, m + 1000 * k);
+    p.b = random_matrix(p.b_rows, b_cols, p.ldb, n + 777 * k);
+    return p;
+}
+
+static void free_product(product *p)
+{
+    free(p->a), free(p->b), free(p->want);
+}
+
+static void expect(product *p)
+{
+    p->want = calloc(p->m * p->n + 1, sizeof *p->want);
+    assert_non_null(p->want);
+    for (size_t i = 0; i < p->m; i++) {
+        for (size_t l = 0; l < p->k; l++) {
+            double a = (double)(p->form == MATMUL_TN ? p->a[l * p->lda + i] : p->a[i * p->lda + l]);
+            for (size_t j = 0; j < p->n; j++) {
+                p->want[i * p->n + j] += a * (double)(p->form == MATMUL_NT ? p->b[j * p->ldb + l]
+                                                                           : p->b[l * p->ldb + j]);
+            }
+        }
+    }
+}
+
+typedef struct {
+    const product *p;
+    const float *c;
+    uint8_t *seen; /* (m,n) how often */
+    bool good;
+} cover;
+
+/* c = 2c + 1 on each element, once. Runs on several threads: they touch apart elements. */
+static void epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
+                     size_t cols)
+{
+    cover *v = ctx;
+    if (c != v->c + row0 * ldc + col0 || ldc != v->p->ldc || row0 + rows > v->p->m ||
+        col0 + cols > v->p->n) {
+        v->good = false;
+        return;
+    }
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < cols; i++) {
+            c[r * ldc + i] = 2 * c[r * ldc + i] + 1;
+            v->seen[(row0 + r) * v->p->n + col0 + i]++;
+        }
+    }
+}
+
+/* C with a guard around it, NaN all over. */
+static float *run_product(const product *p, bool with_epilogue, int threads)
+{
+    const size_t size = p->m * p->ldc;
+    float *c = malloc((size + 1) * sizeof *c);
+    assert_non_null(c);
+    for (size_t i = 0; i <= size; i++) {
+        c[i] = NAN;
+    }
+    cover v = {p, c, calloc(p->m * p->n + 1, 1), true};
+    vae_cpu_matmul(p->form, c, p->ldc, p->a, p->lda, p->b, p->ldb, p->m, p->n, p->k,
+                   with_epilogue ? epilogue : NULL, &v, threads, level);
+    assert_true(v.good);
+    for (size_t i = 0; i < p->m * p->n; i++) {
+        if (v.seen[i] != with_epilogue) {
+            fail_msg("element %zu was finished %u times", i, v.seen[i]);
+        }
+    }
+    free(v.seen);
+    assert_true(isnan(c[size]));
+    for (size_t i = 0; i < size; i++) { /* what lies between the rows stays */
+        if (i % p->ldc >= p->n && !isnan(c[i])) {
+            fail_msg("element %zu lies between the rows and was written", i);
+        }
+    }
+    return c;
+}
+
+static void compare(const product *p, const float *c, bool with_epilogue)
+{
+    double error = 0, power = 0;
+    for (size_t i = 0; i < p->m * p->n; i++) {
+        double want = with_epilogue ? 2 * p->want[i] + 1 : p->want[i];
+        double e = (double)c[i / p->n * p->ldc + i % p->n] - want;
+        error += e * e;
+        power += want * want + 1e-12;
+        if (!(fabs(e) < 1e-6 * (2 + (double)p->k))) {
+            fail_msg("form %d (%zu,%zu,%zu): element %zu is off by %g", p->form, p->m, p->n, p->k,
+                     i, e);
+        }
+    }
+    if (!(error <= 1e-12 * power)) {
+        fail_msg("form %d (%zu,%zu,%zu): nmse %g", p->form, p->m, p->n, p->k, error / power);
+    }
+}
+
+static void check_product(matmul_form form, size_t m, size_t n, size_t k, size_t extra)
+{
+    product p = make_product(form, m, n, k, extra);
+    expect(&p);
+    for (level = VAE_CPU_BASELINE; level <= best; level++) {
+        bool with_epilogue = (m + n + level) % 2 == 1;
+        float *c = run_product(&p, with_epilogue, 2);
+        compare(&p, c, with_epilogue);
+        free(c);
+    }
+    free_product(&p);
+}
+
+static const size_t odd_sizes[][3] = {
+    {1, 1, 1},     {1, 1, 0},     {5, 7, 0},      {1, 31, 33},   {31, 1, 33},  {33, 31, 1},
+    {2, 3, 5},     {7, 9, 257},   {257, 33, 7},   {13, 257, 31}, {12, 32, 16}, {24, 64, 400},
+    {25, 65, 401}, {37, 47, 799}, {128, 100, 20}, {1, 784, 40},  {20, 40, 784}};
+
+static void every_form_and_size(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof odd_sizes / sizeof odd_sizes[0]; i++) {
+        const size_t *s = odd_sizes[i];
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            check_product((matmul_form)form, s[0], s[1], s[2], 0);
+            check_product((matmul_form)form, s[0], s[1], s[2], 1);
+            check_product((matmul_form)form, s[0], s[1], s[2], 19);
+        }
+    }
+    for (int form = MATMUL_NT; form <= MATMUL_TN; form++) { /* every small remainder of a tile */
+        for (size_t m = 1; m <= 13; m++) {
+            for (size_t n = m % 2 + 1; n <= 34; n += 2) {
+                check_product((matmul_form)form, m, n, 3, 2);
+            }
+        }
+    }
+}
+
+/* Past every threshold: blocks of K, packed operands, tasks of rows and columns. */
+static const size_t large_sizes[][3] = {{200, 300, 401}, {193, 257, 60}, {40, 33, 1025},
+                                        {19, 290, 3300}, {400, 70, 130}, {97, 384, 128}};
+enum { N_LARGE = sizeof large_sizes / sizeof large_sizes[0] };
+
+static void large_products(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_LARGE; i++) {
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            check_product((matmul_form)form, large_sizes[i][0], large_sizes[i][1],
+                          large_sizes[i][2], i % 2 * 5);
+        }
+    }
+}
+
+static void nothing_to_do(void **state)
+{
+    (void)state;
+    float c = NAN, x = 1;
+    for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 0, 1, 1, NULL, NULL, 2, level);
+        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 1, 0, 1, NULL, NULL, 2, level);
+    }
+    assert_true(isnan(c));
+}
+
+static void threads_leave_no_trace(void **state)
+{
+    (void)state;
+    const int threads[] = {1, 2, 3, 8, 5};
+    const size_t n_threads = sizeof threads / sizeof threads[0];
+    for (size_t i = 0; i < N_LARGE; i++) {
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            product p = make_product((matmul_form)form, large_sizes[i][0], large_sizes[i][1],
+                                     large_sizes[i][2], 3);
+            for (level = VAE_CPU_BASELINE; level <= best; level++) {
+                if (level < best && (size_t)form != i % 3) {
+                    continue; /* the lower levels share all but the innermost loop */
+                }
+                float *first = run_product(&p, true, 1);
+                for (size_t t = level == best ? 1 : 3; t < n_threads; t++) {
+                    float *c = run_product(&p, true, threads[t]);
+                    for (size_t r = 0; r < p.m; r++) {
+                        assert_memory_equal(c + r * p.ldc, first + r * p.ldc, p.n * sizeof *c);
+                    }
+                    free(c);
+                }
+                free(first);
+            }
+            free_product(&p);
+        }
+    }
+}
+
+/* A row's bits do not depend on the other rows of its batch (of C's columns: on the other ones). */
+static void rows_do_not_see_each_other(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3 * (int)(best + 1); i++) {
+        const int form = i % 3;
+        level = (vae_cpu_level)(i / 3);
+        product p = make_product((matmul_form)form, 45, 70, 901, 3);
+        float *all = run_product(&p, false, 2);
+        for (size_t part = 1; part < 45; part += 11) {
+            product q = p;
+            q.m = part, q.n = 70 - part;
+            float *some = run_product(&q, false, 2);
+            for (size_t r = 0; r < q.m; r++) {
+                assert_memory_equal(some + r * q.ldc, all + r * p.ldc, q.n * sizeof *some);
+            }
+            free(some);
+        }
+        free(all);
+        free_product(&p);
+    }
+}
+
+/* A NaN spoils its row (of A) or column (of B) and nothing else; infinities are not lost. */
+static void nan_stays_in_its_lane(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3 * (int)(best + 1); i++) {
+        const int form = i % 3;
+        level = (vae_cpu_level)(i / 3);
+        product p = make_product((matmul_form)form, 30, 41, 500, 0);
+        p.a[form == MATMUL_TN ? 400 * p.lda + 17 : 17 * p.lda + 400] = NAN;
+        p.b[form == MATMUL_NT ? 23 * p.ldb + 3 : 3 * p.ldb + 23] = INFINITY;
+        float *c = run_product(&p, false, 2);
+        for (size_t e = 0; e < p.m * p.n; e++) {
+            size_t r = e / p.n, j = e % p.n;
+            float value = c[r * p.ldc + j];
+            assert_true((isnan(value) != 0) == (r == 17));
+            assert_true((isinf(value) != 0) == (j == 23 && r != 17));
+        }
+        free(c);
+        free_product(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_form_and_size),
+        cmocka_unit_test(large_products),
+        cmocka_unit_test(nothing_to_do),
+        cmocka_unit_test(threads_leave_no_trace),
+        cmocka_unit_test(rows_do_not_see_each_other),
+        cmocka_unit_test(nan_stays_in_its_lane),
+    };
+    if (vae_cpu_level_choose(&best, NULL) != VAE_OK) {
+        return 1;
+    }
+    print_message("levels up to %s\n", vae_cpu_kernels(best)->isa);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,172 @@
+/* Runs that are interrupted, killed and taken up again end as if they had been left alone: to the
+ * last bit of parameters and moments, and in every number of metrics.jsonl. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "run/folder.h"
+#include "trainer_fixture.h"
+
+/* Interrupted after one to three chunks, again and again: the end is that of one session. */
+static void test_resume_is_exact(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set, test;
+    vae_config c;
+    vae_train_result result;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_make_set(&test, 50, HEIGHT, WIDTH, 2);
+    const char *whole = run_folder_in(s, "whole"), *parts = run_folder_in(s, "parts");
+    run_small_config(&c, whole);
+    run_set_option(&c, "validation", "0.1");
+    run_set_option(&c, "patience", "3");
+    run_set_option(&c, "kl-warmup", "2.5");
+    run_set_option(&c, "lr-schedule", "cosine");
+    run_set_option(&c, "particles", "2");
+    run_ok(&c, &set, &test, false, &result);
+    assert_int_equal(result.state.step, 4 * 12); /* 180 rows in 12 batches, the last one of 4 */
+    assert_int_equal(result.last.train.n, 180);
+    assert_int_equal(result.last.validation.n, 20);
+    assert_int_equal(result.last.test.n, 50);
+    run_set_option(&c, "out", parts);
+    size_t sessions = 0, mid_epoch = 0;
+    vae_status status = VAE_ERR_INTERRUPTED;
+    for (; status == VAE_ERR_INTERRUPTED && sessions < 200; sessions++) {
+        vae_error err = {0};
+        session one = {.after = 1 + sessions % 3};
+        status = run_train(&c, &set, &test, sessions > 0, &one, &result, &err);
+        if (status == VAE_ERR_INTERRUPTED) {
+            mid_epoch += result.state.position > 0;
+            assert_non_null(strstr(err.text, "--resume"));
+        } else if (status != VAE_OK) {
+            fail_msg("%s", err.text);
+        }
+    }
+    assert_int_equal(status, VAE_OK);
+    assert_true(sessions > 8 && mid_epoch > 6);
+    assert_same_end(whole, parts);
+    assert_same_metrics(whole, parts);
+    run_free_set(&set);
+    run_free_set(&test);
+}
+
+/* As if killed at any moment after a checkpoint: later files are there, metrics go further and end
+ * in a torn line. */
+static void test_resume_after_kill(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    char path[600];
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    const char *whole = run_folder_in(s, "unkilled"), *killed = run_folder_in(s, "killed");
+    run_small_config(&c, whole);
+    run_set_option(&c, "keep", "9");
+    run_ok(&c, &set, NULL, false, &result);
+    run_set_option(&c, "out", killed);
+    run_ok(&c, &set, NULL, false, &result);
+    /* the newest checkpoint is torn, the one before it is gone, temp files lie about */
+    snprintf(path, sizeof path, "%s/checkpoints/step-%010d.vae", killed, 4 * 13);
+    assert_int_equal(truncate(path, 1000), 0);
+    snprintf(path, sizeof path, "%s/checkpoints/step-%010d.vae", killed, 3 * 13);
+    assert_int_equal(unlink(path), 0);
+    scratch_write(s, "killed/checkpoints/step-0000000060.vae.77-0.tmp", "x", 1);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", killed);
+    FILE *metrics = fopen(path, "a");
+    assert_true(metrics != NULL && fputs("{\"schema\":1,\"epoch\":5,\"st", metrics) >= 0);
+    assert_int_equal(fclose(metrics), 0);
+    run_ok(&c, &set, NULL, true, &result);
+    assert_same_end(whole, killed);
+    assert_same_metrics(whole, killed);
+    snprintf(path, sizeof path, "%s/checkpoints/step-0000000060.vae.77-0.tmp", killed);
+    assert_true(access(path, F_OK) != 0);
+    run_free_set(&set);
+}
+
+/* Interrupted when the steps of an epoch are done but the epoch is not closed; then, with the next
+ * checkpoint an epoch away, killed after it was closed: its metrics come once. */
+static void test_resume_at_the_seam(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    char from[800], to[800];
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    const char *whole = run_folder_in(s, "seamless"), *seam = run_folder_in(s, "seam");
+    run_small_config(&c, whole);
+    run_set_option(&c, "save-every", "2");
+    run_ok(&c, &set, NULL, false, &result);
+    run_set_option(&c, "out", seam);
+    run_set_option(&c, "keep", "99");
+    vae_status status = VAE_ERR_INTERRUPTED;
+    for (size_t i = 0; result.state.position != ROWS && status == VAE_ERR_INTERRUPTED; i++) {
+        session one = {.after = 1};
+        status = run_train(&c, &set, NULL, i > 0, &one, &result, NULL);
+    }
+    assert_true(result.state.position == ROWS && result.state.step == 13);
+    snprintf(from, sizeof from, "%s/checkpoints/step-0000000013.vae", seam);
+    run_ok(&c, &set, NULL, true, &result);
+    for (int step = 26; step <= 52; step += 26) {
+        snprintf(to, sizeof to, "%s/checkpoints/step-%010d.vae", seam, step);
+        assert_int_equal(unlink(to), 0);
+    }
+    vae_checkpoint *k;
+    assert_int_equal(vae_checkpoint_read(&k, from, true, NULL), VAE_OK);
+    assert_int_equal(k->state.position, ROWS);
+    vae_checkpoint_free(k);
+    run_ok(&c, &set, NULL, true, &result);
+    assert_same_end(whole, seam);
+    assert_same_metrics(whole, seam);
+    run_free_set(&set);
+}
+
+/* 2 epochs, then 2 more, are 4; a finished run has nothing to do. */
+static void test_more_epochs(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    const char *four = run_folder_in(s, "four"), *two = run_folder_in(s, "two");
+    run_small_config(&c, four);
+    run_ok(&c, &set, NULL, false, &result);
+    run_set_option(&c, "out", two);
+    run_set_option(&c, "epochs", "2");
+    run_ok(&c, &set, NULL, false, &result);
+    assert_true(result.state.finished && !result.had_finished);
+    run_ok(&c, &set, NULL, true, &result);
+    assert_true(result.had_finished);
+    run_set_option(&c, "epochs", "4");
+    run_ok(&c, &set, NULL, true, &result);
+    assert_true(!result.had_finished);
+    assert_same_end(four, two);
+    assert_same_metrics(four, two);
+    char **names;
+    size_t n;
+    assert_int_equal(vae_run_list(&names, &n, two, NULL), VAE_OK);
+    assert_int_equal(n, 2); /* --keep 2 */
+    assert_string_equal(names[0], "step-0000000052.vae");
+    vae_run_list_free(names, n);
+    run_free_set(&set);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resume_is_exact),
+        cmocka_unit_test(test_resume_after_kill),
+        cmocka_unit_test(test_resume_at_the_seam),
+        cmocka_unit_test(test_more_epochs),
+    };
+    return cmocka_run_group_tests_name("resume", tests, scratch_setup, scratch_teardown);
+}

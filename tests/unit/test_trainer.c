@@ -1,0 +1,484 @@
+/* Training runs of a tiny model: schedules, stop rules, the run folder. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "train/internal.h"
+#include "trainer_fixture.h"
+
+/* ---- schedules ---- */
+
+static void assert_close(double got, double want)
+{
+    if (!(fabs(got - want) <= 1e-12 * (1 + fabs(want)))) {
+        fail_msg("%.17g, expected %.17g", got, want);
+    }
+}
+
+static void test_learning_rates(void **state)
+{
+    (void)state;
+    vae_config c;
+    run_small_config(&c, "x");
+    assert_close(vae_learning_rate(&c, 1000, 77, 13), 1e-3);
+    run_set_option(&c, "lr-schedule", "cosine"); /* 4 epochs of 13 steps */
+    assert_close(vae_learning_rate(&c, 1, 0, 13), 1e-3);
+    assert_close(vae_learning_rate(&c, 27, 2, 13), 0.5e-3);
+    assert_close(vae_learning_rate(&c, 53, 4, 13), 0);
+    run_set_option(&c, "lr-schedule", "step");
+    run_set_option(&c, "lr-step-epochs", "3");
+    run_set_option(&c, "lr-gamma", "0.5");
+    assert_close(vae_learning_rate(&c, 1, 2, 13), 1e-3);
+    assert_close(vae_learning_rate(&c, 1, 3, 13), 0.5e-3);
+    assert_close(vae_learning_rate(&c, 1, 6, 13), 0.25e-3);
+    /* Burda et al. (2015): stages i = 0..7 of 3^i epochs, 3280 in all */
+    run_set_option(&c, "lr-schedule", "staged");
+    run_set_option(&c, "stages", "8");
+    static const uint64_t begin[] = {0, 1, 4, 13, 40, 121, 364, 1093};
+    for (size_t i = 0; i < 8; i++) {
+        assert_close(vae_learning_rate(&c, 1, begin[i], 13), 1e-3 * pow(10, -(double)i / 7));
+        if (i > 0) {
+            assert_close(vae_learning_rate(&c, 1, begin[i] - 1, 13),
+                         1e-3 * pow(10, -(double)(i - 1) / 7));
+        }
+    }
+    assert_close(vae_learning_rate(&c, 1, 3280, 13), 1e-4);
+    assert_close(vae_learning_rate(&c, 1, 1000000, 13), 1e-4);
+}
+
+static void test_plans(void **state)
+{
+    (void)state;
+    vae_config c;
+    vae_plan p, q;
+    run_small_config(&c, "x");
+    run_set_option(&c, "beta", "4");
+    run_set_option(&c, "kl-warmup", "1.5"); /* 15 steps of 10 to an epoch */
+    vae_train_plan(&p, &c, 1, 0, 32, 10);
+    assert_true(p.draw == 1 && p.step == 1 && p.first == 32 && p.shuffle == 1 && p.particle0 == 0);
+    assert_true(p.beta == (float)(4.0 / 15));
+    /* the first step of Adam: both corrections undo the moments' start at zero */
+    assert_true(p.step_size == (float)(1e-3 / (1 - 0.9)));
+    assert_true(p.rsqrt_c2 == (float)(1 / sqrt(1 - 0.999)));
+    vae_train_plan(&q, &c, 9, 0, 0, 10);
+    assert_true(q.order_key == p.order_key);
+    vae_train_plan(&q, &c, 15, 1, 0, 10);
+    assert_true(q.beta == 4 && q.order_key != p.order_key);
+    vae_train_plan(&q, &c, 1000000, 1, 0, 10);
+    assert_true(q.beta == 4 && q.step_size == 1e-3f && q.rsqrt_c2 == 1);
+    run_set_option(&c, "adam-beta1", "0");
+    vae_train_plan(&q, &c, 1, 0, 0, 10);
+    assert_true(q.step_size == 1e-3f);
+    assert_true((VAE_EVAL_DRAW(7) >> 39) == 1 && VAE_EVAL_DRAW(7) < (uint64_t)1 << 40);
+}
+
+/* ---- rows ---- */
+
+static void test_rows(void **state)
+{
+    (void)state;
+    vae_dataset set;
+    vae_config c;
+    vae_error err = {0};
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "x");
+    run_set_option(&c, "validation", "0.25");
+    run_set_option(&c, "exclude-class", "3");
+    trainer t = {.config = &c, .train_set = &set};
+    assert_int_equal(trainer_choose_rows(&t, &err), VAE_OK);
+    assert_int_equal(t.n_train, 135); /* 180 rows are not 3s */
+    assert_int_equal(t.n_validation, 45);
+    size_t seen[ROWS] = {0};
+    for (size_t i = 0; i < 180; i++) {
+        assert_true(t.rows[i] < ROWS && set.labels[t.rows[i]] != 3);
+        seen[t.rows[i]]++;
+        assert_true(i == 0 || i == t.n_train || t.rows[i] > t.rows[i - 1]);
+    }
+    for (size_t i = 0; i < ROWS; i++) {
+        assert_int_equal(seen[i], set.labels[i] != 3);
+    }
+    float mean[D];
+    double sum = 0;
+    assert_int_equal(trainer_data_mean(&t, mean, &err), VAE_OK);
+    for (size_t i = 0; i < t.n_train; i++) {
+        sum += (double)vae_dataset_value(&set, t.rows[i], 5);
+    }
+    assert_true(fabs((double)mean[5] - sum / 135) < 1e-6);
+    free(t.rows);
+    run_set_option(&c, "exclude-class", "12");
+    assert_int_equal(trainer_choose_rows(&t, &err), VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "no row of"));
+    free(t.rows);
+    run_free_set(&set);
+}
+
+/* ---- measuring ---- */
+
+/* A pass over several batches is the mean of single batches of another size with the same draw. */
+static void test_measure(void **state)
+{
+    (void)state;
+    enum { N = 2500, PART = 700 };
+    vae_dataset set;
+    vae_config c;
+    vae_error err = {0};
+    run_make_set(&set, N, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "x");
+    trainer t = {.config = &c, .train_set = &set, .n_train = N};
+    assert_int_equal(trainer_open_model(&t, &err), VAE_OK);
+    assert_int_equal(t.measure_batch, 1024);
+    assert_int_equal(trainer_make_room(&t, &err), VAE_OK);
+    t.rows = malloc(N * sizeof *t.rows);
+    for (size_t i = 0; i < N; i++) {
+        t.rows[i] = (uint32_t)i;
+    }
+    assert_int_equal(trainer_initialize(&t, &err), VAE_OK);
+    assert_int_equal(trainer_upload(&t, &err), VAE_OK);
+    vae_measurement m, again, other;
+    const uint64_t draw = VAE_EVAL_DRAW(3);
+    assert_int_equal(vae_measure(&m, t.model, &c, t.train, N, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&again, t.model, &c, t.train, N, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&other, t.model, &c, t.train, N, draw + 1, NULL, &err), VAE_OK);
+    assert_memory_equal(&m, &again, sizeof m);
+    assert_true(m.recon != other.recon && m.kl != other.kl); /* x is drawn, too */
+    double recon = 0, kl = 0;
+    for (size_t at = 0; at < N; at += PART) {
+        float recon_row[PART], kl_row[PART];
+        const size_t rows = N - at < PART ? N - at : PART;
+        const vae_plan plan = {.draw = draw, .first = at, .beta = 1, .step = 1};
+        vae_batch_out out = {.recon = recon_row, .kl = kl_row};
+        assert_int_equal(vae_model_batch(t.model, t.train, &plan, rows, 1, &out, &err), VAE_OK);
+        for (size_t i = 0; i < rows; i++) {
+            recon += (double)recon_row[i];
+            kl += (double)kl_row[i];
+        }
+    }
+    assert_true(fabs(recon / N - m.recon) < 1e-6 && fabs(kl / N - m.kl) < 1e-6);
+    assert_true(m.n == N && m.bound == m.recon + m.kl && m.elbo == -m.bound);
+    volatile int stop = 15;
+    assert_int_equal(vae_measure(&m, t.model, &c, t.train, N, draw, &stop, &err),
+                     VAE_ERR_INTERRUPTED);
+    vae_model_free(t.model);
+    t.be->ops->data_close(t.be, t.train);
+    t.be->ops->close(t.be);
+    free(t.now.params);
+    free(t.now.adam_m);
+    free(t.now.adam_v);
+    free(t.now.data_mean);
+    free(t.plan);
+    free(t.rows);
+    run_free_set(&set);
+}
+
+/* ---- runs ---- */
+
+static void test_threads(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    run_make_set(&set, 300, 28, 28, 1);
+    static const char *const threads[] = {"1", "2", "3", "7"};
+    char names[4][32];
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(names[i], sizeof names[i], "threads-%s", threads[i]);
+        run_small_config(&c, run_folder_in(s, names[i]));
+        run_set_option(&c, "hidden", "64,33");
+        run_set_option(&c, "batch-size", "128");
+        run_set_option(&c, "epochs", "2");
+        run_set_option(&c, "threads", threads[i]);
+        run_ok(&c, &set, NULL, false, &result);
+        if (i > 0) {
+            assert_same_end(run_folder_in(s, names[0]), run_folder_in(s, names[i]));
+            assert_same_metrics(run_folder_in(s, names[0]), run_folder_in(s, names[i]));
+        }
+    }
+    run_free_set(&set);
+}
+
+/* Each mode trains an epoch, and gets better at it. */
+static void test_modes(void **state)
+{
+    static const char *const modes[][6] = {
+        {"binarize", "none", "objective", "elbo", "lr-schedule", "constant"},
+        {"binarize", "threshold", "objective", "iwae", "particles", "3"},
+        {"binarize", "static", "objective", "dreg", "particles", "3"},
+        {"binarize", "dynamic", "objective", "stl", "optimizer", "adamw"},
+        {"binarize", "none", "likelihood", "gaussian", "variance", "0.1"},
+        {"binarize", "none", "likelihood", "gaussian-learned", "clip-norm", "5"},
+        {"free-bits", "0.1", "lr-schedule", "staged", "activation", "gelu"},
+        {"output-bias-from-data", "true", "lr-schedule", "step", "init", "he"},
+        {"batch-size", "1000", "decoder-hidden", "5,9", "activation", "tanh"},
+    };
+    scratch *s = *state;
+    vae_dataset set;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        vae_config c;
+        vae_train_result first, result;
+        char name[32];
+        snprintf(name, sizeof name, "mode-%zu", i);
+        run_small_config(&c, run_folder_in(s, name));
+        for (size_t j = 0; j < 6; j += 2) {
+            run_set_option(&c, modes[i][j], modes[i][j + 1]);
+        }
+        run_set_option(&c, "lr", "0.003");
+        run_set_option(&c, "epochs", "1");
+        run_ok(&c, &set, NULL, false, &first);
+        run_set_option(&c, "epochs", "12");
+        run_ok(&c, &set, NULL, true, &result);
+        if (!(result.last.train.bound < first.last.train.bound)) {
+            fail_msg("mode %zu: from %g to %g", i, first.last.train.bound, result.last.train.bound);
+        }
+    }
+    run_free_set(&set);
+}
+
+static void test_output_bias(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "bias"));
+    run_set_option(&c, "output-bias-from-data", "true");
+    run_set_option(&c, "lr", "1e-30"); /* nothing moves */
+    run_set_option(&c, "epochs", "1");
+    run_ok(&c, &set, NULL, false, &result);
+    vae_checkpoint *k = run_checkpoint(c.out);
+    assert_non_null(k->data_mean);
+    for (size_t j = 0; j < D; j++) {
+        double p = (double)k->data_mean[j], bias = (double)k->params[k->n_params - D + j];
+        assert_true(fabs(bias - log(p / (1 - p))) < 1e-5);
+    }
+    vae_checkpoint_free(k);
+    run_free_set(&set);
+}
+
+/* ---- stop rules ---- */
+
+static void test_diverged(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    vae_error err = {0};
+    session one = {0};
+    char path[600], *text;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "diverged"));
+    run_set_option(&c, "lr", "1e30");
+    assert_int_equal(run_train(&c, &set, NULL, false, &one, &result, &err), VAE_ERR_DIVERGED);
+    assert_non_null(strstr(err.text, "in step 2 of epoch 1"));
+    assert_non_null(strstr(err.text, "lower --lr"));
+    assert_non_null(strstr(err.text, "step-0000000000.vae"));
+    vae_checkpoint *k = run_checkpoint(c.out);
+    assert_int_equal(k->state.step, 0);
+    for (size_t i = 0; i < k->n_params; i++) {
+        assert_true(isfinite(k->params[i]));
+    }
+    snprintf(path, sizeof path, "%s/run.json", c.out);
+    assert_int_equal(vae_file_read(&text, path, 1 << 16, NULL), VAE_OK);
+    assert_non_null(strstr(text, "\"status\": \"failed\""));
+    free(text);
+    vae_checkpoint_free(k);
+    run_free_set(&set);
+}
+
+static void test_early_stopping(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    char path[600];
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "early"));
+    run_set_option(&c, "lr", "1e-30"); /* never better than after the first epoch */
+    run_set_option(&c, "validation", "0.2");
+    run_set_option(&c, "patience", "2");
+    run_set_option(&c, "epochs", "50");
+    run_ok(&c, &set, NULL, false, &result);
+    assert_true(result.state.finished && result.state.epoch == 3 && result.state.best_epoch == 1 &&
+                result.state.bad_epochs == 2);
+    assert_true(result.state.best == result.last.validation.bound);
+    snprintf(path, sizeof path, "%s/checkpoints/best.vae", c.out);
+    vae_checkpoint *best;
+    assert_int_equal(vae_checkpoint_read(&best, path, true, NULL), VAE_OK);
+    assert_int_equal(best->state.epoch, 1);
+    vae_checkpoint_free(best);
+    run_ok(&c, &set, NULL, true, &result);
+    assert_true(result.had_finished);
+    run_free_set(&set);
+}
+
+static void test_warmup_note(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    vae_error err = {0};
+    session one = {0};
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "warm"));
+    run_set_option(&c, "epochs", "1");
+    run_set_option(&c, "kl-warmup", "10");
+    assert_int_equal(run_train(&c, &set, NULL, false, &one, &result, &err), VAE_OK);
+    assert_non_null(strstr(one.notes, "ends with beta = 0.1"));
+    assert_true(result.last.beta == 0.1);
+    run_free_set(&set);
+}
+
+/* ---- refusals ---- */
+
+static void assert_refused(const vae_config *c, const vae_dataset *set, bool resume,
+                           vae_status status, const char *says)
+{
+    vae_train_result result;
+    vae_error err = {0};
+    session one = {0};
+    vae_status got = run_train(c, set, NULL, resume, &one, &result, &err);
+    if (got != status || strstr(err.text, says) == NULL) {
+        fail_msg("status %d, '%s'; expected %d and '%s'", got, err.text, status, says);
+    }
+}
+
+static size_t count_lines(const char *text, const char *with)
+{
+    size_t n = 0;
+    for (const char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        const char *hit = strstr(line, with);
+        n += hit != NULL && hit < end;
+    }
+    return n;
+}
+
+static void test_refusals(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set, other;
+    vae_config c, changed;
+    vae_train_result result;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_make_set(&other, ROWS, HEIGHT, WIDTH, 9);
+    run_small_config(&c, run_folder_in(s, "refused"));
+    run_set_option(&c, "epochs", "1");
+    run_ok(&c, &set, NULL, false, &result);
+    assert_refused(&c, &set, false, VAE_ERR_USAGE, "not empty");
+    run_set_option(&c, "epochs", "2");
+    assert_refused(&c, &other, true, VAE_ERR_USAGE, "other data");
+    static const char *const changes[][2] = {
+        {"latent", "4"},     {"hidden", "9"}, {"lr", "0.1"},         {"seed", "2"},
+        {"batch-size", "8"}, {"beta", "2"},   {"validation", "0.1"}, {"binarize", "static"}};
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        changed = c;
+        run_set_option(&changed, changes[i][0], changes[i][1]);
+        assert_refused(&changed, &set, true, VAE_ERR_USAGE, changes[i][0]);
+    }
+    other.d = 6;
+    other.height = 2;
+    other.width = 3;
+    assert_refused(&c, &other, true, VAE_ERR_USAGE, "12 columns");
+    changed = c;
+    run_set_option(&changed, "out", run_folder_in(s, "refused-2"));
+    run_set_option(&changed, "exclude-class", "1");
+    free(set.labels);
+    set.labels = NULL;
+    assert_refused(&changed, &set, false, VAE_ERR_USAGE, "no labels");
+    run_set_option(&changed, "exclude-class", "-1");
+    run_set_option(&changed, "validation", "0.001");
+    assert_refused(&changed, &set, false, VAE_ERR_USAGE, "is none");
+    assert_true(access(changed.out, F_OK) != 0); /* nothing was made */
+    /* --force replaces the run, and leaves foreign files alone */
+    scratch_write(s, "refused/mine.txt", "x", 1);
+    const vae_trainer_options force = {.force = true};
+    c.latent = 5;
+    assert_int_equal(vae_train(&c, &set, NULL, &force, &result, NULL), VAE_OK);
+    char *lines = run_metrics_of(c.out);
+    assert_int_equal(count_lines(lines, "\"split\":\"train\""), 2);
+    free(lines);
+    assert_int_equal(access(scratch_path(s, "refused/mine.txt"), F_OK), 0);
+    run_free_set(&set);
+    run_free_set(&other);
+}
+
+static void test_one_at_a_time(void **state)
+{
+    scratch *s = *state;
+    vae_run_folder one, two;
+    bool empty;
+    vae_error err = {0};
+    const char *path = run_folder_in(s, "locked/deep/run");
+    assert_int_equal(vae_run_folder_open(&one, path, false, false, &empty, &err), VAE_OK);
+    assert_true(empty);
+    assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &err), VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "another vae"));
+    vae_run_folder_close(&one);
+    vae_error again = {0};
+    assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &again), VAE_OK);
+    vae_run_folder_close(&two);
+}
+
+/* A folder that holds no checkpoint yet starts over with --resume. */
+static void test_resume_nothing(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    vae_error err = {0};
+    session one = {0};
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "nothing"));
+    run_set_option(&c, "epochs", "1");
+    assert_int_equal(run_train(&c, &set, NULL, true, &one, &result, &err), VAE_OK);
+    assert_non_null(strstr(one.notes, "starting from the beginning"));
+    run_free_set(&set);
+}
+
+static void test_pictures(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set;
+    vae_config c;
+    vae_train_result result;
+    struct stat info;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, run_folder_in(s, "pictures"));
+    run_set_option(&c, "epochs", "3");
+    run_set_option(&c, "sample-every", "2");
+    run_ok(&c, &set, NULL, false, &result);
+    assert_non_null(strstr(result.samples, "samples/epoch-003.png"));
+    assert_true(stat(result.samples, &info) == 0 && info.st_size > 100);
+    assert_true(stat(result.reconstruction, &info) == 0 && info.st_size > 100);
+    assert_true(stat(scratch_path(s, "pictures/samples/epoch-002.png"), &info) == 0);
+    assert_true(stat(scratch_path(s, "pictures/samples/epoch-001.png"), &info) != 0);
+    run_free_set(&set);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_learning_rates), cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_rows),           cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_threads),        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_output_bias),    cmocka_unit_test(test_diverged),
+        cmocka_unit_test(test_early_stopping), cmocka_unit_test(test_warmup_note),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_one_at_a_time),
+        cmocka_unit_test(test_resume_nothing), cmocka_unit_test(test_pictures),
+    };
+    return cmocka_run_group_tests_name("trainer", tests, scratch_setup, scratch_teardown);
+}
