@@ -30,6 +30,31 @@ typedef struct {
 vae_status vae_fail(vae_error *err, vae_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The way every function here that can fail in more than one place is written:
+ *
+ *     vae_status status = VAE_OK;
+ *     char *text = NULL;
+ *     TRY(read_text(&text, path, err));
+ *     TRY(parse(out, text, err));
+ *     if (out->n == 0) {
+ *         TRY(vae_fail(err, VAE_ERR_DATA, "%s: no rows", path));
+ *     }
+ * done:
+ *     free(text);
+ *     return status;
+ *
+ * Each call says what it needs; the first that fails leads to `done`, where what was taken is given
+ * back, on success too. So what `done` frees is declared, and empty, above the first TRY. Where
+ * nothing is held and nothing follows, plain `return vae_fail(...)` and `return f(...)` are shorter
+ * and as clear. */
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        status = (call);                                                                           \
+        if (status != VAE_OK) {                                                                    \
+            goto done;                                                                             \
+        }                                                                                          \
+    } while (0)
+
 /* vae_fail for a failed allocation of n bytes for `what`. */
 vae_status vae_fail_memory(vae_error *err, unsigned long long n, const char *what);
 
