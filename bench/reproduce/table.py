@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The rows of bench/results/reproduce.jsonl as Markdown, for the README.
+"""The rows of bench/results/reproduce.jsonl as Markdown, for bench/README.md.
 
     bench/reproduce/table.py [RESULTS]
-    bench/reproduce/table.py --into README.md     between the two marker lines
+    bench/reproduce/table.py --into bench/README.md     between the two marker lines
 
 Seeds of one preset and number of passes make one line. Presets that figures.json compares get a line
 each below, by the difference of runs of the same seed and passes. Runs on a part of the data are
