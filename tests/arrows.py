@@ -21,7 +21,8 @@ ROOMS = {
     "backend": ["base", "config", "dataset"],
     "model": ["base", "config", "backend"],
     "run": ["base", "config", "model"],
-    "stats": ["base"],
+    # k nearest neighbours and logistic regression are products of matrices: backend/cpu/matmul.h
+    "stats": ["base", "backend"],
     "infer": ["model", "run", "dataset", "stats", "image"],
     "eval": ["infer", "stats"],
     "exchange": ["format", "model", "run"],

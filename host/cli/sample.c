@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "cli/draw.h"
+#include "dataset/closest.h"
 #include "image/image.h"
 #include "philox.h"
-#include "stats/closest.h"
 #include "stats/latent_walk.h"
 #include "stats/mixture.h"
 

@@ -241,6 +241,13 @@ plot_frame plot_frame_new(plot_axes axes)
                         .below = 20};
 }
 
+const char *plot_dash(size_t series)
+{
+    static const char *const dashes[] = {"", " stroke-dasharray=\"7 4\"",
+                                         " stroke-dasharray=\"1.5 4\""};
+    return dashes[series % 3];
+}
+
 /* Writes the legend's rows from y on, or only measures them (out = NULL). Returns their height. */
 static double put_legend(vae_text *out, const plot_legend *legend, double y)
 {

@@ -15,13 +15,6 @@ static size_t colour_of(size_t i)
 
 /* ---- lines ---- */
 
-const char *plot_dash(size_t series)
-{
-    static const char *const dashes[] = {"", " stroke-dasharray=\"7 4\"",
-                                         " stroke-dasharray=\"1.5 4\""};
-    return dashes[series % 3];
-}
-
 static bool point_at(const plot_frame *f, const plot_series *s, size_t i)
 {
     return plot_usable(&f->x, s->x[i]) && plot_usable(&f->y, s->y[i]);

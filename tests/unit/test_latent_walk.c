@@ -8,9 +8,9 @@
 
 #include <cmocka.h>
 
+#include "dataset/closest.h"
 #include "model_fixture.h"
 #include "philox.h"
-#include "stats/closest.h"
 #include "stats/latent_walk.h"
 
 static double norm(const float *a, size_t n)

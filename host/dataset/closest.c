@@ -1,4 +1,5 @@
-#include "stats/closest.h"
+/* The rows of a data set that are closest to given ones. */
+#include "dataset/closest.h"
 
 #include <math.h>
 
