@@ -1,4 +1,6 @@
 /* Files written and read whole. */
+#include "base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,9 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "dataset/readers.h"
-#include "run/folder.h"
 
 bool vae_write_all(int fd, const void *bytes, size_t n)
 {
@@ -48,7 +47,7 @@ static int open_temp(const char *path, char *temp, size_t size)
 /* A rename is durable once its folder is. */
 static bool sync_folder_of(const char *path)
 {
-    char folder[VAE_RUN_PATH + 64];
+    char folder[VAE_PATH + 128];
     const char *slash = strrchr(path, '/');
     int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
     snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);

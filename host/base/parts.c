@@ -1,9 +1,10 @@
+/* A file put together from pieces of memory. */
 #include "base/parts.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataset/readers.h"
+#include "base/file.h"
 
 static bool make_room(vae_parts *p)
 {

@@ -1,3 +1,4 @@
+/* Errors: the first of them, as text. */
 #include "base/status.h"
 
 #include <stdio.h>

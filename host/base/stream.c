@@ -1,5 +1,7 @@
 /* Byte stream over plain and gzip files. It calls inflate itself instead of gzread, because gzread
  * silently drops whatever follows the packed data and reports a cut file only at gzclose. */
+#include "base/stream.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,8 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#include "dataset/readers.h"
 
 enum {
     INPUT_BYTES = 1 << 16,

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
-#include "dataset/readers.h"
 #include "train/trainer.h"
 
 enum { BATCH = 256 };

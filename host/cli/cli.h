@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "model/model.h"
 #include "run/checkpoint.h"
 

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "format/npz.h"
 #include "infer/pictures.h"
 #include "infer/runner.h"
-#include "run/folder.h"
 
 enum { BATCH = 256 };
 

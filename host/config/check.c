@@ -1,52 +1,7 @@
-/* Which options go together, and typing errors. */
+/* Which options go together. */
 #include "config/config.h"
 
-#include <math.h>
-#include <stdint.h>
 #include <string.h>
-
-/* Levenshtein's distance with swapped neighbours as one error; words of up to 31 bytes. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    enum { LONGEST = 32 };
-    size_t d[LONGEST][LONGEST], n = strlen(a), m = strlen(b);
-    if (n >= LONGEST || m >= LONGEST) {
-        return SIZE_MAX;
-    }
-    for (size_t i = 0; i <= n; i++) {
-        for (size_t j = 0; j <= m; j++) {
-            if (i == 0 || j == 0) {
-                d[i][j] = i + j;
-                continue;
-            }
-            size_t best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            best = d[i - 1][j] + 1 < best ? d[i - 1][j] + 1 : best;
-            best = d[i][j - 1] + 1 < best ? d[i][j - 1] + 1 : best;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                d[i - 2][j - 2] + 1 < best) {
-                best = d[i - 2][j - 2] + 1;
-            }
-            d[i][j] = best;
-        }
-    }
-    return d[n][m];
-}
-
-void vae_nearest_offer(vae_nearest *nearest, const char *candidate)
-{
-    size_t length = strlen(nearest->word);
-    size_t distance = edit_distance(nearest->word, candidate);
-    if (length >= 3 && strncmp(nearest->word, candidate, length) == 0) {
-        distance = 1; /* the beginning of it */
-    }
-    size_t near = length < 3 ? 1 : (length + 2) / 3;
-    if (distance <= near && (nearest->best == NULL || distance < nearest->distance)) {
-        nearest->best = candidate;
-        nearest->distance = distance;
-    }
-}
-
-/* ---- combinations ---- */
 
 /* Did the user ask for option `name`: named on the command line, or not at its default? */
 static bool asked(const vae_config *config, uint64_t given, const char *name)

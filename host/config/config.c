@@ -1,13 +1,12 @@
 /* The option table and everything that is derived from it: defaults, parsing, printing, bounds.
- * An option is one row here and a field in vae_config; JSON is config_json.c. */
+ * An option is one row here and a field in vae_config; JSON is json.c, what goes together check.c. */
 #include "config/config.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/text.h"
 
 #define AT(field) offsetof(vae_config, field)
 
@@ -173,47 +172,7 @@ void vae_config_defaults(vae_config *config)
     }
 }
 
-/* ---- text to numbers and back ---- */
-
-bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out)
-{
-    if (*text < '0' || *text > '9') {
-        return false;
-    }
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || *end != '\0' || value < min || value > max) {
-        return false;
-    }
-    *out = value;
-    return true;
-}
-
-bool vae_parse_real(const char *text, double *out)
-{
-    /* strtod skips white space and takes "nan" and "inf" */
-    if ((*text < '0' || *text > '9') && *text != '.' && *text != '-' && *text != '+') {
-        return false;
-    }
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(value)) {
-        return false;
-    }
-    *out = value;
-    return true;
-}
-
-void vae_format_real(double value, char *text, size_t size)
-{
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, size, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) {
-            return;
-        }
-    }
-}
+/* ---- choices ---- */
 
 /* Position of text among the choices of "a|b|c", or -1. */
 static int choice_index(const char *choices, const char *text)

@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/file.h"
 #include "base/status.h"
 
-enum { VAE_MAX_LAYERS = 16, VAE_PATH = 512 };
+enum { VAE_MAX_LAYERS = 16 };
 
 typedef enum {
     VAE_ACT_NONE = 0, /* linear: heads and outputs */
@@ -176,23 +177,6 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
 /* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
  * there is none. */
 size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
-
-/* A whole decimal number in min..max, nothing before or after it. */
-bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
-/* A finite number. */
-bool vae_parse_real(const char *text, double *out);
-/* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
-void vae_format_real(double value, char *text, size_t size);
-/* True if text is valid UTF-8, as JSON wants it. */
-bool vae_is_utf8(const char *text);
-
-/* The nearest of the words offered so far to `word`. Set word, leave the rest zero, offer every
- * candidate; best is then NULL where none is near enough to be a typing error. */
-typedef struct {
-    const char *word, *best;
-    size_t distance;
-} vae_nearest;
-void vae_nearest_offer(vae_nearest *nearest, const char *candidate);
 
 /* Does the model see the class: conditional or semi-supervised? */
 bool vae_config_has_classes(const vae_config *config);

@@ -8,15 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_SCHEMA = 1 };
+#include "base/text.h"
 
-bool vae_is_utf8(const char *text)
-{
-    json_t *string = json_string(text);
-    bool ok = string != NULL;
-    json_decref(string);
-    return ok;
-}
+enum { CONFIG_SCHEMA = 1 };
 
 /* ---- writing ---- */
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "config/config.h"
+#include "base/text.h"
 #include "dataset/readers.h"
 
 enum {

@@ -1,5 +1,6 @@
 /* IDX, the file format of MNIST: 0, 0, type, number of dimensions, big-endian u32 dimensions, then
  * the items, row-major and big-endian. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -1,73 +1,16 @@
-/* What the readers of data sets share: a byte stream over plain and gzip files, writing
- * a file, the IDX reader, and the fillers that vae_dataset_open chooses from. */
+/* What the readers of data sets share: the IDX reader, and the fillers that vae_dataset_open chooses
+ * from. */
 #ifndef VAE_DATASET_INTERNAL_H
 #define VAE_DATASET_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <sys/uio.h>
 
 #include "base/status.h"
+#include "base/stream.h"
 #include "dataset/dataset.h"
 #include "format/npy.h"
-
-/* ---- checked sizes (dataset_stream.c) ---- */
-
-/* *product = a*b; false, and *product untouched, if it does not fit. */
-bool vae_checked_mul(size_t a, size_t b, size_t *product);
-
-/* ---- byte stream: a file read from its beginning, gunzipped if it starts with 1f 8b ---- */
-
-typedef struct vae_stream vae_stream;
-
-/* Opens a regular file. *out is the caller's: vae_stream_close. Errors name the path:
- * VAE_ERR_IO (cannot open), VAE_ERR_DATA (a directory, a device, a pipe). */
-vae_status vae_stream_open(vae_stream **out, const char *path, vae_error *err);
-
-/* The same for an open descriptor at its beginning (fuzz targets read memory files this way).
- * Takes fd over, whether it succeeds or not; `name` is for messages. */
-vae_status vae_stream_open_fd(vae_stream **out, int fd, const char *name, vae_error *err);
-
-void vae_stream_close(vae_stream *s);
-
-/* The name for messages. */
-const char *vae_stream_name(const vae_stream *s);
-
-/* Bytes delivered so far: the offset, in the unpacked data. */
-uint64_t vae_stream_offset(const vae_stream *s);
-
-/* No more than this many bytes can follow: exact for a plain file, what deflate's best ratio would
- * give for a packed one. Compare with a header's claim before believing it. */
-uint64_t vae_stream_bound(const vae_stream *s);
-
-/* Reads up to n bytes, *got fewer only at the end. VAE_ERR_IO, or VAE_ERR_DATA where the packed
- * data is damaged, cut short or followed by something else. */
-vae_status vae_stream_read(vae_stream *s, void *out, size_t n, size_t *got, vae_error *err);
-
-/* Reads n bytes; VAE_ERR_DATA "`what`: N bytes expected at offset O, M found" if there are fewer.
- */
-vae_status vae_stream_read_exact(vae_stream *s, void *out, size_t n, const char *what,
-                                 vae_error *err);
-
-/* Reads n bytes into a new buffer, *out, the caller's to free. Memory grows with what the file
- * really delivers, so that a header's lie costs no more than the file holds. */
-vae_status vae_stream_read_new(vae_stream *s, uint8_t **out, size_t n, const char *what,
-                               vae_error *err);
-
-/* Reads n bytes and drops them. */
-vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error *err);
-
-/* VAE_ERR_DATA unless the stream ends here. */
-vae_status vae_stream_expect_end(vae_stream *s, vae_error *err);
-
-/* ---- writing (run_file.c) ---- */
-
-/* Puts the bytes of n parts, one after another, into the file `path`: atomically, by
- * vae_file_replace, where it is a regular file or new. A device, a pipe or standard output ("-") is
- * written into, as a rename would replace it. VAE_ERR_IO. */
-vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
 
 /* ---- IDX (dataset_idx.c) ---- */
 

@@ -34,22 +34,12 @@
 #include <stddef.h>
 
 #include "base/status.h"
+#include "format/tensors.h"
 #include "model/layout.h"
 #include "run/checkpoint.h"
 
-enum {
-    VAE_EXPORT_NAME = 40,
-    VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2), /* the head and the output may count twice */
-    VAE_METADATA_PAIRS = 13,
-};
-
-/* One tensor as other tools see it: a contiguous piece of the packed parameters. */
-typedef struct {
-    char name[VAE_EXPORT_NAME]; /* "fc21.weight" */
-    size_t ndim, shape[2];      /* (out,in), or (out) with ndim 1 */
-    size_t offset;              /* of its first float in the packed parameters */
-    size_t n;                   /* floats */
-} vae_named_tensor;
+/* The head and the output may count twice. */
+enum { VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2) };
 
 /* Fills `tensors` in the layout's order; returns how many there are. */
 size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[VAE_EXPORT_TENSORS]);
@@ -58,16 +48,6 @@ size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[V
  * else 0. */
 void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
                            char name[VAE_EXPORT_NAME]);
-
-typedef struct {
-    const char *key;
-    char *value; /* UTF-8 */
-} vae_metadata_pair;
-
-typedef struct {
-    size_t n;
-    vae_metadata_pair pairs[VAE_METADATA_PAIRS];
-} vae_metadata;
 
 /* The metadata above; free with vae_metadata_clear. VAE_ERR_RUNTIME (memory, or text in the config
  * that is not UTF-8). */

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "base/status.h"
+#include "exchange/exchange.h"
 #include "format/npz.h"
 #include "format/safetensors.h"
 

@@ -8,8 +8,6 @@
 #include <unistd.h>
 #include <zip.h>
 
-#include "dataset/readers.h"
-
 enum {
     DEFLATE_MAX_RATIO = 1032, /* zlib's documentation */
     CHUNK_ITEMS = 4096,

@@ -1,6 +1,5 @@
 #include "format/safetensors.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dataset/readers.h"
+#include "base/stream.h"
 
 /* Bytes of an item; 0 = a type that safetensors does not have, or one of less than a byte. */
 static size_t dtype_bytes(const char *dtype)
@@ -321,15 +320,18 @@ static char *make_header(const vae_named_tensor *const *sorted, size_t n,
 void vae_safetensors_build(vae_parts *out, const vae_named_tensor *tensors, size_t n,
                            const float *packed, const vae_metadata *metadata)
 {
-    const vae_named_tensor *sorted[VAE_EXPORT_TENSORS];
-    assert(n <= VAE_EXPORT_TENSORS);
-    for (size_t i = 0; i < n; i++) {
-        sorted[i] = &tensors[i];
+    const vae_named_tensor **sorted = malloc((n + 1) * sizeof *sorted);
+    char *header = NULL;
+    if (sorted != NULL) {
+        for (size_t i = 0; i < n; i++) {
+            sorted[i] = &tensors[i];
+        }
+        qsort(sorted, n, sizeof *sorted, by_name);
+        header = make_header(sorted, n, metadata);
     }
-    qsort(sorted, n, sizeof *sorted, by_name);
-    char *header = make_header(sorted, n, metadata);
     if (header == NULL) {
         out->failed = true;
+        free(sorted);
         return;
     }
     const uint64_t length = strlen(header), padded = (length + 7) / 8 * 8;
@@ -343,4 +345,5 @@ void vae_safetensors_build(vae_parts *out, const vae_named_tensor *tensors, size
     for (size_t i = 0; i < n; i++) {
         vae_parts_borrow(out, packed + sorted[i]->offset, sorted[i]->n * sizeof(float));
     }
+    free(sorted);
 }

@@ -15,7 +15,7 @@
 
 #include "base/parts.h"
 #include "base/status.h"
-#include "exchange/exchange.h"
+#include "format/tensors.h"
 
 enum { VAE_ST_MAX_DIMS = 8, VAE_ST_DTYPE = 12, VAE_ST_MAX_HEADER = 100000000 };
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "image/image.h"
-#include "run/folder.h"
 
 enum {
     COLOURS = 256,

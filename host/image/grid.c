@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataset/readers.h"
+#include "base/stream.h"
 #include "image/image.h"
 
 enum {

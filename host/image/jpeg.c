@@ -8,7 +8,7 @@
 
 #include <jpeglib.h>
 
-#include "dataset/readers.h"
+#include "base/stream.h"
 #include "image/image.h"
 
 enum { MAX_SIDE = 16384 };

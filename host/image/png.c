@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dataset/readers.h"
+#include "base/file.h"
+#include "base/stream.h"
 
 enum {
     MAX_SIDE = VAE_PNG_SIDE,

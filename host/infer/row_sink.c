@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "format/npy.h"
 #include "image/image.h"
-#include "run/folder.h"
 
 enum { GAP = 2, LEAST_DIGITS = 6 };
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataset/readers.h"
+#include "base/file.h"
 #include "plot/plot.h"
 
 static bool make_room(vae_text *t, size_t more)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
 #include "base/version.h"
 #include "image/image.h"
 #include "report/internal.h"

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/text.h"
 #include "config/config.h"
 
 static void assert_says(vae_status got, vae_status want, const vae_error *err, const char *says)

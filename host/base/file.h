@@ -1,0 +1,46 @@
+/* Files written whole, atomically where that can be, and read whole. */
+#ifndef VAE_FILE_H
+#define VAE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
+
+#include "base/status.h"
+
+/* Room for a path that a user names, its NUL included. */
+enum { VAE_PATH = 512 };
+
+/* A file written piece by piece: what is too large to hold, or comes batch by batch. It stands in
+ * the place of `path` only once vae_file_end keeps it, as vae_file_replace does it; a device, a
+ * pipe or standard output ("-") is written into. Zero-initialize. */
+typedef struct {
+    bool open, replaces;
+    int fd;
+    const char *name; /* for messages; path, or "standard output" */
+    const char *path; /* the caller's, until vae_file_end */
+    char temp[VAE_PATH + 128];
+} vae_file;
+
+/* VAE_ERR_IO: cannot write there, or it is a folder. */
+vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
+vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
+/* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. */
+vae_status vae_file_end(vae_file *f, bool keep, vae_error *err);
+
+/* Puts a file with the bytes of n parts, one after another, in the place of `path`: a temp file
+ * beside it (O_EXCL), every byte checked, fsync, rename, fsync of the folder. On failure the old
+ * file is untouched and the temp file gone. VAE_ERR_IO. */
+vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err);
+
+/* The same where `path` is a regular file or new. A device, a pipe or standard output ("-") is
+ * written into, as a rename would replace it. VAE_ERR_IO. */
+vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
+
+/* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
+bool vae_write_all(int fd, const void *bytes, size_t n);
+
+/* A whole file as a string, at most `most` bytes; *text is malloc'ed. */
+vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err);
+
+#endif

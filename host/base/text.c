@@ -1,0 +1,98 @@
+/* Text: numbers in it, what it may hold, and which word was meant. */
+#include "base/text.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out)
+{
+    if (*text < '0' || *text > '9') {
+        return false;
+    }
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno != 0 || *end != '\0' || value < min || value > max) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+bool vae_parse_real(const char *text, double *out)
+{
+    /* strtod skips white space and takes "nan" and "inf" */
+    if ((*text < '0' || *text > '9') && *text != '.' && *text != '-' && *text != '+') {
+        return false;
+    }
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(value)) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+void vae_format_real(double value, char *text, size_t size)
+{
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, size, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            return;
+        }
+    }
+}
+
+bool vae_is_utf8(const char *text)
+{
+    json_t *string = json_string(text);
+    bool ok = string != NULL;
+    json_decref(string);
+    return ok;
+}
+
+/* Levenshtein's distance with swapped neighbours as one error; words of up to 31 bytes. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    enum { LONGEST = 32 };
+    size_t d[LONGEST][LONGEST], n = strlen(a), m = strlen(b);
+    if (n >= LONGEST || m >= LONGEST) {
+        return SIZE_MAX;
+    }
+    for (size_t i = 0; i <= n; i++) {
+        for (size_t j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = i + j;
+                continue;
+            }
+            size_t best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+            best = d[i - 1][j] + 1 < best ? d[i - 1][j] + 1 : best;
+            best = d[i][j - 1] + 1 < best ? d[i][j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                d[i - 2][j - 2] + 1 < best) {
+                best = d[i - 2][j - 2] + 1;
+            }
+            d[i][j] = best;
+        }
+    }
+    return d[n][m];
+}
+
+void vae_nearest_offer(vae_nearest *nearest, const char *candidate)
+{
+    size_t length = strlen(nearest->word);
+    size_t distance = edit_distance(nearest->word, candidate);
+    if (length >= 3 && strncmp(nearest->word, candidate, length) == 0) {
+        distance = 1; /* the beginning of it */
+    }
+    size_t near = length < 3 ? 1 : (length + 2) / 3;
+    if (distance <= near && (nearest->best == NULL || distance < nearest->distance)) {
+        nearest->best = candidate;
+        nearest->distance = distance;
+    }
+}

@@ -1,0 +1,26 @@
+/* Text: numbers in it, what it may hold, and which word was meant. */
+#ifndef VAE_TEXT_H
+#define VAE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A whole decimal number in min..max, nothing before or after it. */
+bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
+/* A finite number. */
+bool vae_parse_real(const char *text, double *out);
+/* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
+void vae_format_real(double value, char *text, size_t size);
+/* True if text is valid UTF-8, as JSON wants it. */
+bool vae_is_utf8(const char *text);
+
+/* The nearest of the words offered so far to `word`. Set word, leave the rest zero, offer every
+ * candidate; best is then NULL where none is near enough to be a typing error. */
+typedef struct {
+    const char *word, *best;
+    size_t distance;
+} vae_nearest;
+void vae_nearest_offer(vae_nearest *nearest, const char *candidate);
+
+#endif
