@@ -21,7 +21,7 @@ CFLAGS  ?= -O2 -g
 # loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
 C11     := -std=c11 -fopenmp $(WARN) $(MATH)
-LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lm -lpthread
+LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lcrypto -lm -lpthread
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
 CUDA    ?= 1

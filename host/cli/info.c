@@ -43,24 +43,12 @@ static json_t *parse_or_null(const char *text)
     return value != NULL ? value : json_null();
 }
 
-/* Names the weights: two runs that gave the same bits give the same digest. */
-static void params_digest(const vae_checkpoint *c, char hex[VAE_SHA256_HEX])
-{
-    vae_sha256 state;
-    uint8_t digest[VAE_SHA256_BYTES];
-    vae_sha256_init(&state);
-    vae_sha256_update(&state, c->params, c->n_params * sizeof *c->params);
-    vae_sha256_final(&state, digest);
-    vae_sha256_hex(digest, hex);
-}
-
 static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
-                       const param_layout *layout)
+                       const param_layout *layout, const char *weights)
 {
-    char hex[VAE_SHA256_HEX], weights[VAE_SHA256_HEX];
+    char hex[VAE_SHA256_HEX];
     char *config = vae_config_to_json(&c->config);
     vae_sha256_hex(c->data_sha256, hex);
-    params_digest(c, weights);
     json_t *o =
         json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", 1,
                   "checkpoint", path, "bytes", (json_int_t)bytes, "parameters",
@@ -95,7 +83,7 @@ static void print_config(const vae_config *config)
 }
 
 static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
-                       const param_layout *layout)
+                       const param_layout *layout, const char *weights)
 {
     char n[32];
     const vae_train_state *s = &c->state;
@@ -106,9 +94,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     printf(" (%s bytes; training takes four times that",
            cli_thousands(n, 4.0 * (double)c->n_params));
     puts(" for gradients and moments)");
-    char hex[VAE_SHA256_HEX];
-    params_digest(c, hex);
-    printf("weights      SHA-256 %s\n", hex);
+    printf("weights      SHA-256 %s\n", weights);
     printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
            cli_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
     if (isfinite(s->best)) {
@@ -188,12 +174,17 @@ vae_status cli_info(const cli_args *args, vae_error *err)
     char path[VAE_PATH];
     param_layout layout = {0};
     struct stat info = {0};
+    uint8_t digest[VAE_SHA256_BYTES];
+    char weights[VAE_SHA256_HEX];
     const bool best = cli_value(args, "best") != NULL;
-    vae_status status = vae_checkpoint_open_run(&c, args->words[0], best, false, path, err);
-    if (status == VAE_OK && (status = vae_layout_build(&layout, &c->config, c->d, err)) == VAE_OK) {
-        size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
-        (args->json ? print_json : print_text)(c, path, bytes, &layout);
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_checkpoint_open_run(&c, args->words[0], best, false, path, err));
+    TRY(vae_layout_build(&layout, &c->config, c->d, err));
+    TRY(vae_checkpoint_digest(c, digest, err));
+    vae_sha256_hex(digest, weights);
+    size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
+    (args->json ? print_json : print_text)(c, path, bytes, &layout, weights);
+done:
     vae_layout_clear(&layout);
     vae_checkpoint_free(c);
     return status;

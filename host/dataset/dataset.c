@@ -4,12 +4,25 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/sha256.h"
 #include "dataset/readers.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "npy data and content hashes are read as little-endian; this machine is not"
+#endif
 
 size_t vae_row_bytes(vae_dtype dtype, size_t d)
 {
     return dtype == VAE_BITS ? (d + 7) / 8
                              : d * (dtype == VAE_U8 ? sizeof(uint8_t) : sizeof(float));
+}
+
+vae_status vae_dataset_hash(vae_dataset *set, vae_error *err)
+{
+    uint64_t head[3] = {set->n, set->d, (uint64_t)set->dtype};
+    const struct iovec parts[2] = {{head, sizeof head},
+                                   {set->rows, set->n * vae_row_bytes(set->dtype, set->d)}};
+    return vae_sha256(set->sha256, parts, 2, err);
 }
 
 vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,

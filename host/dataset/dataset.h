@@ -111,6 +111,9 @@ void vae_dataset_free(vae_dataset *set);
  */
 bool vae_dataset_has_test(const char *name);
 
+/* Fills in sha256, which vae_dataset_open does by itself. VAE_ERR_RUNTIME. */
+vae_status vae_dataset_hash(vae_dataset *set, vae_error *err);
+
 /* Every value in [0,1] (always so for bytes and bits)? If not, VAE_ERR_DATA naming row, column
  * (from 0) and value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
 vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);

@@ -6,21 +6,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#include "base/sha256.h"
 #include "dataset/readers.h"
-
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "npy data and content hashes are read as little-endian; this machine is not"
-#endif
-
-static void hash_u64(vae_sha256 *state, uint64_t value)
-{
-    uint8_t bytes[8];
-    for (size_t i = 0; i < 8; i++) {
-        bytes[i] = (uint8_t)(value >> 8 * i);
-    }
-    vae_sha256_update(state, bytes, sizeof bytes);
-}
 
 /* Bytes mean value/255. A set whose largest byte is 1 is binary data stored as 0 and 1, which
  * would be learned as near-black without a word. */
@@ -41,25 +27,6 @@ static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
                         set->source);
     }
     return VAE_OK;
-}
-
-/* Fills what follows from the rows and labels. */
-static void complete_set(vae_dataset *set)
-{
-    set->n_classes = 0;
-    if (set->labels != NULL) {
-        for (size_t i = 0; i < set->n; i++) {
-            size_t classes = (size_t)set->labels[i] + 1;
-            set->n_classes = classes > set->n_classes ? classes : set->n_classes;
-        }
-    }
-    vae_sha256 state;
-    vae_sha256_init(&state);
-    hash_u64(&state, set->n);
-    hash_u64(&state, set->d);
-    hash_u64(&state, (uint64_t)set->dtype);
-    vae_sha256_update(&state, set->rows, set->n * vae_row_bytes(set->dtype, set->d));
-    vae_sha256_final(&state, set->sha256);
 }
 
 static bool ends_with(const char *name, const char *end)
@@ -173,14 +140,18 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
         return vae_fail_memory(err, sizeof *set, "a data set");
     }
     snprintf(set->source, sizeof set->source, "%s", name);
-    vae_status status = load_named(set, name, split, options != NULL ? options : &none, err);
-    if (status != VAE_OK) {
-        vae_dataset_free(set);
-        return status;
+    vae_status status = VAE_OK;
+    TRY(load_named(set, name, split, options != NULL ? options : &none, err));
+    for (size_t i = 0; set->labels != NULL && i < set->n; i++) {
+        const size_t classes = (size_t)set->labels[i] + 1;
+        set->n_classes = classes > set->n_classes ? classes : set->n_classes;
     }
-    complete_set(set);
+    TRY(vae_dataset_hash(set, err));
     *out = set;
-    return VAE_OK;
+    set = NULL;
+done:
+    vae_dataset_free(set);
+    return status;
 }
 
 bool vae_dataset_has_test(const char *name)

@@ -8,14 +8,6 @@
 
 enum { BATCH = 256 };
 
-static void digest_of(const vae_checkpoint *c, uint8_t digest[VAE_SHA256_BYTES])
-{
-    vae_sha256 state;
-    vae_sha256_init(&state);
-    vae_sha256_update(&state, c->params, c->n_params * sizeof *c->params);
-    vae_sha256_final(&state, digest);
-}
-
 static vae_status check_weights(const vae_stack *stack, vae_config *config, vae_error *err)
 {
     uint8_t digest[VAE_SHA256_BYTES];
@@ -32,7 +24,10 @@ static vae_status check_weights(const vae_stack *stack, vae_config *config, vae_
                         "--stack %s: a model of standardized columns, which cannot be built upon",
                         config->stack);
     }
-    digest_of(stack->checkpoint, digest);
+    vae_status status = vae_checkpoint_digest(stack->checkpoint, digest, err);
+    if (status != VAE_OK) {
+        return status;
+    }
     vae_sha256_hex(digest, hex);
     if (config->stack_weights[0] == '\0') {
         memcpy(config->stack_weights, hex, sizeof hex);
@@ -92,7 +87,7 @@ vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_datas
                             vae_error *err)
 {
     const size_t Z = stack->runner.z;
-    uint8_t digest[VAE_SHA256_BYTES];
+    uint8_t both[2 * VAE_SHA256_BYTES], *digest = both + VAE_SHA256_BYTES;
     *out = NULL;
     vae_status status =
         vae_dataset_check_range(set, stack->checkpoint->config.likelihood != VAE_BERNOULLI, err);
@@ -114,6 +109,14 @@ vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_datas
         to->labels = malloc(set->n);
         status = to->labels != NULL ? VAE_OK : vae_fail_memory(err, set->n, "labels");
     }
+    if (status == VAE_OK) {
+        status = vae_checkpoint_digest(stack->checkpoint, digest, err);
+    }
+    if (status == VAE_OK) {
+        memcpy(both, set->sha256, sizeof set->sha256);
+        const struct iovec part = {both, sizeof both};
+        status = vae_sha256(to->sha256, &part, 1, err);
+    }
     if (status != VAE_OK) {
         vae_dataset_free(to);
         return status;
@@ -121,12 +124,6 @@ vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_datas
     if (set->labels != NULL) {
         memcpy(to->labels, set->labels, set->n);
     }
-    vae_sha256 state;
-    digest_of(stack->checkpoint, digest);
-    vae_sha256_init(&state);
-    vae_sha256_update(&state, set->sha256, sizeof set->sha256);
-    vae_sha256_update(&state, digest, sizeof digest);
-    vae_sha256_final(&state, to->sha256);
     *out = to;
     return VAE_OK;
 }

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/sha256.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
@@ -376,17 +375,6 @@ static vae_status fit_config(vae *v, vae_config *config, const char *options, bo
     return status;
 }
 
-/* What vae_dataset_open would have computed. */
-static void hash_rows(vae_dataset *set)
-{
-    const uint64_t head[3] = {set->n, set->d, (uint64_t)set->dtype};
-    vae_sha256 state;
-    vae_sha256_init(&state);
-    vae_sha256_update(&state, head, sizeof head);
-    vae_sha256_update(&state, set->rows, set->n * vae_row_bytes(set->dtype, set->d));
-    vae_sha256_final(&state, set->sha256);
-}
-
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
             size_t channels, const char *options)
 {
@@ -402,7 +390,9 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     }
     float *copy = NULL;
     if (status == VAE_OK) {
-        hash_rows(&set);
+        status = vae_dataset_hash(&set, &v->err);
+    }
+    if (status == VAE_OK) {
         status =
             config.standardize == VAE_STANDARDIZE_COLUMNS ? own_rows(&set, &copy, &v->err) : VAE_OK;
     }

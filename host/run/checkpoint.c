@@ -35,6 +35,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/sha256.h"
 #include "model/layout.h"
 #include "run/checkpoint_format.h"
 #include "run/folder.h"
@@ -213,6 +214,14 @@ void vae_checkpoint_free(vae_checkpoint *checkpoint)
     free(checkpoint->standard);
     free(checkpoint->columns);
     free(checkpoint);
+}
+
+vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t digest[32],
+                                 vae_error *err)
+{
+    const struct iovec params = {checkpoint->params,
+                                 checkpoint->n_params * sizeof *checkpoint->params};
+    return vae_sha256(digest, &params, 1, err);
 }
 
 void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n)

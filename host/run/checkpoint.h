@@ -55,6 +55,11 @@ void vae_checkpoint_free(vae_checkpoint *checkpoint);
  * data are not standardized. */
 void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n);
 
+/* digest: SHA-256 of the weights, which two runs share if they gave the same bits.
+ * VAE_ERR_RUNTIME. */
+vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t digest[32],
+                                 vae_error *err);
+
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
  * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). A damaged newest file is named
  * on stderr and the one before it is taken. */
