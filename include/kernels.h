@@ -11,7 +11,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "backend.h"
+#include "step.h"
 
 #ifdef __cplusplus
 extern "C" {

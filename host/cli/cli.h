@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "base/status.h"
+#include "dataset/dataset.h"
 #include "model/model.h"
 #include "run/checkpoint.h"
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/sha256.h"
 #include "base/version.h"
 #include "exchange/exchange.h"

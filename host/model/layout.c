@@ -8,11 +8,6 @@
 
 #include "philox.h"
 
-size_t vae_pad(size_t n)
-{
-    return (n + VAE_PAD - 1) / VAE_PAD * VAE_PAD;
-}
-
 vae_sizes vae_config_decoder(const vae_config *config)
 {
     if (config->decoder_hidden.n > 0) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/layout.h"
+#include "backend/open.h"
 
 /* ---- memory and running ---- */
 

@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "backend/cpu/kernels.h"
+#include "dataset/dataset.h"
 
 enum {
     PARALLEL_FLOATS = 1 << 13, /* less work than this is not worth waking threads for */

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "backend.h"
 #include "backend/cpu/level.h"
+#include "step.h"
 
 typedef struct {
     const char *isa;

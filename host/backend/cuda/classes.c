@@ -1,8 +1,6 @@
 /* The operations of conditional and semi-supervised models. */
 #include "backend/cuda/cuda.h"
 
-#include "model/layout.h"
-
 /* Ready to launch on the compute stream? */
 static bool begin(cuda_backend *be)
 {

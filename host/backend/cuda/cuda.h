@@ -12,8 +12,9 @@
 
 #include "backend.h"
 #include "backend/cuda/libs.h"
+#include "backend/open.h"
+#include "dataset/dataset.h"
 #include "kernels.h"
-#include "model/layout.h"
 
 enum {
     VAE_CUDA_WORKSPACE = 32 << 20, /* bytes for cuBLASLt, one per stream */
@@ -21,6 +22,7 @@ enum {
     VAE_CUDA_MANY = 8,             /* steps of the larger graph */
     VAE_CUDA_PLAN_RING = 4,        /* pinned buffers that plans are sent from */
     VAE_CUDA_STAGES = 3,           /* staged batches of a streamed data set */
+    VAE_CUDA_AUX = 64,             /* aux buffers remembered: more than a model has layers */
 };
 
 /* DIRECT: operations run at once. PLANNING: operations choose algorithms and take scratch memory,
@@ -127,7 +129,7 @@ typedef struct {
     size_t n_plans;
     cuda_params *params;
     size_t n_params;
-    cuda_aux aux[VAE_MAX_LAYER_ROWS];
+    cuda_aux aux[VAE_CUDA_AUX];
     size_t n_aux;
 
     struct {

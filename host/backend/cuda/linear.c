@@ -11,8 +11,6 @@
 
 #include <string.h>
 
-#include "model/layout.h"
-
 static uint64_t whole(size_t n)
 {
     return (n + 7) / 8 * 8;
