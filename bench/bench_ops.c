@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "backend/open.h"
 #include "base/version.h"
 #include "model/model.h"
 

@@ -1,5 +1,5 @@
-/* The backend table: what the step (model.c) may ask of a device. The step is written once over
- * these operations; backend_cpu.c and backend_cuda.c implement them, and nothing else differs.
+/* The backend table: what the step (host/model) may ask of a device. The step is written once over
+ * these operations; backend/cpu and backend/cuda implement them, and nothing else differs.
  *
  * Contract of every operation:
  * - It may be asynchronous. Errors are sticky: the first one is kept in the backend, operations
@@ -20,282 +20,231 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "config/config.h"
-#include "dataset/dataset.h"
-#include "philox.h"
-#include "vae_math.h"
+#include "step.h"
 
 typedef struct vae_backend vae_backend; /* begins with `const vae_backend_ops *ops` */
+typedef struct vae_dataset vae_dataset; /* dataset/dataset.h */
 typedef struct vae_data vae_data;       /* a data set a backend can gather from */
-
-/* A matrix in the backend's memory and activation type, row-major; ld in elements, a multiple of
- * VAE_PAD. Columns cols..ld-1 are zero and operations keep them so. */
-typedef struct {
-    void *data;
-    size_t ld;
-} vae_mat;
-
-/* What changes from one step to the next. The host computes it, in double, for a run of steps
- * (plan); operations marked [plan] read the current entry from the backend's memory, so that a
- * captured graph draws fresh noise and follows the schedules when it is replayed. */
-typedef struct {
-    uint64_t draw;      /* block of the noise: the step, or the number of the evaluation pass */
-    uint64_t first;     /* position of the batch's row 0 in the epoch's order */
-    uint64_t order_key; /* key of the epoch's order */
-    uint32_t shuffle;   /* 1: row of position i is vae_shuffle(order_key, n, ..., i); 0: i */
-    uint32_t particle0; /* first particle's number, where particles come in blocks */
-    float lr;
-    float step_size; /* lr / (1 - beta1^t) */
-    float rsqrt_c2;  /* 1 / sqrt(1 - beta2^t) */
-    float beta;      /* weight of the KL */
-    uint64_t step;   /* number of the optimizer step, from 1; named when a step goes bad */
-    /* Semi-supervised training: the last extra_n rows of the data are labelled and lie outside the
-     * order; they are cycled through, each cycle in an order of its own. Rows extra_at, ... of the
-     * batch are numbers extra_first, ... of that endless sequence. extra_n = 0: there are none. */
-    uint32_t extra_n, extra_at;
-    uint64_t extra_first, extra_key;
-    float labelled_share; /* of the training examples; the labelled ones' weight in the loss */
-} vae_plan;
-
-/* Place, among the n rows of the data, of row r of the batch. half_bits = vae_shuffle_bits(n). */
-VAE_HD uint64_t vae_plan_row(const vae_plan *plan, uint64_t n, uint32_t half_bits, uint64_t r)
-{
-    const uint64_t i = plan->first + r, plain = n - plan->extra_n;
-    if (plan->extra_n > 0 && r >= plan->extra_at) {
-        const uint64_t t = plan->extra_first + (r - plan->extra_at), cycle = t / plan->extra_n;
-        return plain + vae_shuffle(plan->extra_key + cycle * 0x9E3779B97F4A7C15u, plan->extra_n,
-                                   vae_shuffle_bits(plan->extra_n), t % plan->extra_n);
-    }
-    if (!plan->shuffle) {
-        return i;
-    }
-    return vae_shuffle(plan->order_key, plain,
-                       plan->extra_n > 0 ? vae_shuffle_bits(plain) : half_bits, i);
-}
-
-/* A label that is not known, or that the data set does not have. */
-#define VAE_NO_LABEL UINT32_MAX
-
-/* Running totals in the backend's memory, of all steps since they were last cleared. */
-typedef struct {
-    double recon, kl; /* sums over examples (of the mean over particles), nats */
-    double objective; /* sum over examples of what is minimized, e.g. -log mean w; nats */
-    double examples;
-    double grad_norm;  /* of the last step, before clipping */
-    uint64_t bad_step; /* 0, or the first step whose loss or gradient was NaN or Inf; from then on
-                        * adam() changes nothing */
-    double errors, classified; /* of examples with a label: misclassified ones, and all of them */
-} vae_totals;
-
-/* Rows for every class: the first n_open examples as each of the C classes, row b*C + c being
- * example b as class c, then one row for each of the n_labelled others, as its label says. So
- * examples = n_open + n_labelled, rows = n_open*C + n_labelled. label: (examples), in the backend's
- * memory. */
-typedef struct {
-    const uint32_t *label;
-    size_t n_open, n_labelled, C;
-} vae_class_rows;
-
-/* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,
- * first and particle0 from the plan. */
-typedef struct {
-    uint64_t seed;
-} vae_noise;
-
-/* How recon_loss and decode read the decoder's output. */
-typedef struct {
-    vae_likelihood likelihood;
-    float variance; /* VAE_GAUSSIAN's */
-} vae_recon;
-
-/* How latent_backward puts the gradient together. */
-typedef struct {
-    vae_objective objective;
-    float kl_scale;  /* 1/B: of the KL's gradient, beside the plan's beta */
-    float free_bits; /* > 0: latents whose kl_dim is at most this get no KL gradient */
-} vae_latent_grad;
 
 typedef void vae_step_fn(void *ctx);
 
+typedef void vae_close_fn(vae_backend *be);
+/* One line about the device, libraries, threads and choices made, for logs and run.json. */
+typedef void vae_describe_fn(const vae_backend *be, char *text, size_t size);
+
+/* ---- memory: at open only ---- */
+
+/* Bytes of one element of the activation type. */
+typedef size_t vae_act_size_fn(const vae_backend *be);
+/* Bytes of what linear_forward keeps for linear_backward_input, for (rows,cols) outputs;
+ * 0 = nothing (pass NULL). */
+typedef size_t vae_aux_bytes_fn(const vae_backend *be, vae_activation act, size_t rows,
+                                size_t cols);
+/* Zero-filled, 256-byte aligned; `what` names it in the out-of-memory message. */
+typedef void *vae_alloc_fn(vae_backend *be, size_t bytes, const char *what);
+typedef void vae_free_fn(vae_backend *be, void *memory);
+/* Bytes that alloc could still give; 0 = not known. */
+typedef size_t vae_free_bytes_fn(const vae_backend *be);
+/* Blocking copies between the host and the backend's memory, in bytes. */
+typedef void vae_upload_fn(vae_backend *be, void *dst_dev, const void *src, size_t bytes);
+typedef void vae_download_fn(vae_backend *be, void *dst, const void *src_dev, size_t bytes);
+/* The same between packed host floats (rows,cols) and a matrix, converting the type. */
+typedef void vae_upload_mat_fn(vae_backend *be, vae_mat dst, const float *src, size_t rows,
+                               size_t cols);
+typedef void vae_download_mat_fn(vae_backend *be, float *dst, vae_mat src, size_t rows,
+                                 size_t cols);
+/* params (a flat buffer of n floats from alloc) holds the weights that linear_* will be given
+ * pointers into, and has just been changed by the host: makes shadows of them up to date. */
+typedef void vae_bind_params_fn(vae_backend *be, float *params, size_t n);
+
+/* ---- data ---- */
+
+/* Makes `set` available to gather(); the set must outlive it. index: (n_index) rows that take
+ * part, in order, copied; NULL = all. */
+typedef vae_data *vae_data_open_fn(vae_backend *be, const vae_dataset *set, const uint32_t *index,
+                                   size_t n_index);
+/* Forgets all slots: other data may come to lie at these one's address, and nothing captured
+ * may be replayed on them. NULL is allowed. */
+typedef void vae_data_close_fn(vae_backend *be, vae_data *data);
+
+/* ---- running ---- */
+
+/* Sets the plan of the next n steps. rows: examples per step (for streaming ahead). */
+typedef void vae_plan_fn(vae_backend *be, const vae_plan *plan, size_t n, size_t rows,
+                         vae_data *data);
+/* Runs fn(ctx) for the next n entries of the plan, the current entry moving on after each.
+ * fn calls operations only, always the same ones with the same arguments for the same slot:
+ * a backend may capture them once and replay. slot: 0 <= slot < VAE_SLOTS; forget(slot) when
+ * the arguments change. */
+typedef void vae_run_fn(vae_backend *be, int slot, size_t n, vae_step_fn *fn, void *ctx);
+typedef void vae_forget_fn(vae_backend *be, int slot);
+/* Waits for everything; the first error since the last sync. */
+typedef vae_status vae_sync_fn(vae_backend *be, vae_error *err);
+
+/* ---- the step's operations ---- */
+
+/* [plan] x: (B,D) out: the rows at positions first .. first+B-1 of the plan's order, binarized
+ * with (seed, VAE_RNG_BINARIZE, row * ceil(D/4) + d/4): static uses block 0, dynamic block
+ * `draw`; threshold is value >= 1/2. Bits are taken as they are in any case. row is the row of
+ * the data set, so that a row's static draw never changes. Data whose rows are drawn give
+ * mean + exp(logvar/2)*eps, eps by vae_eps4(seed, VAE_RNG_STACK, row, ..., draw, 0); binarize
+ * must be none. */
+typedef void vae_gather_fn(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
+                           vae_binarize binarize, uint64_t seed);
+/* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound
+ * params. aux: aux_bytes() of memory, or NULL when no backward will follow. */
+typedef void vae_linear_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
+                                   size_t ldw, const float *b, size_t rows, size_t in, size_t out,
+                                   vae_activation act);
+/* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). Columns
+ * of dw up to the next multiple of 8 may be overwritten, with zeros. */
+typedef void vae_linear_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, float *db,
+                                           vae_mat dy, vae_mat x, size_t rows, size_t in,
+                                           size_t out);
+/* dx: (rows,in) out = (dy W) * act'(...), the derivative of the activation that made x, from
+ * x itself (its output) or aux (what its linear_forward kept). */
+typedef void vae_linear_backward_input_fn(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
+                                          size_t ldw, vae_mat x, const void *aux, size_t rows,
+                                          size_t in, size_t out, vae_activation act);
+/* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
+ * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
+typedef void vae_latent_forward_fn(vae_backend *be, vae_mat z, float *kl_row, float *log_pq,
+                                   vae_mat head, size_t B, size_t K, size_t Z, vae_noise noise);
+/* kl_dim: (Z) out, mean over the batch of the KL of each latent, nats. */
+typedef void vae_kl_dims_fn(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t Z);
+/* [plan] dhead: (B,2Z) out = [dmu | dlogvar], from dz: (B*K,Z), with the noise drawn again.
+ * weight: (B*K) normalized importance weights (objectives other than elbo); under elbo NULL, or
+ * with K = 1 (B): each row's share, by which its KL's gradient is multiplied, as the caller has
+ * multiplied dz.
+ * kl_dim: (Z) or NULL (with free_bits). Formulas: model/model.c. */
+typedef void vae_latent_backward_fn(vae_backend *be, vae_mat dhead, vae_mat dz, vae_mat head,
+                                    const float *weight, const float *kl_dim, size_t B, size_t K,
+                                    size_t Z, vae_latent_grad grad, vae_noise noise);
+/* recon_row: (B*K) out = -log p(x|z), nats. dlogits: (B*K,D) (or (B*K,2D) = [mean | raw
+ * log variance]) out = its derivative times `scale`; may alias logits; data NULL = not wanted.
+ * Row r compares with row r/K of x: (B,D). */
+typedef void vae_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat dlogits, vae_mat logits,
+                               vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
+                               float scale);
+/* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
+ * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
+ * NULL = not wanted. */
+typedef void vae_particle_weights_fn(vae_backend *be, float *weight, float *bound_row,
+                                     vae_mat dlogits, const float *recon_row, const float *log_pq,
+                                     size_t B, size_t K, size_t cols);
+/* [plan] totals +=: recon (mean over particles), kl, examples; objective: bound_row if given,
+ * else recon + beta*(kl, or B*sum_j max(free_bits, kl_dim_j) if kl_dim is given). A sum that is
+ * not finite sets bad_step. */
+typedef void vae_accumulate_fn(vae_backend *be, vae_totals *totals, const float *recon_row,
+                               const float *kl_row, const float *bound_row, const float *kl_dim,
+                               size_t B, size_t K, size_t Z, float free_bits);
+/* [plan] totals->grad_norm = |g|; sets bad_step if it is not finite. n floats,
+ * a multiple of VAE_PAD. */
+typedef void vae_grad_norm_fn(vae_backend *be, vae_totals *totals, const float *g, size_t n);
+/* [plan] One Adam step over n floats, a multiple of VAE_PAD (and shadows), unless
+ * totals->bad_step. clip_norm > 0 scales g by min(1, clip_norm/grad_norm). */
+typedef void vae_adam_fn(vae_backend *be, float *params, const float *g, float *m, float *v,
+                         size_t n, const vae_totals *totals, vae_adam adam, float clip_norm);
+/* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */
+typedef void vae_decode_fn(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
+                           vae_recon recon);
+
+/* ---- classes: conditional and semi-supervised models (model/classes.c) ---- */
+
+/* [plan] label: (B) out: labels of the rows that gather takes, VAE_NO_LABEL where the data set
+ * has none; that is an error if they are `required`. */
+typedef void vae_gather_labels_fn(vae_backend *be, uint32_t *label, vae_data *data, size_t B,
+                                  bool required);
+/* Columns first .. first+C-1 of m: (B*K, first+C): 1 in column first + label[r/K] of row r,
+ * 0 in the others. A label of C or more gives a row of zeros. */
+typedef void vae_one_hot_fn(vae_backend *be, vae_mat m, const uint32_t *label, size_t B, size_t K,
+                            size_t first, size_t C);
+/* The end of a layer that sees [x | one-hot class]; the part of x is the same for all rows of
+ * an example and computed once. y: (rows,out) out = act(h + w's column of the class).
+ * h: (examples,out) = x W_x^T + b. w: (out,C) with ldw, in bound params. label: (rows) out, the
+ * class of each row; one of C or more adds nothing. aux: as linear_forward's. */
+typedef void vae_class_forward_fn(vae_backend *be, vae_mat y, void *aux, uint32_t *label, vae_mat h,
+                                  const float *w, size_t ldw, vae_class_rows of, size_t out,
+                                  vae_activation act);
+/* dh: (examples,out) out: of each example, the sum over its rows of dy: (rows,out). */
+typedef void vae_class_sums_fn(vae_backend *be, vae_mat dh, vae_mat dy, vae_class_rows of,
+                               size_t out);
+/* dw: (out,C) with ldw, out: of each class, the sum over its rows of dy: (rows,out). To be
+ * called after linear_backward_weight of the columns to its left, which may clear it. */
+typedef void vae_class_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, vae_mat dy,
+                                          vae_class_rows of, size_t out);
+/* label: (B) out: the class with the largest logit, the first of equals. logits: (B,C). */
+typedef void vae_classify_fn(vae_backend *be, uint32_t *label, vae_mat logits, size_t B, size_t C);
+/* [plan] The loss over classes, Kingma et al. 2014, eqs. 6-9; formulas: model/classes.c.
+ * logits: (examples,C) of q(y|x); recon_row, kl_row: (rows). terms: (5,examples) out: recon,
+ * kl, n_open times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight:
+ * (rows) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may alias
+ * logits; both NULL where no gradient is wanted. */
+typedef void vae_class_loss_fn(vae_backend *be, float *terms, float *weight, vae_mat dlogits,
+                               vae_mat logits, const float *recon_row, const float *kl_row,
+                               vae_class_rows of, float cross_entropy);
+/* [plan] totals += class_loss's terms: recon, kl and examples of the n_open rows; objective,
+ * errors and classified of all. A sum that is not finite sets bad_step. */
+typedef void vae_accumulate_classes_fn(vae_backend *be, vae_totals *totals, const float *terms,
+                                       size_t n_open, size_t n_labelled);
+/* m: (rows,cols) in place: row r times factor[r]. */
+typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, const float *factor, size_t rows,
+                               size_t cols);
+
+/* The step's operations: a new one is its type, its name here, and a function in each backend. */
+#define VAE_STEP_OPS(OP)                                                                           \
+    OP(gather)                                                                                     \
+    OP(linear_forward)                                                                             \
+    OP(linear_backward_weight)                                                                     \
+    OP(linear_backward_input)                                                                      \
+    OP(latent_forward)                                                                             \
+    OP(kl_dims)                                                                                    \
+    OP(latent_backward)                                                                            \
+    OP(recon_loss)                                                                                 \
+    OP(particle_weights)                                                                           \
+    OP(accumulate)                                                                                 \
+    OP(grad_norm)                                                                                  \
+    OP(adam)                                                                                       \
+    OP(decode)                                                                                     \
+    OP(gather_labels)                                                                              \
+    OP(one_hot)                                                                                    \
+    OP(class_forward)                                                                              \
+    OP(class_sums)                                                                                 \
+    OP(class_backward_weight)                                                                      \
+    OP(classify)                                                                                   \
+    OP(class_loss)                                                                                 \
+    OP(accumulate_classes)                                                                         \
+    OP(scale_rows)
+
+#define VAE_OP_FIELD(op) vae_##op##_fn *op;
 typedef struct {
     const char *name; /* "cpu", "cuda" */
-    void (*close)(vae_backend *be);
-    /* One line about the device, libraries, threads and choices made, for logs and run.json. */
-    void (*describe)(const vae_backend *be, char *text, size_t size);
-
-    /* -- memory: at open only -- */
-    /* Bytes of one element of the activation type. */
-    size_t (*act_size)(const vae_backend *be);
-    /* Bytes of what linear_forward keeps for linear_backward_input, for (rows,cols) outputs;
-     * 0 = nothing (pass NULL). */
-    size_t (*aux_bytes)(const vae_backend *be, vae_activation act, size_t rows, size_t cols);
-    /* Zero-filled, 256-byte aligned; `what` names it in the out-of-memory message. */
-    void *(*alloc)(vae_backend *be, size_t bytes, const char *what);
-    void (*free)(vae_backend *be, void *memory);
-    /* Bytes that alloc could still give; 0 = not known. */
-    size_t (*free_bytes)(const vae_backend *be);
-    /* Blocking copies between the host and the backend's memory, in bytes. */
-    void (*upload)(vae_backend *be, void *dst_dev, const void *src, size_t bytes);
-    void (*download)(vae_backend *be, void *dst, const void *src_dev, size_t bytes);
-    /* The same between packed host floats (rows,cols) and a matrix, converting the type. */
-    void (*upload_mat)(vae_backend *be, vae_mat dst, const float *src, size_t rows, size_t cols);
-    void (*download_mat)(vae_backend *be, float *dst, vae_mat src, size_t rows, size_t cols);
-    /* params (a flat buffer of n floats from alloc) holds the weights that linear_* will be given
-     * pointers into, and has just been changed by the host: makes shadows of them up to date. */
-    void (*bind_params)(vae_backend *be, float *params, size_t n);
-
-    /* -- data -- */
-    /* Makes `set` available to gather(); the set must outlive it. index: (n_index) rows that take
-     * part, in order, copied; NULL = all. */
-    vae_data *(*data_open)(vae_backend *be, const vae_dataset *set, const uint32_t *index,
-                           size_t n_index);
-    /* Forgets all slots: other data may come to lie at these one's address, and nothing captured
-     * may be replayed on them. NULL is allowed. */
-    void (*data_close)(vae_backend *be, vae_data *data);
-
-    /* -- running -- */
-    /* Sets the plan of the next n steps. rows: examples per step (for streaming ahead). */
-    void (*plan)(vae_backend *be, const vae_plan *plan, size_t n, size_t rows, vae_data *data);
-    /* Runs fn(ctx) for the next n entries of the plan, the current entry moving on after each.
-     * fn calls operations only, always the same ones with the same arguments for the same slot:
-     * a backend may capture them once and replay. slot: 0 <= slot < VAE_SLOTS; forget(slot) when
-     * the arguments change. */
-    void (*run)(vae_backend *be, int slot, size_t n, vae_step_fn *fn, void *ctx);
-    void (*forget)(vae_backend *be, int slot);
-    /* Waits for everything; the first error since the last sync. */
-    vae_status (*sync)(vae_backend *be, vae_error *err);
-
-    /* -- the step's operations -- */
-    /* [plan] x: (B,D) out: the rows at positions first .. first+B-1 of the plan's order, binarized
-     * with (seed, VAE_RNG_BINARIZE, row * ceil(D/4) + d/4): static uses block 0, dynamic block
-     * `draw`; threshold is value >= 1/2. Bits are taken as they are in any case. row is the row of
-     * the data set, so that a row's static draw never changes. Data whose rows are drawn give
-     * mean + exp(logvar/2)*eps, eps by vae_eps4(seed, VAE_RNG_STACK, row, ..., draw, 0); binarize
-     * must be none. */
-    void (*gather)(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
-                   vae_binarize binarize, uint64_t seed);
-    /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound
-     * params. aux: aux_bytes() of memory, or NULL when no backward will follow. */
-    void (*linear_forward)(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
-                           size_t ldw, const float *b, size_t rows, size_t in, size_t out,
-                           vae_activation act);
-    /* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). Columns
-     * of dw up to the next multiple of 8 may be overwritten, with zeros. */
-    void (*linear_backward_weight)(vae_backend *be, float *dw, size_t ldw, float *db, vae_mat dy,
-                                   vae_mat x, size_t rows, size_t in, size_t out);
-    /* dx: (rows,in) out = (dy W) * act'(...), the derivative of the activation that made x, from
-     * x itself (its output) or aux (what its linear_forward kept). */
-    void (*linear_backward_input)(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
-                                  size_t ldw, vae_mat x, const void *aux, size_t rows, size_t in,
-                                  size_t out, vae_activation act);
-    /* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
-     * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
-    void (*latent_forward)(vae_backend *be, vae_mat z, float *kl_row, float *log_pq, vae_mat head,
-                           size_t B, size_t K, size_t Z, vae_noise noise);
-    /* kl_dim: (Z) out, mean over the batch of the KL of each latent, nats. */
-    void (*kl_dims)(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t Z);
-    /* [plan] dhead: (B,2Z) out = [dmu | dlogvar], from dz: (B*K,Z), with the noise drawn again.
-     * weight: (B*K) normalized importance weights (objectives other than elbo); under elbo NULL, or
-     * with K = 1 (B): each row's share, by which its KL's gradient is multiplied, as the caller has
-     * multiplied dz.
-     * kl_dim: (Z) or NULL (with free_bits). Formulas: model.c. */
-    void (*latent_backward)(vae_backend *be, vae_mat dhead, vae_mat dz, vae_mat head,
-                            const float *weight, const float *kl_dim, size_t B, size_t K, size_t Z,
-                            vae_latent_grad grad, vae_noise noise);
-    /* recon_row: (B*K) out = -log p(x|z), nats. dlogits: (B*K,D) (or (B*K,2D) = [mean | raw
-     * log variance]) out = its derivative times `scale`; may alias logits; data NULL = not wanted.
-     * Row r compares with row r/K of x: (B,D). */
-    void (*recon_loss)(vae_backend *be, float *recon_row, vae_mat dlogits, vae_mat logits,
-                       vae_mat x, size_t B, size_t K, size_t D, vae_recon recon, float scale);
-    /* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
-     * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
-     * NULL = not wanted. */
-    void (*particle_weights)(vae_backend *be, float *weight, float *bound_row, vae_mat dlogits,
-                             const float *recon_row, const float *log_pq, size_t B, size_t K,
-                             size_t cols);
-    /* [plan] totals +=: recon (mean over particles), kl, examples; objective: bound_row if given,
-     * else recon + beta*(kl, or B*sum_j max(free_bits, kl_dim_j) if kl_dim is given). A sum that is
-     * not finite sets bad_step. */
-    void (*accumulate)(vae_backend *be, vae_totals *totals, const float *recon_row,
-                       const float *kl_row, const float *bound_row, const float *kl_dim, size_t B,
-                       size_t K, size_t Z, float free_bits);
-    /* [plan] totals->grad_norm = |g|; sets bad_step if it is not finite. n floats,
-     * a multiple of VAE_PAD. */
-    void (*grad_norm)(vae_backend *be, vae_totals *totals, const float *g, size_t n);
-    /* [plan] One Adam step over n floats, a multiple of VAE_PAD (and shadows), unless
-     * totals->bad_step. clip_norm > 0 scales g by min(1, clip_norm/grad_norm). */
-    void (*adam)(vae_backend *be, float *params, const float *g, float *m, float *v, size_t n,
-                 const vae_totals *totals, vae_adam adam, float clip_norm);
-    /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */
-    void (*decode)(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
-                   vae_recon recon);
-
-    /* -- classes: conditional and semi-supervised models (model_classes.c) -- */
-    /* [plan] label: (B) out: labels of the rows that gather takes, VAE_NO_LABEL where the data set
-     * has none; that is an error if they are `required`. */
-    void (*gather_labels)(vae_backend *be, uint32_t *label, vae_data *data, size_t B,
-                          bool required);
-    /* Columns first .. first+C-1 of m: (B*K, first+C): 1 in column first + label[r/K] of row r,
-     * 0 in the others. A label of C or more gives a row of zeros. */
-    void (*one_hot)(vae_backend *be, vae_mat m, const uint32_t *label, size_t B, size_t K,
-                    size_t first, size_t C);
-    /* The end of a layer that sees [x | one-hot class]; the part of x is the same for all rows of
-     * an example and computed once. y: (rows,out) out = act(h + w's column of the class).
-     * h: (examples,out) = x W_x^T + b. w: (out,C) with ldw, in bound params. label: (rows) out, the
-     * class of each row; one of C or more adds nothing. aux: as linear_forward's. */
-    void (*class_forward)(vae_backend *be, vae_mat y, void *aux, uint32_t *label, vae_mat h,
-                          const float *w, size_t ldw, vae_class_rows of, size_t out,
-                          vae_activation act);
-    /* dh: (examples,out) out: of each example, the sum over its rows of dy: (rows,out). */
-    void (*class_sums)(vae_backend *be, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out);
-    /* dw: (out,C) with ldw, out: of each class, the sum over its rows of dy: (rows,out). To be
-     * called after linear_backward_weight of the columns to its left, which may clear it. */
-    void (*class_backward_weight)(vae_backend *be, float *dw, size_t ldw, vae_mat dy,
-                                  vae_class_rows of, size_t out);
-    /* label: (B) out: the class with the largest logit, the first of equals. logits: (B,C). */
-    void (*classify)(vae_backend *be, uint32_t *label, vae_mat logits, size_t B, size_t C);
-    /* [plan] The loss over classes, Kingma et al. 2014, eqs. 6-9; formulas: model_classes.c.
-     * logits: (examples,C) of q(y|x); recon_row, kl_row: (rows). terms: (5,examples) out: recon,
-     * kl, n_open times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight:
-     * (rows) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may alias
-     * logits; both NULL where no gradient is wanted. */
-    void (*class_loss)(vae_backend *be, float *terms, float *weight, vae_mat dlogits,
-                       vae_mat logits, const float *recon_row, const float *kl_row,
-                       vae_class_rows of, float cross_entropy);
-    /* [plan] totals += class_loss's terms: recon, kl and examples of the n_open rows; objective,
-     * errors and classified of all. A sum that is not finite sets bad_step. */
-    void (*accumulate_classes)(vae_backend *be, vae_totals *totals, const float *terms,
-                               size_t n_open, size_t n_labelled);
-    /* m: (rows,cols) in place: row r times factor[r]. */
-    void (*scale_rows)(vae_backend *be, vae_mat m, const float *factor, size_t rows, size_t cols);
+    vae_close_fn *close;
+    vae_describe_fn *describe;
+    vae_act_size_fn *act_size;
+    vae_aux_bytes_fn *aux_bytes;
+    vae_alloc_fn *alloc;
+    vae_free_fn *free;
+    vae_free_bytes_fn *free_bytes;
+    vae_upload_fn *upload;
+    vae_download_fn *download;
+    vae_upload_mat_fn *upload_mat;
+    vae_download_mat_fn *download_mat;
+    vae_bind_params_fn *bind_params;
+    vae_data_open_fn *data_open;
+    vae_data_close_fn *data_close;
+    vae_plan_fn *plan;
+    vae_run_fn *run;
+    vae_forget_fn *forget;
+    vae_sync_fn *sync;
+    VAE_STEP_OPS(VAE_OP_FIELD)
 } vae_backend_ops;
+#undef VAE_OP_FIELD
 
 enum { VAE_SLOTS = 8 };
 
 struct vae_backend {
     const vae_backend_ops *ops;
 };
-
-typedef struct {
-    vae_device_kind device;
-    int device_index;
-    vae_precision precision;
-    size_t threads; /* 0 = all cores */
-} vae_backend_options;
-
-/* Opens the backend that the options ask for; `auto` takes a GPU if there is one, else the CPU.
- * Errors: VAE_ERR_NO_DEVICE (cuda asked for and not there: says why), VAE_ERR_USAGE (a precision
- * the device does not offer), VAE_ERR_RUNTIME. Close with be->ops->close(be). */
-vae_status vae_backend_open(vae_backend **out, const vae_backend_options *options, vae_error *err);
-vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
-                                vae_error *err);
-/* Only linked in builds with CUDA. */
-vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
-                                 vae_error *err);
-
-/* One line per device for `vae devices`: writes up to `size` bytes of text; returns how many
- * usable CUDA devices there are (0 with the reason in text if none). Without CUDA in the build:
- * 0 and "built without CUDA". */
-int vae_cuda_devices(char *text, size_t size);
 
 #endif

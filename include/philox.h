@@ -64,6 +64,9 @@ VAE_HD uint64_t vae_rng_block(uint64_t draw, uint32_t particle)
     return ((uint64_t)particle << 40) | draw;
 }
 
+/* Draws of evaluation passes are kept apart from those of training, whose draw is the step. */
+#define VAE_EVAL_DRAW(k) (((uint64_t)1 << 39) | (uint64_t)(k))
+
 /* Two standard normals from two words: cuRAND's Box-Muller (curand_normal.h), n[0] from the sine
  * and n[1] from the cosine. */
 VAE_HD void vae_box_muller(uint32_t a, uint32_t b, float *n0, float *n1)

@@ -113,7 +113,7 @@ template <typename T> static __device__ double log_sum_exp(const T *logits, uint
 }
 
 /* Grid: a thread per example, classes one after the other; in double, as differences of large
- * losses decide. Formulas: model_classes.c. */
+ * losses decide. Formulas: model/classes.c. */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
     class_loss_kernel(float *terms, float *weight, T *dlogits, size_t ldd, const T *logits,

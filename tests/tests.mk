@@ -65,7 +65,7 @@ roundtrip: deps ## NumPy, safetensors, onnx and ONNX Runtime read what is export
 # What does not see CUDA is the asan variant's.
 cc.simt  = $(CC) $(C11) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) $(SAN)
 cxx.simt = $(CXX) -std=c++17 $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude
-cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) -Iinclude -Ihost -Ikernels
+cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) -Iinclude -Ikernels
 isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
@@ -102,7 +102,7 @@ TSAN     := -O1 -g -fno-omit-frame-pointer -DSIMT_TSAN
 cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
             -Itests/support $(TSAN) $(SANITIZE)
 cxx.tsan  = $(CLANGXX) -std=c++17 $(SIMT_INC) -Iinclude $(TSAN) $(SANITIZE)
-cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) -Iinclude -Ihost -Ikernels $(TSAN) $(SANITIZE)
+cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) -Iinclude -Ikernels $(TSAN) $(SANITIZE)
 isa.tsan  = -O2
 $(eval $(call variant,tsan))
 $(BUILD)/simt/test_model_tsan: $(BUILD)/tsan/tests/unit/test_model.o $(call support,tsan) $(call objs,tsan) \

@@ -1,5 +1,5 @@
 /* Backend selection: the only place that knows whether CUDA was built in. */
-#include "backend.h"
+#include "backend/open.h"
 
 #include <stdio.h>
 

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend/open.h"
 #include "base/version.h"
 #include "cli/cli.h"
 #include "train/step_timer.h"

@@ -16,7 +16,7 @@ static vae_status run_classifier(const cli_model *m, float *probability, vae_err
     const size_t n = m->set->n, C = m->config.classes;
     vae_status status = VAE_OK;
     for (size_t at = 0; at < n && status == VAE_OK; at += BATCH) {
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
+        const vae_plan plan = vae_eval_plan(0, at);
         const size_t rows = n - at < BATCH ? n - at : BATCH;
         status = vae_model_classify(m->model, m->data, &plan, rows, probability + at * C, err);
     }

@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "dataset/dataset.h"
 #include "model/model.h"
 #include "run/checkpoint.h"
 

@@ -92,7 +92,7 @@ static vae_status one_round(completion *j, size_t round, float *x_hat, vae_error
     vae_data *data = m->be->ops->data_open(m->be, &set, NULL, n);
     vae_status status = m->be->ops->sync(m->be, err);
     for (size_t at = 0; at < n && status == VAE_OK; at += BATCH) {
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(round), .first = at, .beta = 1, .step = 1};
+        const vae_plan plan = vae_eval_plan(round, at);
         vae_batch_out out = {.x_hat = x_hat + at * D};
         status =
             vae_model_batch(m->model, data, &plan, n - at < BATCH ? n - at : BATCH, 1, &out, err);

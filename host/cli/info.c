@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/open.h"
 #include "base/sha256.h"
 #include "cli/cli.h"
 #include "exchange/import_weights.h"

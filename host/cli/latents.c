@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/open.h"
 #include "base/file.h"
 #include "cli/cli.h"
 #include "format/npz.h"

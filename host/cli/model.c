@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/open.h"
 #include "cli/cli.h"
 #include "infer/stack.h"
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "cli/cli.h"
 #include "infer/runner.h"
 #include "philox.h"

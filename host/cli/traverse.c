@@ -55,7 +55,7 @@ static vae_status measure(traverse *t, drawing *d, vae_error *err)
     for (size_t at = 0; at < t->n_data && status == VAE_OK; at += d->painter.batch) {
         const size_t left = t->n_data - at,
                      rows = left < d->painter.batch ? left : d->painter.batch;
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
+        const vae_plan plan = vae_eval_plan(0, at);
         vae_batch_out out = {.kl_dim = batch};
         status = vae_model_batch(d->m.model, d->m.data, &plan, rows, 1, &out, err);
         for (size_t j = 0; j < t->latent && status == VAE_OK; j++) {

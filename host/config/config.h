@@ -10,31 +10,10 @@
 
 #include "base/file.h"
 #include "base/status.h"
+#include "step.h"
 
 enum { VAE_MAX_LAYERS = 16 };
 
-typedef enum {
-    VAE_ACT_NONE = 0, /* linear: heads and outputs */
-    VAE_ACT_RELU,
-    VAE_ACT_TANH,
-    VAE_ACT_SOFTPLUS,
-    VAE_ACT_LEAKY_RELU, /* slope 0.01 below zero */
-    VAE_ACT_GELU,       /* x * Phi(x), exact */
-} vae_activation;
-
-typedef enum {
-    VAE_BERNOULLI = 0,
-    VAE_GAUSSIAN,         /* fixed variance, the decoder gives the mean */
-    VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */
-} vae_likelihood;
-
-typedef enum {
-    VAE_BINARIZE_NONE = 0,
-    VAE_BINARIZE_THRESHOLD,
-    VAE_BINARIZE_STATIC,
-    VAE_BINARIZE_DYNAMIC
-} vae_binarize;
-typedef enum { VAE_OBJ_ELBO = 0, VAE_OBJ_IWAE, VAE_OBJ_DREG, VAE_OBJ_STL } vae_objective;
 typedef enum { VAE_CONDITION_NONE = 0, VAE_CONDITION_LABELS } vae_condition;
 typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
 typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
@@ -182,8 +161,5 @@ size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t 
 bool vae_config_has_classes(const vae_config *config);
 /* Labelled examples of a step: as many as unlabelled ones, if there are. */
 size_t vae_config_labelled_batch(const vae_config *config);
-
-/* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */
-vae_sizes vae_config_decoder(const vae_config *config);
 
 #endif

@@ -9,14 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-
-typedef enum {
-    VAE_U8 = 0,  /* bytes; the value is byte/255 */
-    VAE_F32 = 1, /* floats as they are */
-    VAE_BITS = 2 /* bits; 0 or 1. Value j of a row is bit j%8, the least significant being bit 0, of
-                  * its byte j/8; bits behind the last value are 0. As from
-                  * numpy.packbits(x, axis=1, bitorder="little") */
-} vae_dtype;
+#include "step.h"
 
 /* Bytes of a row of d values: rows follow each other without gaps. */
 size_t vae_row_bytes(vae_dtype dtype, size_t d);
@@ -40,7 +33,7 @@ typedef struct {
 } vae_data_options;
 
 /* n rows of d values, row-major. The set owns every pointer. */
-typedef struct {
+typedef struct vae_dataset {
     char source[512]; /* what the user named, for messages and run.json */
     size_t n, d;
     size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */

@@ -162,7 +162,7 @@ static vae_status add_elbo(work *w, size_t at, size_t rows, vae_error *err)
 {
     const vae_eval_job *job = w->job;
     const size_t K = job->particles;
-    const vae_plan plan = {.draw = VAE_EVAL_DRAW(job->draws), .first = at, .beta = 1, .step = 1};
+    const vae_plan plan = vae_eval_plan(job->draws, at);
     vae_batch_out out = {.mu = w->mu,
                          .logvar = w->logvar,
                          .z = w->n_chosen > 0 ? w->z : NULL,
@@ -216,11 +216,8 @@ static vae_status add_nll(work *w, size_t at, size_t rows, vae_error *err)
     for (size_t k = 0; k < job->samples; k += w->block) {
         const size_t K = job->samples - k < w->block ? job->samples - k : w->block;
         const bool encoding = job->shared && k == 0; /* the same for every block */
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(job->draws + 1),
-                               .first = at,
-                               .beta = 1,
-                               .step = 1,
-                               .particle0 = (uint32_t)k};
+        vae_plan plan = vae_eval_plan(job->draws + 1, at);
+        plan.particle0 = (uint32_t)k;
         vae_batch_out out = {.mu = encoding ? w->mu : NULL,
                              .kl = encoding ? w->kl_row : NULL,
                              .kl_dim = encoding ? w->kl_dim : NULL,

@@ -333,11 +333,9 @@ void vae_row_scores_clear(vae_row_scores *s)
 /* The plan of vae_evaluate for these draws. */
 static vae_plan plan_of(size_t row, size_t particle)
 {
-    return (vae_plan){.draw = VAE_EVAL_DRAW(DRAWS + 1),
-                      .first = row,
-                      .beta = 1,
-                      .step = 1,
-                      .particle0 = (uint32_t)particle};
+    vae_plan plan = vae_eval_plan(DRAWS + 1, row);
+    plan.particle0 = (uint32_t)particle;
+    return plan;
 }
 
 vae_status vae_score_row(float *x, float *x_hat, float *contributions, const vae_score_job *job,

@@ -140,7 +140,7 @@ vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, const vae_ba
     const size_t D = p->shape->d, Z = p->shape->config.latent;
     vae_status status = VAE_OK;
     for (size_t at = 0; at < n && status == VAE_OK; at += p->batch) {
-        const vae_plan plan = {.draw = VAE_EVAL_DRAW(0), .first = at, .beta = 1, .step = 1};
+        const vae_plan plan = vae_eval_plan(0, at);
         vae_batch_out part = {.x = out->x != NULL ? out->x + at * D : NULL,
                               .mu = out->mu != NULL ? out->mu + at * Z : NULL,
                               .z = out->z != NULL ? out->z + at * Z : NULL,
@@ -243,12 +243,9 @@ typedef struct {
 static vae_status make_encoded(void *ctx, float *z, size_t first, size_t n, vae_error *err)
 {
     const encoded *from = ctx;
-    const vae_plan plan = {.draw = VAE_EVAL_DRAW(0),
-                           .first = first,
-                           .order_key = MIXED_ORDER,
-                           .shuffle = from->mixed,
-                           .beta = 1,
-                           .step = 1};
+    vae_plan plan = vae_eval_plan(0, first);
+    plan.order_key = MIXED_ORDER;
+    plan.shuffle = from->mixed;
     vae_batch_out out = {.x = from->x, .mu = z, .label = from->label};
     return vae_model_batch(from->p->model, from->data, &plan, n, 1, &out, err);
 }

@@ -3,7 +3,8 @@
 #ifndef VAE_EXPORT_LATENTS_H
 #define VAE_EXPORT_LATENTS_H
 
-#include "backend.h"
+#include "backend/open.h"
+#include "dataset/dataset.h"
 #include "model/model.h"
 #include "run/checkpoint.h"
 

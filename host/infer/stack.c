@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/sha256.h"
 
 enum { BATCH = 256 };

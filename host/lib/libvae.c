@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"

@@ -20,7 +20,7 @@
  *   unlabelled  dl_c = (1-f)/n_open * q_c (D_c - sum_j q_j D_j)
  *   labelled    dl_c = w/n_labelled * (q_c - [c = y])
  */
-#include "model/internal.h"
+#include "model/state.h"
 
 /* Layers of the classifier, from the rows in x0. */
 static void classifier_forward(vae_model *m, size_t rows, bool keep)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/internal.h"
+#include "model/state.h"
 
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err)
 {
@@ -13,13 +13,15 @@ vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, va
     if (clear) {
         model->be->ops->upload(model->be, model->totals, &zero, sizeof zero);
     }
-    vae_status status = model->be->ops->sync(model->be, err);
-    if (status == VAE_OK && totals->bad_step != 0) {
-        status = vae_fail(err, VAE_ERR_DIVERGED,
-                          "the loss or its gradient became NaN or Inf in step %llu; the parameters "
-                          "were not changed by it",
-                          (unsigned long long)totals->bad_step);
+    vae_status status = VAE_OK;
+    TRY(model->be->ops->sync(model->be, err));
+    if (totals->bad_step != 0) {
+        TRY(vae_fail(err, VAE_ERR_DIVERGED,
+                     "the loss or its gradient became NaN or Inf in step %llu; the parameters "
+                     "were not changed by it",
+                     (unsigned long long)totals->bad_step));
     }
+done:
     return status;
 }
 
@@ -74,10 +76,11 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
                            size_t particles, vae_batch_out *out, vae_error *err)
 {
     vae_backend *be = model->be;
+    vae_status status = VAE_OK;
     if (rows > model->max_batch || particles > model->max_particles) {
-        return vae_fail(err, VAE_ERR_RUNTIME,
-                        "a batch of %zu examples x %zu particles, for a model made for %zu x %zu",
-                        rows, particles, model->max_batch, model->max_particles);
+        TRY(vae_fail(err, VAE_ERR_RUNTIME,
+                     "a batch of %zu examples x %zu particles, for a model made for %zu x %zu",
+                     rows, particles, model->max_batch, model->max_particles));
     }
     bool whole = out->recon != NULL || out->x_hat != NULL || out->logits != NULL;
     vae_run_pass(model, whole ? PASS_BATCH : PASS_ENCODE, data, plan, 1, rows, particles);
@@ -85,10 +88,7 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
         be->ops->download_mat(be, out->x, input_of(model, 0), rows, model->layout.d);
     }
     if (out->mu != NULL || out->logvar != NULL) {
-        vae_status status = download_head(model, out, rows, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(download_head(model, out, rows, err));
     }
     if (out->z != NULL) {
         be->ops->download_mat(be, out->z, input_of(model, model->layout.n_encoder),
@@ -108,7 +108,9 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
     if (out->logits != NULL) {
         download_logits(model, out->logits, rows * particles);
     }
-    return be->ops->sync(be, err);
+    status = be->ops->sync(be, err);
+done:
+    return status;
 }
 
 vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *plan, size_t rows,
@@ -217,7 +219,7 @@ vae_status vae_model_get(vae_model *model, vae_state which, float *packed, vae_e
     const float *from = state_buffer(model, which);
     model->be->ops->download(model->be, model->staging, from, model->layout.total * sizeof *from);
     vae_status status = model->be->ops->sync(model->be, err);
-    if (status == VAE_OK) {
+    if (status == VAE_OK) { /* after an error there is nothing to pack */
         vae_layout_pack(&model->layout, packed, model->staging);
     }
     return status;

@@ -1,3 +1,4 @@
+/* Building the parameter layout, packing by it, and initial parameters. */
 #include "model/layout.h"
 
 #include <math.h>
@@ -7,11 +8,6 @@
 #include <string.h>
 
 #include "philox.h"
-
-size_t vae_pad(size_t n)
-{
-    return (n + VAE_PAD - 1) / VAE_PAD * VAE_PAD;
-}
 
 vae_sizes vae_config_decoder(const vae_config *config)
 {
@@ -55,10 +51,10 @@ static vae_status add_layer(param_layout *layout, size_t in, size_t out, vae_act
 {
     layer_desc *layer = &layout->layers[layout->n / 2];
     *layer = (layer_desc){in, out, layout->n, layout->n + 1, act};
-    vae_status status = add_tensor(layout, out, in, side, name, "weight", err);
-    if (status == VAE_OK) {
-        status = add_tensor(layout, 1, out, side, name, "bias", err);
-    }
+    vae_status status = VAE_OK;
+    TRY(add_tensor(layout, out, in, side, name, "weight", err));
+    TRY(add_tensor(layout, 1, out, side, name, "bias", err));
+done:
     return status;
 }
 
@@ -66,16 +62,16 @@ static vae_status add_layer(param_layout *layout, size_t in, size_t out, vae_act
 static vae_status add_side(param_layout *layout, const char *side, size_t in, vae_sizes hidden,
                            size_t out, const char *last, vae_activation act, vae_error *err)
 {
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < hidden.n; i++) {
         char name[24];
         snprintf(name, sizeof name, "%zu", i);
-        vae_status status = add_layer(layout, in, hidden.size[i], act, side, name, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(add_layer(layout, in, hidden.size[i], act, side, name, err));
         in = hidden.size[i];
     }
-    return add_layer(layout, in, out, VAE_ACT_NONE, side, last, err);
+    TRY(add_layer(layout, in, out, VAE_ACT_NONE, side, last, err));
+done:
+    return status;
 }
 
 vae_status vae_layout_build(param_layout *layout, const vae_config *config, size_t d,
@@ -95,18 +91,17 @@ vae_status vae_layout_build(param_layout *layout, const vae_config *config, size
         return vae_fail_memory(err, 2 * VAE_MAX_LAYER_ROWS * sizeof(tensor_desc), "the layout");
     }
     size_t outputs = config->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * d : d;
-    vae_status status = add_side(layout, "encoder", d + C, config->hidden, 2 * config->latent,
-                                 "head", config->activation, err);
-    if (status == VAE_OK) {
-        status = add_side(layout, "decoder", config->latent + C, decoder, outputs, "out",
-                          config->activation, err);
-    }
-    if (status == VAE_OK && layout->n_classifier > 0) {
+    vae_status status = VAE_OK;
+    TRY(add_side(layout, "encoder", d + C, config->hidden, 2 * config->latent, "head",
+                 config->activation, err));
+    TRY(add_side(layout, "decoder", config->latent + C, decoder, outputs, "out", config->activation,
+                 err));
+    if (layout->n_classifier > 0) {
         char last[24]; /* numbered like the others: it is no head with a name of its own */
         snprintf(last, sizeof last, "%zu", config->hidden.n);
-        status =
-            add_side(layout, "classifier", d, config->hidden, C, last, config->activation, err);
+        TRY(add_side(layout, "classifier", d, config->hidden, C, last, config->activation, err));
     }
+done:
     if (status != VAE_OK) {
         vae_layout_clear(layout);
     }

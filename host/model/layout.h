@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "config/config.h"
 
-enum { VAE_TENSOR_NAME = 32, VAE_PAD = 16, VAE_MAX_LAYER_ROWS = 3 * VAE_MAX_LAYERS + 3 };
+enum { VAE_TENSOR_NAME = 32, VAE_MAX_LAYER_ROWS = 3 * VAE_MAX_LAYERS + 3 };
 
 /* One tensor in a flat buffer of floats: element (r,c) is at offset + r*ld + c. Rows are padded
  * to VAE_PAD floats; padding is zero in parameters, gradients and moments alike, and stays so. */
@@ -41,8 +41,8 @@ typedef struct {
     size_t c;    /* classes that the model is conditioned on; 0 = none */
 } param_layout;
 
-/* Rounds n up to a multiple of VAE_PAD. */
-size_t vae_pad(size_t n);
+/* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */
+vae_sizes vae_config_decoder(const vae_config *config);
 
 /* Builds the layout for data of d columns. Errors: VAE_ERR_USAGE (a size that overflows). */
 vae_status vae_layout_build(param_layout *layout, const vae_config *config, size_t d,

@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/internal.h"
+#include "model/state.h"
 
 static vae_mat no_mat(void)
 {
@@ -33,44 +33,6 @@ static vae_mat no_mat(void)
 }
 
 /* ---- the step ---- */
-
-void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
-{
-    for (size_t l = first; l < end; l++) {
-        const layer_desc *layer = &m->layout.layers[l];
-        const tensor_desc *w = &m->layout.tensors[layer->weight];
-        const tensor_desc *b = &m->layout.tensors[layer->bias];
-        m->be->ops->linear_forward(m->be, y_of(m, l), keep ? aux_of(m, l) : NULL, input_of(m, l),
-                                   m->params + w->offset, w->ld, m->params + b->offset, rows,
-                                   layer->in, layer->out, layer->act);
-    }
-}
-
-void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
-{
-    for (size_t l = end; l-- > first;) {
-        const layer_desc *layer = &m->layout.layers[l];
-        const tensor_desc *w = &m->layout.tensors[layer->weight];
-        const tensor_desc *b = &m->layout.tensors[layer->bias];
-        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld, m->grads + b->offset,
-                                           dy_of(m, l), input_of(m, l), rows, layer->in,
-                                           layer->out);
-        if (l == 0 || l == m->n_layers) {
-            break; /* the data need no gradient */
-        }
-        bool to_z = l == m->layout.n_encoder;
-        vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
-        m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
-                                          input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
-                                          layer->in, layer->out,
-                                          to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
-    }
-}
-
-void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
-{
-    m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
-}
 
 static void encode(vae_model *m, const pass *p, bool keep)
 {
@@ -118,17 +80,6 @@ static void account(vae_model *m, const pass *p, bool keep)
                            weighted ? array(m, m->plan.bound_row) : NULL,
                            free_bits ? array(m, m->plan.kl_dim) : NULL, B, K, m->layout.z,
                            (float)m->config.free_bits);
-}
-
-void vae_optimize(vae_model *m)
-{
-    const vae_config *c = &m->config;
-    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
-    adam.weight_decay = (float)c->weight_decay;
-    adam.decoupled = c->optimizer == VAE_ADAMW;
-    m->be->ops->grad_norm(m->be, m->totals, m->grads, m->layout.total);
-    m->be->ops->adam(m->be, m->params, m->grads, m->adam_m, m->adam_v, m->layout.total, m->totals,
-                     adam, (float)c->clip_norm);
 }
 
 static void train_step(void *ctx)
@@ -265,9 +216,10 @@ static vae_status allocate(vae_model *m, vae_error *err)
 {
     const vae_backend_ops *ops = m->be->ops;
     const size_t flat = m->layout.total * sizeof(float);
+    vae_status status = VAE_OK;
     m->staging = malloc(flat);
     if (m->staging == NULL) {
-        return vae_fail_memory(err, flat, "a host copy of the parameters");
+        TRY(vae_fail_memory(err, flat, "a host copy of the parameters"));
     }
     m->params = ops->alloc(m->be, flat, "parameters");
     if (m->train) {
@@ -276,25 +228,24 @@ static vae_status allocate(vae_model *m, vae_error *err)
         m->adam_v = ops->alloc(m->be, flat, "Adam's second moments");
     }
     m->totals = ops->alloc(m->be, sizeof *m->totals, "totals");
-    vae_status status = ops->sync(m->be, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(ops->sync(m->be, err));
     if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->n_labelled, m->max_particles,
                             m->train, m->be)) {
-        return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
-                        m->max_batch, m->max_particles);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
+                     m->max_batch, m->max_particles));
     }
     size_t room = ops->free_bytes(m->be);
     if (room > 0 && m->plan.bytes > room) {
-        return vae_fail(err, VAE_ERR_RUNTIME,
-                        "out of memory on %s: the activations of a batch of %zu need %zu bytes, "
-                        "%zu are free; a batch of %zu would fit",
-                        ops->name, m->max_batch, m->plan.bytes, room, batch_that_fits(m, room));
+        TRY(vae_fail(err, VAE_ERR_RUNTIME,
+                     "out of memory on %s: the activations of a batch of %zu need %zu bytes, %zu "
+                     "are free; a batch of %zu would fit",
+                     ops->name, m->max_batch, m->plan.bytes, room, batch_that_fits(m, room)));
     }
     m->workspace = ops->alloc(m->be, m->plan.bytes, "activations");
     ops->bind_params(m->be, m->params, m->layout.total);
-    return ops->sync(m->be, err);
+    TRY(ops->sync(m->be, err));
+done:
+    return status;
 }
 
 vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d, size_t max_batch,
@@ -311,17 +262,16 @@ vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d,
     m->max_particles = config->particles;
     m->train = train;
     m->n_labelled = train ? vae_config_labelled_batch(config) : 0;
-    vae_status status = vae_layout_build(&m->layout, config, d, err);
-    if (status == VAE_OK) {
-        m->n_layers = m->layout.n_encoder + m->layout.n_decoder;
-        status = allocate(m, err);
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_layout_build(&m->layout, config, d, err));
+    m->n_layers = m->layout.n_encoder + m->layout.n_decoder;
+    TRY(allocate(m, err));
+    *out = m;
+done:
     if (status != VAE_OK) {
         vae_model_free(m);
-        return status;
     }
-    *out = m;
-    return VAE_OK;
+    return status;
 }
 
 void vae_model_free(vae_model *model)

@@ -34,6 +34,13 @@ void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, s
  * names it; *totals is filled all the same); a backend's error otherwise. */
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err);
 
+/* The plan entry of an evaluation pass from row `first` on, in the data's order: its noise is the
+ * k-th that such passes draw. */
+static inline vae_plan vae_eval_plan(uint64_t k, size_t first)
+{
+    return (vae_plan){.draw = VAE_EVAL_DRAW(k), .first = first, .beta = 1, .step = 1};
+}
+
 /* One batch's details, to the host; each pointer may be NULL. Rows as the plan entry says (one
  * entry). Blocking. */
 typedef struct {

@@ -1,3 +1,4 @@
+/* Placing what a step writes in one piece of memory. */
 #include "model/workspace.h"
 
 #include <stdint.h>

@@ -56,12 +56,10 @@ static bool is_mixed(const report *r)
 
 vae_plan report_plan(const report *r, size_t first)
 {
-    return (vae_plan){.draw = VAE_EVAL_DRAW(0),
-                      .first = first,
-                      .order_key = MIXED_ORDER,
-                      .shuffle = is_mixed(r),
-                      .beta = 1,
-                      .step = 1};
+    vae_plan plan = vae_eval_plan(0, first);
+    plan.order_key = MIXED_ORDER;
+    plan.shuffle = is_mixed(r);
+    return plan;
 }
 
 static vae_status encode(report *r, float *kl_dim, vae_error *err)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "train/internal.h"
 
 vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err)

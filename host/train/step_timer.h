@@ -2,7 +2,7 @@
 #ifndef VAE_STEP_TIMER_H
 #define VAE_STEP_TIMER_H
 
-#include "backend.h"
+#include "backend/open.h"
 #include "config/config.h"
 #include "dataset/dataset.h"
 #include "model/layout.h"

@@ -92,9 +92,6 @@ void vae_train_plan(vae_plan *plan, const vae_config *config, uint64_t step, uin
 vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
                              const vae_dataset *set, vae_error *err);
 
-/* Draws of measuring passes are kept apart from those of training, whose draw is the step. */
-#define VAE_EVAL_DRAW(k) (((uint64_t)1 << 39) | (uint64_t)(k))
-
 /* The batch of measuring passes: larger than training's where that is small. What vae_measure's
  * model must have as its max_batch. */
 size_t vae_measure_batch(const vae_config *config);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/open.h"
 #include "exchange/exchange.h"
 #include "format/npz.h"
 #include "infer/runner.h"

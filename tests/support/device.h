@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "backend.h"
+#include "backend/open.h"
+#include "dataset/dataset.h"
 
 enum { DEVICE_BLOCKS = 64 };
 

@@ -446,7 +446,7 @@ typedef struct {
     double *terms, *weight, *dlogits;
 } expected;
 
-/* Straight from the formulas of model_classes.c. */
+/* Straight from the formulas of model/classes.c. */
 static void expect(expected *e, const call *c, const vae_plan *plan, const float *logits,
                    const float *recon, const float *kl, const uint32_t *label)
 {

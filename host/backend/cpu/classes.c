@@ -1,5 +1,5 @@
 /* The CPU backend's operations on classes. Small beside the matrix products; formulas:
- * model_classes.c. */
+ * model/classes.c. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* The CPU backend: matrix products from cpu_matmul, everything else in cpu_kernels' loops, spread
+/* The CPU backend: matrix products from matmul.c, everything else in kernels.c's loops, spread
  * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
  * together in fixed order, so the number of threads never shows in a result. */
 #include "backend/cpu/cpu.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/layout.h"
+#include "backend/open.h"
 
 /* ---- memory and running ---- */
 
@@ -180,6 +180,7 @@ static vae_status cpu_sync(vae_backend *base, vae_error *err)
     return first.status == VAE_OK ? VAE_OK : vae_fail(err, first.status, "%s", first.text);
 }
 
+#define ENTRY(op) .op = vae_cpu_##op,
 static const vae_backend_ops cpu_ops = {
     .name = "cpu",
     .close = cpu_close,
@@ -200,29 +201,9 @@ static const vae_backend_ops cpu_ops = {
     .run = cpu_run,
     .forget = cpu_forget,
     .sync = cpu_sync,
-    .gather = vae_cpu_gather,
-    .linear_forward = vae_cpu_linear_forward,
-    .linear_backward_weight = vae_cpu_linear_backward_weight,
-    .linear_backward_input = vae_cpu_linear_backward_input,
-    .latent_forward = vae_cpu_latent_forward,
-    .kl_dims = vae_cpu_kl_dims,
-    .latent_backward = vae_cpu_latent_backward,
-    .recon_loss = vae_cpu_recon_loss,
-    .particle_weights = vae_cpu_particle_weights,
-    .accumulate = vae_cpu_accumulate,
-    .grad_norm = vae_cpu_grad_norm,
-    .adam = vae_cpu_adam,
-    .decode = vae_cpu_decode,
-    .gather_labels = vae_cpu_gather_labels,
-    .one_hot = vae_cpu_one_hot,
-    .class_forward = vae_cpu_class_forward,
-    .class_sums = vae_cpu_class_sums,
-    .class_backward_weight = vae_cpu_class_backward_weight,
-    .classify = vae_cpu_classify,
-    .class_loss = vae_cpu_class_loss,
-    .accumulate_classes = vae_cpu_accumulate_classes,
-    .scale_rows = vae_cpu_scale_rows,
+    VAE_STEP_OPS(ENTRY) /* ops.c, classes.c */
 };
+#undef ENTRY
 
 vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
                                 vae_error *err)

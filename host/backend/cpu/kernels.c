@@ -1,6 +1,6 @@
-/* Compiled once per level with -DVAE_ISA=<name> and its -march; see cpu_kernels.h. Loops are
- * written for the auto-vectorizer: sums go to LANES partial sums that are combined in fixed order,
- * so neither vector width nor thread count shows in the result. */
+/* The CPU backend's inner loops, compiled once per level with -DVAE_ISA=<name> and its -march. They
+ * are written for the auto-vectorizer: sums go to LANES partial sums that are combined in fixed
+ * order, so neither vector width nor thread count shows in the result. */
 #include "backend/cpu/kernels.h"
 
 #include <string.h>

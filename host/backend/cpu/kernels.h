@@ -1,4 +1,4 @@
-/* The CPU backend's inner loops. cpu_kernels.c is compiled once per instruction set level, the
+/* The CPU backend's inner loops. kernels.c is compiled once per instruction set level, the
  * level is chosen at open; without fused multiply-adds, so that every level gives the same bits.
  * All functions work on the part of an operation that one thread was given. */
 #ifndef VAE_CPU_KERNELS_H
@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "backend.h"
 #include "backend/cpu/level.h"
+#include "step.h"
 
 typedef struct {
     const char *isa;

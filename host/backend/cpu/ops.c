@@ -1,5 +1,5 @@
-/* The CPU backend's operations of the step: matrix products from cpu_matmul, the loops of
- * cpu_kernels, spread over threads by rows. */
+/* The CPU backend's operations of the step: matrix products from matmul.c, the loops of
+ * kernels.c, spread over threads by rows. */
 #include "backend/cpu/cpu.h"
 
 #include <assert.h>

@@ -1,18 +1,6 @@
 /* The operations of conditional and semi-supervised models. */
 #include "backend/cuda/cuda.h"
 
-#include "model/layout.h"
-
-/* Ready to launch on the compute stream? */
-static bool begin(cuda_backend *be)
-{
-    if (!vae_cuda_fine(be)) {
-        return false;
-    }
-    vae_cuda_join(be, NULL);
-    return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
-}
-
 void vae_cuda_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
                             bool required)
 {
@@ -21,7 +9,7 @@ void vae_cuda_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, 
         vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
                  data->set->source);
     }
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_gather_labels_launch(label, data->rows, vae_cuda_now(be), B,
                                              be->lane[0].stream));
     }
@@ -31,7 +19,7 @@ void vae_cuda_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_
                       size_t first, size_t C)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_one_hot_launch(be->elem, m, label, B, K, first, C, be->lane[0].stream));
     }
 }
@@ -42,7 +30,7 @@ void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *l
 {
     cuda_backend *be = vae_cuda_self(base);
     const vae_mat pre = {act == VAE_ACT_GELU ? aux : NULL, vae_pad(out)};
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_class_forward_launch(be->elem, y, pre, label, h, w, ldw, of, out, act,
                                              be->lane[0].stream));
     }
@@ -51,7 +39,7 @@ void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *l
 void vae_cuda_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_class_sums_launch(be->elem, dh, dy, of, out, be->lane[0].stream));
     }
 }
@@ -61,7 +49,7 @@ void vae_cuda_class_backward_weight(vae_backend *base, float *dw, size_t ldw, va
 {
     cuda_backend *be = vae_cuda_self(base);
     void *partial = vae_cuda_scratch(be, 0, vae_class_weight_scratch(of, dy.ld));
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_class_backward_weight_launch(be->elem, dw, ldw, dy, partial, of, out,
                                                      be->lane[0].stream));
     }
@@ -70,7 +58,7 @@ void vae_cuda_class_backward_weight(vae_backend *base, float *dw, size_t ldw, va
 void vae_cuda_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_classify_launch(be->elem, label, logits, B, C, be->lane[0].stream));
     }
 }
@@ -80,7 +68,7 @@ void vae_cuda_class_loss(vae_backend *base, float *terms, float *weight, vae_mat
                          vae_class_rows of, float cross_entropy)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be,
                 vae_class_loss_launch(be->elem, terms, weight, dlogits, logits, recon_row, kl_row,
                                       of, vae_cuda_now(be), cross_entropy, be->lane[0].stream));
@@ -91,7 +79,7 @@ void vae_cuda_accumulate_classes(vae_backend *base, vae_totals *totals, const fl
                                  size_t n_open, size_t n_labelled)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_accumulate_classes_launch(totals, terms, vae_cuda_now(be),
                                                   be->lane[0].scratch, be->lane[0].ticket, n_open,
                                                   n_labelled, be->lane[0].stream));
@@ -102,7 +90,7 @@ void vae_cuda_scale_rows(vae_backend *base, vae_mat m, const float *factor, size
                          size_t cols)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (begin(be)) {
+    if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_scale_rows_launch(be->elem, m, factor, rows, cols, be->lane[0].stream));
     }
 }

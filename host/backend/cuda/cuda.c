@@ -1,35 +1,9 @@
-/* The CUDA backend: devices, open, close. The rest is in backend_cuda_*.c; see backend_cuda.h. */
+/* The CUDA backend: devices, the table, open and close. cuda.h says what lies where. */
 #include "backend/cuda/cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- errors ---- */
-
-static int name_length(const char *call)
-{
-    return (int)strcspn(call, "(");
-}
-
-bool vae_cuda_check(cuda_backend *be, cudaError_t status, const char *call)
-{
-    if (status != cudaSuccess) {
-        vae_fail(&be->err, VAE_ERR_RUNTIME, "CUDA: %.*s failed on GPU %d: %s (%s)",
-                 name_length(call), call, be->device, cudaGetErrorString(status),
-                 cudaGetErrorName(status));
-    }
-    return status == cudaSuccess;
-}
-
-bool vae_cublas_check(cuda_backend *be, cublasStatus_t status, const char *call)
-{
-    if (status != CUBLAS_STATUS_SUCCESS) {
-        vae_fail(&be->err, VAE_ERR_RUNTIME, "cuBLASLt: %.*s failed on GPU %d: %s",
-                 name_length(call), call, be->device, be->lt.status_text(status));
-    }
-    return status == CUBLAS_STATUS_SUCCESS;
-}
 
 /* ---- devices ---- */
 
@@ -172,37 +146,6 @@ static bool open_device(cuda_backend *be)
            CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream));
 }
 
-vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
-                                 vae_error *err)
-{
-    char why[512];
-    *out = NULL;
-    cuda_backend *be = calloc(1, sizeof *be);
-    if (be == NULL) {
-        return vae_fail_memory(err, sizeof *be, "the CUDA backend");
-    }
-    be->base.ops = &vae_cuda_ops;
-    be->precision = options->precision;
-    be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
-    be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);
-    be->graphs = flag("VAE_CUDA_GRAPHS", true);
-    be->tune = flag("VAE_CUDA_TUNE", false);
-    be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
-    vae_status status = choose_device(be, options->device_index, err);
-    if (status == VAE_OK && !vae_cublaslt_load(&be->lt, why, sizeof why)) {
-        status = vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why);
-    }
-    if (status == VAE_OK && !open_device(be)) {
-        status = vae_fail(err, be->err.status, "%s", be->err.text);
-    }
-    if (status != VAE_OK) {
-        vae_cuda_close(&be->base);
-        return status;
-    }
-    *out = &be->base;
-    return VAE_OK;
-}
-
 static void close_lane(cuda_lane *lane)
 {
     cudaFree(lane->workspace);
@@ -212,7 +155,7 @@ static void close_lane(cuda_lane *lane)
     }
 }
 
-void vae_cuda_close(vae_backend *base)
+static void cuda_close(vae_backend *base)
 {
     cuda_backend *be = vae_cuda_self(base);
     cudaEvent_t events[] = {be->fork, be->join, be->start, be->stop};
@@ -264,7 +207,7 @@ static void describe_plans(const cuda_backend *be, char *text, size_t size)
     }
 }
 
-void vae_cuda_describe(const vae_backend *base, char *text, size_t size)
+static void cuda_describe(const vae_backend *base, char *text, size_t size)
 {
     static const char *const precision[] = {"fp32", "tf32", "bf16"};
     const cuda_backend *be = (const cuda_backend *)base;
@@ -281,4 +224,66 @@ void vae_cuda_describe(const vae_backend *base, char *text, size_t size)
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
              precision[be->precision], be->graphs ? "on" : "off", nodes, be->tune ? " (timed)" : "",
              plans);
+}
+
+static size_t cuda_act_size(const vae_backend *base)
+{
+    return ((const cuda_backend *)base)->elem_bytes;
+}
+
+#define ENTRY(op) .op = vae_cuda_##op,
+static const vae_backend_ops cuda_ops = {
+    .name = "cuda",
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .act_size = cuda_act_size,
+    .aux_bytes = vae_cuda_aux_bytes,
+    .alloc = vae_cuda_alloc,
+    .free = vae_cuda_free,
+    .free_bytes = vae_cuda_free_bytes,
+    .upload = vae_cuda_upload,
+    .download = vae_cuda_download,
+    .upload_mat = vae_cuda_upload_mat,
+    .download_mat = vae_cuda_download_mat,
+    .bind_params = vae_cuda_bind_params,
+    .data_open = vae_cuda_data_open,
+    .data_close = vae_cuda_data_close,
+    .plan = vae_cuda_plan,
+    .run = vae_cuda_run,
+    .forget = vae_cuda_forget,
+    .sync = vae_cuda_sync,
+    VAE_STEP_OPS(ENTRY) /* ops.c, classes.c, linear.c */
+};
+#undef ENTRY
+
+vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
+                                 vae_error *err)
+{
+    vae_status status = VAE_OK;
+    char why[512];
+    *out = NULL;
+    cuda_backend *be = calloc(1, sizeof *be);
+    if (be == NULL) {
+        return vae_fail_memory(err, sizeof *be, "the CUDA backend");
+    }
+    be->base.ops = &cuda_ops;
+    be->precision = options->precision;
+    be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
+    be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    be->graphs = flag("VAE_CUDA_GRAPHS", true);
+    be->tune = flag("VAE_CUDA_TUNE", false);
+    be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
+    TRY(choose_device(be, options->device_index, err));
+    if (!vae_cublaslt_load(&be->lt, why, sizeof why)) {
+        TRY(vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why));
+    }
+    if (!open_device(be)) {
+        TRY(vae_fail(err, be->err.status, "%s", be->err.text));
+    }
+    *out = &be->base;
+done:
+    if (status != VAE_OK) {
+        cuda_close(&be->base);
+    }
+    return status;
 }

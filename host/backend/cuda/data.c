@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/layout.h"
 #include "philox.h"
 
 enum { CHUNK = 8 << 20 }; /* bytes of a pinned buffer for sending rows, at least one row */

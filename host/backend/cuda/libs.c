@@ -1,3 +1,4 @@
+/* Finding cuBLASLt and its functions. */
 #include "backend/cuda/libs.h"
 
 #include <dlfcn.h>

@@ -1,17 +1,16 @@
 /* Linear layers: matrix products, with bias, activation and bias gradients in cuBLASLt's epilogues
  * where it has them for the type, in kernels of our own where not.
  *
- * cuBLAS reads row-major (r,c) as column-major (c,r), so with W (out,in), X (rows,in), Y
- * (rows,out): forward  Y' (out,rows) = op_t(W' (in,out)) X' (in,rows)        k = in weight   dW'
- * (in,out)  = X' (in,rows) op_t(dY' (out,rows))     k = rows input    dX' (in,rows) = W' (in,out)
- * dY' (out,rows)            k = out `in` is rounded up to a multiple of 8: the columns after it are
- * zero in X, W and so in dX and dW, and tensor cores read whole 16-byte pieces.
+ * cuBLAS reads row-major (r,c) as column-major (c,r), so with W (out,in), X (rows,in), Y (rows,out):
+ *   forward  Y' (out,rows) = op_t(W' (in,out)) X' (in,rows)       k = in
+ *   weight   dW' (in,out)  = X' (in,rows) op_t(dY' (out,rows))    k = rows
+ *   input    dX' (in,rows) = W' (in,out) dY' (out,rows)           k = out
+ * `in` is rounded up to a multiple of 8: the columns after it are zero in X, W and so in dX and dW,
+ * and tensor cores read whole 16-byte pieces.
  */
 #include "backend/cuda/cuda.h"
 
 #include <string.h>
-
-#include "model/layout.h"
 
 static uint64_t whole(size_t n)
 {

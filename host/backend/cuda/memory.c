@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/layout.h"
-
 void *vae_cuda_take(cuda_backend *be, size_t bytes, const char *what)
 {
     void *memory = NULL;

@@ -1,4 +1,4 @@
-/* Plans, and running steps: one dry pass to plan, one to capture, then replays. */
+/* Plans, and running steps: one dry pass to plan, one to capture, then replays; the side lane. */
 #include "backend/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -43,6 +43,15 @@ int vae_cuda_fork(cuda_backend *be, const void *a, const void *b)
         CUDA_OK(be, cudaStreamWaitEvent(be->lane[1].stream, be->fork, 0));
     }
     return 1;
+}
+
+bool vae_cuda_begin(cuda_backend *be, const void *writes)
+{
+    if (!vae_cuda_fine(be)) {
+        return false;
+    }
+    vae_cuda_join(be, writes);
+    return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
 }
 
 /* ---- plans ---- */
@@ -115,6 +124,9 @@ void vae_cuda_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t row
         CUDA_OK(be, cudaMemsetAsync(&be->clock->cursor, 0, sizeof be->clock->cursor, stream));
     }
     if (vae_cuda_fine(be) && data != NULL && data->stream != NULL) {
+        if (!vae_row_stream_fits(data->stream, rows)) {
+            vae_cuda_forget_all(be); /* graphs know where the staging memory lies */
+        }
         vae_row_stream_plan(be, data, plan, n, rows);
     }
 }

@@ -192,6 +192,11 @@ static bool copy_plan(cuda_backend *be, row_stream *s, const vae_plan *plan, siz
     return true;
 }
 
+bool vae_row_stream_fits(const row_stream *s, size_t rows)
+{
+    return rows <= s->slot_rows;
+}
+
 void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan, size_t n,
                          size_t rows)
 {
@@ -200,8 +205,8 @@ void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan,
     if (!CUDA_OK(be, cudaStreamSynchronize(s->copies)) || !copy_plan(be, s, plan, n)) {
         return;
     }
-    if (rows > s->slot_rows) {
-        vae_cuda_forget_all(be); /* waits for the steps, too, which read what is freed now */
+    if (!vae_row_stream_fits(s, rows)) {
+        /* the steps read what is freed now */
         if (CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream))) {
             free_staging(be, s);
             take_staging(be, s, rows);

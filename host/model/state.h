@@ -1,7 +1,8 @@
-/* What the files of the model share: model.c, the step; model_host.c, what the host asks besides;
- * model_classes.c, what conditional and semi-supervised models do differently. */
-#ifndef VAE_MODEL_INTERNAL_H
-#define VAE_MODEL_INTERNAL_H
+/* A model's state, and what its files ask of each other, each of those below it: host.c, what the
+ * host asks besides steps; model.c, the step; classes.c, what conditional and semi-supervised models
+ * do differently; layers.c, what both are made of. */
+#ifndef VAE_MODEL_STATE_H
+#define VAE_MODEL_STATE_H
 
 #include "model/model.h"
 #include "model/workspace.h"
@@ -77,7 +78,7 @@ static inline vae_mat input_of(const vae_model *m, size_t l)
 {
     const size_t in = m->layout.layers[l].in; /* the class included */
     if (l == 0 || l == m->n_layers) {
-        /* a semi-supervised model's class is not in x: model_classes.c */
+        /* a semi-supervised model's class is not in x: classes.c */
         return mat(m, m->plan.x, m->layout.n_classifier > 0 ? m->layout.d : in);
     }
     return l == m->layout.n_encoder ? mat(m, m->plan.z, in) : y_of(m, l - 1);
@@ -103,19 +104,17 @@ static inline bool is_semi(const vae_model *m)
     return m->layout.n_classifier > 0;
 }
 
-/* ---- model.c ---- */
+/* ---- layers.c ---- */
 
 /* y of layers first .. end-1; with `keep`, what backward needs. */
 void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep);
 /* Gradients of layers end-1 down to `first`; the gradient of layer end-1's output is in dy. */
 void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows);
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows);
-/* Runs n steps of a kind, in the slot that holds this very pass, or in one taken over for it. */
-void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
-                  size_t rows, size_t particles);
+/* The update, from the gradients of all layers. */
 void vae_optimize(vae_model *m);
 
-/* ---- model_classes.c ---- */
+/* ---- classes.c ---- */
 
 /* The encoder of a model with classes on p->rows examples: of a conditional model with their
  * labels, of a semi-supervised one with the class that it takes them for, without backward. */
@@ -124,5 +123,11 @@ void vae_classes_encode(vae_model *m, const pass *p, bool keep);
 void vae_classes_decode(vae_model *m, size_t rows, size_t particles);
 /* The semi-supervised step, with backward and update or without. */
 vae_step_fn vae_semi_train_step, vae_semi_measure_step, vae_classify_step;
+
+/* ---- model.c ---- */
+
+/* Runs n steps of a kind, in the slot that holds this very pass, or in one taken over for it. */
+void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
+                  size_t rows, size_t particles);
 
 #endif

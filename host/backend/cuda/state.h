@@ -1,0 +1,164 @@
+/* The CUDA backend's state, and how its calls are checked.
+ *
+ * Everything goes to one stream, `stream`; while a step is being captured, sums over rows that
+ * nothing waits for (weight gradients, totals) go to `side` and are joined before the next
+ * operation that could disturb them.
+ */
+#ifndef VAE_BACKEND_CUDA_STATE_H
+#define VAE_BACKEND_CUDA_STATE_H
+
+#include "backend/cuda/libs.h"
+#include "backend/open.h"
+#include "dataset/dataset.h"
+#include "kernels.h"
+
+enum {
+    VAE_CUDA_WORKSPACE = 32 << 20, /* bytes for cuBLASLt, one per stream */
+    VAE_CUDA_BOUNCE = 4 << 20,     /* bytes of the pinned memory that blocking copies go through */
+    VAE_CUDA_MANY = 8,             /* steps of the larger graph */
+    VAE_CUDA_PLAN_RING = 4,        /* pinned buffers that plans are sent from */
+    VAE_CUDA_STAGES = 3,           /* staged batches of a streamed data set */
+    VAE_CUDA_AUX = 64,             /* aux buffers remembered: more than a model has layers */
+};
+
+/* DIRECT: operations run at once. PLANNING: operations choose algorithms and take scratch memory,
+ * and leave no trace that the step does not overwrite. CAPTURING: they become graph nodes. */
+typedef enum { MODE_DIRECT = 0, MODE_PLANNING, MODE_CAPTURING } cuda_mode;
+
+/* Per stream: 0 = stream, 1 = side. */
+typedef struct {
+    cudaStream_t stream;
+    void *workspace; /* VAE_CUDA_WORKSPACE bytes */
+    void *scratch;   /* partial sums */
+    size_t scratch_bytes;
+    uint32_t *ticket;
+} cuda_lane;
+
+/* A matrix product in cuBLAS's column-major view: d (m,n) = op_a(a) op_b(b), k summed over. All
+ * bytes are compared, so zero it before filling it. */
+typedef struct {
+    cublasOperation_t op_a, op_b;
+    cublasLtEpilogue_t epilogue;
+    cudaDataType_t type_ab, type_d;
+    uint64_t m, n, k, lda, ldb, ldd;
+    uint32_t align_a, align_b, align_d; /* bytes */
+    uint32_t pad;
+} matmul_key;
+
+typedef struct {
+    const void *a, *b;
+    void *d;
+    const void *bias; /* in, or out for a bias gradient */
+    void *aux;        /* mask of a ReLU */
+    uint64_t ld_aux;  /* bits */
+} matmul_args;
+
+typedef struct {
+    matmul_key key;
+    bool usable;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t a, b, d;
+    cublasLtMatmulAlgo_t algo;
+    int algo_id;
+} matmul_plan;
+
+/* A flat buffer of parameters and its bf16 twin. */
+typedef struct {
+    float *base;
+    size_t n;
+    void *shadow;
+} cuda_params;
+
+/* What the last linear_forward left in an aux buffer. */
+typedef struct {
+    const void *aux;
+    bool has_mask;
+} cuda_aux;
+
+typedef struct {
+    cudaGraphExec_t one, many;
+    size_t nodes; /* of one step's graph */
+} cuda_slot;
+
+typedef struct {
+    vae_plan *host; /* pinned */
+    size_t room;
+    cudaEvent_t sent;
+} cuda_plan_buffer;
+
+typedef struct row_stream row_stream;
+
+struct vae_data {
+    const vae_dataset *set;
+    uint32_t *index; /* host copy, NULL = all rows */
+    size_t n, row_bytes;
+    vae_rows rows;      /* what gather reads */
+    row_stream *stream; /* NULL = resident */
+};
+
+typedef struct {
+    vae_backend base;
+    vae_error err; /* sticky */
+    int device;
+    char name[256];
+    int major, minor, multiprocessors, driver, runtime;
+    vae_precision precision;
+    vae_elem elem;
+    size_t elem_bytes;
+    bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
+
+    vae_cublaslt lt;
+    cublasLtHandle_t handle;
+    cuda_lane lane[2];
+    cudaEvent_t fork, join, start, stop;
+    char *bounce; /* pinned */
+    size_t bounce_bytes;
+    void **retired; /* scratch outgrown, which captured graphs may still name */
+    size_t n_retired;
+
+    cuda_mode mode;
+    bool side_busy;
+    const void *side_reads[64];
+    size_t n_side_reads;
+
+    matmul_plan *plans;
+    size_t n_plans;
+    cuda_params *params;
+    size_t n_params;
+    cuda_aux aux[VAE_CUDA_AUX];
+    size_t n_aux;
+
+    struct {
+        uint64_t cursor;
+        uint32_t ticket[2];
+    } * clock;      /* device */
+    vae_plan *plan; /* device */
+    size_t plan_room, plan_n, plan_rows;
+    size_t at; /* the cursor, as the host knows it */
+    uint64_t offset;
+    bool in_run;
+    vae_data *plan_data;
+    cuda_plan_buffer ring[VAE_CUDA_PLAN_RING];
+    size_t ring_at;
+    cuda_slot slots[VAE_SLOTS];
+} cuda_backend;
+
+/* ---- errors: check.c ---- */
+
+/* Records a failed call; true if it succeeded. `call` is the source text, its name is reported. */
+bool vae_cuda_check(cuda_backend *be, cudaError_t status, const char *call);
+bool vae_cublas_check(cuda_backend *be, cublasStatus_t status, const char *call);
+#define CUDA_OK(be, call)   vae_cuda_check((be), (call), #call)
+#define CUBLAS_OK(be, call) vae_cublas_check((be), (call), #call)
+
+static inline cuda_backend *vae_cuda_self(vae_backend *be)
+{
+    return (cuda_backend *)be;
+}
+
+static inline bool vae_cuda_fine(const cuda_backend *be)
+{
+    return be->err.status == VAE_OK;
+}
+
+#endif

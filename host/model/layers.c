@@ -1,0 +1,52 @@
+/* Parts that the step of models with and without classes is made of: layers forward and backward,
+ * the batch, the update. */
+#include "model/state.h"
+
+void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
+{
+    for (size_t l = first; l < end; l++) {
+        const layer_desc *layer = &m->layout.layers[l];
+        const tensor_desc *w = &m->layout.tensors[layer->weight];
+        const tensor_desc *b = &m->layout.tensors[layer->bias];
+        m->be->ops->linear_forward(m->be, y_of(m, l), keep ? aux_of(m, l) : NULL, input_of(m, l),
+                                   m->params + w->offset, w->ld, m->params + b->offset, rows,
+                                   layer->in, layer->out, layer->act);
+    }
+}
+
+void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
+{
+    for (size_t l = end; l-- > first;) {
+        const layer_desc *layer = &m->layout.layers[l];
+        const tensor_desc *w = &m->layout.tensors[layer->weight];
+        const tensor_desc *b = &m->layout.tensors[layer->bias];
+        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld, m->grads + b->offset,
+                                           dy_of(m, l), input_of(m, l), rows, layer->in,
+                                           layer->out);
+        if (l == 0 || l == m->n_layers) {
+            break; /* the data need no gradient */
+        }
+        bool to_z = l == m->layout.n_encoder;
+        vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
+        m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
+                                          input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
+                                          layer->in, layer->out,
+                                          to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
+    }
+}
+
+void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
+{
+    m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
+}
+
+void vae_optimize(vae_model *m)
+{
+    const vae_config *c = &m->config;
+    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
+    adam.weight_decay = (float)c->weight_decay;
+    adam.decoupled = c->optimizer == VAE_ADAMW;
+    m->be->ops->grad_norm(m->be, m->totals, m->grads, m->layout.total);
+    m->be->ops->adam(m->be, m->params, m->grads, m->adam_m, m->adam_v, m->layout.total, m->totals,
+                     adam, (float)c->clip_norm);
+}

@@ -1,0 +1,139 @@
+/* The plain types of a step: what host, backends and kernels say to each other. No functions but
+ * those on the types themselves, and nothing of files, options or errors. */
+#ifndef VAE_STEP_H
+#define VAE_STEP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "philox.h"
+#include "vae_math.h"
+
+typedef enum {
+    VAE_ACT_NONE = 0, /* linear: heads and outputs */
+    VAE_ACT_RELU,
+    VAE_ACT_TANH,
+    VAE_ACT_SOFTPLUS,
+    VAE_ACT_LEAKY_RELU, /* slope 0.01 below zero */
+    VAE_ACT_GELU,       /* x * Phi(x), exact */
+} vae_activation;
+
+typedef enum {
+    VAE_BERNOULLI = 0,
+    VAE_GAUSSIAN,         /* fixed variance, the decoder gives the mean */
+    VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */
+} vae_likelihood;
+
+typedef enum {
+    VAE_BINARIZE_NONE = 0,
+    VAE_BINARIZE_THRESHOLD,
+    VAE_BINARIZE_STATIC,
+    VAE_BINARIZE_DYNAMIC
+} vae_binarize;
+typedef enum { VAE_OBJ_ELBO = 0, VAE_OBJ_IWAE, VAE_OBJ_DREG, VAE_OBJ_STL } vae_objective;
+
+typedef enum {
+    VAE_U8 = 0,  /* bytes; the value is byte/255 */
+    VAE_F32 = 1, /* floats as they are */
+    VAE_BITS = 2 /* bits; 0 or 1. Value j of a row is bit j%8, the least significant being bit 0, of
+                  * its byte j/8; bits behind the last value are 0. As from
+                  * numpy.packbits(x, axis=1, bitorder="little") */
+} vae_dtype;
+
+/* Rows of matrices and of parameters are a multiple of so many elements apart. */
+enum { VAE_PAD = 16 };
+
+/* Rounds n up to a multiple of VAE_PAD. */
+static inline size_t vae_pad(size_t n)
+{
+    return (n + VAE_PAD - 1) / VAE_PAD * VAE_PAD;
+}
+
+/* A matrix in the backend's memory and activation type, row-major; ld in elements, a multiple of
+ * VAE_PAD. Columns cols..ld-1 are zero and operations keep them so. */
+typedef struct {
+    void *data;
+    size_t ld;
+} vae_mat;
+
+/* What changes from one step to the next. The host computes it, in double, for a run of steps
+ * (plan); operations marked [plan] read the current entry from the backend's memory, so that a
+ * captured graph draws fresh noise and follows the schedules when it is replayed. */
+typedef struct {
+    uint64_t draw;      /* block of the noise: the step, or the number of the evaluation pass */
+    uint64_t first;     /* position of the batch's row 0 in the epoch's order */
+    uint64_t order_key; /* key of the epoch's order */
+    uint32_t shuffle;   /* 1: row of position i is vae_shuffle(order_key, n, ..., i); 0: i */
+    uint32_t particle0; /* first particle's number, where particles come in blocks */
+    float lr;
+    float step_size; /* lr / (1 - beta1^t) */
+    float rsqrt_c2;  /* 1 / sqrt(1 - beta2^t) */
+    float beta;      /* weight of the KL */
+    uint64_t step;   /* number of the optimizer step, from 1; named when a step goes bad */
+    /* Semi-supervised training: the last extra_n rows of the data are labelled and lie outside the
+     * order; they are cycled through, each cycle in an order of its own. Rows extra_at, ... of the
+     * batch are numbers extra_first, ... of that endless sequence. extra_n = 0: there are none. */
+    uint32_t extra_n, extra_at;
+    uint64_t extra_first, extra_key;
+    float labelled_share; /* of the training examples; the labelled ones' weight in the loss */
+} vae_plan;
+
+/* Place, among the n rows of the data, of row r of the batch. half_bits = vae_shuffle_bits(n). */
+VAE_HD uint64_t vae_plan_row(const vae_plan *plan, uint64_t n, uint32_t half_bits, uint64_t r)
+{
+    const uint64_t i = plan->first + r, plain = n - plan->extra_n;
+    if (plan->extra_n > 0 && r >= plan->extra_at) {
+        const uint64_t t = plan->extra_first + (r - plan->extra_at), cycle = t / plan->extra_n;
+        return plain + vae_shuffle(plan->extra_key + cycle * 0x9E3779B97F4A7C15u, plan->extra_n,
+                                   vae_shuffle_bits(plan->extra_n), t % plan->extra_n);
+    }
+    if (!plan->shuffle) {
+        return i;
+    }
+    return vae_shuffle(plan->order_key, plain,
+                       plan->extra_n > 0 ? vae_shuffle_bits(plain) : half_bits, i);
+}
+
+/* A label that is not known, or that the data set does not have. */
+#define VAE_NO_LABEL UINT32_MAX
+
+/* Running totals in the backend's memory, of all steps since they were last cleared. */
+typedef struct {
+    double recon, kl; /* sums over examples (of the mean over particles), nats */
+    double objective; /* sum over examples of what is minimized, e.g. -log mean w; nats */
+    double examples;
+    double grad_norm;  /* of the last step, before clipping */
+    uint64_t bad_step; /* 0, or the first step whose loss or gradient was NaN or Inf; from then on
+                        * adam() changes nothing */
+    double errors, classified; /* of examples with a label: misclassified ones, and all of them */
+} vae_totals;
+
+/* Rows for every class: the first n_open examples as each of the C classes, row b*C + c being
+ * example b as class c, then one row for each of the n_labelled others, as its label says. So
+ * examples = n_open + n_labelled, rows = n_open*C + n_labelled. label: (examples), in the backend's
+ * memory. */
+typedef struct {
+    const uint32_t *label;
+    size_t n_open, n_labelled, C;
+} vae_class_rows;
+
+/* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,
+ * first and particle0 from the plan. */
+typedef struct {
+    uint64_t seed;
+} vae_noise;
+
+/* How recon_loss and decode read the decoder's output. */
+typedef struct {
+    vae_likelihood likelihood;
+    float variance; /* VAE_GAUSSIAN's */
+} vae_recon;
+
+/* How latent_backward puts the gradient together. */
+typedef struct {
+    vae_objective objective;
+    float kl_scale;  /* 1/B: of the KL's gradient, beside the plan's beta */
+    float free_bits; /* > 0: latents whose kl_dim is at most this get no KL gradient */
+} vae_latent_grad;
+
+#endif
