@@ -101,11 +101,14 @@ memory_kind kind_of(const void *p);
 bool inside(const void *p, size_t n);
 /* Bytes from p to the end of its allocation, 0 if it is not in one. */
 size_t room(const void *p);
-/* Lets device memory be touched while it lives. */
+/* While it lives, queued work may run. What touches device memory with instrumented code calls
+ * show_device_memory(); the end of the outermost window hides it again. Thousands of waits for copies,
+ * which need it not, would else poison and clear shadow memory for megabytes. */
 struct device_window {
     device_window();
     ~device_window();
 };
+void show_device_memory();
 void hide(const void *p, size_t n);   /* host reads and writes abort under ASan ... */
 void unhide(const void *p, size_t n); /* ... until this */
 /* Seen by TSan, not by ASan (source or destination may be hidden from the host). */

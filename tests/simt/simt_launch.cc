@@ -72,6 +72,7 @@ struct kernel_work : work {
     void run() override
     {
         check_pointers(); /* a graph may be launched long after its memory was freed */
+        show_device_memory();
         run_grid(k);
         release(&ran);
     }

@@ -34,6 +34,7 @@ enum { GUARD = 256, GUARD_BYTE = 0xA5 };
 #endif
 
 int windows;
+bool shown; /* device memory, to instrumented code */
 size_t device_used;
 
 block_map::iterator find(const void *p)
@@ -45,6 +46,15 @@ block_map::iterator find(const void *p)
     --it;
     /* one past the end still belongs to it: a pointer may stand there */
     return (const char *)p <= it->first + it->second.size ? it : blocks().end();
+}
+
+void each_device_block(void (*f)(const void *p, size_t n))
+{
+    for (const auto &b : blocks()) {
+        if (b.second.kind == DEVICE) {
+            f(b.first, b.second.size);
+        }
+    }
 }
 
 cudaError_t allocate(void **p, size_t size, memory_kind kind)
@@ -69,7 +79,7 @@ cudaError_t allocate(void **p, size_t size, memory_kind kind)
     blocks()[base] = block{size, kind, true};
     if (kind == DEVICE) {
         device_used += size;
-        if (windows == 0) {
+        if (!shown) {
             hide(base, size);
         }
     }
@@ -135,28 +145,25 @@ void unhide(const void *p, size_t n)
 
 device_window::device_window()
 {
-    if (windows++ == 0) {
-#ifdef SIMT_ASAN
-        for (const auto &b : blocks()) {
-            if (b.second.kind == DEVICE) {
-                unhide(b.first, b.second.size);
-            }
-        }
-#endif
-    }
+    windows++;
 }
 
 device_window::~device_window()
 {
     if (--windows == 0) {
-#ifdef SIMT_ASAN
-        for (const auto &b : blocks()) {
-            if (b.second.kind == DEVICE) {
-                hide(b.first, b.second.size);
-            }
+        if (shown) {
+            each_device_block(hide);
+            shown = false;
         }
-#endif
         check_guards("queued work");
+    }
+}
+
+void show_device_memory()
+{
+    if (!shown) {
+        each_device_block(unhide);
+        shown = true;
     }
 }
 

@@ -40,11 +40,20 @@ vae_precision device_precision(void)
     return VAE_FP32;
 }
 
+/* A CUDA device that a test was done with: opening one costs more than most tests (emulated: 64 MiB
+ * are taken and filled). The next test has it, as a process that trains model after model would. */
+static vae_backend *kept;
+
 vae_backend *device_open_backend(size_t threads)
 {
     vae_backend_options options = {.precision = device_precision(), .threads = threads};
     vae_backend *be = NULL;
     vae_error err = {0};
+    if (kept != NULL) {
+        be = kept;
+        kept = NULL;
+        return be;
+    }
     options.device = device_is_cuda() ? VAE_DEVICE_CUDA : VAE_DEVICE_CPU;
     vae_status status = device_is_cuda() ? vae_backend_cuda_open(&be, &options, &err)
                                          : vae_backend_cpu_open(&be, &options, &err);
@@ -52,6 +61,18 @@ vae_backend *device_open_backend(size_t threads)
         fail_msg("the backend does not open: %s", err.text);
     }
     return be;
+}
+
+void device_close_backend(vae_backend *be)
+{
+    if (kept != NULL || !device_is_cuda() || be->ops->sync(be, NULL) != VAE_OK) {
+        be->ops->close(be);
+        return;
+    }
+    for (int slot = 0; slot < VAE_SLOTS; slot++) {
+        be->ops->forget(be, slot);
+    }
+    kept = be;
 }
 
 void device_begin(device *d, size_t threads)
@@ -310,7 +331,7 @@ void device_clear(device *d)
 void device_end(device *d)
 {
     give_back(d);
-    d->be->ops->close(d->be);
+    device_close_backend(d->be);
 }
 
 int device_setup(void **state)

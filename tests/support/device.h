@@ -35,8 +35,10 @@ vae_precision device_precision(void);
 /* A backend as the environment says; threads as in vae_backend_options. Fails the test if it does
  * not open. */
 vae_backend *device_open_backend(size_t threads);
+/* Gives it back: a CUDA device serves the tests after this one, unless an operation failed. */
+void device_close_backend(vae_backend *be);
 void device_begin(device *d, size_t threads);
-/* Gives everything back, closes the backend. */
+/* Gives everything back, the backend too. */
 void device_end(device *d);
 /* Checks every guard, every padding column and every input, and that no operation failed. */
 void device_check(device *d);

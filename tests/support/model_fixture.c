@@ -79,7 +79,7 @@ void fixture_close(model_fixture *f)
     assert_int_equal(f->be->ops->sync(f->be, NULL), VAE_OK);
     f->be->ops->data_close(f->be, f->data);
     vae_model_free(f->model);
-    f->be->ops->close(f->be);
+    device_close_backend(f->be);
     free(f->set.rows);
     free(f->set.labels);
     free(f->params);

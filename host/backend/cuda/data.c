@@ -31,16 +31,19 @@ static void pack(char *to, const vae_data *data, size_t first, size_t n)
     }
 }
 
-/* Sends all rows through two pinned buffers, one filled while the other is on its way. */
+/* Sends all rows through two pinned buffers, one filled while the other is on its way; through one
+ * of their own size where that holds them all. */
 static void send_rows(cuda_backend *be, const vae_data *data, char *rows_dev)
 {
     cudaStream_t stream = be->lane[0].stream;
-    const size_t per_chunk = data->row_bytes < CHUNK ? CHUNK / data->row_bytes : 1;
+    const size_t most = data->row_bytes < CHUNK ? CHUNK / data->row_bytes : 1;
+    const size_t per_chunk = data->n < most ? data->n : most;
     const size_t bytes = per_chunk * data->row_bytes;
+    const int buffers = data->n > per_chunk ? 2 : 1;
     void *pinned[2] = {NULL, NULL};
     cudaEvent_t sent[2] = {NULL, NULL};
     bool good = true;
-    for (int i = 0; good && i < 2; i++) {
+    for (int i = 0; good && i < buffers; i++) {
         good = CUDA_OK(be, cudaMallocHost(&pinned[i], bytes)) &&
                CUDA_OK(be, cudaEventCreateWithFlags(&sent[i], cudaEventDisableTiming));
         if (good) {
@@ -60,7 +63,7 @@ static void send_rows(cuda_backend *be, const vae_data *data, char *rows_dev)
         }
     }
     CUDA_OK(be, cudaStreamSynchronize(stream));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < buffers; i++) {
         cudaFreeHost(pinned[i]);
         if (sent[i] != NULL) {
             cudaEventDestroy(sent[i]);
