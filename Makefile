@@ -2,6 +2,7 @@
 # Variables: CC, CXX, NVCC, ARCH (CUDA targets), CUDA=0 (leave CUDA out), BUILD (folder), JOBS, V=1.
 
 BUILD   ?= build
+$(if $(word 2,$(BUILD)),$(error BUILD='$(BUILD)': make knows no names with a space; the source folder may have one))
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 VERSION := 0.1.0
@@ -188,20 +189,21 @@ $(BUILD)/lib/libvae.a: $(call objs,release) $(call cudaobjs,release) $(LIB_MAP)
 	$(Q)$(LD) -r -o $(@D)/libvae.o $(filter %.o,$^)
 	$(Q)objcopy --keep-global-symbols=$(@D)/libvae.names $(@D)/libvae.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $(@D)/libvae.o
+INTO       = $(DESTDIR)$(PREFIX)
 .PHONY: lib install
 lib: $(LIBSO) $(BUILD)/lib/libvae.a
 install: deps
 	$(Q)$(MAKE) $(J) --no-print-directory $(BUILD)/vae lib
-	$(Q)install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
-	$(Q)install -m 755 $(BUILD)/vae $(DESTDIR)$(PREFIX)/bin/vae
-	$(Q)install -m 644 include/vae.h $(DESTDIR)$(PREFIX)/include/vae.h
-	$(Q)install -m 755 $(LIBSO) $(DESTDIR)$(PREFIX)/lib/
-	$(Q)install -m 644 $(BUILD)/lib/libvae.a $(DESTDIR)$(PREFIX)/lib/
-	$(Q)ln -sf libvae.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libvae.so.$(SOVERSION)
-	$(Q)ln -sf libvae.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libvae.so
+	$(Q)install -d "$(INTO)/bin" "$(INTO)/include" "$(INTO)/lib/pkgconfig"
+	$(Q)install -m 755 $(BUILD)/vae "$(INTO)/bin/vae"
+	$(Q)install -m 644 include/vae.h "$(INTO)/include/vae.h"
+	$(Q)install -m 755 $(LIBSO) "$(INTO)/lib/"
+	$(Q)install -m 644 $(BUILD)/lib/libvae.a "$(INTO)/lib/"
+	$(Q)ln -sf libvae.so.$(VERSION) "$(INTO)/lib/libvae.so.$(SOVERSION)"
+	$(Q)ln -sf libvae.so.$(SOVERSION) "$(INTO)/lib/libvae.so"
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' \
 	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/libvae.pc.in \
-	    >$(DESTDIR)$(PREFIX)/lib/pkgconfig/libvae.pc
+	    >"$(INTO)/lib/pkgconfig/libvae.pc"
 
 # ---- round trips with readers from the registry ----
 $(BUILD)/roundtrip/random_model: tests/roundtrip/random_model.c $(call objs,release) $(call cudaobjs,release)
