@@ -180,7 +180,8 @@ say() { printf "$row" "$@"; }
 say release user command result secs "packages" "closing line"
 bad=0 footnotes=()
 try() { # RELEASE CODENAME: one user's commands
-    local command n=0 rc=0 begin before after log chosen
+    local command n=0 rc=0 begin before after warned log pip
+    rm -f "$logs/$1-$user-"*.log
     base=$(mktemp -d "${TMPDIR:-/tmp}/vae-bare.XXXXXX")
     chmod 755 "$base"
     root=$base/root
@@ -195,23 +196,23 @@ try() { # RELEASE CODENAME: one user's commands
     fi
     prepare "$2"
     # shellcheck disable=SC2016 # for the shell inside
-    inside "$user" 'mkdir -p "$HOME/${1%/*}" && git clone -q "$HOME/head.bundle" "$HOME/$1" 2>&1' clone "$place"
+    inside "$user" 'mkdir -p "$HOME/${1%/*}" && git clone -q "$HOME/head.bundle" "$HOME/$1"' clone "$place" >>"$log" 2>&1
     say "$1" "$user" "(debootstrap)" "" $((SECONDS - begin)) "$(packages | awk '{printf "%d, %d MB", $1, $2 / 1024}')" ""
     for command in "${commands[@]}"; do
         n=$((n + 1)) rc=0 begin=$SECONDS before=$(packages)
         log=$logs/$1-$user-$n-${command//[^A-Za-z0-9_-]/_}.log
         # shellcheck disable=SC2016 # for the shell inside
         inside "$user" 'cd "$HOME/$1" && eval "$2"' run "$place" "$command" >"$log" 2>&1 || rc=$?
-        after=$(packages)
+        after=$(packages) warned=$(grep -cE '(: |^)warning: ' "$log") || true
         [ "$rc" -eq 0 ] || bad=$((bad + 1))
         say "$1" "$user" "$command" "$([ "$rc" -eq 0 ] && echo passed || echo "FAILED")" $((SECONDS - begin)) \
             "$(echo "$before $after" | awk '{printf "+%d, +%d MB", $3 - $1, ($4 - $2) / 1024}')" \
-            "$([ "$rc" -eq 0 ] || echo "exit $rc: ")$(grep -v '^ *$' "$log" | tail -n 1 | cut -c1-70)"
+            "$([ "$rc" -eq 0 ] || echo "exit $rc: ")$(grep -v '^ *$' "$log" | tail -n 1 | cut -c1-70)$([ "$warned" -eq 0 ] || echo " ($warned warnings)")"
     done
+    footnotes+=("$1, $user, by name: $(sed -n 's/^installing: *//p' "$logs/$1-$user-"[0-9]*.log | tr -s '\n ' ' ')")
     # shellcheck disable=SC2016 # for the shell inside
-    chosen=$(inside root 'apt-mark showmanual; ! [ -x "$1" ] || { echo "pip: "; "$1" -m pip list --format=freeze; }' \
-        list "$home/$place/build/venv/bin/python" 2>/dev/null | tr '\n' ' ')
-    footnotes+=("$1, $user, installed by name: $chosen; the folder takes $(du -sm "$root$home/$place" | cut -f1) MB")
+    pip=$(inside "$user" '"$1" -m pip list --format=freeze' list "$home/$place/build/venv/bin/python" 2>/dev/null) || pip=''
+    footnotes+=("$1, $user, by pip: ${pip//$'\n'/ }; the source folder takes $(du -sm "$root$home/$place" | cut -f1) MB")
     if [ "$keep" -eq 1 ]; then
         footnotes+=("$1, $user: kept in $root")
     fi
