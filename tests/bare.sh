@@ -63,7 +63,7 @@ mirror=${mirror:-$found}
 # ---- one system ----
 base='' child=''
 leave() { # ends what runs, removes the system; never across a mount
-    [ -z "$child" ] || { kill "$child" 2>/dev/null && wait "$child"; } || true
+    [ -z "$child" ] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null || true # unshare ignores TERM
     if [ -n "$base" ] && [ "$keep" -eq 0 ]; then
         if grep -qF " $base" /proc/self/mountinfo; then
             echo "bare: something is mounted below $base: left there" >&2
@@ -154,7 +154,7 @@ enter() { # ROOT COMMAND...: PID 1 of new namespaces; its devices are the harmle
     pivot_root . mnt
     cd /
     umount -l /mnt
-    exec "$@"
+    "$@" # not exec: a change of user would part it from the parent whose end ends it
 }
 inside() { # WHO SCRIPT ARGUMENT...: a shell script in the system, as root or as the user with sudo
     local as=(env) name=root
