@@ -5,6 +5,7 @@
 # targets), CUDA=0 (leave CUDA out), BUILD (folder, no spaces), PREFIX, LIBDIR, DESTDIR, JOBS, V=1.
 
 BUILD   ?= build
+$(if $(word 2,$(BUILD)),$(error BUILD='$(BUILD)': make knows no names with a space; the source folder may have one))
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 CLANG   ?= clang
@@ -181,7 +182,7 @@ install: deps ## program and library into PREFIX (DESTDIR, LIBDIR)
 	$(Q)install -m 644 $(BUILD)/lib/libvae.a "$(LIB_TO)/"
 	$(Q)ln -sf libvae.so.$(VERSION) "$(LIB_TO)/libvae.so.$(SOVERSION)"
 	$(Q)ln -sf libvae.so.$(SOVERSION) "$(LIB_TO)/libvae.so"
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' \
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(subst $(PREFIX)/,$${prefix}/,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' \
 	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
 	    >"$(LIB_TO)/pkgconfig/libvae.pc"
 uninstall: ## what install put there

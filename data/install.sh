@@ -13,8 +13,7 @@ lint=(clang-format:clang-format cppcheck:cppcheck)
 fuzz=(clang:clang)
 bench_libs=(openblas:libopenblas-openmp-dev) # what the products are compared with
 
-missing=() # and what can be done without:
-wanted=()
+missing=() wanted=() # wanted: what can be done without
 need_commands() {
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
@@ -30,32 +29,41 @@ need_headers() {
         echo "#include <${pair%%:*}>" | gcc -fsyntax-only -x c - 2>/dev/null || missing+=("${pair#*:}")
     done
 }
-need_sanitizers() { # clang's runtimes: a package of their own, named by its version
+# What clang needs of its own version are packages named by it: @ stands for the number until the
+# package lists are there. It does not look into gcc's folder, where another omp.h lies.
+need_clang_parts() {
     echo 'int main(void){return 0;}' | clang -fsanitize=thread -x c -o /dev/null - 2>/dev/null ||
-        missing+=(CLANG_RUNTIME)
+        missing+=(libclang-rt-@-dev)
+    echo '#include <omp.h>' | clang -fopenmp -fsyntax-only -x c - 2>/dev/null ||
+        missing+=(libomp-@-dev)
 }
-clang_runtime() { # its name, once the package lists are there
-    apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
+clang_version() { # of the one that is there, or of the one that the distribution will install
+    clang -dumpversion 2>/dev/null | sed 's/\..*//' | grep . ||
+        apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1
 }
 
-for what in "$@"; do
-    case "$what" in
-    build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}"; need_headers "${build_headers[@]}" ;;
-    test)
-        need_commands "${test[@]}"
-        need_libraries "${test_libs[@]}"
-        need_sanitizers
-        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-        for pair in "${browser[@]}"; do
-            command -v "${pair%%:*}" >/dev/null || wanted+=("${pair#*:}")
-        done
-        ;;
-    lint) need_commands "${lint[@]}" ;;
-    bench) need_libraries "${bench_libs[@]}" ;;
-    fuzz) need_commands "${fuzz[@]}"; need_sanitizers ;;
-    *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
-    esac
-done
+look() { # WHAT...: fills missing and wanted
+    missing=() wanted=()
+    for what in "$@"; do
+        case "$what" in
+        build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}"; need_headers "${build_headers[@]}" ;;
+        test)
+            need_commands "${test[@]}"
+            need_libraries "${test_libs[@]}"
+            need_clang_parts
+            python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+            for pair in "${browser[@]}"; do
+                command -v "${pair%%:*}" >/dev/null || wanted+=("${pair#*:}")
+            done
+            ;;
+        lint) need_commands "${lint[@]}" ;;
+        bench) need_libraries "${bench_libs[@]}" ;;
+        fuzz) need_commands "${fuzz[@]}"; need_clang_parts ;;
+        *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
+        esac
+    done
+}
+look "$@"
 if [ "${#missing[@]}" -eq 0 ] && [ "${#wanted[@]}" -eq 0 ]; then
     exit 0
 fi
@@ -81,11 +89,18 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "installing: ${missing[*]} ${wanted[*]}"
 "${as_root[@]}" apt-get update -qq || [ "${#missing[@]}" -eq 0 ] || exit 1
-for i in "${!missing[@]}"; do
-    [ "${missing[$i]}" != CLANG_RUNTIME ] || missing[i]=$(clang_runtime)
-done
+clang=$(clang_version || true)
+missing=("${missing[@]//@/$clang}")
 install_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
-[ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
+if [ "${#missing[@]}" -gt 0 ]; then
+    install_packages "${missing[@]}"
+    installed=${missing[*]}
+    look "$@"
+    [ "${#missing[@]}" -eq 0 ] || {
+        echo "installed $installed, and still missing (@: clang's version): ${missing[*]}" >&2
+        exit 1
+    }
+fi
 [ "${#wanted[@]}" -eq 0 ] || install_packages "${wanted[@]}" || do_without

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# `make install` into an empty folder, then what a stranger does with it: compile the example against
-# the shared and the static library by pkg-config alone, include the header from C++, run the Python
-# example. Nothing of this repository but the installed files is seen.
+# `make install` into an empty folder with a space in its name, then what a stranger does with it:
+# compile the example against the shared and the static library by pkg-config alone, include the header
+# from C++, run the Python example. Nothing of this repository but the installed files is seen.
 #   BUILD   build folder [build]
 # The last line is `N passed, N failed, N skipped`.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 mkdir -p "$build"
-stage=$(mktemp -d "$(cd "$build" && pwd)/stage.XXXXXX")
+stage=$(mktemp -d "$(cd "$build" && pwd)/a stage.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 flags=()
 export PKG_CONFIG_PATH=$stage/lib/pkgconfig OMP_NUM_THREADS=1
 cc=${CC:-gcc}
 
@@ -25,8 +25,14 @@ check() { # WHAT COMMAND...
         printf 'FAILED: %s\n%s\n' "$what" "$log"
     fi
 }
-words() { # pkg-config's answer, a word a line, into the array `flags`
-    read -r -a flags < <(pkg-config "$@" libvae)
+words() { # pkg-config's answer, in which a space of a path is escaped as for a shell, into `flags`
+    eval "flags=($(pkg-config "$@" libvae))"
+}
+staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
+    "${MAKE:-make}" --no-print-directory install DESTDIR="$stage/dest dir" PREFIX="/opt/a b" BUILD="$build" &&
+        cmp include/vae.h "$stage/dest dir/opt/a b/include/vae.h" &&
+        grep -qx 'prefix=/opt/a b' "$stage/dest dir/opt/a b/lib/pkgconfig/libvae.pc" &&
+        rm -r "$stage/dest dir" && [ ! -e "$stage/dest" ]
 }
 hidden() { # every dynamic symbol is in vae.h
     local symbols
@@ -50,6 +56,7 @@ if [ "$failed" -ne 0 ]; then
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
+check "make install DESTDIR" staged
 cp tests/roundtrip/example_c/example.* "$stage/" && cd "$stage" || exit 1
 check "only vae.h's functions are exported" hidden
 check "the static library hides the rest" local_names
