@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
@@ -54,6 +55,18 @@ bool vae_is_utf8(const char *text)
     bool ok = string != NULL;
     json_decref(string);
     return ok;
+}
+
+bool vae_ends_with(const char *name, const char *end)
+{
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+bool vae_ends_with_any_case(const char *name, const char *end)
+{
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcasecmp(name + n - m, end) == 0;
 }
 
 /* Levenshtein's distance with swapped neighbours as one error; words of up to 31 bytes. */

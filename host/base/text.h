@@ -15,6 +15,10 @@ void vae_format_real(double value, char *text, size_t size);
 /* True if text is valid UTF-8, as JSON wants it. */
 bool vae_is_utf8(const char *text);
 
+/* Does the name end like that; with _any_case, whatever the case of its letters? */
+bool vae_ends_with(const char *name, const char *end);
+bool vae_ends_with_any_case(const char *name, const char *end);
+
 /* The nearest of the words offered so far to `word`. Set word, leave the rest zero, offer every
  * candidate; best is then NULL where none is near enough to be a typing error. */
 typedef struct {

@@ -229,13 +229,15 @@ static void option_help(FILE *out, const cli_option *o, const char *usual)
 static void training_help(FILE *out)
 {
     static const char *const titles[] = {"the model", "training", "the data", "the run"};
+    char kinds[VAE_DATASET_KINDS];
     size_t n;
     const vae_option *options = vae_config_options(&n);
     for (int scope = VAE_SCOPE_MODEL; scope <= VAE_SCOPE_RUN; scope++) {
         fprintf(out, "%s:\n", titles[scope]);
         for (size_t i = 0; i < n; i++) {
             const vae_option *o = &options[i];
-            const cli_option plain = {o->name, o->letter, o->value, o->help};
+            const char *help = o->help[0] != '\0' ? o->help : vae_dataset_kinds(kinds);
+            const cli_option plain = {o->name, o->letter, o->value, help};
             if ((int)o->scope == scope) {
                 option_help(out, &plain, o->kind == VAE_KIND_FLAG ? "" : o->default_value);
             }

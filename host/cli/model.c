@@ -89,11 +89,8 @@ static void show_progress(void *ctx, size_t done, size_t total)
 
 vae_data_options cli_data_options(const vae_config *config, size_t limit)
 {
-    return (vae_data_options){.limit = limit,
-                              .image_size = config->image_size,
-                              .image_channels = config->image_channels,
-                              .label_column = config->label_column,
-                              .progress = isatty(STDERR_FILENO) ? show_progress : NULL};
+    return (vae_data_options){
+        .config = config, .limit = limit, .progress = isatty(STDERR_FILENO) ? show_progress : NULL};
 }
 
 /* The columns that the model knows, in its order. */

@@ -156,26 +156,12 @@ static void print_result(const cli_args *args, const vae_config *config, const v
             config->out, config->out, config->out, 2 * config->epochs);
 }
 
-/* Options about a kind of data that this is not. */
-static vae_status check_kind(const cli_args *args, const vae_dataset *set, vae_error *err)
-{
-    const bool table = set->kind == VAE_KIND_TABLE, pictures = set->kind == VAE_KIND_PICTURES;
-    const char *idle = !pictures && cli_value(args, "image-size") != NULL       ? "image-size"
-                       : !pictures && cli_value(args, "image-channels") != NULL ? "image-channels"
-                       : !table && cli_value(args, "label-column") != NULL      ? "label-column"
-                                                                                : NULL;
-    return idle == NULL ? VAE_OK
-                        : vae_fail(err, VAE_ERR_USAGE, "--%s has no effect on %s: it needs %s",
-                                   idle, set->source,
-                                   idle[0] == 'i' ? "a folder of picture files" : "a .csv file");
-}
-
-static vae_status open_sets(const cli_args *args, const vae_config *config, vae_dataset **train,
+static vae_status open_sets(const vae_config *config, uint64_t given, vae_dataset **train,
                             vae_dataset **test, vae_error *err)
 {
     const vae_data_options options = cli_data_options(config, config->limit);
     vae_status status = vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err);
-    if (status == VAE_OK && (status = check_kind(args, *train, err)) == VAE_OK &&
+    if (status == VAE_OK && (status = vae_dataset_check_options(*train, given, err)) == VAE_OK &&
         vae_dataset_has_test(config->data)) {
         status = vae_dataset_open(test, config->data, VAE_SPLIT_TEST, &options, err);
     }
@@ -202,7 +188,7 @@ vae_status cli_train(const cli_args *args, vae_error *err)
         status = vae_run_folder_check(config.out, options.resume, options.force, err);
     }
     if (status == VAE_OK) {
-        status = open_sets(args, &config, &train, &test, err);
+        status = open_sets(&config, given, &train, &test, err);
     }
     if (status == VAE_OK && config.out[0] == '\0') {
         status = choose_out(&config, err);

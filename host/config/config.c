@@ -16,8 +16,7 @@
 #define COUNT_MAX 1e15
 
 static const vae_option options[] = {
-    {"data", 'd', "DATA",
-     "digits, sprites, a folder of IDX or picture files, an .npy, .npz or .csv file",
+    {"data", 'd', "DATA", "", /* the list of readers says what (vae_dataset_kinds) */
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},

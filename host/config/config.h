@@ -33,7 +33,7 @@ typedef struct {
     size_t size[VAE_MAX_LAYERS];
 } vae_sizes;
 
-typedef struct {
+typedef struct vae_config {
     /* the model: fixed once trained */
     vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
     vae_sizes decoder_hidden; /* decoder's, latent side first; n = 0: hidden, mirrored */

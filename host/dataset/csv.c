@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "base/text.h"
+#include "config/config.h"
 #include "dataset/readers.h"
 
 enum {
@@ -201,12 +202,12 @@ static vae_status refuse_twins(csv *c, vae_error *err)
 static vae_status choose_labels(csv *c, vae_error *err)
 {
     static const char *const usual[] = {"label", "class", "y", "target"};
-    const char *want = c->options->label_column;
+    const char *want = c->options->config->label_column;
     c->label_column = SIZE_MAX;
-    if (want != NULL && strcmp(want, "none") == 0) {
+    if (strcmp(want, "none") == 0) {
         return VAE_OK;
     }
-    const bool named = want != NULL && want[0] != '\0';
+    const bool named = want[0] != '\0';
     for (size_t k = 0; k < (named ? 1 : 4) && c->label_column == SIZE_MAX; k++) {
         for (size_t i = 0; i < c->columns && c->label_column == SIZE_MAX; i++) {
             if (named ? strcmp(c->names[i], want) == 0 : strcasecmp(c->names[i], usual[k]) == 0) {
@@ -417,7 +418,6 @@ vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_o
         status = vae_fail(err, VAE_ERR_DATA, "%s: a header, but no rows", vae_stream_name(s));
     }
     if (status == VAE_OK) {
-        set->kind = VAE_KIND_TABLE;
         set->dtype = VAE_F32;
         set->height = set->channels = 1;
         set->width = set->d;
@@ -437,3 +437,25 @@ vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_o
     free(c);
     return status;
 }
+
+static vae_status load(vae_dataset *set, const char *path, vae_split split,
+                       const vae_data_options *options, vae_error *err)
+{
+    (void)split;
+    vae_stream *s;
+    vae_status status = vae_stream_open(&s, path, err);
+    if (status == VAE_OK) {
+        status = vae_csv_load_stream(set, s, options, err);
+        vae_stream_close(s);
+    }
+    return status;
+}
+
+static const char *const own_options[] = {"label-column", NULL};
+
+const vae_reader vae_csv_reader = {.name = "CSV",
+                                   .source = VAE_SOURCE_FILE,
+                                   .kind = VAE_KIND_TABLE,
+                                   .endings = {".csv", ".csv.gz"},
+                                   .options = own_options,
+                                   .load = load};

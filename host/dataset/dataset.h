@@ -24,10 +24,8 @@ typedef enum {
 
 /* How data are read. All zero is the default. */
 typedef struct {
-    size_t limit;             /* > 0 keeps the first `limit` rows */
-    size_t image_size;        /* > 0: picture files are resized to squares of this side */
-    size_t image_channels;    /* 1 or 3; 0: 3 if any picture file is in colour, else 1 */
-    const char *label_column; /* of a table; NULL or "": see vae_dataset_open; "none" */
+    const struct vae_config *config; /* image_size, image_channels, label_column; NULL: unset */
+    size_t limit;                    /* > 0 keeps the first `limit` rows */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
 } vae_data_options;
@@ -85,7 +83,7 @@ typedef struct vae_dataset {
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  * of one size.
  * - A .csv file, plain or .gz, whose first line holds the names of its columns: RFC 4180, comma,
- *   UTF-8, numbers only. The label column is options->label_column, or else the one called label,
+ *   UTF-8, numbers only. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
  *   0..255, or up to 256 texts, numbered in their order.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
@@ -103,6 +101,14 @@ void vae_dataset_free(vae_dataset *set);
  * .npz with x_test, a folder with pictures in test). Looks at names only: opening may still fail.
  */
 bool vae_dataset_has_test(const char *name);
+
+/* Refuses an option that the user named (given: a bit per row of the option table) but which is for
+ * another kind of data. VAE_ERR_USAGE. */
+vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err);
+
+/* What vae_dataset_open reads, in words: for help. Returns text. */
+enum { VAE_DATASET_KINDS = 512 };
+const char *vae_dataset_kinds(char text[VAE_DATASET_KINDS]);
 
 /* Fills in sha256, which vae_dataset_open does by itself. VAE_ERR_RUNTIME. */
 vae_status vae_dataset_hash(vae_dataset *set, vae_error *err);

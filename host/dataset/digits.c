@@ -342,11 +342,13 @@ uint8_t vae_digits_sample(vae_split split, uint64_t index, uint8_t *pixels, floa
     return p.digit;
 }
 
-vae_status vae_digits_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err)
+static vae_status draw(vae_dataset *set, const char *name, vae_split split,
+                       const vae_data_options *options, vae_error *err)
 {
+    (void)name;
     const size_t d = N_PIXELS;
     size_t n = split == VAE_SPLIT_TEST ? N_TEST : N_TRAIN;
-    n = limit > 0 && limit < n ? limit : n;
+    n = options->limit > 0 && options->limit < n ? options->limit : n;
     set->n = n;
     set->d = d;
     set->height = SIDE;
@@ -370,3 +372,13 @@ vae_status vae_digits_draw(vae_dataset *set, vae_split split, size_t limit, vae_
     }
     return VAE_OK;
 }
+
+static bool has(const char *name, vae_split split)
+{
+    (void)name;
+    (void)split;
+    return true;
+}
+
+const vae_reader vae_digits_reader = {
+    .name = "digits", .source = VAE_SOURCE_BUILT_IN, .has = has, .load = draw};

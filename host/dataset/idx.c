@@ -277,14 +277,14 @@ static size_t find_raw_folder(const char *folder, vae_split split, char raw[PATH
     return n_found;
 }
 
-bool vae_idx_folder_has(const char *folder, vae_split split)
+static bool folder_has(const char *folder, vae_split split)
 {
     char raw[PATH_BYTES];
     return find_raw_folder(folder, split, raw) == 1;
 }
 
-vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split split, size_t limit,
-                               vae_error *err)
+static vae_status load_folder(vae_dataset *set, const char *folder, vae_split split,
+                              const vae_data_options *options, vae_error *err)
 {
     char raw[PATH_BYTES], path[PATH_BYTES];
     size_t n_found = find_raw_folder(folder, split, raw);
@@ -295,7 +295,7 @@ vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split s
     }
     if (n_found == 0) {
         bool test = split == VAE_SPLIT_TEST;
-        if (test && vae_idx_folder_has(folder, VAE_SPLIT_TRAIN)) {
+        if (test && folder_has(folder, VAE_SPLIT_TRAIN)) {
             return vae_fail(err, VAE_ERR_DATA,
                             "%s: has train images but no test split: expected t10k-images-idx3-"
                             "ubyte or t10k-images-idx3-ubyte.gz beside them; or use --split train",
@@ -308,9 +308,9 @@ vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split s
     }
     size_t n_total = 0;
     find_split_file(raw, split, false, path);
-    vae_status status = load_images(set, path, limit, &n_total, err);
+    vae_status status = load_images(set, path, options->limit, &n_total, err);
     if (status == VAE_OK && find_split_file(raw, split, true, path)) {
-        status = load_labels(set, path, limit, n_total, err);
+        status = load_labels(set, path, options->limit, n_total, err);
     }
     return status;
 }
@@ -333,13 +333,22 @@ static bool find_labels_beside(const char *images, char path[PATH_BYTES])
     return find_file(n > 0 ? folder : ".", stem, "idx1-ubyte", path);
 }
 
-vae_status vae_idx_load_file(vae_dataset *set, const char *path, size_t limit, vae_error *err)
+static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
+                            const vae_data_options *options, vae_error *err)
 {
+    (void)split;
     size_t n_total = 0;
     char labels[PATH_BYTES];
-    vae_status status = load_images(set, path, limit, &n_total, err);
+    vae_status status = load_images(set, path, options->limit, &n_total, err);
     if (status == VAE_OK && find_labels_beside(path, labels)) {
-        status = load_labels(set, labels, limit, n_total, err);
+        status = load_labels(set, labels, options->limit, n_total, err);
     }
     return status;
 }
+
+static const uint8_t magic[2] = {0, 0};
+
+const vae_reader vae_idx_file_reader = {
+    .name = "IDX", .source = VAE_SOURCE_FILE, .magic = magic, .load = load_file};
+const vae_reader vae_idx_folder_reader = {
+    .name = "IDX", .source = VAE_SOURCE_FOLDER, .has = folder_has, .load = load_folder};

@@ -203,3 +203,21 @@ vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, va
     }
     return status == VAE_OK ? vae_stream_expect_end(s, err) : status;
 }
+
+static vae_status load(vae_dataset *set, const char *path, vae_split split,
+                       const vae_data_options *options, vae_error *err)
+{
+    (void)split;
+    vae_stream *s;
+    vae_status status = vae_stream_open(&s, path, err);
+    if (status == VAE_OK) {
+        status = vae_npy_load_stream(set, s, options->limit, err);
+        vae_stream_close(s);
+    }
+    return status;
+}
+
+static const uint8_t magic[2] = {0x93, 'N'};
+
+const vae_reader vae_npy_reader = {
+    .name = "NPY", .source = VAE_SOURCE_FILE, .endings = {".npy"}, .magic = magic, .load = load};

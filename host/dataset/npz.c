@@ -162,32 +162,34 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
     return status;
 }
 
-vae_status vae_npz_load(vae_dataset *set, const char *path, vae_split split, size_t limit,
-                        vae_error *err)
+static vae_status load(vae_dataset *set, const char *path, vae_split split,
+                       const vae_data_options *options, vae_error *err)
 {
-    vae_npz npz;
+    vae_npz npz = {0};
     const vae_npz_member *rows, *labels;
-    vae_status status = vae_npz_open(&npz, path, err);
-    if (status != VAE_OK) {
-        return status;
+    vae_status status = VAE_OK;
+    TRY(vae_npz_open(&npz, path, err));
+    TRY(choose(&npz, split, &rows, &labels, err));
+    TRY(read_rows(set, &npz, rows, options->limit, err));
+    if (labels != NULL) {
+        TRY(read_labels(set, &npz, labels, rows->header.shape[0], err));
     }
-    status = choose(&npz, split, &rows, &labels, err);
-    if (status == VAE_OK && (status = read_rows(set, &npz, rows, limit, err)) == VAE_OK &&
-        labels != NULL) {
-        status = read_labels(set, &npz, labels, rows->header.shape[0], err);
-    }
+done:
     vae_npz_close(&npz);
     return status;
 }
 
-bool vae_npz_has_test(const char *path)
+static bool has(const char *path, vae_split split)
 {
     vae_npz npz;
     vae_error ignored = {0};
     if (vae_npz_open(&npz, path, &ignored) != VAE_OK) {
         return false;
     }
-    const bool has = vae_npz_find(&npz, "x_test") != NULL;
+    const bool found = split == VAE_SPLIT_TRAIN || vae_npz_find(&npz, "x_test") != NULL;
     vae_npz_close(&npz);
-    return has;
+    return found;
 }
+
+const vae_reader vae_npz_reader = {
+    .name = "NPZ", .source = VAE_SOURCE_FILE, .endings = {".npz"}, .has = has, .load = load};

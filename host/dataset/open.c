@@ -1,162 +1,268 @@
-/* Opening a data set by its name: which reader it is for, and what all sets get. */
+/* Opening a data set by its name: the list of readers, which of them the name is for, and what all
+ * sets get. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
+#include "base/stream.h"
+#include "base/text.h"
+#include "config/config.h"
 #include "dataset/readers.h"
+
+/* Messages name them in this order. Of a folder, the first that finds its files in it is taken. */
+static const vae_reader *const readers[] = {
+    &vae_digits_reader, &vae_sprites_reader,  &vae_npy_reader,        &vae_npz_reader,
+    &vae_csv_reader,    &vae_idx_file_reader, &vae_idx_folder_reader, &vae_pictures_reader,
+};
+enum { N_READERS = sizeof readers / sizeof readers[0], LIST = 256 };
+
+/* ---- what messages say of them ---- */
+
+static const char *name_of(const vae_reader *r)
+{
+    return r->name;
+}
+
+static const char *ending_of(const vae_reader *r)
+{
+    return r->endings[0];
+}
+
+static const char *ending_or_name_of(const vae_reader *r)
+{
+    return r->endings[0] != NULL ? r->endings[0] : r->name;
+}
+
+/* The ending of files that have nothing else to be known by. */
+static const char *telling_ending_of(const vae_reader *r)
+{
+    return r->magic == NULL ? r->endings[0] : NULL;
+}
+
+/* "a, b or c": the words of the readers of a source, but for NULL. */
+static const char *list(char text[LIST], vae_source source, const char *(*word)(const vae_reader *),
+                        const char *quote)
+{
+    const char *words[N_READERS];
+    size_t n = 0, used = 0;
+    for (size_t i = 0; i < N_READERS; i++) {
+        words[n] = word(readers[i]);
+        n += readers[i]->source == source && words[n] != NULL;
+    }
+    text[0] = '\0';
+    for (size_t i = 0; i < n && used < LIST; i++) {
+        const char *between = i + 1 < n ? ", " : " or ";
+        used += (size_t)snprintf(text + used, LIST - used, "%s%s%s%s", i > 0 ? between : "", quote,
+                                 words[i], quote);
+    }
+    return text;
+}
+
+const char *vae_dataset_kinds(char text[VAE_DATASET_KINDS])
+{
+    char files[LIST], folders[LIST];
+    size_t used = 0;
+    for (size_t i = 0; i < N_READERS && used < VAE_DATASET_KINDS; i++) {
+        if (readers[i]->source == VAE_SOURCE_BUILT_IN) {
+            used +=
+                (size_t)snprintf(text + used, VAE_DATASET_KINDS - used, "%s, ", readers[i]->name);
+        }
+    }
+    snprintf(text + used, VAE_DATASET_KINDS - used, "a folder of %s files, an %s file",
+             list(folders, VAE_SOURCE_FOLDER, name_of, ""),
+             list(files, VAE_SOURCE_FILE, ending_of, ""));
+    return text;
+}
+
+static vae_status fail_missing(const char *name, vae_error *err)
+{
+    const int reason = errno;
+    char files[LIST], folders[LIST], built_in[LIST];
+    return vae_fail(err, VAE_ERR_IO,
+                    "%s: cannot open: %s; name an %s file, a folder of %s files, or a built-in "
+                    "set, %s",
+                    name, strerror(reason), list(files, VAE_SOURCE_FILE, ending_or_name_of, ""),
+                    list(folders, VAE_SOURCE_FOLDER, name_of, ""),
+                    list(built_in, VAE_SOURCE_BUILT_IN, name_of, "`"));
+}
+
+static vae_status fail_unknown(const char *path, const uint8_t first[2], vae_error *err)
+{
+    char begins[LIST] = "", endings[LIST];
+    for (size_t i = 0, used = 0; i < N_READERS && used < LIST; i++) {
+        const uint8_t *magic = readers[i]->magic;
+        if (magic != NULL) {
+            used += (size_t)snprintf(begins + used, LIST - used, "an %s file (%02x %02x ...), ",
+                                     readers[i]->name, magic[0], magic[1]);
+        }
+    }
+    return vae_fail(err, VAE_ERR_DATA,
+                    "%s: not a data set: expected %sor a name that ends in %s; found %02x %02x",
+                    path, begins, list(endings, VAE_SOURCE_FILE, telling_ending_of, ""), first[0],
+                    first[1]);
+}
+
+vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err)
+{
+    for (size_t i = 0; i < N_READERS; i++) {
+        const vae_reader *r = readers[i];
+        for (const char *const *name = r->options; name != NULL && *name != NULL; name++) {
+            if ((given >> vae_config_find(*name) & 1) != 0 && set->kind != r->kind) {
+                return vae_fail(err, VAE_ERR_USAGE,
+                                "--%s has no effect on %s: it needs a %s%s file%s", *name,
+                                set->source, r->source == VAE_SOURCE_FOLDER ? "folder of " : "",
+                                ending_or_name_of(r), r->source == VAE_SOURCE_FOLDER ? "s" : "");
+            }
+        }
+    }
+    return VAE_OK;
+}
+
+/* ---- which of them ---- */
+
+static bool has_ending(const vae_reader *r, const char *path)
+{
+    bool has = false;
+    for (size_t i = 0; i < VAE_READER_ENDINGS && r->endings[i] != NULL; i++) {
+        has = has || vae_ends_with_any_case(path, r->endings[i]);
+    }
+    return has;
+}
+
+/* A name that tells comes before first bytes that do. */
+static vae_status find_for_file(const vae_reader **out, const char *path, vae_error *err)
+{
+    uint8_t first[2] = {0};
+    size_t got = 0;
+    vae_stream *s = NULL;
+    vae_status status = VAE_OK;
+    TRY(vae_stream_open(&s, path, err));
+    TRY(vae_stream_read(s, first, sizeof first, &got, err));
+    if (got == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: is empty; expected a data set", path));
+    }
+    for (size_t i = 0; i < N_READERS && *out == NULL; i++) {
+        if (readers[i]->magic == NULL && has_ending(readers[i], path)) {
+            *out = readers[i];
+        }
+    }
+    for (size_t i = 0; i < N_READERS && *out == NULL; i++) {
+        if (readers[i]->magic != NULL && got == 2 && memcmp(first, readers[i]->magic, 2) == 0) {
+            *out = readers[i];
+        }
+    }
+    if (*out == NULL) {
+        TRY(fail_unknown(path, first, err));
+    }
+done:
+    vae_stream_close(s);
+    return status;
+}
+
+/* A folder in which none finds its files goes to the first, which says what it misses. */
+static const vae_reader *find_for_folder(const char *path)
+{
+    const vae_reader *first = NULL;
+    for (size_t i = 0; i < N_READERS; i++) {
+        const vae_reader *r = readers[i];
+        if (r->source == VAE_SOURCE_FOLDER) {
+            if (r->has(path, VAE_SPLIT_TRAIN) || r->has(path, VAE_SPLIT_TEST)) {
+                return r;
+            }
+            first = first != NULL ? first : r;
+        }
+    }
+    return first;
+}
+
+static vae_status find_reader(const vae_reader **out, const char *name, vae_error *err)
+{
+    struct stat info;
+    *out = NULL;
+    for (size_t i = 0; i < N_READERS; i++) {
+        if (readers[i]->source == VAE_SOURCE_BUILT_IN && strcmp(name, readers[i]->name) == 0) {
+            *out = readers[i];
+            return VAE_OK;
+        }
+    }
+    if (stat(name, &info) != 0) {
+        return fail_missing(name, err);
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return find_for_file(out, name, err);
+    }
+    *out = find_for_folder(name);
+    return VAE_OK;
+}
+
+bool vae_dataset_has_test(const char *name)
+{
+    const vae_reader *reader;
+    vae_error ignored = {0};
+    return find_reader(&reader, name, &ignored) == VAE_OK && reader->has != NULL &&
+           reader->has(name, VAE_SPLIT_TEST);
+}
+
+/* ---- what all sets get ---- */
 
 /* Bytes mean value/255. A set whose largest byte is 1 is binary data stored as 0 and 1, which
  * would be learned as near-black without a word. */
 static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
 {
-    if (set->dtype != VAE_U8) {
-        return VAE_OK;
-    }
     const uint8_t *bytes = set->rows;
     uint8_t largest = 0;
     for (size_t i = 0; i < set->n * set->d; i++) {
         largest = bytes[i] > largest ? bytes[i] : largest;
     }
-    if (largest == 1) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: the largest byte is 1, but bytes are read as value/255; store 0 and "
-                        "255, floats 0.0 and 1.0, or array.astype(bool)",
-                        set->source);
-    }
-    return VAE_OK;
+    return largest != 1 ? VAE_OK
+                        : vae_fail(err, VAE_ERR_DATA,
+                                   "%s: the largest byte is 1, but bytes are read as value/255; "
+                                   "store 0 and 255, floats 0.0 and 1.0, or array.astype(bool)",
+                                   set->source);
 }
 
-static bool ends_with(const char *name, const char *end)
+static void count_classes(vae_dataset *set)
 {
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcasecmp(name + n - m, end) == 0;
-}
-
-static bool is_csv(const char *path)
-{
-    return ends_with(path, ".csv") || ends_with(path, ".csv.gz");
-}
-
-static vae_status load_stream(vae_dataset *set, const char *path, const vae_data_options *options,
-                              vae_error *err)
-{
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err);
-    if (status == VAE_OK) {
-        status = is_csv(path) ? vae_csv_load_stream(set, s, options, err)
-                              : vae_npy_load_stream(set, s, options->limit, err);
-        vae_stream_close(s);
+    for (size_t i = 0; set->labels != NULL && i < set->n; i++) {
+        const size_t classes = (size_t)set->labels[i] + 1;
+        set->n_classes = classes > set->n_classes ? classes : set->n_classes;
     }
-    return status;
-}
-
-/* A single file: NPZ, NPY or IDX by its first bytes, whatever its name; CSV by its name. */
-static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
-                            const vae_data_options *options, vae_error *err)
-{
-    const bool zip = ends_with(path, ".npz");
-    if (zip) {
-        return vae_npz_load(set, path, split, options->limit, err);
-    }
-    if (split == VAE_SPLIT_TEST) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: a single file has no test split; use --split train, or name a folder "
-                        "that holds both",
-                        path);
-    }
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    uint8_t first[2] = {0};
-    size_t got;
-    status = vae_stream_read(s, first, sizeof first, &got, err);
-    vae_stream_close(s);
-    if (status != VAE_OK) {
-        return status;
-    }
-    if (got == 0) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: is empty; expected a data set", path);
-    }
-    if (is_csv(path) || (got == 2 && first[0] == 0x93 && first[1] == 'N')) {
-        return load_stream(set, path, options, err);
-    }
-    if (got == 2 && first[0] == 0 && first[1] == 0) {
-        return vae_idx_load_file(set, path, options->limit, err);
-    }
-    return vae_fail(
-        err, VAE_ERR_DATA,
-        "%s: not a data set: expected an NPY file (93 4e ...), an IDX file (00 00 ...), "
-        "or a name that ends in .npz or .csv; found %02x %02x",
-        path, first[0], first[1]);
-}
-
-/* IDX files, if there are any of either split; pictures, if there are any; else what is missing. */
-static vae_status load_folder(vae_dataset *set, const char *name, vae_split split,
-                              const vae_data_options *options, vae_error *err)
-{
-    const bool idx =
-        vae_idx_folder_has(name, VAE_SPLIT_TRAIN) || vae_idx_folder_has(name, VAE_SPLIT_TEST);
-    if (!idx &&
-        (vae_pictures_has(name, VAE_SPLIT_TRAIN) || vae_pictures_has(name, VAE_SPLIT_TEST))) {
-        return vae_pictures_load(set, name, split, options, err);
-    }
-    return vae_idx_load_folder(set, name, split, options->limit, err);
-}
-
-static vae_status load_named(vae_dataset *set, const char *name, vae_split split,
-                             const vae_data_options *options, vae_error *err)
-{
-    if (strcmp(name, "digits") == 0) {
-        return vae_digits_draw(set, split, options->limit, err);
-    }
-    if (strcmp(name, "sprites") == 0) {
-        return vae_sprites_draw(set, split, options->limit, err);
-    }
-    struct stat info;
-    if (stat(name, &info) != 0) {
-        return vae_fail(
-            err, VAE_ERR_IO,
-            "%s: cannot open: %s; name an .npy, .npz, .csv or IDX file, a folder of IDX "
-            "or picture files, or a built-in set, `digits` or `sprites`",
-            name, strerror(errno));
-    }
-    vae_status status = S_ISDIR(info.st_mode) ? load_folder(set, name, split, options, err)
-                                              : load_file(set, name, split, options, err);
-    return status == VAE_OK && set->kind == VAE_KIND_ARRAY ? refuse_binary_bytes(set, err) : status;
 }
 
 vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
                             const vae_data_options *options, vae_error *err)
 {
-    static const vae_data_options none;
+    static const vae_config unset;
+    vae_data_options how = options != NULL ? *options : (vae_data_options){0};
+    const vae_reader *reader;
+    vae_status status = VAE_OK;
     *out = NULL;
+    how.config = how.config != NULL ? how.config : &unset;
     vae_dataset *set = calloc(1, sizeof *set);
     if (set == NULL) {
         return vae_fail_memory(err, sizeof *set, "a data set");
     }
     snprintf(set->source, sizeof set->source, "%s", name);
-    vae_status status = VAE_OK;
-    TRY(load_named(set, name, split, options != NULL ? options : &none, err));
-    for (size_t i = 0; set->labels != NULL && i < set->n; i++) {
-        const size_t classes = (size_t)set->labels[i] + 1;
-        set->n_classes = classes > set->n_classes ? classes : set->n_classes;
+    TRY(find_reader(&reader, name, err));
+    if (split == VAE_SPLIT_TEST && reader->source == VAE_SOURCE_FILE && reader->has == NULL) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: a single file has no test split; use --split train, or name a folder "
+                     "that holds both",
+                     name));
     }
+    set->kind = reader->kind;
+    TRY(reader->load(set, name, split, &how, err));
+    if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
+        set->dtype == VAE_U8) {
+        TRY(refuse_binary_bytes(set, err));
+    }
+    count_classes(set);
     TRY(vae_dataset_hash(set, err));
     *out = set;
     set = NULL;
 done:
     vae_dataset_free(set);
     return status;
-}
-
-bool vae_dataset_has_test(const char *name)
-{
-    return strcmp(name, "digits") == 0 || vae_idx_folder_has(name, VAE_SPLIT_TEST) ||
-           (ends_with(name, ".npz") && vae_npz_has_test(name)) ||
-           vae_pictures_has(name, VAE_SPLIT_TEST);
 }

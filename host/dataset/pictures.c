@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
+#include "base/text.h"
+#include "config/config.h"
 #include "dataset/readers.h"
 #include "image/image.h"
 
@@ -22,14 +23,11 @@ typedef struct {
 static bool is_picture(const char *name)
 {
     static const char *const endings[] = {".png", ".jpg", ".jpeg"};
-    const size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        size_t m = strlen(endings[i]);
-        if (name[0] != '.' && n > m && strcasecmp(name + n - m, endings[i]) == 0) {
-            return true;
-        }
+    bool is = false;
+    for (size_t i = 0; name[0] != '.' && i < sizeof endings / sizeof endings[0]; i++) {
+        is = is || vae_ends_with_any_case(name, endings[i]);
     }
-    return false;
+    return is;
 }
 
 static bool is_folder(const char *path)
@@ -173,7 +171,7 @@ static bool holds_pictures(const char *folder, int depth)
     return found;
 }
 
-bool vae_pictures_has(const char *folder, vae_split split)
+static bool has(const char *folder, vae_split split)
 {
     char path[PATH_BYTES];
     return is_folder(folder) && split_folder(folder, split, path) && holds_pictures(path, 0);
@@ -212,7 +210,8 @@ static vae_status choose_shape(job *j, vae_error *err)
                             j->files->path[i], w, h, j->files->path[0], j->width, j->height);
         }
     }
-    j->channels = j->options->image_channels > 0 ? j->options->image_channels : colour ? 3 : 1;
+    const size_t wanted_channels = j->options->config->image_channels, found = colour ? 3 : 1;
+    j->channels = wanted_channels > 0 ? wanted_channels : found;
     j->width = j->side > 0 ? j->side : j->width;
     j->height = j->side > 0 ? j->side : j->height;
     return VAE_OK;
@@ -273,7 +272,7 @@ static vae_status read_all(const job *j, vae_error *err)
 static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
                        const vae_data_options *options, vae_error *err)
 {
-    job j = {.files = files, .options = options, .side = options->image_size};
+    job j = {.files = files, .options = options, .side = options->config->image_size};
     size_t bytes;
     for (size_t i = options->limit; options->limit > 0 && i < files->n; i++) {
         free(files->path[i]);
@@ -283,7 +282,6 @@ static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
     if (status != VAE_OK) {
         return status;
     }
-    set->kind = VAE_KIND_PICTURES;
     set->dtype = VAE_U8;
     set->n = files->n;
     set->height = j.height, set->width = j.width, set->channels = j.channels;
@@ -299,8 +297,8 @@ static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
     return read_all(&j, err);
 }
 
-vae_status vae_pictures_load(vae_dataset *set, const char *folder, vae_split split,
-                             const vae_data_options *options, vae_error *err)
+static vae_status load(vae_dataset *set, const char *folder, vae_split split,
+                       const vae_data_options *options, vae_error *err)
 {
     char path[PATH_BYTES];
     file_list files = {0};
@@ -325,3 +323,12 @@ vae_status vae_pictures_load(vae_dataset *set, const char *folder, vae_split spl
     free(files.label);
     return status;
 }
+
+static const char *const own_options[] = {"image-size", "image-channels", NULL};
+
+const vae_reader vae_pictures_reader = {.name = "picture",
+                                        .source = VAE_SOURCE_FOLDER,
+                                        .kind = VAE_KIND_PICTURES,
+                                        .options = own_options,
+                                        .has = has,
+                                        .load = load};

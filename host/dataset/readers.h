@@ -1,5 +1,5 @@
-/* What the readers of data sets share: the IDX reader, and the fillers that vae_dataset_open chooses
- * from. */
+/* The readers of data sets, of which vae_dataset_open chooses one, and what they share. A new format
+ * is a file with its vae_reader, and a place in open.c's list. */
 #ifndef VAE_DATASET_INTERNAL_H
 #define VAE_DATASET_INTERNAL_H
 
@@ -12,7 +12,34 @@
 #include "dataset/dataset.h"
 #include "format/npy.h"
 
-/* ---- IDX (dataset_idx.c) ---- */
+/* ---- readers ---- */
+
+typedef enum { VAE_SOURCE_BUILT_IN, VAE_SOURCE_FILE, VAE_SOURCE_FOLDER } vae_source;
+
+enum { VAE_READER_ENDINGS = 2 };
+
+/* All there is to know of a way to hold data. */
+typedef struct {
+    const char *name; /* "digits", what the user says; "NPY", of the files it reads */
+    vae_source source;
+    vae_data_kind kind;
+    const char *endings[VAE_READER_ENDINGS]; /* of a file's name, whatever their case; or NULL */
+    const uint8_t *magic;       /* 2 bytes a file begins with; NULL: it is known by its ending */
+    const char *const *options; /* of the config that no other kind of data takes, NULL behind the
+                                 * last; or NULL */
+    /* Does the file or folder hold a part of that split? May be NULL for a built-in set or a file:
+     * there is no test split. */
+    bool (*has)(const char *name, vae_split split);
+    /* Fills an empty set, but for source, kind, n_classes and sha256. options->config is there. */
+    vae_status (*load)(vae_dataset *set, const char *name, vae_split split,
+                       const vae_data_options *options, vae_error *err);
+} vae_reader;
+
+extern const vae_reader vae_digits_reader, vae_sprites_reader;
+extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
+extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
+
+/* ---- arrays and tables ---- */
 
 enum { VAE_IDX_MAX_DIMS = 4 };
 
@@ -30,24 +57,6 @@ typedef struct {
  * On failure out->data is NULL. VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err);
 
-/* ---- fillers: each fills an empty set, except source, n_classes and sha256 ---- */
-
-/* Draws the built-in digits (dataset_digits.c). */
-vae_status vae_digits_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
-
-/* Draws the built-in sprites (dataset_sprites.c). Fails for VAE_SPLIT_TEST. */
-vae_status vae_sprites_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err);
-
-/* Reads images and, where they are, labels from a folder of IDX files. */
-vae_status vae_idx_load_folder(vae_dataset *set, const char *folder, vae_split split, size_t limit,
-                               vae_error *err);
-
-/* Does the folder hold IDX images of this split? Ambiguous folders count as holding none. */
-bool vae_idx_folder_has(const char *folder, vae_split split);
-
-/* Reads one IDX images file, and the labels file named like it if there is one. */
-vae_status vae_idx_load_file(vae_dataset *set, const char *path, size_t limit, vae_error *err);
-
 /* Reads an NPY stream; `s` is at its beginning. */
 vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err);
 
@@ -55,11 +64,6 @@ vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, va
  * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */
 vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const char *name,
                              vae_error *err);
-
-/* Reads the arrays of an .npz file that make the split. */
-vae_status vae_npz_load(vae_dataset *set, const char *path, vae_split split, size_t limit,
-                        vae_error *err);
-bool vae_npz_has_test(const char *path);
 
 /* *labels: (n) bytes, malloc'ed, from whole numbers 0..255; name: for messages. VAE_ERR_DATA. */
 vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
@@ -69,13 +73,7 @@ vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t 
 vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
                                vae_error *err);
 
-/* Reads a folder of pictures. */
-vae_status vae_pictures_load(vae_dataset *set, const char *folder, vae_split split,
-                             const vae_data_options *options, vae_error *err);
-/* Are there pictures for this split below the folder? */
-bool vae_pictures_has(const char *folder, vae_split split);
-
-/* ---- drawing (dataset_glyphs.c) ---- */
+/* ---- drawing ---- */
 
 /* One point a stroke runs through, in a box 100 wide and 100 high, y downwards. */
 typedef struct {

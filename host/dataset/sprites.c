@@ -127,13 +127,16 @@ static size_t grid_place(size_t i, size_t n)
                : i;
 }
 
-vae_status vae_sprites_draw(vae_dataset *set, vae_split split, size_t limit, vae_error *err)
+static vae_status draw(vae_dataset *set, const char *name, vae_split split,
+                       const vae_data_options *options, vae_error *err)
 {
+    const size_t limit = options->limit;
     const size_t n = limit > 0 && limit < VAE_SPRITES_N ? limit : VAE_SPRITES_N;
     if (split == VAE_SPLIT_TEST) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "sprites: the set is one grid without a test split; use --split train "
-                        "(--validation keeps rows back in training)");
+                        "%s: the set is one grid without a test split; use --split train "
+                        "(--validation keeps rows back in training)",
+                        name);
     }
     set->n = n;
     set->d = SIDE * SIDE;
@@ -163,3 +166,6 @@ vae_status vae_sprites_draw(vae_dataset *set, vae_split split, size_t limit, vae
     }
     return VAE_OK;
 }
+
+const vae_reader vae_sprites_reader = {
+    .name = "sprites", .source = VAE_SOURCE_BUILT_IN, .load = draw};

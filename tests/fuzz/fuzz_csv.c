@@ -1,19 +1,22 @@
 /* Fuzz target: CSV tables. */
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "config/config.h"
 #include "dataset/readers.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const vae_data_options options = {.limit = size % 3,
-                                      .label_column = size % 5 == 0 ? "none" : ""};
+    static vae_config config;
+    snprintf(config.label_column, sizeof config.label_column, size % 5 == 0 ? "none" : "");
+    const vae_data_options options = {.config = &config, .limit = size % 3};
     vae_dataset *set = calloc(1, sizeof *set);
     vae_stream *s;
     vae_error err = {0};

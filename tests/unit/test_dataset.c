@@ -18,6 +18,7 @@
 #endif
 
 #include "base/sha256.h"
+#include "config/config.h"
 #include "dataset/dataset.h"
 #include "dataset_fixture.h"
 
@@ -367,6 +368,47 @@ static void mnist_is_mnist(void **state)
     vae_dataset_free(set);
 }
 
+/* Help and messages come from the list of readers. */
+static void readers_are_named(void **state)
+{
+    char kinds[VAE_DATASET_KINDS];
+    const uint8_t text[] = "hello";
+    assert_string_equal(
+        vae_dataset_kinds(kinds),
+        "digits, sprites, a folder of IDX or picture files, an .npy, .npz or .csv file");
+    assert_set_refused(scratch_path(*state, "nowhere"), VAE_SPLIT_TRAIN, VAE_ERR_IO,
+                       "; name an .npy, .npz, .csv or IDX file, a folder of IDX or picture files, "
+                       "or a built-in set, `digits` or `sprites`");
+    assert_set_refused(scratch_write(*state, "text", text, 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "expected an NPY file (93 4e ...), an IDX file (00 00 ...), or a name that "
+                       "ends in .npz or .csv; found 68 65");
+}
+
+static void options_of_other_data_are_refused(void **state)
+{
+    static const struct {
+        const char *option, *says;
+    } cases[] = {
+        {"image-size", "--image-size has no effect on digits: it needs a folder of picture files"},
+        {"image-channels", "--image-channels has no effect on digits: it needs a folder of "},
+        {"label-column", "--label-column has no effect on digits: it needs a .csv file"},
+    };
+    (void)state;
+    vae_dataset *set = dataset_open_ok("digits", VAE_SPLIT_TRAIN, 10);
+    assert_int_equal(vae_dataset_check_options(set, 0, NULL), VAE_OK);
+    for (size_t i = 0; i < 3; i++) {
+        const uint64_t given = (uint64_t)1 << vae_config_find(cases[i].option);
+        vae_error err = {0};
+        assert_int_equal(vae_dataset_check_options(set, given, &err), VAE_ERR_USAGE);
+        assert_non_null(strstr(err.text, cases[i].says));
+    }
+    set->kind = VAE_KIND_TABLE;
+    assert_int_equal(
+        vae_dataset_check_options(set, (uint64_t)1 << vae_config_find("label-column"), NULL),
+        VAE_OK);
+    vae_dataset_free(set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +423,8 @@ int main(void)
         cmocka_unit_test(gzip_damage_is_refused),
         cmocka_unit_test(what_is_no_data_set_is_refused),
         cmocka_unit_test(unreadable_files_are_io_errors),
+        cmocka_unit_test(readers_are_named),
+        cmocka_unit_test(options_of_other_data_are_refused),
         cmocka_unit_test(mnist_is_mnist),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

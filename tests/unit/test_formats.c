@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/config.h"
 #include "dataset_fixture.h"
 #include "format/npz.h"
 #include "image/image.h"
@@ -93,13 +94,16 @@ static void tables_are_read(void **state)
     /* which column holds the labels */
     const char text[] = "y,q\n1,2\n3,4\n";
     const char *path = scratch_write(*state, "t.csv", text, sizeof text - 1);
-    set = open_with(path, VAE_SPLIT_TRAIN, &(vae_data_options){.label_column = "none"});
+    set = open_with(path, VAE_SPLIT_TRAIN,
+                    &(vae_data_options){.config = &(vae_config){.label_column = "none"}});
     assert_true(set->d == 2 && set->labels == NULL);
     vae_dataset_free(set);
-    set = open_with(path, VAE_SPLIT_TRAIN, &(vae_data_options){.label_column = "q", .limit = 1});
+    set = open_with(path, VAE_SPLIT_TRAIN,
+                    &(vae_data_options){.config = &(vae_config){.label_column = "q"}, .limit = 1});
     assert_true(set->n == 1 && set->d == 1 && set->labels[0] == 2);
     vae_dataset_free(set);
-    refused_with(path, &(vae_data_options){.label_column = "nope"}, "no column is called 'nope'");
+    refused_with(path, &(vae_data_options){.config = &(vae_config){.label_column = "nope"}},
+                 "no column is called 'nope'");
     /* packed */
     blob plain = {.n = sizeof text - 1};
     memcpy(plain.bytes, text, plain.n);
@@ -247,20 +251,22 @@ static void folders_of_pictures(void **state)
     set = dataset_open_ok(folder, VAE_SPLIT_TEST, 0);
     assert_true(set->n == 1 && set->channels == 3); /* a colour file makes the set RGB */
     vae_dataset_free(set);
-    set = open_with(folder, VAE_SPLIT_TEST,
-                    &(vae_data_options){.image_size = 2, .image_channels = 1});
+    set = open_with(
+        folder, VAE_SPLIT_TEST,
+        &(vae_data_options){.config = &(vae_config){.image_size = 2, .image_channels = 1}});
     assert_true(set->d == 4 && ((uint8_t *)set->rows)[3] == 40);
     vae_dataset_free(set);
     put_png(s, "pets/train/cat/odd.png", 5, 3, 3, 50);
     refused_with(folder, NULL, "odd.png: 5 x 3 pixels, but");
     refused_with(folder, NULL, "--image-size");
-    set = open_with(folder, VAE_SPLIT_TRAIN, &(vae_data_options){.image_size = 3});
+    set = open_with(folder, VAE_SPLIT_TRAIN,
+                    &(vae_data_options){.config = &(vae_config){.image_size = 3}});
     assert_true(set->n == 4 && set->d == 27);
     rows = set->rows;
     assert_true(rows[0] == 10 && rows[27] == 50 && rows[54] == 20); /* flat stays flat */
     vae_dataset_free(set);
     scratch_write(s, "pets/train/dog/torn.jpg", "\xff\xd8\xff\xe0", 4);
-    const vae_data_options three = {.image_size = 3};
+    const vae_data_options three = {.config = &(vae_config){.image_size = 3}};
     refused_with(folder, &three, "torn.jpg: cannot read JPEG");
     scratch_write(s, "pets/train/dog/torn.jpg", "GIF89a", 6);
     refused_with(folder, &three, "torn.jpg: not a picture");
