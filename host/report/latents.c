@@ -6,6 +6,7 @@
 
 #include "philox.h"
 #include "report/internal.h"
+#include "stats/pca.h"
 #include "train/trainer.h"
 
 enum {
@@ -13,7 +14,6 @@ enum {
     MOST_FLOATS = 1 << 24,       /* ... as long as their mu is no larger than this */
     MOST_POINTS = 2000,          /* that are plotted, and whose mu is in the page ... */
     MOST_POINT_FLOATS = 1 << 18, /* ... as long as it is no larger than this */
-    ROUNDS = 60,                 /* of the iteration for the plane */
     MIXED_ORDER = 20140119,      /* key of the order in which rows are taken where not all are */
 };
 
@@ -109,122 +109,6 @@ static void measure(report_latents *l)
     }
 }
 
-static double dot(const double *a, const double *b, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += a[i] * b[i];
-    }
-    return sum;
-}
-
-/* v of length 1; the unit vector `fallback` where it is 0. */
-static void normalize(double *v, size_t n, size_t fallback)
-{
-    const double length = sqrt(dot(v, v, n));
-    for (size_t j = 0; j < n; j++) {
-        v[j] = length > 1e-30 ? v[j] / length : j == fallback % n;
-    }
-}
-
-/* out: (2,Z) = C v for both rows of v, C the covariance of the points' mu; never formed, as Z may
- * be large. Returns the trace of C. */
-static double multiply(const report_latents *l, const double *v, double *out)
-{
-    const size_t Z = l->z;
-    double trace = 0;
-    memset(out, 0, 2 * Z * sizeof *out);
-    for (size_t i = 0; i < l->n_points; i++) {
-        const float *mu = l->mu + i * Z;
-        double along[2] = {0, 0};
-        for (size_t j = 0; j < Z; j++) {
-            const double away = (double)mu[j] - (double)l->mean[j];
-            along[0] += away * v[j];
-            along[1] += away * v[Z + j];
-            trace += away * away / (double)l->n_points;
-        }
-        for (size_t j = 0; j < Z; j++) {
-            const double away = ((double)mu[j] - (double)l->mean[j]) / (double)l->n_points;
-            out[j] += away * along[0];
-            out[Z + j] += away * along[1];
-        }
-    }
-    return trace;
-}
-
-static void make_orthonormal(double *v, size_t Z)
-{
-    normalize(v, Z, 0);
-    const double common = dot(v, v + Z, Z);
-    for (size_t j = 0; j < Z; j++) {
-        v[Z + j] -= common * v[j];
-    }
-    normalize(v + Z, Z, 1);
-}
-
-/* Turns the pair v within its plane to the principal axes there (Rayleigh-Ritz); cv = C v. */
-static void turn(double *v, const double *cv, size_t Z)
-{
-    const double a = dot(v, cv, Z), b = dot(v, cv + Z, Z), c = dot(v + Z, cv + Z, Z);
-    const double angle = 0.5 * atan2(2 * b, a - c);
-    for (size_t j = 0; j < Z; j++) {
-        const double x = v[j], y = v[Z + j];
-        v[j] = cos(angle) * x + sin(angle) * y;
-        v[Z + j] = cos(angle) * y - sin(angle) * x;
-    }
-}
-
-/* The first two principal axes by orthogonal iteration, from the two dimensions that vary most. */
-static vae_status find_plane(report_latents *l, const size_t *order, vae_error *err)
-{
-    const size_t Z = l->z;
-    double *v = calloc(4 * Z, sizeof *v), *cv, trace = 0;
-    if (v == NULL) {
-        return vae_fail_memory(err, 4 * Z * sizeof *v, "the plane of the latents");
-    }
-    cv = v + 2 * Z;
-    for (size_t j = 0; j < Z;
-         j++) { /* not quite along axes: those may be orthogonal to the plane */
-        v[j] = (j == order[0]) + 1e-3;
-        v[Z + j] = (j == order[1]) + (j % 2 == 0 ? 1e-3 : -1e-3);
-    }
-    for (size_t round = 0; round < ROUNDS; round++) {
-        make_orthonormal(v, Z);
-        trace = multiply(l, v, cv);
-        memcpy(v, cv, 2 * Z * sizeof *v);
-    }
-    make_orthonormal(v, Z);
-    multiply(l, v, cv);
-    turn(v, cv, Z);
-    multiply(l, v, cv);
-    for (size_t k = 0; k < 2; k++) {
-        double largest = 0;
-        for (size_t j = 0; j < Z; j++) { /* of two opposite axes, the one with a positive sum */
-            largest = fabs(v[k * Z + j]) > fabs(largest) ? v[k * Z + j] : largest;
-        }
-        for (size_t j = 0; j < Z; j++) {
-            l->axis[k * Z + j] = (float)(largest < 0 ? -v[k * Z + j] : v[k * Z + j]);
-        }
-        l->share[k] = trace > 0 ? dot(v + k * Z, cv + k * Z, Z) / trace : 0;
-    }
-    free(v);
-    return VAE_OK;
-}
-
-static void project(report_latents *l)
-{
-    const size_t Z = l->z;
-    for (size_t i = 0; i < l->n_points; i++) {
-        for (size_t k = 0; k < 2; k++) {
-            double sum = 0;
-            for (size_t j = 0; j < Z; j++) {
-                sum += ((double)l->mu[i * Z + j] - (double)l->mean[j]) * (double)l->axis[k * Z + j];
-            }
-            l->xy[2 * i + k] = (float)sum;
-        }
-    }
-}
-
 static int by_kl(const void *a, const void *b, void *kl)
 {
     const size_t i = *(const size_t *)a, j = *(const size_t *)b;
@@ -257,13 +141,13 @@ vae_status report_look(report *r, vae_error *err)
         measure(l);
         qsort_r(r->order, Z, sizeof *r->order, by_kl, l->kl);
         if (Z > 2) {
-            status = find_plane(l, r->order, err);
+            status = vae_pca_axes(l->axis, l->share, l->mu, l->n_points, Z, l->mean, r->order, err);
         } else { /* the latents themselves */
             memset(l->mean, 0, Z * sizeof *l->mean);
             l->axis[0] = 1;
             l->axis[2 * Z - 1] = Z == 2;
         }
-        project(l);
+        vae_pca_project(l->xy, l->mu, l->n_points, Z, l->mean, l->axis);
     }
     free(kl_dim);
     return status;

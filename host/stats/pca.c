@@ -1,129 +1,174 @@
+/* The two leading principal axes of rows. */
 #include "stats/pca.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_STEPS = 1000 };
+enum { ROUNDS = 60 };
 
-static void covariance(double *cov, double *mean, const float *x, size_t n, size_t d)
-{
-    for (size_t i = 0; i < n; i++) {
-        for (size_t j = 0; j < d; j++) {
-            mean[j] += (double)x[i * d + j] / (double)n;
-        }
-    }
-#pragma omp parallel for schedule(dynamic)
-    for (size_t a = 0; a < d; a++) {
-        for (size_t i = 0; i < n; i++) {
-            const double va = (double)x[i * d + a] - mean[a];
-            for (size_t b = a; b < d; b++) {
-                cov[a * d + b] += va * ((double)x[i * d + b] - mean[b]) / (double)n;
-            }
-        }
-    }
-    for (size_t a = 0; a < d; a++) {
-        for (size_t b = 0; b < a; b++) {
-            cov[a * d + b] = cov[b * d + a];
-        }
-    }
-}
-
-static double dot(const double *a, const double *b, size_t d)
+static double dot(const double *a, const double *b, size_t n)
 {
     double sum = 0;
-    for (size_t j = 0; j < d; j++) {
-        sum += a[j] * b[j];
+    for (size_t i = 0; i < n; i++) {
+        sum += a[i] * b[i];
     }
     return sum;
 }
 
-/* v minus its part along `base` (if any), of length 1; a zero vector becomes the unit vector `j`.
- */
-static void normalize(double *v, const double *base, size_t d, size_t j)
+/* v of length 1; the unit vector `fallback` where it is 0. */
+static void normalize(double *v, size_t n, size_t fallback)
 {
-    for (int twice = 0; twice < 2; twice++) {
-        const double along = base != NULL ? dot(v, base, d) : 0;
-        for (size_t k = 0; k < d; k++) {
-            v[k] -= base != NULL ? along * base[k] : 0;
+    const double length = sqrt(dot(v, v, n));
+    for (size_t j = 0; j < n; j++) {
+        v[j] = length > 1e-30 ? v[j] / length : j == fallback % n;
+    }
+}
+
+/* out: (2,d) = C v for both rows of v, C the covariance of the rows; never formed, as d may be
+ * large. Returns the trace of C. */
+static double multiply(double *out, const double *v, const float *x, size_t n, size_t d,
+                       const float *mean)
+{
+    double trace = 0;
+    memset(out, 0, 2 * d * sizeof *out);
+    for (size_t i = 0; i < n; i++) {
+        const float *row = x + i * d;
+        double along[2] = {0, 0};
+        for (size_t j = 0; j < d; j++) {
+            const double away = (double)row[j] - (double)mean[j];
+            along[0] += away * v[j];
+            along[1] += away * v[d + j];
+            trace += away * away / (double)n;
         }
-        const double length = sqrt(dot(v, v, d));
-        for (size_t k = 0; k < d; k++) {
-            v[k] = length > 1e-300 ? v[k] / length : k == j;
+        for (size_t j = 0; j < d; j++) {
+            const double away = ((double)row[j] - (double)mean[j]) / (double)n;
+            out[j] += away * along[0];
+            out[d + j] += away * along[1];
+        }
+    }
+    return trace;
+}
+
+static void make_orthonormal(double *v, size_t d)
+{
+    normalize(v, d, 0);
+    const double common = dot(v, v + d, d);
+    for (size_t j = 0; j < d; j++) {
+        v[d + j] -= common * v[j];
+    }
+    normalize(v + d, d, 1);
+}
+
+/* Turns the pair v within its plane to the principal axes there (Rayleigh-Ritz); cv = C v. */
+static void turn(double *v, const double *cv, size_t d)
+{
+    const double a = dot(v, cv, d), b = dot(v, cv + d, d), c = dot(v + d, cv + d, d);
+    const double angle = 0.5 * atan2(2 * b, a - c);
+    for (size_t j = 0; j < d; j++) {
+        const double x = v[j], y = v[d + j];
+        v[j] = cos(angle) * x + sin(angle) * y;
+        v[d + j] = cos(angle) * y - sin(angle) * x;
+    }
+}
+
+vae_status vae_pca_axes(float *axis, double share[2], const float *x, size_t n, size_t d,
+                        const float *mean, const size_t start[2], vae_error *err)
+{
+    double *v = calloc(4 * d, sizeof *v), *cv, trace = 0;
+    if (v == NULL) {
+        return vae_fail_memory(err, 4 * d * sizeof *v, "principal components");
+    }
+    cv = v + 2 * d;
+    /* not quite along the columns: those may be orthogonal to the plane */
+    for (size_t j = 0; j < d; j++) {
+        v[j] = (j == start[0]) + 1e-3;
+        v[d + j] = (j == start[1]) + (j % 2 == 0 ? 1e-3 : -1e-3);
+    }
+    for (size_t round = 0; round < ROUNDS; round++) {
+        make_orthonormal(v, d);
+        trace = multiply(cv, v, x, n, d, mean);
+        memcpy(v, cv, 2 * d * sizeof *v);
+    }
+    make_orthonormal(v, d);
+    multiply(cv, v, x, n, d, mean);
+    turn(v, cv, d);
+    multiply(cv, v, x, n, d, mean);
+    for (size_t k = 0; k < 2; k++) {
+        double largest = 0;
+        for (size_t j = 0; j < d; j++) {
+            largest = fabs(v[k * d + j]) > fabs(largest) ? v[k * d + j] : largest;
+        }
+        for (size_t j = 0; j < d; j++) {
+            axis[k * d + j] = (float)(largest < 0 ? -v[k * d + j] : v[k * d + j]);
+        }
+        share[k] = trace > 0 ? dot(v + k * d, cv + k * d, d) / trace : 0;
+    }
+    free(v);
+    return VAE_OK;
+}
+
+void vae_pca_project(float *xy, const float *x, size_t n, size_t d, const float *mean,
+                     const float *axis)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            double sum = 0;
+            for (size_t j = 0; j < d; j++) {
+                sum += ((double)x[i * d + j] - (double)mean[j]) * (double)axis[k * d + j];
+            }
+            xy[2 * i + k] = (float)sum;
         }
     }
 }
 
-/* v: (2,d), the two leading eigenvectors of cov. */
-static void leading(double *v, double *room, const double *cov, size_t d)
+/* Means and variances of the columns. */
+static void moments(float *mean, double *variance, const float *x, size_t n, size_t d)
 {
-    for (size_t j = 0; j < d; j++) { /* two directions that no symmetric data are orthogonal to */
-        v[j] = 1 + 0.1 * sin((double)j + 1);
-        v[d + j] = cos(1.7 * (double)j + 0.3);
-    }
-    normalize(v, NULL, d, 0);
-    normalize(v + d, v, d, 1);
-    for (int step = 0; step < MOST_STEPS; step++) {
-        double moved = 0;
-        memcpy(room, v, 2 * d * sizeof *room);
-        for (size_t k = 0; k < 2; k++) {
-            for (size_t j = 0; j < d; j++) {
-                v[k * d + j] = dot(cov + j * d, room + k * d, d);
-            }
-            normalize(v + k * d, k > 0 ? v : NULL, d, k);
-            moved += 1 - fabs(dot(v + k * d, room + k * d, d));
+    for (size_t j = 0; j < d; j++) {
+        double middle = 0;
+        for (size_t i = 0; i < n; i++) {
+            const double away = (double)x[i * d + j] - middle;
+            middle += away / (double)(i + 1);
+            variance[j] += away * ((double)x[i * d + j] - middle) / (double)n;
         }
-        if (moved < 1e-14) {
-            break;
-        }
-    }
-    for (size_t k = 0; k < 2; k++) {
-        size_t most = 0;
-        for (size_t j = 1; j < d; j++) {
-            most = fabs(v[k * d + j]) > fabs(v[k * d + most]) ? j : most;
-        }
-        const double sign = v[k * d + most] < 0 ? -1 : 1;
-        for (size_t j = 0; j < d; j++) {
-            v[k * d + j] *= sign;
-        }
+        mean[j] = (float)middle;
     }
 }
 
 vae_status vae_pca_plane(float *xy, double share[2], const float *x, size_t n, size_t d,
                          vae_error *err)
 {
-    double *cov = calloc(d * d + 5 * d, sizeof *cov);
-    if (cov == NULL) {
-        return vae_fail_memory(err, (d * d + 5 * d) * sizeof *cov, "principal components");
+    float *mean = calloc(3 * d, sizeof *mean), *axis = mean != NULL ? mean + d : NULL;
+    double *variance = calloc(d, sizeof *variance);
+    vae_status status = VAE_OK;
+    if (mean == NULL || variance == NULL) {
+        TRY(vae_fail_memory(err, 5 * d * sizeof *mean, "principal components"));
     }
-    double *mean = cov + d * d, *v = mean + d, *room = v + 2 * d, total = 0;
-    covariance(cov, mean, x, n, d);
-    for (size_t j = 0; j < d; j++) {
-        total += cov[j * d + j];
-    }
-    if (d <= 2) {
-        for (size_t k = 0; k < d; k++) {
-            v[k * d + k] = 1;
-        }
-    } else {
-        leading(v, room, cov, d);
-    }
-    for (size_t k = 0; k < 2; k++) {
-        double variance = 0;
-        for (size_t j = 0; k < d && j < d; j++) {
-            variance += v[k * d + j] * dot(cov + j * d, v + k * d, d);
-        }
-        share[k] = total > 0 ? variance / total : 0;
-    }
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < 2; k++) {
-            double sum = 0;
-            for (size_t j = 0; k < d && j < d; j++) {
-                sum += v[k * d + j] * ((double)x[i * d + j] - (d <= 2 ? 0 : mean[j]));
+    moments(mean, variance, x, n, d);
+    if (d > 2) {
+        size_t start[2] = {variance[1] > variance[0], variance[1] <= variance[0]};
+        for (size_t j = 2; j < d; j++) {
+            if (variance[j] > variance[start[0]]) {
+                start[1] = start[0];
+                start[0] = j;
+            } else if (variance[j] > variance[start[1]]) {
+                start[1] = j;
             }
-            xy[2 * i + k] = (float)sum;
         }
+        TRY(vae_pca_axes(axis, share, x, n, d, mean, start, err));
+    } else {
+        const double total = variance[0] + (d == 2 ? variance[1] : 0);
+        for (size_t k = 0; k < 2; k++) {
+            share[k] = k < d && total > 0 ? variance[k] / total : 0;
+        }
+        memset(mean, 0, d * sizeof *mean);
+        axis[0] = 1;
+        axis[2 * d - 1] = d == 2;
     }
-    free(cov);
-    return VAE_OK;
+    vae_pca_project(xy, x, n, d, mean, axis);
+done:
+    free(variance);
+    free(mean);
+    return status;
 }
