@@ -49,21 +49,6 @@ static vae_status read_endpoint(endpoint *e, const cli_args *args, const char *o
     return e->file ? VAE_OK : draw_numbers(&e->rows, &e->n, option, text, err);
 }
 
-/* The pixels as the model's channels: grey from RGB by ITU-R BT.601's luma, RGB from grey by
- * repetition. */
-static void convert(uint8_t *out, size_t to, const uint8_t *in, size_t from, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const uint8_t *p = in + i * from;
-        for (size_t c = 0; c < to; c++) {
-            out[i * to + c] =
-                from == to  ? p[c]
-                : from == 1 ? p[0]
-                            : (uint8_t)((299u * p[0] + 587u * p[1] + 114u * p[2] + 500u) / 1000u);
-        }
-    }
-}
-
 /* The file as a data set of one row, of the model's shape. label: its class, or -1. */
 static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const char *path,
                                int label, vae_error *err)
@@ -86,7 +71,7 @@ static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const
     } else if (set == NULL || row == NULL || labels == NULL) {
         status = vae_fail_memory(err, sizeof *set + c->d, path);
     } else {
-        convert(row, c->channels, pixels, channels, width * height);
+        vae_image_convert(row, c->channels, pixels, channels, width * height);
         *set = (vae_dataset){.n = 1, .d = c->d, .height = height, .width = width};
         set->channels = c->channels;
         set->dtype = VAE_U8;
