@@ -49,12 +49,44 @@ void vae_format_real(double value, char *text, size_t size)
     }
 }
 
+const char *vae_thousands(char text[32], double number)
+{
+    char digits[32];
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%.0f", number), at = 0;
+    if (!(fabs(number) < 1e15)) {
+        snprintf(text, 32, "%g", number);
+        return text;
+    }
+    for (size_t i = 0; i < n; i++) {
+        text[at++] = digits[i];
+        if ((n - i) % 3 == 1 && i + 1 < n && digits[i] != '-') {
+            text[at++] = ',';
+        }
+    }
+    text[at] = '\0';
+    return text;
+}
+
 bool vae_is_utf8(const char *text)
 {
     json_t *string = json_string(text);
     bool ok = string != NULL;
     json_decref(string);
     return ok;
+}
+
+const char *vae_base_name(char *text, size_t size, const char *path)
+{
+    const char *end = path + strlen(path);
+    while (end > path + 1 && end[-1] == '/') {
+        end--;
+    }
+    const char *begin = end;
+    while (begin > path && begin[-1] != '/') {
+        begin--;
+    }
+    snprintf(text, size, "%.*s", (int)(end - begin), begin);
+    return text;
 }
 
 bool vae_ends_with(const char *name, const char *end)

@@ -12,8 +12,13 @@ bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
 bool vae_parse_real(const char *text, double *out);
 /* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
 void vae_format_real(double value, char *text, size_t size);
+/* 12345678 as "12,345,678". */
+const char *vae_thousands(char text[32], double number);
 /* True if text is valid UTF-8, as JSON wants it. */
 bool vae_is_utf8(const char *text);
+
+/* The last part of a path, slashes behind it left out, cut to `size` - 1 bytes. Returns text. */
+const char *vae_base_name(char *text, size_t size, const char *path);
 
 /* Does the name end like that; with _any_case, whatever the case of its letters? */
 bool vae_ends_with(const char *name, const char *end);

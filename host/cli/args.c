@@ -1,6 +1,5 @@
 /* Reading argv by tables, and help from the same tables. */
 #include <getopt.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -191,20 +190,6 @@ void cli_say(const cli_args *args, const char *format, ...)
     vfprintf(stderr, format, list);
     fputc('\n', stderr);
     va_end(list);
-}
-
-const char *cli_thousands(char text[32], double number)
-{
-    char digits[32];
-    int n = snprintf(digits, sizeof digits, "%.0f", fabs(number) < 1e15 ? number : 0.0), at = 0;
-    for (int i = 0; i < n; i++) {
-        text[at++] = digits[i];
-        if ((n - 1 - i) % 3 == 0 && i + 1 < n && digits[i] != '-') {
-            text[at++] = ',';
-        }
-    }
-    text[at] = '\0';
-    return text;
 }
 
 /* ---- help ---- */

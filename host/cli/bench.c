@@ -87,7 +87,7 @@ static void report(const cli_args *args, const bench *b, size_t batch, const cha
     }
     if (!args->json) {
         printf("%8zu  %-5s %11.1f us (%.1f - %.1f)  %12s examples/s  %9.1f GFLOP/s%s\n", batch,
-               name, us[0], us[1], us[2], cli_thousands(rate, per_s), 1e-3 * flops / us[0], versus);
+               name, us[0], us[1], us[2], vae_thousands(rate, per_s), 1e-3 * flops / us[0], versus);
         fflush(stdout);
     }
     json_t *row =

@@ -90,8 +90,6 @@ vae_status cli_training_options(const cli_args *args, vae_config *config, uint64
                                 vae_error *err);
 /* A line on stderr, "vae: " in front, unless -q. */
 void cli_say(const cli_args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* 12345678 as "12,345,678". */
-const char *cli_thousands(char text[32], double number);
 
 /* A trained model, ready to be asked (cli_model.c). Zero-initialize; close in any case. */
 typedef struct {

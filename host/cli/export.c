@@ -9,12 +9,6 @@
 
 /* ---- export ---- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 /* The format asked for, or the one that the file's name tells. */
 static const char *choose_format(const cli_args *args, const char *out, vae_error *err)
 {
@@ -23,7 +17,7 @@ static const char *choose_format(const cli_args *args, const char *out, vae_erro
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         char end[16];
         snprintf(end, sizeof end, ".%s", formats[i]);
-        if (format != NULL ? strcmp(format, formats[i]) == 0 : ends_with(out, end)) {
+        if (format != NULL ? strcmp(format, formats[i]) == 0 : vae_ends_with(out, end)) {
             return formats[i];
         }
     }
@@ -207,12 +201,12 @@ static void print_imported(const cli_args *args, const vae_checkpoint *c, bool w
         return;
     }
     cli_say(args, "%s: %s parameters for data of %zu x %zu x %zu, from %s", out,
-            cli_thousands(text, (double)c->n_params), c->height, c->width, c->channels,
+            vae_thousands(text, (double)c->n_params), c->height, c->width, c->channels,
             args->words[0]);
     if (!with_data) {
         cli_say(args, "no --data given: it can be evaluated, encoded with and exported; to train "
                       "on, import it with --data DATA");
-    } else if (!ends_with(out, ".vae")) {
+    } else if (!vae_ends_with(out, ".vae")) {
         cli_say(args, "vae train --resume --out %s trains on", out);
     }
 }
@@ -230,7 +224,7 @@ vae_status cli_import(const cli_args *args, vae_error *err)
             vae_fail(err, VAE_ERR_USAGE,
                      "--out is missing: the run folder, or the checkpoint file (.vae), to make");
     }
-    const bool file = ends_with(config.out, ".vae");
+    const bool file = vae_ends_with(config.out, ".vae");
     if (status == VAE_OK && (status = read_shape(args, &options, err)) == VAE_OK && !file) {
         status = vae_run_folder_check(config.out, false, cli_value(args, "force") != NULL, err);
     }

@@ -88,16 +88,16 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
 {
     char n[32];
     const vae_train_state *s = &c->state;
-    printf("checkpoint   %s, %s bytes\n", path, cli_thousands(n, (double)bytes));
+    printf("checkpoint   %s, %s bytes\n", path, vae_thousands(n, (double)bytes));
     printf("data         %zu x %zu, %zu channel%s (%zu columns)\n", c->height, c->width,
            c->channels, c->channels == 1 ? "" : "s", c->d);
-    printf("parameters   %s", cli_thousands(n, (double)c->n_params));
+    printf("parameters   %s", vae_thousands(n, (double)c->n_params));
     printf(" (%s bytes; training takes four times that",
-           cli_thousands(n, 4.0 * (double)c->n_params));
+           vae_thousands(n, 4.0 * (double)c->n_params));
     puts(" for gradients and moments)");
     printf("weights      SHA-256 %s\n", weights);
     printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
-           cli_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
+           vae_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
     if (isfinite(s->best)) {
         printf("validation   best %.4f nats after epoch %" PRIu64 ", %" PRIu64 " epochs since\n",
                s->best, s->best_epoch, s->bad_epochs);

@@ -70,12 +70,6 @@ static void spool_close(spool *s)
 
 /* ---- shared ---- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 static vae_status open_runner(vae_runner *r, const cli_model *m, vae_error *err)
 {
     const vae_backend_options options = {m->config.device, m->config.device_index,
@@ -159,11 +153,11 @@ static vae_status write_npy(const char *out, const float *values, const size_t *
 static vae_status choose_npz(const cli_args *args, const char *out, bool *npz, vae_error *err)
 {
     const char *format = cli_value(args, "format");
-    *npz = format != NULL ? strcmp(format, "npz") == 0 : ends_with(out, ".npz");
+    *npz = format != NULL ? strcmp(format, "npz") == 0 : vae_ends_with(out, ".npz");
     if (format != NULL && !*npz && strcmp(format, "npy") != 0) {
         return vae_fail(err, VAE_ERR_USAGE, "--format: expected npz or npy, found '%s'", format);
     }
-    if (format == NULL && !*npz && !ends_with(out, ".npy") && strcmp(out, "-") != 0) {
+    if (format == NULL && !*npz && !vae_ends_with(out, ".npy") && strcmp(out, "-") != 0) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "%s: which format? name it .npz or .npy, or give "
                         "--format npz|npy",

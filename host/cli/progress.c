@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 
 const char *cli_duration(char text[32], double seconds)
@@ -31,18 +31,11 @@ static size_t terminal_width(void)
     return 80;
 }
 
-static double clock_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 void cli_progress_open(cli_progress *progress, bool quiet)
 {
     const char *term = getenv("TERM");
     *progress = (cli_progress){.quiet = quiet};
-    progress->began = progress->told = clock_now();
+    progress->began = progress->told = vae_clock();
     progress->terminal = isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
 }
 
@@ -57,7 +50,7 @@ void cli_progress_clear(cli_progress *progress)
 
 void cli_progress_part(cli_progress *progress, const char *what, double fraction, size_t n)
 {
-    const double now = clock_now(), every = progress->terminal ? 0.2 : 60;
+    const double now = vae_clock(), every = progress->terminal ? 0.2 : 60;
     if (progress->quiet || now - progress->told < every || fraction <= 0) {
         return;
     }
@@ -118,7 +111,7 @@ static void draw(void *ctx, const vae_progress *p)
     add_part(line, width, part);
     snprintf(part, sizeof part, "  %s left", cli_duration(left, p->seconds_left));
     add_part(line, width, part);
-    snprintf(part, sizeof part, "  %s examples/s", cli_thousands(rate, p->examples_per_s));
+    snprintf(part, sizeof part, "  %s examples/s", vae_thousands(rate, p->examples_per_s));
     add_part(line, width, part);
     make_bar(part, fraction);
     add_part(line, width, part);
@@ -150,7 +143,7 @@ static void print_epoch(void *ctx, const vae_epoch_report *r)
     if (judged->classified > 0) {
         fprintf(stderr, "  error %.2f%%", 100 * judged->error);
     }
-    fprintf(stderr, "  %s examples/s", cli_thousands(rate, r->examples_per_s));
+    fprintf(stderr, "  %s examples/s", vae_thousands(rate, r->examples_per_s));
     if (r->epoch < r->epochs) {
         fprintf(stderr, "  %s left", cli_duration(left, r->seconds_left));
     }

@@ -61,7 +61,7 @@ static void print_result(const cli_args *args, const cli_model *m, const char *o
             return; /* it has the report */
         }
         cli_say(args, "%s: report of %s, %s bytes%s", out, m->path,
-                cli_thousands(n, (double)r->bytes),
+                vae_thousands(n, (double)r->bytes),
                 r->explorer_bytes == 0 ? "; the decoder is too large for the explorer" : "");
         return;
     }

@@ -63,15 +63,7 @@ static vae_status read_config(const cli_args *args, vae_config *config, bool res
 static vae_status choose_out(vae_config *config, vae_error *err)
 {
     char base[64];
-    const char *end = config->data + strlen(config->data);
-    while (end > config->data + 1 && end[-1] == '/') {
-        end--;
-    }
-    const char *begin = end;
-    while (begin > config->data && begin[-1] != '/') {
-        begin--;
-    }
-    snprintf(base, sizeof base, "%.*s", (int)(end - begin), begin);
+    vae_base_name(base, sizeof base, config->data);
     base[strcspn(base, ".")] = '\0';
     if (mkdir("runs", 0777) != 0 && errno != EEXIST) {
         return vae_fail(err, VAE_ERR_IO, "runs: cannot make the folder: %s", strerror(errno));

@@ -6,18 +6,13 @@
 #include <string.h>
 
 #include "base/parts.h"
+#include "base/text.h"
 #include "format/npz.h"
 #include "image/image.h"
 
-static bool ends_with(const char *name, const char *end)
-{
-    const size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 bool vae_scores_are_npz(const char *path)
 {
-    return ends_with(path, ".npz");
+    return vae_ends_with(path, ".npz");
 }
 
 /* ---- CSV ---- */

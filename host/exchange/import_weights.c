@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/half.h"
 #include "run/checkpoint_format.h"
 
 enum { FIRST_BYTES = 16, MAX_METADATA = 1 << 20 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sha256.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "vae_math.h"
@@ -156,15 +157,6 @@ static char *training(const vae_checkpoint *c)
     return text;
 }
 
-static char *hex(const uint8_t *bytes, size_t n)
-{
-    char *text = malloc(2 * n + 1);
-    for (size_t i = 0; text != NULL && i < n; i++) {
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    }
-    return text;
-}
-
 vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *checkpoint,
                               vae_error *err)
 {
@@ -188,7 +180,9 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     }
     add(m, "data_shape", data_shape(checkpoint));
     if (memcmp(checkpoint->data_sha256, unknown, sizeof unknown) != 0) {
-        add(m, "data_sha256", hex(checkpoint->data_sha256, sizeof unknown));
+        char hex[VAE_SHA256_HEX];
+        vae_sha256_hex(checkpoint->data_sha256, hex);
+        add(m, "data_sha256", strdup(hex));
     }
     if (checkpoint->standard != NULL) { /* the model's x is (data - data_shift) / data_scale */
         add(m, "data_shift", floats_text(checkpoint->standard, checkpoint->d));

@@ -8,6 +8,8 @@
 #include <unistd.h>
 #include <zip.h>
 
+#include "base/half.h"
+
 enum {
     DEFLATE_MAX_RATIO = 1032, /* zlib's documentation */
     CHUNK_ITEMS = 4096,
@@ -272,23 +274,6 @@ vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *
     }
     zip_fclose(file);
     return status;
-}
-
-float vae_half_to_float(uint16_t bits)
-{
-    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, mantissa = bits & 0x3ff;
-    const uint32_t exponent = bits >> 10 & 0x1f;
-    float value;
-    uint32_t word;
-    if (exponent == 0) {
-        value = (float)mantissa * 0x1p-24f; /* zero and subnormals */
-        memcpy(&word, &value, sizeof word);
-        word |= sign;
-    } else {
-        word = sign | (exponent == 31 ? 0xffu : exponent + 112) << 23 | mantissa << 13;
-    }
-    memcpy(&value, &word, sizeof value);
-    return value;
 }
 
 static void widen(float *to, const uint8_t *from, size_t n, size_t item_bytes)

@@ -49,9 +49,6 @@ vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *
 vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member, float *values,
                                vae_error *err);
 
-/* IEEE half precision to float. */
-float vae_half_to_float(uint16_t bits);
-
 /* ---- writing ---- */
 
 /* An archive in the making. Zero-initialize it. Failed allocations stick in `parts`. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "format/npy.h"
 #include "image/image.h"
 
@@ -27,22 +28,16 @@ struct vae_row_sink {
     int digits;      /* of its name */
 };
 
-static bool ends_with(const char *name, const char *end)
-{
-    const size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 vae_sink_kind vae_sink_kind_of(const char *path)
 {
     struct stat info;
-    if (ends_with(path, "/") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
+    if (vae_ends_with(path, "/") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
         return VAE_SINK_FOLDER;
     }
-    return ends_with(path, ".png")                             ? VAE_SINK_PNG
-           : ends_with(path, ".gif")                           ? VAE_SINK_GIF
-           : ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY
-                                                               : VAE_SINK_NONE;
+    return vae_ends_with(path, ".png")                             ? VAE_SINK_PNG
+           : vae_ends_with(path, ".gif")                           ? VAE_SINK_GIF
+           : vae_ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY
+                                                                   : VAE_SINK_NONE;
 }
 
 /* ---- the three kinds ---- */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backend/open.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
@@ -116,21 +117,16 @@ static vae_status need_model(vae *v)
                : vae_fail(&v->err, VAE_ERR_USAGE, "no model: vae_load or vae_fit comes first");
 }
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 int vae_save(vae *v, const char *path)
 {
     vae_status status = need_model(v);
     if (status != VAE_OK) {
         return (int)status;
     }
-    status = ends_with(path, ".safetensors") ? vae_export_safetensors(path, v->checkpoint, &v->err)
-             : ends_with(path, ".npz")       ? vae_export_npz(path, v->checkpoint, &v->err)
-                                             : vae_checkpoint_write(path, v->checkpoint, &v->err);
+    status = vae_ends_with(path, ".safetensors")
+                 ? vae_export_safetensors(path, v->checkpoint, &v->err)
+             : vae_ends_with(path, ".npz") ? vae_export_npz(path, v->checkpoint, &v->err)
+                                           : vae_checkpoint_write(path, v->checkpoint, &v->err);
     return (int)status;
 }
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/half.h"
+#include "base/text.h"
 #include "report/internal.h"
 #include "stats/latent_walk.h"
 #include "vae_math.h"
@@ -138,7 +140,7 @@ static vae_status try_half(report *r, vae_error *err)
     memcpy(exact, d->weights, N * sizeof *exact);
     d->half_error = 0;
     for (size_t i = 0; i < N; i++) {
-        d->weights[i] = report_from_half(report_half(exact[i]));
+        d->weights[i] = vae_half_to_float(vae_float_to_half(exact[i]));
         d->half_error = isfinite(d->weights[i]) ? d->half_error : INFINITY;
     }
     for (size_t i = 0; i < n && d->half_error <= most_half_error; i++) {
@@ -203,7 +205,7 @@ static void put_weights(report *r)
         for (size_t at = 0, n; at < d->n_weights; at += n) {
             n = d->n_weights - at < 3 * 256 ? d->n_weights - at : 3 * 256;
             for (size_t i = 0; i < n; i++) {
-                block[i] = report_half(d->weights[at + i]);
+                block[i] = vae_float_to_half(d->weights[at + i]);
             }
             report_base64(&r->page, block, n * sizeof *block);
         }
@@ -325,8 +327,8 @@ static void put_size(report *r)
     char n[32], bytes[32];
     vae_text_add(&r->page,
                  "<p class=\"fine\">The decoder runs in this page: %s weights as %s, %s bytes",
-                 report_count(n, (double)d->n_weights), d->half ? "float16" : "float32",
-                 report_count(bytes, (double)(d->n_weights * (d->half ? 2 : 4))));
+                 vae_thousands(n, (double)d->n_weights), d->half ? "float16" : "float32",
+                 vae_thousands(bytes, (double)(d->n_weights * (d->half ? 2 : 4))));
     if (d->half) {
         vae_text_add(&r->page,
                      "; against float32, no pixel of the pictures tried was off by more than "
@@ -354,7 +356,7 @@ static void put_scatter(report *r)
     vae_text_add(&r->page,
                  "</div><p class=\"fine\">Means of q(z|x) of %s examples (%s)%s. <span "
                  "class=\"live\">Click %s to decode it.</span></p>",
-                 report_count(n, (double)l->n_points), r->from->split,
+                 vae_thousands(n, (double)l->n_points), r->from->split,
                  l->z > 2 ? ", on the plane of their two principal components" : "",
                  l->z == 2 ? "any place" : "a point");
 }
@@ -369,7 +371,7 @@ void report_put_explorer(report *r)
         report_note(r,
                     "The explorer is left out: the decoder has %s weights, and a page holds at "
                     "most %s bytes of them.",
-                    report_count(n, (double)d->n_weights), report_count(most, MOST_BYTES));
+                    vae_thousands(n, (double)d->n_weights), vae_thousands(most, MOST_BYTES));
     }
     if (!r->has_data) {
         report_note(r, "There is no map of the latents: %s.", r->from->missing);

@@ -76,12 +76,9 @@ void report_put_tables(report *r);
 /* ---- pieces of text ---- */
 
 void report_base64(vae_text *out, const void *bytes, size_t n);
-uint16_t report_half(float value);
-float report_from_half(uint16_t half);
 /* A note that something is left out, and why (a printf's text). */
 void report_note(report *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* 1234567 as 1,234,567; seconds as 1 h 02 min. */
-const char *report_count(char text[32], double number);
+/* Seconds as 1 h 02 min. */
 const char *report_duration(char text[32], double seconds);
 /* A row of a table: a name, and a value that is escaped. */
 void report_row(report *r, const char *name, const char *value);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "base/version.h"
 #include "image/image.h"
@@ -16,13 +17,6 @@
 
 static const char *const split_names[REPORT_SPLITS] = {"train", "validation", "test"};
 
-static double clock_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- head ---- */
 
 /* What a network could be asked for, the browser refuses: the page cannot even by mistake. */
@@ -30,26 +24,11 @@ static const char policy[] =
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n";
 
-/* The last part of a path. */
-static const char *base_name(const char *path, char text[VAE_PATH])
-{
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/') {
-        n--;
-    }
-    size_t begin = n;
-    while (begin > 0 && path[begin - 1] != '/') {
-        begin--;
-    }
-    snprintf(text, VAE_PATH, "%.*s", (int)(n - begin), path + begin);
-    return text;
-}
-
 static void put_head(report *r)
 {
     char name[VAE_PATH];
     vae_text *page = &r->page;
-    base_name(r->from->name, name);
+    vae_base_name(name, sizeof name, r->from->name);
     vae_text_add(page,
                  "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n%s"
                  "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
@@ -89,7 +68,7 @@ static void put_subtitle(report *r)
     vae_text_add(&r->page, "<p class=\"sub\">");
     put_sizes(r);
     vae_text_add(&r->page, " · %s · %s · %s parameters", activation, likelihood,
-                 report_count(n, (double)r->from->about->n_params));
+                 vae_thousands(n, (double)r->from->about->n_params));
     vae_text_add(&r->page, " · trained on ");
     vae_text_escaped(&r->page, c->data);
     vae_text_add(&r->page, ", %llu epoch%s in %s</p>\n",
@@ -170,7 +149,7 @@ static void put_figures(report *r)
         const json_t *epoch = json_object_get(r->summary, "epoch");
         char n[32];
         vae_text_add(&r->page, "<p class=\"fine\">Means over the %s %s examples after epoch %lld: ",
-                     report_count(n, json_number_value(json_object_get(figures, "n"))), split,
+                     vae_thousands(n, json_number_value(json_object_get(figures, "n"))), split,
                      (long long)json_integer_value(epoch));
         vae_text_escaped(&r->page, x);
         vae_text_add(&r->page, ".%s</p>\n",
@@ -232,7 +211,7 @@ static vae_status put_kl(report *r, vae_error *err)
                      "<figcaption>Of %s %s examples. %zu of %zu latents are active (their mean "
                      "varies by more than 0.01 over the data); the others are pale.</figcaption>"
                      "</figure>\n",
-                     report_count(n, (double)l->n), r->from->split, l->n_active, Z);
+                     vae_thousands(n, (double)l->n), r->from->split, l->n_active, Z);
     }
     free(labels);
     free(names);
@@ -316,7 +295,7 @@ vae_status vae_report_write(const vae_report_source *source, const char *path,
                             vae_report_result *result, vae_error *err)
 {
     const vae_checkpoint *about = source->about;
-    const double began = clock_now();
+    const double began = vae_clock();
     report r = {.from = source,
                 .picture = vae_is_picture(about->height, about->width, about->channels)};
     vae_status status = report_read_run(&r, err);
@@ -330,7 +309,7 @@ vae_status vae_report_write(const vae_report_source *source, const char *path,
             .bytes = r.page.size,
             .explorer_bytes = d->too_large ? 0 : d->n_weights * (d->half ? 2 : 4),
             .half = d->half,
-            .seconds = clock_now() - began,
+            .seconds = vae_clock() - began,
         };
     }
     vae_text_clear(&r.page);

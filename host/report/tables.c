@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/sha256.h"
+#include "base/text.h"
 #include "report/internal.h"
 
 static void open_table(report *r, const char *title)
@@ -51,7 +52,7 @@ static void put_member(report *r, const char *name, const char *path)
     if (json_is_string(value)) {
         report_row(r, name, json_string_value(value));
     } else if (json_is_number(value)) {
-        report_row(r, name, report_count(number, json_number_value(value)));
+        report_row(r, name, vae_thousands(number, json_number_value(value)));
     }
 }
 
@@ -72,7 +73,7 @@ static void put_data(report *r)
     if (r->has_data) {
         char n[32];
         report_row(r, "shown in this report", r->from->set->source);
-        snprintf(text, sizeof text, "%s rows (%s)", report_count(n, (double)r->latents.n),
+        snprintf(text, sizeof text, "%s rows (%s)", vae_thousands(n, (double)r->latents.n),
                  r->from->split);
         report_row(r, "of it", text);
     }

@@ -1,8 +1,6 @@
 /* Pieces of the page: numbers, notes, bytes as text. */
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "report/internal.h"
 
@@ -28,34 +26,6 @@ void report_base64(vae_text *out, const void *bytes, size_t n)
     vae_text_put(out, block, used);
 }
 
-/* To the nearest, ties to even; Inf where it is too large (IEEE 754, binary16). */
-uint16_t report_half(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
-    if (size > 0x7f800000) {
-        return (uint16_t)(sign | 0x7e00);
-    }
-    if (size >= 0x477ff000) { /* 65520: halfway to what would be the next */
-        return (uint16_t)(sign | 0x7c00);
-    }
-    if (size < 0x38800000) { /* below 2^-14: a multiple of 2^-24 */
-        return (uint16_t)(sign | (uint32_t)lrintf(fabsf(value) * 16777216.0f));
-    }
-    const uint32_t odd = size >> 13 & 1;
-    return (uint16_t)(sign | ((size - 0x38000000 + 0xfff + odd) >> 13));
-}
-
-float report_from_half(uint16_t half)
-{
-    const int exponent = half >> 10 & 31, fraction = half & 1023;
-    const float size = exponent == 0    ? ldexpf((float)fraction, -24)
-                       : exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
-                                        : ldexpf((float)(1024 + fraction), exponent - 25);
-    return (half & 0x8000) != 0 ? -size : size;
-}
-
 void report_note(report *r, const char *format, ...)
 {
     char text[2 * VAE_ERROR_TEXT];
@@ -66,20 +36,6 @@ void report_note(report *r, const char *format, ...)
     vae_text_add(&r->page, "<p class=\"note\">");
     vae_text_escaped(&r->page, text);
     vae_text_add(&r->page, "</p>\n");
-}
-
-const char *report_count(char text[32], double number)
-{
-    char digits[32];
-    size_t n = (size_t)snprintf(digits, sizeof digits, "%.0f", number), at = 0;
-    for (size_t i = 0; i < n && at + 2 < 32; i++) {
-        text[at++] = digits[i];
-        if ((n - i) % 3 == 1 && i + 1 < n && digits[i] != '-') {
-            text[at++] = ',';
-        }
-    }
-    text[at] = '\0';
-    return text;
 }
 
 const char *report_duration(char text[32], double seconds)

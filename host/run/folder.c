@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 /* Largest metrics.jsonl that is read: a line is about 250 bytes. */
 static const size_t max_metrics = (size_t)1 << 30;
 
@@ -22,15 +24,9 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
 
 /* ---- names in a folder ---- */
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
-
 static bool is_step_checkpoint(const char *name)
 {
-    return strncmp(name, "step-", 5) == 0 && ends_with(name, ".vae") &&
+    return strncmp(name, "step-", 5) == 0 && vae_ends_with(name, ".vae") &&
            strspn(name + 5, "0123456789") == strlen(name) - 9;
 }
 
@@ -117,8 +113,8 @@ static void remove_files(const vae_run_folder *folder, const char *inside, const
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         char file[VAE_RUN_PATH + 256];
         int n = snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        if (strncmp(entry->d_name, begin, strlen(begin)) == 0 && ends_with(entry->d_name, end) &&
-            (size_t)n < sizeof file) {
+        if (strncmp(entry->d_name, begin, strlen(begin)) == 0 &&
+            vae_ends_with(entry->d_name, end) && (size_t)n < sizeof file) {
             unlink(file);
         }
     }

@@ -48,7 +48,6 @@ typedef struct {
     char start_time[32];
 } trainer;
 
-double trainer_clock(void);
 bool trainer_stopping(const trainer *t);
 /* To the events and log.txt. */
 void trainer_note(trainer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));

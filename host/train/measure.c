@@ -1,15 +1,8 @@
 /* Measuring passes: forward only, in order, with a fixed draw. */
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "train/internal.h"
-
-double trainer_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 void pace_adapt(pace *p, size_t ran, double seconds)
 {
@@ -42,12 +35,12 @@ static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t ba
             /* beta 1: the bound itself, whatever training weighs */
             plan[i] = (vae_plan){.draw = draw, .first = at + i * rows, .beta = 1, .step = ++number};
         }
-        double start = trainer_clock();
+        double start = vae_clock();
         vae_model_measure(model, data, plan, steps, rows);
         at += steps * rows;
         if (at < n) { /* waits, so that a signal need not */
             status = vae_model_totals(model, &totals, false, err);
-            pace_adapt(&p, steps, trainer_clock() - start);
+            pace_adapt(&p, steps, vae_clock() - start);
             if (status == VAE_OK && stop_signal != NULL && *stop_signal != 0) {
                 status = vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
             }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "report/report.h"
 #include "train/internal.h"
 
@@ -12,7 +13,7 @@ bool trainer_page_due(const trainer *t)
 {
     const double seconds = t->page_seconds > 0 ? t->page_seconds : first_guess;
     const double since = t->page_written > 0 ? t->page_written : t->started;
-    return t->config->report && trainer_clock() - since > seconds / share;
+    return t->config->report && vae_clock() - since > seconds / share;
 }
 
 /* A page that cannot be written is no reason to lose the training. */
@@ -49,7 +50,7 @@ void trainer_page(trainer *t, bool last)
     }
     vae_run_folder_path(&t->folder, "report.html", path);
     vae_status status = vae_report_write(&source, path, &result, &err);
-    t->page_written = trainer_clock();
+    t->page_written = vae_clock();
     if (status == VAE_OK) {
         t->page_seconds = result.seconds;
         memcpy(t->result->report, path, sizeof path);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "train/internal.h"
 #include "train/trainer.h"
 
@@ -81,7 +82,7 @@ vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_
 {
     vae_plan plan[AT_ONCE];
     vae_totals totals;
-    const double begin = trainer_clock();
+    const double begin = vae_clock();
     for (size_t done = 0, some; done < n; done += some) {
         some = n - done < AT_ONCE ? n - done : AT_ONCE;
         for (size_t i = 0; i < some; i++, t->step++) {
@@ -91,7 +92,7 @@ vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_
         vae_model_train(t->model, t->data, plan, some, t->config.batch_size);
     }
     vae_status status = vae_model_totals(t->model, &totals, true, err);
-    *seconds = trainer_clock() - begin;
+    *seconds = vae_clock() - begin;
     return status;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "infer/stack.h"
 #include "train/internal.h"
 
@@ -62,7 +63,7 @@ static vae_status download(trainer *t, vae_error *err)
 
 static void update_wall(trainer *t)
 {
-    t->now.state.wall_s = t->started_wall + (trainer_clock() - t->started);
+    t->now.state.wall_s = t->started_wall + (vae_clock() - t->started);
 }
 
 static vae_status save(trainer *t, bool best, vae_error *err)
@@ -88,7 +89,7 @@ static vae_status save(trainer *t, bool best, vae_error *err)
     if (status == VAE_OK) {
         memcpy(t->result->checkpoint, path, sizeof path);
         vae_run_folder_rotate(&t->folder, t->config->keep);
-        t->saved = trainer_clock();
+        t->saved = vae_clock();
     }
     return status;
 }
@@ -111,7 +112,7 @@ static double seconds_left(const trainer *t)
     const vae_train_state *s = &t->now.state;
     double done = (double)s->epoch * (double)t->n_train + (double)s->position;
     double left = (double)t->config->epochs * (double)t->n_train - done;
-    double seconds = trainer_clock() - t->started;
+    double seconds = vae_clock() - t->started;
     return t->session_examples > 0 && left > 0 ? left * seconds / t->session_examples : 0;
 }
 
@@ -150,12 +151,12 @@ static vae_status run_steps(trainer *t, vae_error *err)
     }
     vae_totals totals;
     vae_error inner = {0};
-    const double start = trainer_clock();
+    const double start = vae_clock();
     vae_model_train(t->model, t->train, t->plan, n, rows);
     /* not cleared within an epoch: the sums are those of its steps in order, however they are
      * grouped */
     vae_status status = vae_model_totals(t->model, &totals, false, &inner);
-    const double seconds = trainer_clock() - start;
+    const double seconds = vae_clock() - start;
     if (status == VAE_ERR_DIVERGED) {
         return diverged(t, totals.bad_step, "the loss or its gradient became NaN or Inf", err);
     }
@@ -292,7 +293,7 @@ static vae_status run_epochs(trainer *t, vae_error *err)
     while (status == VAE_OK && !t->now.state.finished) {
         while (status == VAE_OK && t->now.state.position < t->n_train && !trainer_stopping(t)) {
             status = run_steps(t, err);
-            if (status == VAE_OK && trainer_clock() - t->saved > save_seconds) {
+            if (status == VAE_OK && vae_clock() - t->saved > save_seconds) {
                 status = save(t, false, err);
             }
         }
@@ -335,7 +336,7 @@ static vae_status begin(trainer *t, bool empty, vae_error *err)
     }
     t->before = t->now.state;
     t->started_wall = t->now.state.wall_s;
-    t->started = t->saved = trainer_clock();
+    t->started = t->saved = vae_clock();
     t->pace.n = 1;
     return status == VAE_OK ? trainer_upload(t, err) : status;
 }

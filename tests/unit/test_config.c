@@ -310,6 +310,12 @@ static void test_texts(void **state)
     vae_nearest beginning = {.word = "recon"};
     vae_nearest_offer(&beginning, "reconstruct");
     assert_string_equal(beginning.best, "reconstruct");
+    char text[32];
+    assert_string_equal(vae_base_name(text, sizeof text, "runs/first//"), "first");
+    assert_string_equal(vae_base_name(text, sizeof text, "first"), "first");
+    assert_string_equal(vae_base_name(text, 4, "/runs/first.vae"), "fir");
+    assert_true(vae_ends_with("a.npz", ".npz") && !vae_ends_with("a.NPZ", ".npz"));
+    assert_true(vae_ends_with_any_case("a.NPZ", ".npz") && !vae_ends_with_any_case("npz", ".npz"));
 }
 
 int main(void)

@@ -11,22 +11,24 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/half.h"
+#include "base/text.h"
 #include "report/internal.h"
 
 static void halves_come_back(void **state)
 {
     (void)state;
     for (uint32_t h = 0; h < 65536; h++) {
-        const float value = report_from_half((uint16_t)h);
+        const float value = vae_half_to_float((uint16_t)h);
         if ((h & 0x7fff) > 0x7c00) {
             assert_true(isnan(value));
-            assert_true(isnan(report_from_half(report_half(value))));
+            assert_true(isnan(vae_half_to_float(vae_float_to_half(value))));
         } else {
-            assert_int_equal(report_half(value), h);
+            assert_int_equal(vae_float_to_half(value), h);
         }
     }
-    assert_true(report_from_half(0x3c00) == 1 && report_from_half(0xc000) == -2);
-    assert_true(report_from_half(0x0001) == 0x1p-24f && report_from_half(0x7bff) == 65504);
+    assert_true(vae_half_to_float(0x3c00) == 1 && vae_half_to_float(0xc000) == -2);
+    assert_true(vae_half_to_float(0x0001) == 0x1p-24f && vae_half_to_float(0x7bff) == 65504);
 }
 
 /* Between each two neighbours: below, at and above the middle. */
@@ -34,19 +36,19 @@ static void floats_go_to_the_nearest_half(void **state)
 {
     (void)state;
     for (uint16_t h = 0; h < 0x7bff; h++) {
-        const float low = report_from_half(h), high = report_from_half((uint16_t)(h + 1));
+        const float low = vae_half_to_float(h), high = vae_half_to_float((uint16_t)(h + 1));
         const float middle = 0.5f * (low + high); /* exact */
         const uint16_t even = (h & 1) == 0 ? h : (uint16_t)(h + 1);
-        assert_int_equal(report_half(middle), even);
-        assert_int_equal(report_half(nextafterf(middle, 0)), h);
-        assert_int_equal(report_half(nextafterf(middle, 1e9f)), h + 1);
-        assert_int_equal(report_half(-middle), even | 0x8000);
+        assert_int_equal(vae_float_to_half(middle), even);
+        assert_int_equal(vae_float_to_half(nextafterf(middle, 0)), h);
+        assert_int_equal(vae_float_to_half(nextafterf(middle, 1e9f)), h + 1);
+        assert_int_equal(vae_float_to_half(-middle), even | 0x8000);
     }
-    assert_int_equal(report_half(65519.99f), 0x7bff);
-    assert_int_equal(report_half(65520), 0x7c00);
-    assert_int_equal(report_half(3e38f), 0x7c00);
-    assert_int_equal(report_half(-INFINITY), 0xfc00);
-    assert_int_equal(report_half(1e-30f), 0);
+    assert_int_equal(vae_float_to_half(65519.99f), 0x7bff);
+    assert_int_equal(vae_float_to_half(65520), 0x7c00);
+    assert_int_equal(vae_float_to_half(3e38f), 0x7c00);
+    assert_int_equal(vae_float_to_half(-INFINITY), 0xfc00);
+    assert_int_equal(vae_float_to_half(1e-30f), 0);
 }
 
 static void base64_has_its_vectors(void **state)
@@ -79,12 +81,12 @@ static void numbers_read_well(void **state)
 {
     (void)state;
     char text[32];
-    assert_string_equal(report_count(text, 0), "0");
-    assert_string_equal(report_count(text, 999), "999");
-    assert_string_equal(report_count(text, 1000), "1,000");
-    assert_string_equal(report_count(text, 12345678), "12,345,678");
-    assert_string_equal(report_count(text, -123456), "-123,456");
-    assert_true(strlen(report_count(text, 1e300)) < 32);
+    assert_string_equal(vae_thousands(text, 0), "0");
+    assert_string_equal(vae_thousands(text, 999), "999");
+    assert_string_equal(vae_thousands(text, 1000), "1,000");
+    assert_string_equal(vae_thousands(text, 12345678), "12,345,678");
+    assert_string_equal(vae_thousands(text, -123456), "-123,456");
+    assert_true(strlen(vae_thousands(text, 1e300)) < 32);
     assert_string_equal(report_duration(text, 0.26), "0.3 s");
     assert_string_equal(report_duration(text, 61), "1 min 01 s");
     assert_string_equal(report_duration(text, 3661), "1 h 01 min");
