@@ -10,15 +10,6 @@
 #include "vae_math.h"
 
 typedef enum {
-    VAE_ACT_NONE = 0, /* linear: heads and outputs */
-    VAE_ACT_RELU,
-    VAE_ACT_TANH,
-    VAE_ACT_SOFTPLUS,
-    VAE_ACT_LEAKY_RELU, /* slope 0.01 below zero */
-    VAE_ACT_GELU,       /* x * Phi(x), exact */
-} vae_activation;
-
-typedef enum {
     VAE_BERNOULLI = 0,
     VAE_GAUSSIAN,         /* fixed variance, the decoder gives the mean */
     VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */

@@ -124,7 +124,7 @@ static void check_all(vae_config config)
 {
     const bool free_bits = config.free_bits > 0;
     for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
-        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+        for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             config.likelihood = (vae_likelihood)likelihood;
             config.activation = (vae_activation)act;
             bool kinked = act == VAE_ACT_RELU || act == VAE_ACT_LEAKY_RELU;
@@ -301,7 +301,7 @@ static void semi_supervised(void **state)
 {
     (void)state;
     for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
-        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+        for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             vae_config config = small_config();
             config.likelihood = (vae_likelihood)likelihood;
             config.activation = (vae_activation)act;
