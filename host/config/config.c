@@ -32,7 +32,7 @@ static const vae_option options[] = {
      1, LAYER_MAX},
     {"activation", 0, &("" VAE_ACTIVATIONS(CHOICE))[1], "of the hidden layers", VAE_SCOPE_MODEL,
      VAE_KIND_CHOICE, AT(activation), "relu", VAE_ACT_NONE + 1, 0},
-    {"likelihood", 0, "bernoulli|gaussian|gaussian-learned",
+    {"likelihood", 0, &("" VAE_LIKELIHOODS(CHOICE))[1],
      "p(x|z); gaussian has one fixed variance, gaussian-learned one for each value",
      VAE_SCOPE_MODEL, VAE_KIND_CHOICE, AT(likelihood), "bernoulli", VAE_BERNOULLI, 0},
     {"variance", 0, "FLOAT", "variance of the gaussian likelihood", VAE_SCOPE_MODEL, VAE_KIND_ABOVE,

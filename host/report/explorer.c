@@ -73,9 +73,12 @@ static void decode(const report_decoder *d, const vae_config *c, const float *z,
                 sum += (double)w[k] * (double)in[k];
             }
             const bool last = i + 1 == d->n_layers;
-            out[o] = !last                            ? vae_act(c->activation, (float)sum)
-                     : c->likelihood == VAE_BERNOULLI ? vae_sigmoidf((float)sum)
-                                                      : (float)sum;
+            out[o] = (float)sum;
+            if (!last) {
+                out[o] = vae_act(c->activation, out[o]);
+            } else if (vae_likelihood_of(c->likelihood)->sigmoid) {
+                out[o] = vae_sigmoidf(out[o]);
+            }
         }
         w += d->out[i];
         float *swap = in;

@@ -339,9 +339,9 @@ static float recon_row(float *dl, const float *logits, const float *x, size_t D,
 static void decode_row(float *restrict x_hat, const float *restrict logits, size_t D,
                        vae_recon recon)
 {
-    const bool bernoulli = recon.likelihood == VAE_BERNOULLI;
+    const bool sigmoid = vae_likelihood_of(recon.likelihood)->sigmoid;
     for (size_t d = 0; d < D; d++) {
-        x_hat[d] = bernoulli ? vae_sigmoidf(logits[d]) : logits[d];
+        x_hat[d] = sigmoid ? vae_sigmoidf(logits[d]) : logits[d];
     }
 }
 
