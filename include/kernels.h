@@ -85,11 +85,12 @@ cudaError_t vae_particle_weights_launch(vae_elem type, float *weight, float *bou
 cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_t rows, size_t D,
                               vae_recon recon, cudaStream_t stream);
 
-/* y: (rows,cols) in place: act(y + b), b may be NULL; pre gets y + b (GELU's aux); data NULL = not
- * wanted. */
+/* y: (rows,cols) in place: act(y + b), b may be NULL; pre gets y + b, where the activation keeps
+ * its input; data NULL = not wanted. */
 cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const float *b, size_t rows,
                                 size_t cols, vae_activation act, cudaStream_t stream);
-/* dx: (rows,cols) in place: times act' from `from`, the activation's output (GELU: its input). */
+/* dx: (rows,cols) in place: times act' from `from`, the activation's output, or its input
+ * where it keeps that. */
 cudaError_t vae_act_grad_launch(vae_elem type, vae_mat dx, vae_mat from, size_t rows, size_t cols,
                                 vae_activation act, cudaStream_t stream);
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */

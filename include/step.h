@@ -9,20 +9,34 @@
 #include "philox.h"
 #include "vae_math.h"
 
-typedef enum {
-    VAE_ACT_NONE = 0, /* linear: heads and outputs */
-    VAE_ACT_RELU,
-    VAE_ACT_TANH,
-    VAE_ACT_SOFTPLUS,
-    VAE_ACT_LEAKY_RELU, /* slope 0.01 below zero */
-    VAE_ACT_GELU,       /* x * Phi(x), exact */
-} vae_activation;
+/* One row a likelihood p(x|z): its name in C and as an option, and what follows from it. Beside the
+ * row it has its loops in both backends and in eval/score.c, and its outputs in the graphs of
+ * exchange/export_onnx.c. */
+#define VAE_LIKELIHOODS(ROW)                                                                       \
+    /* name, outputs, unit, binarizable, sigmoid, variance */                                      \
+    ROW(VAE_BERNOULLI, "bernoulli", 1, 1, 1, 1, 0)                                                 \
+    ROW(VAE_GAUSSIAN, "gaussian", 1, 0, 0, 0, 1)                                                   \
+    ROW(VAE_GAUSSIAN_LEARNED, "gaussian-learned", 2, 0, 0, 0, 0)
 
-typedef enum {
-    VAE_BERNOULLI = 0,
-    VAE_GAUSSIAN,         /* fixed variance, the decoder gives the mean */
-    VAE_GAUSSIAN_LEARNED, /* the decoder gives mean and log variance of each value */
-} vae_likelihood;
+#define VAE_LIKELIHOOD_NUMBER(ROW, ...)    ROW,
+#define VAE_LIKELIHOOD_ROW(ROW, name, ...) {__VA_ARGS__},
+#define VAE_LIKELIHOOD_COUNT(...)          +1
+typedef enum { VAE_LIKELIHOODS(VAE_LIKELIHOOD_NUMBER) } vae_likelihood; /* from 0 */
+enum { VAE_N_LIKELIHOODS = VAE_LIKELIHOODS(VAE_LIKELIHOOD_COUNT) };
+
+typedef struct {
+    unsigned outputs; /* of the decoder for each value: 1, or 2 = [mean | raw log variance] */
+    int unit;         /* takes values in [0,1], as probabilities; else it is a density of any */
+    int binarizable;  /* values may be made 0 or 1 */
+    int sigmoid;      /* the mean is the sigmoid of the output, a logit; else the output itself */
+    int variance;     /* has one fixed variance, an option */
+} vae_likelihood_row;
+
+static inline const vae_likelihood_row *vae_likelihood_of(vae_likelihood likelihood)
+{
+    static const vae_likelihood_row rows[] = {VAE_LIKELIHOODS(VAE_LIKELIHOOD_ROW)};
+    return &rows[likelihood];
+}
 
 typedef enum {
     VAE_BINARIZE_NONE = 0,
@@ -126,7 +140,7 @@ typedef struct {
 /* How recon_loss and decode read the decoder's output. */
 typedef struct {
     vae_likelihood likelihood;
-    float variance; /* VAE_GAUSSIAN's */
+    float variance; /* where it has a fixed one */
 } vae_recon;
 
 /* How latent_backward puts the gradient together. */

@@ -209,7 +209,7 @@ VAE_HD float vae_erff(float x)
 #endif
 }
 
-/* ---- activations: value, and derivative from what forward kept ---- */
+/* ---- activations ---- */
 
 #define VAE_LEAKY_SLOPE 0.01f
 
@@ -268,6 +268,66 @@ VAE_HD float vae_dgelu_x(float x)
 {
     float density = 0.39894228f * vae_expf(-0.5f * x * x);
     return 0.5f * (1.0f + vae_erff(x * 0.70710678f)) + x * density;
+}
+
+/* One row an activation: its name in C and as an option, its value of x, its derivative, and
+ * whether that is computed from the input x, which forward then keeps (1), or from the output (0).
+ * The option's choices, both backends, the report and the tests come from here. */
+#define VAE_ACTIVATIONS(ROW)                                                                       \
+    ROW(RELU, "relu", vae_reluf, vae_drelu_y, 0)                                                   \
+    ROW(TANH, "tanh", vae_tanhf, vae_dtanh_y, 0)                                                   \
+    ROW(SOFTPLUS, "softplus", vae_softplusf, vae_dsoftplus_y, 0)                                   \
+    ROW(LEAKY_RELU, "leaky_relu", vae_leaky_reluf, vae_dleaky_relu_y, 0)                           \
+    ROW(GELU, "gelu", vae_geluf, vae_dgelu_x, 1)
+
+#define VAE_ACT_NUMBER(ACT, ...) VAE_ACT_##ACT,
+#define VAE_ACT_COUNT(...)       +1
+typedef enum {
+    VAE_ACT_NONE = 0,               /* linear: heads and outputs */
+    VAE_ACTIVATIONS(VAE_ACT_NUMBER) /* from 1 to VAE_ACT_LAST */
+} vae_activation;
+enum { VAE_ACT_LAST = VAE_ACTIVATIONS(VAE_ACT_COUNT) };
+
+/* Where act is a constant, the one function. */
+#define VAE_ACT_VALUE(ACT, name, f, df, keeps)                                                     \
+    case VAE_ACT_##ACT:                                                                            \
+        return f(x);
+#define VAE_ACT_DERIVATIVE(ACT, name, f, df, keeps)                                                \
+    case VAE_ACT_##ACT:                                                                            \
+        return df(from);
+#define VAE_ACT_KEEPS(ACT, name, f, df, keeps)                                                     \
+    case VAE_ACT_##ACT:                                                                            \
+        return keeps;
+
+VAE_HD float vae_act(vae_activation act, float x)
+{
+    switch (act) {
+        VAE_ACTIVATIONS(VAE_ACT_VALUE)
+    case VAE_ACT_NONE:
+        break;
+    }
+    return x;
+}
+
+/* from: the input where the activation keeps it, else the output. */
+VAE_HD float vae_act_grad(vae_activation act, float from)
+{
+    switch (act) {
+        VAE_ACTIVATIONS(VAE_ACT_DERIVATIVE)
+    case VAE_ACT_NONE:
+        break;
+    }
+    return 1.0f;
+}
+
+VAE_HD int vae_act_keeps_input(vae_activation act)
+{
+    switch (act) {
+        VAE_ACTIVATIONS(VAE_ACT_KEEPS)
+    case VAE_ACT_NONE:
+        break;
+    }
+    return 0;
 }
 
 /* ---- the VAE's own formulas (Kingma & Welling 2013) ---- */

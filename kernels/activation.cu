@@ -5,42 +5,6 @@
 #include "vae_math.h"
 #include "vector.h"
 
-template <vae_activation ACT> static __device__ __forceinline__ float act_of(float v)
-{
-    switch (ACT) {
-    case VAE_ACT_RELU:
-        return vae_reluf(v);
-    case VAE_ACT_TANH:
-        return vae_tanhf(v);
-    case VAE_ACT_SOFTPLUS:
-        return vae_softplusf(v);
-    case VAE_ACT_LEAKY_RELU:
-        return vae_leaky_reluf(v);
-    case VAE_ACT_GELU:
-        return vae_geluf(v);
-    default:
-        return v;
-    }
-}
-
-template <vae_activation ACT> static __device__ __forceinline__ float derivative_of(float y)
-{
-    switch (ACT) {
-    case VAE_ACT_RELU:
-        return vae_drelu_y(y);
-    case VAE_ACT_TANH:
-        return vae_dtanh_y(y);
-    case VAE_ACT_SOFTPLUS:
-        return vae_dsoftplus_y(y);
-    case VAE_ACT_LEAKY_RELU:
-        return vae_dleaky_relu_y(y);
-    case VAE_ACT_GELU:
-        return vae_dgelu_x(y);
-    default:
-        return 1.0f;
-    }
-}
-
 /* The values of one row's vector: pre gets v, y its activation; columns from `cols` on are zero. */
 template <typename T, vae_activation ACT>
 static __device__ __forceinline__ void put_activated(T *y, T *pre, float *v, uint32_t c,
@@ -56,7 +20,7 @@ static __device__ __forceinline__ void put_activated(T *y, T *pre, float *v, uin
     }
     VAE_UNROLL
     for (int e = 0; e < N; e++) {
-        v[e] = c + e < cols ? act_of<ACT>(v[e]) : 0.0f;
+        v[e] = c + e < cols ? vae_act(ACT, v[e]) : 0.0f;
     }
     store16(y, elem<T>::pack(v));
 }
@@ -102,7 +66,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         elem<T>::unpack(y, load16(from + r * ldf + c));
         VAE_UNROLL
         for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? v[e] * derivative_of<ACT>(y[e]) : 0.0f;
+            v[e] = c + e < cols ? v[e] * vae_act_grad(ACT, y[e]) : 0.0f;
         }
         store16(dx + r * ldx + c, elem<T>::pack(v));
     }
@@ -201,31 +165,31 @@ static cudaError_t act_grad(vae_mat dx, vae_mat from, size_t rows, size_t cols, 
     return cudaGetLastError();
 }
 
-/* Calls f<T, activation>(arguments) for an activation known at run time. */
-#define BY_ACTIVATION(act, f, T, ...)                                                              \
-    do {                                                                                           \
-        switch (act) {                                                                             \
-        case VAE_ACT_RELU:                                                                         \
-            return f<T, VAE_ACT_RELU>(__VA_ARGS__);                                                \
-        case VAE_ACT_TANH:                                                                         \
-            return f<T, VAE_ACT_TANH>(__VA_ARGS__);                                                \
-        case VAE_ACT_SOFTPLUS:                                                                     \
-            return f<T, VAE_ACT_SOFTPLUS>(__VA_ARGS__);                                            \
-        case VAE_ACT_LEAKY_RELU:                                                                   \
-            return f<T, VAE_ACT_LEAKY_RELU>(__VA_ARGS__);                                          \
-        case VAE_ACT_GELU:                                                                         \
-            return f<T, VAE_ACT_GELU>(__VA_ARGS__);                                                \
-        case VAE_ACT_NONE:                                                                         \
-        default:                                                                                   \
-            return f<T, VAE_ACT_NONE>(__VA_ARGS__);                                                \
-        }                                                                                          \
-    } while (0)
+template <vae_activation ACT> struct constant {
+    static constexpr vae_activation act = ACT;
+};
+
+/* f of a constant that is the activation, which is known at run time only. */
+#define ACT_CASE(ACT, ...)                                                                         \
+    case VAE_ACT_##ACT:                                                                            \
+        return f(constant<VAE_ACT_##ACT>());
+template <typename F> static cudaError_t by_activation(vae_activation act, F f)
+{
+    switch (act) {
+        VAE_ACTIVATIONS(ACT_CASE)
+    case VAE_ACT_NONE:
+        break;
+    }
+    return f(constant<VAE_ACT_NONE>());
+}
 
 template <typename T>
 static cudaError_t bias_act_of(vae_mat y, vae_mat pre, const float *b, size_t rows, size_t cols,
                                vae_activation act, cudaStream_t stream)
 {
-    BY_ACTIVATION(act, bias_act, T, y, pre, b, rows, cols, stream);
+    return by_activation(act, [=](auto known) {
+        return bias_act<T, decltype(known)::act>(y, pre, b, rows, cols, stream);
+    });
 }
 
 template <typename T>
@@ -235,7 +199,9 @@ static cudaError_t act_grad_of(vae_mat dx, vae_mat from, size_t rows, size_t col
     if (act == VAE_ACT_NONE) {
         return cudaSuccess;
     }
-    BY_ACTIVATION(act, act_grad, T, dx, from, rows, cols, stream);
+    return by_activation(act, [=](auto known) {
+        return act_grad<T, decltype(known)::act>(dx, from, rows, cols, stream);
+    });
 }
 
 template <typename T>
@@ -243,7 +209,9 @@ static cudaError_t class_forward_of(vae_mat y, vae_mat pre, uint32_t *label, vae
                                     const float *w, size_t ldw, vae_class_rows of, size_t out,
                                     vae_activation act, cudaStream_t stream)
 {
-    BY_ACTIVATION(act, class_forward, T, y, pre, label, h, w, ldw, of, out, stream);
+    return by_activation(act, [=](auto known) {
+        return class_forward<T, decltype(known)::act>(y, pre, label, h, w, ldw, of, out, stream);
+    });
 }
 
 extern "C" cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const float *b,

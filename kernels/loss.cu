@@ -218,13 +218,13 @@ __global__ void __launch_bounds__(VAE_BLOCK)
  */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    decode_kernel(float *x_hat, const T *logits, size_t ld, uint32_t rows, uint32_t D,
-                  bool bernoulli, unsigned lanes)
+    decode_kernel(float *x_hat, const T *logits, size_t ld, uint32_t rows, uint32_t D, bool sigmoid,
+                  unsigned lanes)
 {
     const uint32_t r = group_row(lanes);
     for (uint32_t d = group_lane(lanes); r < rows && d < D; d += lanes) {
         const float l = elem<T>::get(logits + r * ld + d);
-        x_hat[(size_t)r * D + d] = bernoulli ? vae_sigmoidf(l) : l;
+        x_hat[(size_t)r * D + d] = sigmoid ? vae_sigmoidf(l) : l;
     }
 }
 
@@ -286,7 +286,7 @@ static cudaError_t decode(float *x_hat, vae_mat logits, size_t rows, size_t D, v
     const unsigned lanes = lanes_for(rows, D, 32, VAE_BLOCK);
     VAE_LAUNCH((decode_kernel<T>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0, stream,
                x_hat, static_cast<const T *>(logits.data), logits.ld, (uint32_t)rows, (uint32_t)D,
-               recon.likelihood == VAE_BERNOULLI, lanes);
+               vae_likelihood_of(recon.likelihood)->sigmoid != 0, lanes);
     return cudaGetLastError();
 }
 

@@ -124,7 +124,7 @@ vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, s
                           m->set->source, m->set->d, c->d);
     }
     if (status == VAE_OK && (status = check_columns(m, err)) == VAE_OK) {
-        status = vae_dataset_check_range(m->set, m->config.likelihood != VAE_BERNOULLI, err);
+        status = vae_dataset_check_range(m->set, m->config.likelihood, err);
     }
     if (status == VAE_OK && vae_config_has_classes(&m->config)) {
         status = vae_dataset_check_labels(m->set, m->config.classes,

@@ -30,7 +30,7 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     const bool elbo = c->objective == VAE_OBJ_ELBO;
     const bool semi = c->semi_supervised;
     const need needs[] = {
-        {"variance", c->likelihood == VAE_GAUSSIAN, "--likelihood gaussian"},
+        {"variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
@@ -87,6 +87,7 @@ static vae_status check_semi(const vae_config *c, vae_error *err)
 
 vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err)
 {
+    const vae_likelihood_row *likelihood = vae_likelihood_of(config->likelihood);
     if (config->semi_supervised) {
         vae_status status = check_semi(config, err);
         if (status != VAE_OK) {
@@ -98,17 +99,17 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
                         "--standardize does not go with --stack: latents are drawn anew at every "
                         "use");
     }
-    if (config->stack[0] != '\0' && config->likelihood == VAE_BERNOULLI) {
+    if (config->stack[0] != '\0' && likelihood->unit) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--stack: the data are latents, real numbers: give --likelihood "
                         "gaussian-learned or gaussian");
     }
-    if (config->likelihood != VAE_BERNOULLI && config->binarize != VAE_BINARIZE_NONE) {
+    if (!likelihood->binarizable && config->binarize != VAE_BINARIZE_NONE) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--binarize makes x binary, and a Gaussian likelihood is a density: use "
                         "--likelihood bernoulli, or leave --binarize out");
     }
-    if (config->standardize == VAE_STANDARDIZE_COLUMNS && config->likelihood == VAE_BERNOULLI) {
+    if (config->standardize == VAE_STANDARDIZE_COLUMNS && likelihood->unit) {
         return vae_fail(
             err, VAE_ERR_USAGE,
             "--standardize columns needs a Gaussian likelihood: standardized values lie "

@@ -15,6 +15,9 @@
 #define LAYER_MAX 1048576.0
 #define COUNT_MAX 1e15
 
+/* The names in a list of rows, a bar before each. */
+#define CHOICE(row, name, ...) "|" name
+
 static const vae_option options[] = {
     {"data", 'd', "DATA", "", /* the list of readers says what (vae_dataset_kinds) */
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
@@ -26,9 +29,9 @@ static const vae_option options[] = {
      VAE_SCOPE_MODEL, VAE_KIND_SIZES, AT(decoder_hidden), "", 1, LAYER_MAX},
     {"latent", 'z', "N", "size of the latent z", VAE_SCOPE_MODEL, VAE_KIND_SIZE, AT(latent), "20",
      1, LAYER_MAX},
-    {"activation", 0, "relu|tanh|softplus|leaky_relu|gelu", "of the hidden layers", VAE_SCOPE_MODEL,
-     VAE_KIND_CHOICE, AT(activation), "relu", VAE_ACT_RELU, 0},
-    {"likelihood", 0, "bernoulli|gaussian|gaussian-learned",
+    {"activation", 0, &("" VAE_ACTIVATIONS(CHOICE))[1], "of the hidden layers", VAE_SCOPE_MODEL,
+     VAE_KIND_CHOICE, AT(activation), "relu", VAE_ACT_NONE + 1, 0},
+    {"likelihood", 0, &("" VAE_LIKELIHOODS(CHOICE))[1],
      "p(x|z); gaussian has one fixed variance, gaussian-learned one for each value",
      VAE_SCOPE_MODEL, VAE_KIND_CHOICE, AT(likelihood), "bernoulli", VAE_BERNOULLI, 0},
     {"variance", 0, "FLOAT", "variance of the gaussian likelihood", VAE_SCOPE_MODEL, VAE_KIND_ABOVE,

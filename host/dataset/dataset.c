@@ -60,16 +60,18 @@ void vae_dataset_free(vae_dataset *set)
     free(set);
 }
 
-vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err)
+vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood,
+                                   vae_error *err)
 {
     if (set->dtype != VAE_F32) {
         return VAE_OK;
     }
+    const bool unit = vae_likelihood_of(likelihood)->unit;
     const float *values = set->rows;
     const size_t width = vae_dataset_width(set);
     for (size_t i = 0; i < set->n * width; i++) {
         float value = values[i];
-        if (finite_only ? isfinite(value) : value >= 0.0f && value <= 1.0f) {
+        if (unit ? value >= 0.0f && value <= 1.0f : isfinite(value)) {
             continue;
         }
         if (!isfinite(value)) {

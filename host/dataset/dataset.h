@@ -113,9 +113,10 @@ const char *vae_dataset_kinds(char text[VAE_DATASET_KINDS]);
 /* Fills in sha256, which vae_dataset_open does by itself. VAE_ERR_RUNTIME. */
 vae_status vae_dataset_hash(vae_dataset *set, vae_error *err);
 
-/* Every value in [0,1] (always so for bytes and bits)? If not, VAE_ERR_DATA naming row, column
- * (from 0) and value; with finite_only, only NaN and Inf are refused (Gaussian likelihood). */
-vae_status vae_dataset_check_range(const vae_dataset *set, bool finite_only, vae_error *err);
+/* Does the likelihood take every value: those in [0,1] (always so for bytes and bits), or all but
+ * NaN and Inf? If not, VAE_ERR_DATA naming row, column (from 0) and value. */
+vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood,
+                                   vae_error *err);
 
 /* Values stored of a row, and the bytes they take. */
 static inline size_t vae_dataset_width(const vae_dataset *set)

@@ -243,7 +243,7 @@ static vae_status open_scoring(scoring *s, size_t rows, size_t particles, vae_er
     const bool wanted = s->out->contributions != NULL || s->out->top != NULL;
     const bool averaging = wanted && !job->at_mu;
     size_t bytes = 0;
-    s->cols = job->recon.likelihood == VAE_GAUSSIAN_LEARNED ? 2 * job->d : job->d;
+    s->cols = vae_likelihood_of(job->recon.likelihood)->outputs * job->d;
     s->threads = job->threads > 0 ? (int)job->threads : omp_get_max_threads();
     s->x = room(&bytes, rows * job->d, sizeof(float));
     s->label = job->classes ? room(&bytes, rows, sizeof(uint32_t)) : NULL;

@@ -18,7 +18,7 @@ typedef struct {
     const vae_named_tensor *tensors;
     size_t n_tensors;
     vae_activation act;
-    vae_likelihood likelihood;
+    const vae_likelihood_row *likelihood;
 } builder;
 
 static void add_scalar(builder *b, const char *name, float value)
@@ -162,7 +162,7 @@ static void build_decoder(builder *b)
     char h[VAE_EXPORT_NAME];
     const size_t first = b->layout->n_encoder, output = first + b->layout->n_decoder - 1;
     add_hidden(b, first, output, add_input(b, "z", "zy", b->layout->z), h);
-    if (b->likelihood == VAE_BERNOULLI) {
+    if (b->likelihood->sigmoid) {
         add_linear(b, output, 0, h, "logits");
         add_unary(b, "Sigmoid", "logits", "probabilities");
         onnx_output(&b->graph, "logits", b->layout->d);
@@ -171,7 +171,7 @@ static void build_decoder(builder *b)
     }
     add_linear(b, output, 0, h, "mean");
     onnx_output(&b->graph, "mean", b->layout->d);
-    if (b->likelihood == VAE_GAUSSIAN_LEARNED) {
+    if (b->likelihood->outputs == 2) {
         add_linear(b, output, 1, h, "logvar_raw");
         add_bounded_logvar(b);
     }
@@ -271,7 +271,7 @@ vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *ch
                      .tensors = tensors,
                      .n_tensors = vae_export_tensors(&layout, tensors),
                      .act = checkpoint->config.activation,
-                     .likelihood = checkpoint->config.likelihood};
+                     .likelihood = vae_likelihood_of(checkpoint->config.likelihood)};
         status = write_graphs(paths, &b, &metadata, err);
         vae_metadata_clear(&metadata);
     }

@@ -202,7 +202,7 @@ static vae_status check_sizes(const vae_config *config, const shape_facts *f, co
         snprintf(found, sizeof found, "%zu", f->z);
         return contradiction(w, options, "latent", said, found, err);
     }
-    const bool learned = config->likelihood == VAE_GAUSSIAN_LEARNED;
+    const bool learned = vae_likelihood_of(config->likelihood)->outputs == 2;
     if ((trusted || was_given(options, "likelihood") || learned) && learned != f->learned) {
         vae_config_get(config, "likelihood", said, sizeof said);
         return contradiction(w, options, "likelihood", said,

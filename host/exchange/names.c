@@ -172,7 +172,7 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     add_option(m, "likelihood", config);
     add_option(m, "activation", config);
     add(m, "parameterization", strdup("logvar = log sigma^2"));
-    if (config->likelihood == VAE_GAUSSIAN_LEARNED) {
+    if (vae_likelihood_of(config->likelihood)->outputs == 2) {
         char text[80];
         snprintf(text, sizeof text, "logvar = %g + softplus(raw + %g)", (double)VAE_LOGVAR_MIN,
                  -(double)VAE_LOGVAR_MIN);

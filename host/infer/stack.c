@@ -90,8 +90,7 @@ vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_datas
     const size_t Z = stack->runner.z;
     uint8_t both[2 * VAE_SHA256_BYTES], *digest = both + VAE_SHA256_BYTES;
     *out = NULL;
-    vae_status status =
-        vae_dataset_check_range(set, stack->checkpoint->config.likelihood != VAE_BERNOULLI, err);
+    vae_status status = vae_dataset_check_range(set, stack->checkpoint->config.likelihood, err);
     vae_dataset *to = status == VAE_OK ? calloc(1, sizeof *to) : NULL;
     if (to == NULL) {
         return status != VAE_OK ? status : vae_fail_memory(err, sizeof *to, "a data set");

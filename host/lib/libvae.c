@@ -211,8 +211,7 @@ static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                              v->checkpoint->channels, &v->err);
     }
     if (status == VAE_OK) {
-        status = vae_dataset_check_range(&set, v->checkpoint->config.likelihood != VAE_BERNOULLI,
-                                         &v->err);
+        status = vae_dataset_check_range(&set, v->checkpoint->config.likelihood, &v->err);
     }
     float *copy = NULL;
     const float *standard = status == VAE_OK ? v->checkpoint->standard : NULL;

@@ -90,7 +90,7 @@ vae_status vae_layout_build(param_layout *layout, const vae_config *config, size
     if (layout->tensors == NULL) {
         return vae_fail_memory(err, 2 * VAE_MAX_LAYER_ROWS * sizeof(tensor_desc), "the layout");
     }
-    size_t outputs = config->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * d : d;
+    const size_t outputs = vae_likelihood_of(config->likelihood)->outputs * d;
     vae_status status = VAE_OK;
     TRY(add_side(layout, "encoder", d + C, config->hidden, 2 * config->latent, "head",
                  config->activation, err));

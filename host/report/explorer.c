@@ -50,25 +50,6 @@ static void copy_weights(report_decoder *d, const param_layout *layout, const fl
 
 /* ---- a trial of float16 ---- */
 
-static float activate(vae_activation act, float x)
-{
-    switch (act) {
-    case VAE_ACT_RELU:
-        return vae_reluf(x);
-    case VAE_ACT_TANH:
-        return vae_tanhf(x);
-    case VAE_ACT_SOFTPLUS:
-        return vae_softplusf(x);
-    case VAE_ACT_LEAKY_RELU:
-        return vae_leaky_reluf(x);
-    case VAE_ACT_GELU:
-        return vae_geluf(x);
-    case VAE_ACT_NONE:
-        break;
-    }
-    return x;
-}
-
 static size_t widest_layer(const report_decoder *d)
 {
     size_t widest = 0;
@@ -94,9 +75,12 @@ static void decode(const report_decoder *d, const vae_config *c, const float *z,
                 sum += (double)w[k] * (double)in[k];
             }
             const bool last = i + 1 == d->n_layers;
-            out[o] = !last                            ? activate(c->activation, (float)sum)
-                     : c->likelihood == VAE_BERNOULLI ? vae_sigmoidf((float)sum)
-                                                      : (float)sum;
+            out[o] = (float)sum;
+            if (!last) {
+                out[o] = vae_act(c->activation, out[o]);
+            } else if (vae_likelihood_of(c->likelihood)->sigmoid) {
+                out[o] = vae_sigmoidf(out[o]);
+            }
         }
         w += d->out[i];
         float *swap = in;

@@ -89,14 +89,14 @@ static void describe_x(const report *r, char text[200])
     const vae_config *c = &r->from->about->config;
     const bool bits = r->has_data && r->from->set->dtype == VAE_BITS;
     char variance[32];
-    if (c->likelihood != VAE_BERNOULLI) {
+    const vae_likelihood_row *likelihood = vae_likelihood_of(c->likelihood);
+    if (!likelihood->unit) {
         vae_format_real(c->variance, variance, sizeof variance);
-        snprintf(text, 200, "a density of the values %s, %s%s",
-                 r->from->about->standard != NULL ? "after standardizing each column"
-                                                  : "as they are",
-                 c->likelihood == VAE_GAUSSIAN ? "Gaussian of variance "
-                                               : "Gaussian with a learned variance",
-                 c->likelihood == VAE_GAUSSIAN ? variance : "");
+        snprintf(
+            text, 200, "a density of the values %s, %s%s",
+            r->from->about->standard != NULL ? "after standardizing each column" : "as they are",
+            likelihood->variance ? "Gaussian of variance " : "Gaussian with a learned variance",
+            likelihood->variance ? variance : "");
         return;
     }
     const char *how[] = {

@@ -121,7 +121,7 @@ vae_status trainer_standardize(trainer *t, vae_error *err)
     }
     if (c->standardize == VAE_STANDARDIZE_NONE ||
         (c->standardize == VAE_STANDARDIZE_AUTO &&
-         (set->kind != VAE_KIND_TABLE || c->likelihood == VAE_BERNOULLI))) {
+         (set->kind != VAE_KIND_TABLE || vae_likelihood_of(c->likelihood)->unit))) {
         return VAE_OK;
     }
     t->now.standard = malloc(2 * set->d * sizeof *t->now.standard);
@@ -158,6 +158,6 @@ void trainer_output_bias(const trainer *t, float *params, const float *mean)
     }
     for (size_t j = 0; j < layout->d; j++) {
         float p = mean[j] < 0.001f ? 0.001f : mean[j] > 0.999f ? 0.999f : mean[j];
-        bias[j] = t->config->likelihood == VAE_BERNOULLI ? logf(p / (1 - p)) : mean[j];
+        bias[j] = vae_likelihood_of(t->config->likelihood)->sigmoid ? logf(p / (1 - p)) : mean[j];
     }
 }

@@ -15,7 +15,7 @@ vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set,
             "it out",
             set->source);
     }
-    return vae_dataset_check_range(set, config->likelihood != VAE_BERNOULLI, err);
+    return vae_dataset_check_range(set, config->likelihood, err);
 }
 
 vae_status trainer_check_data(const trainer *t, vae_error *err)

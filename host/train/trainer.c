@@ -32,7 +32,8 @@ static vae_status diverged(trainer *t, uint64_t step, const char *what, vae_erro
                     "%s, in step %" PRIu64 " of epoch %" PRIu64
                     "; try a lower --lr (now %g), --clip-norm 100%s; last good checkpoint: %s",
                     what, step, t->now.state.epoch + 1, t->config->lr,
-                    t->config->likelihood == VAE_GAUSSIAN_LEARNED ? ", or a fixed variance" : "",
+                    vae_likelihood_of(t->config->likelihood)->outputs == 2 ? ", or a fixed variance"
+                                                                           : "",
                     last);
 }
 

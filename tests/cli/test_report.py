@@ -232,7 +232,7 @@ def report_agrees_with_eval_and_encode():
 def report_decoder_is_the_models():
     vae("train", *TINY, "--epochs", 1, "--out", "report-act", "--hidden", "24,12", "--decoder-hidden",
         "8,20,16", "--activation", "gelu")
-    for activation in ACTIVATIONS:
+    for activation in re.search(r"--activation (\S+)", vae("train", "--help").out).group(1).split("|"):
         vae("train", *TINY, "--epochs", 1, "--out", "report-act", "--force", "--activation", activation)
         assert os.path.exists(path("report-act", "report.html"))
         page = check_page("report-act/report.html")

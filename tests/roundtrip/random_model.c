@@ -57,8 +57,8 @@ static void any_config(vae_checkpoint *c, dice *d)
         c->config.decoder_hidden = any_sizes(d);
     }
     c->config.latent = any_size(d);
-    c->config.activation = (vae_activation)(VAE_ACT_RELU + roll(d, VAE_ACT_GELU));
-    c->config.likelihood = (vae_likelihood)roll(d, 3);
+    c->config.activation = (vae_activation)(VAE_ACT_NONE + 1 + roll(d, VAE_ACT_LAST));
+    c->config.likelihood = (vae_likelihood)roll(d, VAE_N_LIKELIHOODS);
     c->config.variance = 0.1 + (double)uniform(d);
     c->d = any_size(d);
     c->height = 1;

@@ -40,7 +40,8 @@ parity() { # NAME TOLERANCE OPTIONS...: 100 steps on both
     rm -rf "${temp:?}/cpu" "$temp/cuda"
 }
 
-for activation in relu tanh softplus leaky_relu gelu; do
+activations=$("$vae" train --help | sed -n 's/.*--activation \([a-z_|]*\).*/\1/p')
+for activation in ${activations//|/ }; do
     parity "bernoulli $activation" 0.001 --activation $activation
 done
 parity "dynamic binarization" 0.001 --binarize dynamic

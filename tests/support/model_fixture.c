@@ -30,7 +30,7 @@ vae_config small_config(void)
 static void fill(model_fixture *f, vae_dtype dtype, size_t n, size_t D)
 {
     uint64_t rng = 5;
-    bool real = f->config.likelihood != VAE_BERNOULLI;
+    bool real = !vae_likelihood_of(f->config.likelihood)->unit;
     f->set = (vae_dataset){.n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = dtype};
     f->set.rows = malloc(n * D * (dtype == VAE_U8 ? 1 : sizeof(float)));
     assert_non_null(f->set.rows);

@@ -21,9 +21,9 @@ double ref_act(vae_activation act, double x)
     case VAE_ACT_GELU:
         return x * 0.5 * erfc(-x / sqrt(2.0));
     case VAE_ACT_NONE:
-    default:
-        return x;
+        break;
     }
+    return x;
 }
 
 double ref_dact(vae_activation act, double x)
@@ -36,13 +36,13 @@ double ref_dact(vae_activation act, double x)
     case VAE_ACT_SOFTPLUS:
         return 1 / (1 + exp(-x));
     case VAE_ACT_LEAKY_RELU:
-        return x > 0 ? 1 : 0.01;
+        return x < 0 ? 0.01 : 1;
     case VAE_ACT_GELU:
         return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-x * x / 2) / sqrt(2 * M_PI);
     case VAE_ACT_NONE:
-    default:
-        return 1;
+        break;
     }
+    return 1;
 }
 
 double ref_recon(vae_likelihood likelihood, double variance, double m, double raw, double x)

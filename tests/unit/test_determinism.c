@@ -41,7 +41,7 @@ static void every_operation(void *ctx)
     vae_backend *be = c->d->be;
     const vae_backend_ops *op = be->ops;
     const vae_recon recon = {c->likelihood, 0.5f};
-    const size_t cols = c->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
+    const size_t cols = vae_likelihood_of(c->likelihood)->outputs * D;
     vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
     adam.weight_decay = 0.01f, adam.decoupled = 1;
     op->gather(be, c->x, c->data, B, D, VAE_BINARIZE_DYNAMIC, 5);
@@ -75,7 +75,7 @@ static float *random_values(device *d, uint64_t *rng, size_t n)
 static void prepare(all_ops *c, uint64_t *rng, const vae_dataset *set)
 {
     device *d = c->d;
-    const size_t cols = c->likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
+    const size_t cols = vae_likelihood_of(c->likelihood)->outputs * D;
     float *w = random_values(d, rng, H * D), *b = random_values(d, rng, H);
     const vae_totals zero = {0};
     c->data = d->be->ops->data_open(d->be, set, NULL, set->n);
@@ -119,7 +119,7 @@ static uint64_t results(size_t threads, vae_activation act, vae_likelihood likel
                            .lr = 1e-3f,
                            .step_size = 1e-2f,
                            .rsqrt_c2 = 31};
-    const size_t cols = likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
+    const size_t cols = vae_likelihood_of(likelihood)->outputs * D;
     device_begin(&d, threads);
     all_ops c = {.d = &d, .act = act, .likelihood = likelihood, .objective = objective};
     prepare(&c, &rng, set);
@@ -187,8 +187,8 @@ static void run_layers(const cpu_kernels *k, const loops_call *c, int act)
 {
     const size_t rows = 3, cols = c->n / 3;
     memcpy(c->out, c->a, rows * cols * sizeof *c->out);
-    k->bias_act(c->out, act == VAE_ACT_GELU ? c->out + MOST : NULL, cols, c->b, rows, cols,
-                (vae_activation)act);
+    k->bias_act(c->out, vae_act_keeps_input((vae_activation)act) ? c->out + MOST : NULL, cols, c->b,
+                rows, cols, (vae_activation)act);
     memcpy(c->out + 2 * MOST, c->c, rows * cols * sizeof *c->out);
     k->act_grad(c->out + 2 * MOST, cols, c->out, cols, rows, cols, (vae_activation)act);
     k->column_sums(c->out + 3 * MOST, c->d, c->n / 20, 20, c->n / 20 < 64 ? c->n / 20 : 64);
@@ -245,7 +245,7 @@ static void levels_give_the_same_bits(void **state)
     (void)state;
     static run_loops *const loops[] = {run_layers, run_latents, run_losses, run_data,
                                        run_optimizer};
-    const int variants[] = {6, 4, 3, 4, 2};
+    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_LIKELIHOODS, 4, 2};
     const size_t sizes[] = {12, 31, 33, 64, 65, 257, 1203};
     static float values[5][MOST], out[2][4 * MOST];
     static uint8_t bytes[MOST];

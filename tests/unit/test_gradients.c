@@ -123,8 +123,8 @@ static double some_free(const vae_config *config)
 static void check_all(vae_config config)
 {
     const bool free_bits = config.free_bits > 0;
-    for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
-        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+    for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+        for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             config.likelihood = (vae_likelihood)likelihood;
             config.activation = (vae_activation)act;
             bool kinked = act == VAE_ACT_RELU || act == VAE_ACT_LEAKY_RELU;
@@ -300,8 +300,8 @@ static void check_semi(vae_config config, vae_dtype dtype)
 static void semi_supervised(void **state)
 {
     (void)state;
-    for (int likelihood = VAE_BERNOULLI; likelihood <= VAE_GAUSSIAN_LEARNED; likelihood++) {
-        for (int act = VAE_ACT_RELU; act <= VAE_ACT_GELU; act++) {
+    for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+        for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             vae_config config = small_config();
             config.likelihood = (vae_likelihood)likelihood;
             config.activation = (vae_activation)act;

@@ -198,16 +198,16 @@ static void range_errors_name_the_place(void **state)
     scratch *s = *state;
     static const struct {
         float bad;
-        bool finite_only;
+        vae_likelihood likelihood;
         const char *says; /* NULL: accepted */
     } cases[] = {
-        {1.25f, false, "row 1, column 2: value 1.25 is outside [0,1]"},
-        {-0.5f, false, "row 1, column 2: value -0.5 is outside"},
-        {1.25f, true, NULL},
-        {NAN, false, "row 1, column 2: value nan is not a finite"},
-        {NAN, true, "not a finite"},
-        {-INFINITY, true, "not a finite"},
-        {1.0f, false, NULL},
+        {1.25f, VAE_BERNOULLI, "row 1, column 2: value 1.25 is outside [0,1]"},
+        {-0.5f, VAE_BERNOULLI, "row 1, column 2: value -0.5 is outside"},
+        {1.25f, VAE_GAUSSIAN, NULL},
+        {NAN, VAE_BERNOULLI, "row 1, column 2: value nan is not a finite"},
+        {NAN, VAE_GAUSSIAN, "not a finite"},
+        {-INFINITY, VAE_GAUSSIAN, "not a finite"},
+        {1.0f, VAE_BERNOULLI, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float data[6] = {0, 1, 0.5f, 0, 1, cases[i].bad};
@@ -215,7 +215,7 @@ static void range_errors_name_the_place(void **state)
         assert_int_equal(vae_npy_write(s->path, "<f4", (const size_t[]){2, 3}, 2, data, NULL), 0);
         vae_dataset *set = dataset_open_ok(s->path, VAE_SPLIT_TRAIN, 0);
         vae_error err = {0};
-        vae_status status = vae_dataset_check_range(set, cases[i].finite_only, &err);
+        vae_status status = vae_dataset_check_range(set, cases[i].likelihood, &err);
         assert_int_equal(status, cases[i].says == NULL ? VAE_OK : VAE_ERR_DATA);
         assert_true(cases[i].says == NULL || strstr(err.text, cases[i].says) != NULL);
         vae_dataset_free(set);

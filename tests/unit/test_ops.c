@@ -478,7 +478,7 @@ enum { N_LAYER_CASES = sizeof layer_cases / sizeof layer_cases[0] };
 static void layers_forward(void **state)
 {
     for (size_t i = 0; i < N_LAYER_CASES; i++) {
-        for (int act = VAE_ACT_NONE; act <= VAE_ACT_GELU; act++) {
+        for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) {
             check_forward(*state, layer_cases[i].rows, layer_cases[i].in, layer_cases[i].out,
                           (vae_activation)act, act % 2 == (int)(i % 2));
         }
@@ -500,7 +500,7 @@ static void layers_backward_to_weights(void **state)
 static void layers_backward_to_inputs(void **state)
 {
     for (size_t i = 0; i < N_LAYER_CASES; i++) {
-        for (int act = VAE_ACT_NONE; act <= VAE_ACT_GELU; act++) {
+        for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) {
             check_backward_input(*state, layer_cases[i].rows, layer_cases[i].in, layer_cases[i].out,
                                  (vae_activation)act);
         }

@@ -150,7 +150,7 @@ static void decoder_means(void **state)
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (size_t r = 0; r < sizeof recons / sizeof recons[0]; r++) {
             const size_t rows = sizes[i][0], D = sizes[i][1];
-            const size_t cols = recons[r].likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
+            const size_t cols = vae_likelihood_of(recons[r].likelihood)->outputs * D;
             uint64_t rng = rows + D;
             float *logits = random_floats(d, &rng, rows * cols, 3);
             double *x_hat = device_host_doubles(d, rows * D);
@@ -488,7 +488,7 @@ static void nan_reaches_the_totals(void **state)
         device_clear(d);
     }
     for (size_t r = 0; r < sizeof recons / sizeof recons[0]; r++) {
-        const size_t cols = recons[r].likelihood == VAE_GAUSSIAN_LEARNED ? 2 * D : D;
+        const size_t cols = vae_likelihood_of(recons[r].likelihood)->outputs * D;
         for (size_t at = 0; at < B * cols + B * D; at += 23) {
             float *values = device_host(d, B * cols + (size_t)B * D);
             values[at] = NAN;

@@ -73,7 +73,7 @@ void vae_cpu_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *la
     const size_t examples = of.n_open + of.n_labelled, C = of.C, open_rows = of.n_open * C;
     const size_t tiles = (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
     const size_t tasks = (examples + ROW_BLOCK - 1) / ROW_BLOCK * tiles;
-    const vae_mat pre = {act == VAE_ACT_GELU ? aux : NULL, y.ld};
+    const vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, y.ld};
     for (size_t r = 0; r < open_rows + of.n_labelled; r++) {
         label[r] = r < open_rows ? (uint32_t)(r % C) : of.label[r - open_rows + of.n_open];
     }

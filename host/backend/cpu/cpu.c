@@ -35,8 +35,8 @@ static size_t cpu_act_size(const vae_backend *be)
 
 static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t rows, size_t cols)
 {
-    (void)be; /* only gelu's derivative needs its input */
-    return act == VAE_ACT_GELU ? rows * vae_pad(cols) * sizeof(float) : 0;
+    (void)be;
+    return vae_act_keeps_input(act) ? rows * vae_pad(cols) * sizeof(float) : 0;
 }
 
 static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)

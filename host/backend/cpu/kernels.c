@@ -28,6 +28,9 @@ static float combine(const float lane[LANES])
         }                                                                                          \
     }                                                                                              \
     break
+#define TILE_CASE(ACT, name, f, df, keeps)                                                         \
+    case VAE_ACT_##ACT:                                                                            \
+        FOR_TILE(f(v));
 
 static void bias_act(float *y, float *pre, size_t ldy, const float *restrict b, size_t rows,
                      size_t cols, vae_activation act)
@@ -40,45 +43,30 @@ static void bias_act(float *y, float *pre, size_t ldy, const float *restrict b, 
     switch (act) {
     case VAE_ACT_NONE:
         FOR_TILE(v);
-    case VAE_ACT_RELU:
-        FOR_TILE(vae_reluf(v));
-    case VAE_ACT_TANH:
-        FOR_TILE(vae_tanhf(v));
-    case VAE_ACT_SOFTPLUS:
-        FOR_TILE(vae_softplusf(v));
-    case VAE_ACT_LEAKY_RELU:
-        FOR_TILE(vae_leaky_reluf(v));
-    case VAE_ACT_GELU:
-        FOR_TILE(vae_geluf(v));
+        VAE_ACTIVATIONS(TILE_CASE)
     }
 }
 
 #define FOR_GRAD(derivative)                                                                       \
     for (size_t r = 0; r < rows; r++) {                                                            \
         float *restrict out = dx + r * ldx;                                                        \
-        const float *restrict from = y + r * ldy;                                                  \
+        const float *restrict v = from + r * ldf;                                                  \
         for (size_t i = 0; i < cols; i++) {                                                        \
-            out[i] *= derivative(from[i]);                                                         \
+            out[i] *= derivative(v[i]);                                                            \
         }                                                                                          \
     }                                                                                              \
     break
+#define GRAD_CASE(ACT, name, f, df, keeps)                                                         \
+    case VAE_ACT_##ACT:                                                                            \
+        FOR_GRAD(df);
 
-static void act_grad(float *dx, size_t ldx, const float *y, size_t ldy, size_t rows, size_t cols,
+static void act_grad(float *dx, size_t ldx, const float *from, size_t ldf, size_t rows, size_t cols,
                      vae_activation act)
 {
     switch (act) {
     case VAE_ACT_NONE:
         break;
-    case VAE_ACT_RELU:
-        FOR_GRAD(vae_drelu_y);
-    case VAE_ACT_TANH:
-        FOR_GRAD(vae_dtanh_y);
-    case VAE_ACT_SOFTPLUS:
-        FOR_GRAD(vae_dsoftplus_y);
-    case VAE_ACT_LEAKY_RELU:
-        FOR_GRAD(vae_dleaky_relu_y);
-    case VAE_ACT_GELU:
-        FOR_GRAD(vae_dgelu_x);
+        VAE_ACTIVATIONS(GRAD_CASE)
     }
 }
 
@@ -351,9 +339,9 @@ static float recon_row(float *dl, const float *logits, const float *x, size_t D,
 static void decode_row(float *restrict x_hat, const float *restrict logits, size_t D,
                        vae_recon recon)
 {
-    const bool bernoulli = recon.likelihood == VAE_BERNOULLI;
+    const bool sigmoid = vae_likelihood_of(recon.likelihood)->sigmoid;
     for (size_t d = 0; d < D; d++) {
-        x_hat[d] = bernoulli ? vae_sigmoidf(logits[d]) : logits[d];
+        x_hat[d] = sigmoid ? vae_sigmoidf(logits[d]) : logits[d];
     }
 }
 

@@ -15,9 +15,9 @@ typedef struct {
     /* y: (rows,cols) with ldy, in place: act(y + b). pre: NULL, or gets y + b, with the same ld. */
     void (*bias_act)(float *y, float *pre, size_t ldy, const float *b, size_t rows, size_t cols,
                      vae_activation act);
-    /* dx: (rows,cols) with ldx, in place: times the activation's derivative, from its output y
-     * (gelu: from its input, passed as y), with ldy. */
-    void (*act_grad)(float *dx, size_t ldx, const float *y, size_t ldy, size_t rows, size_t cols,
+    /* dx: (rows,cols) with ldx, in place: times the activation's derivative, from its output, or
+     * its input where it keeps that, with ldf. */
+    void (*act_grad)(float *dx, size_t ldx, const float *from, size_t ldf, size_t rows, size_t cols,
                      vae_activation act);
     /* db: (cols) = column sums of dy: (rows, cols) with ld. cols <= 64. */
     void (*column_sums)(float *db, const float *dy, size_t ld, size_t rows, size_t cols);

@@ -68,7 +68,7 @@ void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, 
                             vae_activation act)
 {
     cpu_backend *be = vae_cpu_self(base);
-    forward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : NULL, y.ld, b, act};
+    forward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : NULL, y.ld, b, act};
     vae_cpu_matmul(MATMUL_NT, y.data, y.ld, x.data, x.ld, w, ldw, rows, out, in, finish_forward, &e,
                    be->threads, be->level);
 }
@@ -105,7 +105,7 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, co
                                    size_t out, vae_activation act)
 {
     cpu_backend *be = vae_cpu_self(base);
-    backward_epilogue e = {be->k, act == VAE_ACT_GELU ? aux : x.data, x.ld, act};
+    backward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : x.data, x.ld, act};
     vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
                    act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
 }

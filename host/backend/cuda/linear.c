@@ -52,14 +52,10 @@ static uint64_t mask_ld(size_t cols)
 size_t vae_cuda_aux_bytes(const vae_backend *base, vae_activation act, size_t rows, size_t cols)
 {
     const cuda_backend *be = (const cuda_backend *)base;
-    switch (act) {
-    case VAE_ACT_RELU:
+    if (act == VAE_ACT_RELU) {
         return rows * mask_ld(cols) / 8;
-    case VAE_ACT_GELU: /* its derivative needs its input */
-        return rows * vae_pad(cols) * be->elem_bytes;
-    default:
-        return 0;
     }
+    return vae_act_keeps_input(act) ? rows * vae_pad(cols) * be->elem_bytes : 0;
 }
 
 static void remember_aux(cuda_backend *be, const void *aux, bool has_mask)
@@ -93,7 +89,8 @@ static bool has_mask(const cuda_backend *be, const void *aux)
 /* What an epilogue has done to y. */
 typedef enum { DONE_NOTHING, DONE_BIAS, DONE_ALL } fused_part;
 
-/* Tries the epilogues that serve `act`, best first: none may be there for this type. */
+/* Tries the epilogues that serve `act`, best first: none may be there for this type. ReLU has some
+ * of its own; any other activation works by the bias's and a kernel of ours. */
 static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *args, void *aux,
                                 size_t out, vae_activation act)
 {
@@ -162,7 +159,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
         }
     }
     if (done != DONE_ALL && vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
-        vae_mat pre = {act == VAE_ACT_GELU ? aux : NULL, vae_pad(out)};
+        vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, vae_pad(out)};
         CUDA_OK(be, vae_bias_act_launch(be->elem, y, pre, done == DONE_BIAS ? NULL : b, rows, out,
                                         act, be->lane[0].stream));
     }
@@ -237,7 +234,7 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, c
         no_algorithm(be, &key);
     } else if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
         const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
-        const vae_mat from = act == VAE_ACT_GELU ? pre : x;
+        const vae_mat from = vae_act_keeps_input(act) ? pre : x;
         CUDA_OK(be, vae_act_grad_launch(be->elem, dx, from, rows, in, act, be->lane[0].stream));
     }
 }
