@@ -1,6 +1,6 @@
 # Tests, fuzzing, lint, and what runs on a GPU node. Included by the Makefile.
 
-.PHONY: test check test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle
+.PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle
 
 test: test-deps ## the whole suite: no GPU, no data needed
 	$(Q)$(SUBMAKE) check
@@ -9,8 +9,11 @@ test-deps:
 	$(Q)data/install.sh build test
 
 check:
-	$(Q)$(SUBMAKE) test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
-	$(Q)BUILD=$(BUILD) tests/run.sh
+	$(Q)$(SUBMAKE) readers test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)BUILD=$(BUILD) tests/run.py
+# while the rest is built; where they cannot be had, the round trips say so
+readers:
+	$(Q)BUILD=$(BUILD) tests/roundtrip/readers.sh >/dev/null || true
 
 # ---- everything under AddressSanitizer and UBSan ----
 SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all

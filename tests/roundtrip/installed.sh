@@ -51,6 +51,7 @@ local_names() { # no global name of the static library but those
     [ -n "$symbols" ] && ! grep -vxE 'vae_(version|new|free|message|set_option|load|save|get_shape|encode|decode|reconstruct|sample|score|on_epoch|fit|stop)' <<<"$symbols"
 }
 
+tests/roundtrip/readers.sh >/dev/null # for the Python example
 check "make install" "${MAKE:-make}" --no-print-directory install PREFIX="$stage" BUILD="$build"
 if [ "$failed" -ne 0 ]; then
     echo "0 passed, 1 failed, 0 skipped"
@@ -89,7 +90,7 @@ if "$python" -c 'import numpy' 2>/dev/null; then
     check "Python example, a model" env LIBVAE="$stage/lib/libvae.so" "$python" example.py model.npz
 else
     skipped=$((skipped + 1))
-    echo "SKIPPED: the Python example: numpy is not installed (tests/roundtrip/run.sh installs it)"
+    echo "SKIPPED: the Python example: numpy is not installed (tests/roundtrip/readers.sh installs it)"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

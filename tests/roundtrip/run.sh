@@ -1,48 +1,24 @@
 #!/usr/bin/env bash
-# Installs readers that this project did not write (numpy, safetensors, onnx, ONNX Runtime, Pillow;
-# PyTorch too with VAE_ROUNDTRIP_TORCH=1) into $BUILD/venv and compares with them: random models in
+# Compares with readers that this project did not write (readers.sh installs them): random models in
 # every format, then round trips through the program and the library.
+#   run.sh [models|commands ...]   only these parts
 #   BUILD   build folder [build], with vae, roundtrip/random_model and lib/libvae.so
 #   VAE     the program [$BUILD/vae]
-#   MODELS  how many random models [1000]
+#   MODELS  how many random models [200; 1000 if FULL is set]
 # The last line is `N passed, N failed, N skipped`.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 vae=${VAE:-$build/vae}
 venv=$build/venv
-readers=(numpy safetensors onnx onnxruntime pillow)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OPENBLAS_NUM_THREADS=1
+parts=" ${*:-models commands} "
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OPENBLAS_NUM_THREADS=1
 
-have() { # MODULE...: are they all there?
-    "$venv/bin/python" -c "import ${1//-/_}$(printf ', %s' "${@:2}")" 2>/dev/null
-}
-
-skip() { # WHY
-    echo "SKIPPED: $1"
+why=$(tests/roundtrip/readers.sh) || {
+    echo "SKIPPED: $why"
     echo "0 passed, 0 failed, 1 skipped"
     exit 0
 }
-
-install() { # PACKAGE...
-    timeout 900 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
-        >"$build/venv.log" 2>&1
-}
-
-if [ ! -x "$venv/bin/python" ]; then
-    mkdir -p "$build"
-    python3 -m venv "$venv" || skip "python3 -m venv does not work here (Debian: python3-venv)"
-fi
-if ! have numpy safetensors onnx onnxruntime PIL; then
-    echo "installing ${readers[*]} into $venv"
-    install "${readers[@]}" ||
-        skip "the readers cannot be installed (no registry?): $(tail -n 1 "$build/venv.log")"
-fi
-if [ -n "${VAE_ROUNDTRIP_TORCH:-}" ] && ! have torch; then
-    echo "installing torch into $venv (large)"
-    install torch --index-url https://download.pytorch.org/whl/cpu ||
-        echo "torch cannot be installed: $(tail -n 1 "$build/venv.log")"
-fi
 
 passed=0 failed=0 skipped=0
 check() { # PROGRAM...: adds what its last line says
@@ -60,11 +36,14 @@ check() { # PROGRAM...: adds what its last line says
     passed=$((passed + $1)) failed=$((failed + $3)) skipped=$((skipped + $5))
 }
 
-check tests/roundtrip/check_models.py "$build/roundtrip/random_model" "${MODELS:-1000}"
-if [ -e "$build/lib/libvae.so" ]; then
-    check tests/roundtrip/check_commands.py "$vae" "$build/lib/libvae.so"
-else
-    check tests/roundtrip/check_commands.py "$vae"
+if [[ $parts == *" models "* ]]; then
+    models=${FULL:+1000}
+    check tests/roundtrip/check_models.py "$build/roundtrip/random_model" "${MODELS:-${models:-200}}"
+fi
+if [[ $parts == *" commands "* ]]; then
+    library=("$build/lib/libvae.so")
+    [ -e "${library[0]}" ] || library=()
+    check tests/roundtrip/check_commands.py "$vae" "${library[@]}"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # The program end to end on the emulated CUDA backend: 100 training steps against the CPU for every
 # likelihood, activation and objective, resume, streaming, exit codes, and API calls that fail.
+#   run.sh [parity|bits|refusals|failures ...]   only these parts
 set -u
 build=${BUILD:-build}
 vae=$build/simt/vae
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 passed=0 failed=0
-export OMP_NUM_THREADS=2
+parts=" ${*:-parity bits refusals failures} "
+part() { [[ $parts == *" $1 "* ]]; }
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 ok() { # WHAT CONDITION-STATUS DETAIL
     if [ "$2" -eq 0 ]; then
@@ -39,59 +42,7 @@ parity() { # NAME TOLERANCE OPTIONS...: 100 steps on both
     ok "100 steps, $name" $? "elbo ${a:-none} on the CPU, ${b:-none} emulated: $(tail -n 1 "$temp/cuda.log")"
     rm -rf "${temp:?}/cpu" "$temp/cuda"
 }
-
-activations=$("$vae" train --help | sed -n 's/.*--activation \([a-z_|]*\).*/\1/p')
-for activation in ${activations//|/ }; do
-    parity "bernoulli $activation" 0.001 --activation $activation
-done
-parity "dynamic binarization" 0.001 --binarize dynamic
-parity "static binarization" 0.001 --binarize static
-parity "gaussian" 0.001 --likelihood gaussian
-parity "gaussian, learned variance" 0.01 --likelihood gaussian-learned --lr 1e-4
-parity "iwae" 0.001 --objective iwae --particles 3
-# not relu: where one pre-activation is within rounding of 0, the two take different branches, and
-# Adam makes a whole step of a first tiny gradient; with DReG's squared weights it grows to 0.1 nats
-parity "dreg" 0.001 --objective dreg --particles 3 --activation tanh
-parity "stl" 0.001 --objective stl
-parity "free bits, clipping, AdamW" 0.001 --free-bits 0.1 --clip-norm 5 --optimizer adamw --weight-decay 0.01
-parity "conditional" 0.001 --condition labels
-parity "semi-supervised" 0.001 --semi-supervised --labelled 100
-parity "tf32" 0.05 --precision=tf32
-parity "bf16" 0.5 --precision=bf16
-
-bits=(--data sprites --limit 500 --hidden 16)
-parity "bits" 0.001 "${bits[@]}"
-parity "bits, bf16" 0.5 "${bits[@]}" --precision=bf16
-
 weights() { "$vae" info "$temp/$1" 2>/dev/null | awk '$1 == "weights" {print $3}'; }
-train whole --device cuda --epochs 2
-train again --device cuda --epochs 2
-train halves --device cuda --epochs 1
-"$vae" train --resume --device cuda --epochs 2 --out "$temp/halves" -q >"$temp/halves.log" 2>&1
-VAE_CUDA_STREAM_DATA=1 train streamed --device cuda --epochs 2
-VAE_CUDA_GRAPHS=0 train direct --device cuda --epochs 2
-whole=$(weights whole)
-for run in again halves streamed direct; do
-    [ -n "$whole" ] && [ "$(weights $run)" = "$whole" ]
-    ok "same bits: $run" $? "weights differ: $(tail -n 1 "$temp/$run.log")"
-done
-for order in reverse shuffled:5; do
-    VAE_SIMT_ORDER=$order train ordered --device cuda --epochs 2
-    [ -n "$whole" ] && [ "$(weights ordered)" = "$whole" ]
-    ok "same bits: threads in $order order" $? "weights differ: $(tail -n 1 "$temp/ordered.log")"
-done
-
-VAE_CUDA_STREAM_DATA=1 VAE_CUDA_GRAPHS=0 train both --device cuda --epochs 2
-[ -n "$whole" ] && [ "$(weights both)" = "$whole" ]
-ok "same bits: streamed without graphs" $? "weights differ: $(tail -n 1 "$temp/both.log")"
-
-train whole --device cuda "${bits[@]}"
-VAE_CUDA_STREAM_DATA=1 train bits --device cuda "${bits[@]}"
-[ -n "$(weights whole)" ] && [ "$(weights bits)" = "$(weights whole)" ]
-ok "same bits: streamed bits" $? "weights differ: $(tail -n 1 "$temp/bits.log")"
-
-"$vae" devices | grep -q '^cuda.*Emulated'
-ok "devices lists it" $? "$("$vae" devices | tail -n 1)"
 refused() { # WHAT EXIT-CODE TEXT ENV... -- OPTIONS...: the run fails so, and says so
     local what=$1 code=$2 text=$3 rc settings=()
     shift 3
@@ -106,33 +57,93 @@ refused() { # WHAT EXIT-CODE TEXT ENV... -- OPTIONS...: the run fails so, and sa
     [ $rc -eq "$code" ] && grep -q "$text" "$temp/none.log"
     ok "$what" $? "exit $rc: $(tail -n 1 "$temp/none.log")"
 }
-refused "a device that is not there" 6 "no GPU 9" A=1 -- --device cuda:9
-refused "no cuBLASLt" 6 cublasLt VAE_SIMT_NO_CUBLASLT=1 -- --device cuda
-refused "a cuBLASLt that lacks a function" 6 "lacks" VAE_SIMT_NO_CUBLASLT=cublasLtMatmul -- --device cuda
-refused "a driver too old" 6 "driver" VAE_SIMT_NO_DEVICE=old -- --device cuda
-refused "out of memory" 1 "out of memory.*free" VAE_SIMT_MEMORY=12000000 -- --device cuda
-export VAE_SIMT_LT_REFUSE=all
-parity "no epilogues" 0.001 --activation relu
-parity "no epilogues, bf16" 0.5 --precision=bf16
-unset VAE_SIMT_LT_REFUSE
 
-VAE_SIMT_NO_DEVICE=1 train none --device cuda
-[ $? -eq 6 ]
-ok "no device is exit code 6" $? "$(tail -n 1 "$temp/none.log")"
-VAE_SIMT_NO_DEVICE=1 train auto --device auto
-ok "auto falls back to the CPU" $? "$(tail -n 1 "$temp/auto.log")"
+bits=(--data sprites --limit 500 --hidden 16)
 
-# Every so many-th API call of a short run fails: an exit code we document, one line that says why,
-# no crash, no leak (the sanitizers would end it with another code).
-for n in $(seq 1 7 400); do
-    VAE_SIMT_FAIL=$n timeout 60 "$vae" train --data digits --limit 64 --epochs 1 --batch-size 16 \
-        --hidden 16 --latent 3 --device cuda -q --force --out "$temp/fail" >"$temp/fail.log" 2>&1
-    rc=$?
-    case $rc in
-    0 | 1 | 6) ok "call $n fails" 0 "" ;;
-    *) ok "call $n fails" 1 "exit $rc: $(grep -aE 'ERROR|vae:' "$temp/fail.log" | head -n 1)" ;;
-    esac
-done
+if part parity; then
+    activations=$("$vae" train --help | sed -n 's/.*--activation \([a-z_|]*\).*/\1/p')
+    for activation in ${activations//|/ }; do
+        parity "bernoulli $activation" 0.001 --activation $activation
+    done
+    parity "dynamic binarization" 0.001 --binarize dynamic
+    parity "static binarization" 0.001 --binarize static
+    parity "gaussian" 0.001 --likelihood gaussian
+    parity "gaussian, learned variance" 0.01 --likelihood gaussian-learned --lr 1e-4
+    parity "iwae" 0.001 --objective iwae --particles 3
+    # not relu: where one pre-activation is within rounding of 0, the two take different branches, and
+    # Adam makes a whole step of a first tiny gradient; with DReG's squared weights it grows to 0.1 nats
+    parity "dreg" 0.001 --objective dreg --particles 3 --activation tanh
+    parity "stl" 0.001 --objective stl
+    parity "free bits, clipping, AdamW" 0.001 --free-bits 0.1 --clip-norm 5 --optimizer adamw --weight-decay 0.01
+    parity "conditional" 0.001 --condition labels
+    parity "semi-supervised" 0.001 --semi-supervised --labelled 100
+    parity "tf32" 0.05 --precision=tf32
+    parity "bf16" 0.5 --precision=bf16
+
+    parity "bits" 0.001 "${bits[@]}"
+    parity "bits, bf16" 0.5 "${bits[@]}" --precision=bf16
+    export VAE_SIMT_LT_REFUSE=all
+    parity "no epilogues" 0.001 --activation relu
+    parity "no epilogues, bf16" 0.5 --precision=bf16
+    unset VAE_SIMT_LT_REFUSE
+fi
+
+if part bits; then
+    train whole --device cuda --epochs 2
+    train again --device cuda --epochs 2
+    train halves --device cuda --epochs 1
+    "$vae" train --resume --device cuda --epochs 2 --out "$temp/halves" -q >"$temp/halves.log" 2>&1
+    VAE_CUDA_STREAM_DATA=1 train streamed --device cuda --epochs 2
+    VAE_CUDA_GRAPHS=0 train direct --device cuda --epochs 2
+    whole=$(weights whole)
+    for run in again halves streamed direct; do
+        [ -n "$whole" ] && [ "$(weights $run)" = "$whole" ]
+        ok "same bits: $run" $? "weights differ: $(tail -n 1 "$temp/$run.log")"
+    done
+    for order in reverse shuffled:5; do
+        VAE_SIMT_ORDER=$order train ordered --device cuda --epochs 2
+        [ -n "$whole" ] && [ "$(weights ordered)" = "$whole" ]
+        ok "same bits: threads in $order order" $? "weights differ: $(tail -n 1 "$temp/ordered.log")"
+    done
+
+    VAE_CUDA_STREAM_DATA=1 VAE_CUDA_GRAPHS=0 train both --device cuda --epochs 2
+    [ -n "$whole" ] && [ "$(weights both)" = "$whole" ]
+    ok "same bits: streamed without graphs" $? "weights differ: $(tail -n 1 "$temp/both.log")"
+
+    train whole --device cuda "${bits[@]}"
+    VAE_CUDA_STREAM_DATA=1 train bits --device cuda "${bits[@]}"
+    [ -n "$(weights whole)" ] && [ "$(weights bits)" = "$(weights whole)" ]
+    ok "same bits: streamed bits" $? "weights differ: $(tail -n 1 "$temp/bits.log")"
+fi
+
+if part refusals; then
+    "$vae" devices | grep -q '^cuda.*Emulated'
+    ok "devices lists it" $? "$("$vae" devices | tail -n 1)"
+    refused "a device that is not there" 6 "no GPU 9" A=1 -- --device cuda:9
+    refused "no cuBLASLt" 6 cublasLt VAE_SIMT_NO_CUBLASLT=1 -- --device cuda
+    refused "a cuBLASLt that lacks a function" 6 "lacks" VAE_SIMT_NO_CUBLASLT=cublasLtMatmul -- --device cuda
+    refused "a driver too old" 6 "driver" VAE_SIMT_NO_DEVICE=old -- --device cuda
+    refused "out of memory" 1 "out of memory.*free" VAE_SIMT_MEMORY=12000000 -- --device cuda
+    VAE_SIMT_NO_DEVICE=1 train none --device cuda
+    [ $? -eq 6 ]
+    ok "no device is exit code 6" $? "$(tail -n 1 "$temp/none.log")"
+    VAE_SIMT_NO_DEVICE=1 train auto --device auto
+    ok "auto falls back to the CPU" $? "$(tail -n 1 "$temp/auto.log")"
+fi
+
+if part failures; then
+    # Every so many-th API call of a short run fails: an exit code we document, one line that says why,
+    # no crash, no leak (the sanitizers would end it with another code).
+    for n in $(seq 1 7 400); do
+        VAE_SIMT_FAIL=$n timeout 60 "$vae" train --data digits --limit 64 --epochs 1 --batch-size 16 \
+            --hidden 16 --latent 3 --device cuda -q --force --out "$temp/fail" >"$temp/fail.log" 2>&1
+        rc=$?
+        case $rc in
+        0 | 1 | 6) ok "call $n fails" 0 "" ;;
+        *) ok "call $n fails" 1 "exit $rc: $(grep -aE 'ERROR|vae:' "$temp/fail.log" | head -n 1)" ;;
+        esac
+    done
+fi
 
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

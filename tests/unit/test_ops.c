@@ -255,6 +255,17 @@ static void batches_are_gathered_to_the_bit(void **state)
     }
 }
 
+/* More than is sent at once: 3 of the CUDA backend's pieces of 8 MiB, whose buffers are used again. */
+static void large_data_are_gathered_too(void **state)
+{
+    enum { N = 20000, D = 1000 };
+    vae_dataset set;
+    fill_set(&set, VAE_U8, N, D);
+    check_gather(*state, &set, NULL, N, N - 5, 5, false, VAE_BINARIZE_NONE);
+    check_gather(*state, &set, NULL, N, 0, 64, true, VAE_BINARIZE_NONE);
+    free(set.rows);
+}
+
 static void one_row_is_a_data_set(void **state)
 {
     device *d = *state;
@@ -688,6 +699,7 @@ int main(void)
         device_test(errors_stick_until_sync),
         device_test(runs_move_along_the_plan),
         device_test(batches_are_gathered_to_the_bit),
+        device_test(large_data_are_gathered_too),
         device_test(one_row_is_a_data_set),
         device_test(static_draws_stay_and_dynamic_ones_change),
         device_test(layers_forward),
