@@ -49,7 +49,7 @@ static bool sync_folder_of(const char *path)
 {
     char folder[VAE_PATH + 128];
     const char *slash = strrchr(path, '/');
-    int length = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    const int length = slash > path ? (int)(slash - path) : 1;
     snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
@@ -93,11 +93,11 @@ vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
 
 static vae_status write_failed(const vae_file *f, int reason, vae_error *err)
 {
-    const char *then = !f->replaces                           ? ""
-                       : reason == ENOSPC || reason == EDQUOT ? "; free some space and try again"
-                                                              : "; the file that was there before "
-                                                                "is untouched";
-    return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s%s", f->name, strerror(reason), then);
+    const char *then = reason == ENOSPC || reason == EDQUOT
+                           ? "; free some space and try again"
+                           : "; the file that was there before is untouched";
+    return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s%s", f->name, strerror(reason),
+                    f->replaces ? then : "");
 }
 
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err)
@@ -139,11 +139,13 @@ vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
 static vae_status fill_and_end(vae_file *f, const struct iovec *parts, size_t n, vae_error *err)
 {
     vae_status status = VAE_OK;
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
-        status = vae_file_add(f, parts[i].iov_base, parts[i].iov_len, err);
+    for (size_t i = 0; i < n; i++) {
+        TRY(vae_file_add(f, parts[i].iov_base, parts[i].iov_len, err));
     }
-    vae_status ended = vae_file_end(f, status == VAE_OK, err);
-    return status == VAE_OK ? ended : status;
+    return vae_file_end(f, true, err);
+done:
+    vae_file_end(f, false, err);
+    return status;
 }
 
 vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err)
@@ -162,42 +164,41 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 
 vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err)
 {
-    *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat info;
-    if (fd < 0 || fstat(fd, &info) != 0) {
-        vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
-        return VAE_ERR_IO;
-    }
     vae_status status = VAE_OK;
-    size_t size = (size_t)info.st_size, done = 0;
+    char *bytes = NULL;
+    struct stat info;
+    *text = NULL;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
+    }
     if (!S_ISREG(info.st_mode)) {
-        status = vae_fail(err, VAE_ERR_IO, "%s: not a file", path);
-    } else if (size > most) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu bytes; at most %zu are expected", path, size,
-                          most);
-    } else if ((*text = malloc(size + 1)) == NULL) {
-        status = vae_fail_memory(err, size + 1, path);
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: not a file", path));
     }
-    while (status == VAE_OK && done < size) {
-        ssize_t got = read(fd, *text + done, size - done);
+    size_t size = (size_t)info.st_size, n = 0;
+    if (size > most) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %zu bytes; at most %zu are expected", path, size,
+                     most));
+    }
+    bytes = malloc(size + 1);
+    if (bytes == NULL) {
+        TRY(vae_fail_memory(err, size + 1, path));
+    }
+    while (n < size) {
+        const ssize_t got = read(fd, bytes + n, size - n);
         if (got < 0 && errno != EINTR) {
-            status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-        } else if (got == 0) {
-            size = done; /* it shrank */
-        } else if (got > 0) {
-            done += (size_t)got;
+            TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
         }
+        size = got == 0 ? n : size; /* it shrank */
+        n += got > 0 ? (size_t)got : 0;
     }
-    close(fd);
-    if (status == VAE_OK) {
-        (*text)[done] = '\0';
-    } else {
-        free(*text);
-        *text = NULL;
+    bytes[n] = '\0';
+    *text = bytes;
+    bytes = NULL;
+done:
+    free(bytes);
+    if (fd >= 0) {
+        close(fd);
     }
     return status;
 }

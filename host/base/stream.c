@@ -2,7 +2,6 @@
  * silently drops whatever follows the packed data and reports a cut file only at gzclose. */
 #include "base/stream.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -53,11 +52,13 @@ uint64_t vae_stream_bound(const vae_stream *s)
     return most > s->offset ? most - s->offset : 0;
 }
 
-/* Refills the input buffer; avail_in stays 0 at the end of the file. */
+/* Fills the input buffer if it is empty; avail_in stays 0 at the end of the file. */
 static vae_status refill(vae_stream *s, vae_error *err)
 {
-    assert(s->z.avail_in == 0);
     ssize_t got;
+    if (s->z.avail_in > 0) {
+        return VAE_OK;
+    }
     do {
         got = read(s->fd, s->input, sizeof s->input);
     } while (got < 0 && errno == EINTR);
@@ -71,50 +72,46 @@ static vae_status refill(vae_stream *s, vae_error *err)
 
 static vae_status detect_gzip(vae_stream *s, vae_error *err)
 {
-    vae_status status = refill(s, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(refill(s, err));
     s->gzip = s->z.avail_in >= 2 && s->input[0] == 0x1f && s->input[1] == 0x8b;
     if (s->gzip && inflateInit2(&s->z, GZIP_WINDOW) != Z_OK) {
         s->gzip = false; /* nothing to end */
-        return vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib cannot start", s->name);
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib cannot start", s->name));
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 vae_status vae_stream_open_fd(vae_stream **out, int fd, const char *name, vae_error *err)
 {
-    *out = NULL;
+    vae_status status = VAE_OK;
     struct stat info;
-    if (fstat(fd, &info) != 0) {
-        int reason = errno;
-        close(fd);
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", name, strerror(reason));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        close(fd);
-        return vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", name,
-                        S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-    }
+    *out = NULL;
     vae_stream *s = calloc(1, sizeof *s);
-    char *copy = strdup(name);
-    if (s == NULL || copy == NULL) {
-        free(s);
-        free(copy);
+    if (s == NULL) {
         close(fd);
         return vae_fail_memory(err, sizeof *s, "a file's buffer");
     }
     s->fd = fd;
-    s->name = copy;
-    s->file_bytes = (uint64_t)info.st_size;
-    vae_status status = detect_gzip(s, err);
-    if (status != VAE_OK) {
-        vae_stream_close(s);
-        return status;
+    s->name = strdup(name);
+    if (s->name == NULL) {
+        TRY(vae_fail_memory(err, strlen(name), "a file's name"));
     }
+    if (fstat(fd, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", name, strerror(errno)));
+    }
+    if (!S_ISREG(info.st_mode)) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", name,
+                     S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
+    }
+    s->file_bytes = (uint64_t)info.st_size;
+    TRY(detect_gzip(s, err));
     *out = s;
-    return VAE_OK;
+    s = NULL;
+done:
+    vae_stream_close(s);
+    return status;
 }
 
 vae_status vae_stream_open(vae_stream **out, const char *path, vae_error *err)
@@ -144,91 +141,74 @@ void vae_stream_close(vae_stream *s)
 /* After a packed member: another member may follow (RFC 1952), or nothing. */
 static vae_status next_member(vae_stream *s, vae_error *err)
 {
-    if (s->z.avail_in == 0) {
-        vae_status status = refill(s, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-    }
+    vae_status status = VAE_OK;
+    TRY(refill(s, err));
     if (s->z.avail_in == 0) {
         s->ended = true;
-        return VAE_OK;
+    } else if (s->z.next_in[0] != 0x1f) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: bytes that are not gzip data follow the packed data; get the file "
+                     "again",
+                     s->name));
+    } else if (inflateReset(&s->z) != Z_OK) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib cannot restart", s->name));
     }
-    if (s->z.next_in[0] != 0x1f) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: bytes that are not gzip data follow the packed data; get the file "
-                        "again",
-                        s->name);
-    }
-    return inflateReset(&s->z) == Z_OK
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib cannot restart", s->name);
+done:
+    return status;
 }
 
 /* One step of unpacking into z.next_out. */
 static vae_status inflate_some(vae_stream *s, vae_error *err)
 {
+    vae_status status = VAE_OK;
+    TRY(refill(s, err));
     if (s->z.avail_in == 0) {
-        vae_status status = refill(s, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-        if (s->z.avail_in == 0) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: gzip data is cut short after %llu packed bytes; get the file "
-                            "again",
-                            s->name, (unsigned long long)s->file_bytes);
-        }
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: gzip data is cut short after %llu packed bytes; get the file again",
+                     s->name, (unsigned long long)s->file_bytes));
     }
-    int result = inflate(&s->z, Z_NO_FLUSH);
+    const int result = inflate(&s->z, Z_NO_FLUSH);
     if (result == Z_STREAM_END) {
-        return next_member(s, err);
+        TRY(next_member(s, err));
+    } else if (result == Z_MEM_ERROR) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib is out of memory", s->name));
+    } else if (result != Z_OK && result != Z_BUF_ERROR) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: gzip data is damaged (%s); get the file again",
+                     s->name, s->z.msg != NULL ? s->z.msg : "unexpected dictionary"));
     }
-    if (result == Z_MEM_ERROR) {
-        return vae_fail(err, VAE_ERR_RUNTIME, "%s: zlib is out of memory", s->name);
-    }
-    if (result != Z_OK && result != Z_BUF_ERROR) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: gzip data is damaged (%s); get the file again",
-                        s->name, s->z.msg != NULL ? s->z.msg : "unexpected dictionary");
-    }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status copy_some(vae_stream *s, vae_error *err)
 {
-    if (s->z.avail_in == 0) {
-        vae_status status = refill(s, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-        s->ended = s->z.avail_in == 0;
-    }
+    vae_status status = VAE_OK;
+    TRY(refill(s, err));
+    s->ended = s->z.avail_in == 0;
     uInt n = s->z.avail_in < s->z.avail_out ? s->z.avail_in : s->z.avail_out;
     memcpy(s->z.next_out, s->z.next_in, n);
     s->z.next_in += n;
     s->z.avail_in -= n;
     s->z.next_out += n;
     s->z.avail_out -= n;
-    return VAE_OK;
+done:
+    return status;
 }
 
 vae_status vae_stream_read(vae_stream *s, void *out, size_t n, size_t *got, vae_error *err)
 {
-    size_t done = 0;
-    while (done < n && !s->ended) {
-        size_t want = n - done < FIRST_GROWTH ? n - done : FIRST_GROWTH;
-        s->z.next_out = (uint8_t *)out + done;
+    vae_status status = VAE_OK;
+    *got = 0;
+    while (*got < n && !s->ended) {
+        size_t want = n - *got < FIRST_GROWTH ? n - *got : FIRST_GROWTH;
+        s->z.next_out = (uint8_t *)out + *got;
         s->z.avail_out = (uInt)want;
-        vae_status status = s->gzip ? inflate_some(s, err) : copy_some(s, err);
-        done += want - s->z.avail_out;
-        if (status != VAE_OK) {
-            *got = done;
-            return status;
-        }
+        TRY(s->gzip ? inflate_some(s, err) : copy_some(s, err));
+        *got += want - s->z.avail_out;
     }
-    s->offset += done;
-    *got = done;
-    return VAE_OK;
+    s->offset += *got;
+done:
+    return status;
 }
 
 static vae_status fail_short(const vae_stream *s, const char *what, size_t n, size_t got,
@@ -242,11 +222,13 @@ static vae_status fail_short(const vae_stream *s, const char *what, size_t n, si
 vae_status vae_stream_read_exact(vae_stream *s, void *out, size_t n, const char *what,
                                  vae_error *err)
 {
+    vae_status status = VAE_OK;
     size_t got;
-    vae_status status = vae_stream_read(s, out, n, &got, err);
-    if (status == VAE_OK && got < n) {
-        return fail_short(s, what, n, got, err);
+    TRY(vae_stream_read(s, out, n, &got, err));
+    if (got < n) {
+        TRY(fail_short(s, what, n, got, err));
     }
+done:
     return status;
 }
 
@@ -261,54 +243,53 @@ vae_status vae_stream_read_new(vae_stream *s, uint8_t **out, size_t n, const cha
                         s->name, what, n, (unsigned long long)s->offset,
                         (unsigned long long)vae_stream_bound(s));
     }
-    size_t capacity = s->gzip && n > FIRST_GROWTH ? FIRST_GROWTH : n, done = 0;
-    uint8_t *bytes = malloc(capacity > 0 ? capacity : 1);
-    while (bytes != NULL) {
-        size_t got;
-        vae_status status = vae_stream_read(s, bytes + done, capacity - done, &got, err);
-        done += got;
-        if (status != VAE_OK || done < capacity) {
-            free(bytes);
-            return status != VAE_OK ? status : fail_short(s, what, n, done, err);
-        }
-        if (capacity == n) {
-            *out = bytes;
-            return VAE_OK;
-        }
-        capacity = capacity > n / 2 ? n : 2 * capacity;
-        uint8_t *grown = realloc(bytes, capacity);
+    vae_status status = VAE_OK;
+    uint8_t *bytes = NULL;
+    for (size_t held = 0, capacity = 0, got; bytes == NULL || held < n; held += got) {
+        const size_t least = s->gzip && n > FIRST_GROWTH ? FIRST_GROWTH : n;
+        const size_t twice = capacity > n / 2 ? n : 2 * capacity;
+        capacity = bytes == NULL ? least : twice;
+        uint8_t *grown = realloc(bytes, capacity > 0 ? capacity : 1);
         if (grown == NULL) {
-            free(bytes);
+            TRY(vae_fail_memory(err, capacity, what));
         }
         bytes = grown;
+        TRY(vae_stream_read(s, bytes + held, capacity - held, &got, err));
+        if (held + got < capacity) {
+            TRY(fail_short(s, what, n, held + got, err));
+        }
     }
-    return vae_fail_memory(err, capacity, what);
+    *out = bytes;
+    bytes = NULL;
+done:
+    free(bytes);
+    return status;
 }
 
 vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error *err)
 {
     uint8_t dropped[4096];
-    while (n > 0) {
-        size_t piece = n < sizeof dropped ? n : sizeof dropped;
-        vae_status status = vae_stream_read_exact(s, dropped, piece, what, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-        n -= piece;
+    vae_status status = VAE_OK;
+    for (size_t piece; n > 0; n -= piece) {
+        piece = n < sizeof dropped ? n : sizeof dropped;
+        TRY(vae_stream_read_exact(s, dropped, piece, what, err));
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 vae_status vae_stream_expect_end(vae_stream *s, vae_error *err)
 {
+    vae_status status = VAE_OK;
     uint8_t extra;
     size_t got;
-    vae_status status = vae_stream_read(s, &extra, 1, &got, err);
-    if (status == VAE_OK && got > 0) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: data ends at offset %llu by the header, but the file goes on; it is "
-                        "damaged or not what it seems",
-                        s->name, (unsigned long long)(s->offset - 1));
+    TRY(vae_stream_read(s, &extra, 1, &got, err));
+    if (got > 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: data ends at offset %llu by the header, but the file goes on; it is "
+                     "damaged or not what it seems",
+                     s->name, (unsigned long long)(s->offset - 1)));
     }
+done:
     return status;
 }

@@ -34,7 +34,7 @@ uint64_t vae_stream_offset(const vae_stream *s);
  * give for a packed one. Compare with a header's claim before believing it. */
 uint64_t vae_stream_bound(const vae_stream *s);
 
-/* Reads up to n bytes, *got fewer only at the end. VAE_ERR_IO, or VAE_ERR_DATA where the packed
+/* Reads up to n bytes, *got fewer only at the end (or on failure). VAE_ERR_IO, or VAE_ERR_DATA where the packed
  * data is damaged, cut short or followed by something else. */
 vae_status vae_stream_read(vae_stream *s, void *out, size_t n, size_t *got, vae_error *err);
 

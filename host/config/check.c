@@ -63,21 +63,30 @@ bool vae_config_has_classes(const vae_config *config)
 
 size_t vae_config_labelled_batch(const vae_config *config)
 {
-    return !config->semi_supervised                ? 0
-           : config->labelled < config->batch_size ? config->labelled
-                                                   : config->batch_size;
+    const size_t n = config->labelled;
+    if (!config->semi_supervised) {
+        return 0;
+    }
+    return n < config->batch_size ? n : config->batch_size;
 }
 
 /* The sum over classes takes the place of particles, and the loss is a bound of its own. */
 static vae_status check_semi(const vae_config *c, vae_error *err)
 {
-    const char *clash = c->condition != VAE_CONDITION_NONE ? "--condition labels"
-                        : c->objective != VAE_OBJ_ELBO     ? "--objective iwae, dreg or stl"
-                        : c->particles > 1                 ? "--particles above 1"
-                        : c->free_bits > 0                 ? "--free-bits"
-                                                           : NULL;
-    if (clash != NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "--semi-supervised does not go with %s", clash);
+    const struct {
+        bool given;
+        const char *option;
+    } clashes[] = {
+        {c->condition != VAE_CONDITION_NONE, "--condition labels"},
+        {c->objective != VAE_OBJ_ELBO, "--objective iwae, dreg or stl"},
+        {c->particles > 1, "--particles above 1"},
+        {c->free_bits > 0, "--free-bits"},
+    };
+    for (size_t i = 0; i < sizeof clashes / sizeof clashes[0]; i++) {
+        if (clashes[i].given) {
+            return vae_fail(err, VAE_ERR_USAGE, "--semi-supervised does not go with %s",
+                            clashes[i].option);
+        }
     }
     return c->labelled > 0
                ? VAE_OK
@@ -88,11 +97,8 @@ static vae_status check_semi(const vae_config *c, vae_error *err)
 vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err)
 {
     const vae_likelihood_row *likelihood = vae_likelihood_of(config->likelihood);
-    if (config->semi_supervised) {
-        vae_status status = check_semi(config, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+    if (config->semi_supervised && check_semi(config, err) != VAE_OK) {
+        return VAE_ERR_USAGE;
     }
     if (config->stack[0] != '\0' && config->standardize == VAE_STANDARDIZE_COLUMNS) {
         return vae_fail(err, VAE_ERR_USAGE,

@@ -227,9 +227,12 @@ static vae_status bad_choice(const vae_option *o, const char *value, vae_error *
             nearest.best = best;
         }
     }
-    return vae_fail(err, VAE_ERR_USAGE, "--%s: expected one of %s, found '%s'%s%s%s", o->name,
-                    o->value, value, nearest.best != NULL ? "; did you mean '" : "", best,
-                    nearest.best != NULL ? "'?" : "");
+    if (nearest.best == NULL) {
+        return vae_fail(err, VAE_ERR_USAGE, "--%s: expected one of %s, found '%s'", o->name,
+                        o->value, value);
+    }
+    return vae_fail(err, VAE_ERR_USAGE, "--%s: expected one of %s, found '%s'; did you mean '%s'?",
+                    o->name, o->value, value, best);
 }
 
 static vae_status bad_value(const vae_option *o, const char *value, vae_error *err)

@@ -154,30 +154,28 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
                                 vae_error *err)
 {
     json_error_t at;
+    vae_status status = VAE_OK;
+    vae_config changed = *config; /* all or nothing */
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
     if (object == NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "%s: line %d: not JSON: %s", source, at.line, at.text);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "%s: line %d: not JSON: %s", source, at.line, at.text));
     }
-    vae_status status = VAE_OK;
     if (!json_is_object(object)) {
-        status =
-            vae_fail(err, VAE_ERR_USAGE, "%s: expected an object of options and values", source);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "%s: expected an object of options and values", source));
     }
-    vae_config changed = *config; /* all or nothing */
-    void *at_item = status == VAE_OK ? json_object_iter(object) : NULL;
-    for (; at_item != NULL && status == VAE_OK; at_item = json_object_iter_next(object, at_item)) {
-        const char *key = json_object_iter_key(at_item);
-        const json_t *value = json_object_iter_value(at_item);
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value)
+    {
         if (strcmp(key, "schema") != 0) {
-            status = set_from_json(&changed, key, value, source, err);
+            TRY(set_from_json(&changed, key, value, source, err));
         } else if (!json_is_integer(value) || json_integer_value(value) != CONFIG_SCHEMA) {
-            status = vae_fail(err, VAE_ERR_USAGE, "%s: schema: this vae reads %d", source,
-                              CONFIG_SCHEMA);
+            TRY(vae_fail(err, VAE_ERR_USAGE, "%s: schema: this vae reads %d", source,
+                         CONFIG_SCHEMA));
         }
     }
+    *config = changed;
+done:
     json_decref(object);
-    if (status == VAE_OK) {
-        *config = changed;
-    }
     return status;
 }

@@ -2,6 +2,7 @@
 #include "dataset/closest.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { PART = 64 }; /* columns between looks at whether the row can still win */
 
@@ -9,10 +10,13 @@ enum { PART = 64 }; /* columns between looks at whether the row can still win */
 static void unpack(float *out, const vae_dataset *set, size_t row, size_t at, size_t n)
 {
     const uint8_t *bytes = (const uint8_t *)set->rows + row * vae_row_bytes(set->dtype, set->d);
+    if (set->dtype == VAE_F32) {
+        memcpy(out, bytes + at * sizeof *out, n * sizeof *out);
+        return;
+    }
     for (size_t j = 0; j < n; j++) {
         out[j] = set->dtype == VAE_BITS ? (float)(bytes[(at + j) / 8] >> (at + j) % 8 & 1)
-                 : set->dtype == VAE_U8 ? (float)bytes[at + j] * (1.0f / 255.0f)
-                                        : ((const float *)(const void *)bytes)[at + j];
+                                        : (float)bytes[at + j] * (1.0f / 255.0f);
     }
 }
 

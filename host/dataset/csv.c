@@ -84,62 +84,67 @@ static vae_status end_field(csv *c, int byte, csv_end *end, vae_error *err)
 {
     vae_status status = VAE_OK;
     if (byte == '\r') {
-        status = next(c, &byte, err);
-        if (status == VAE_OK && byte != '\n' && byte != -1) {
-            return bad(c, err, "a carriage return without a line feed behind it");
+        TRY(next(c, &byte, err));
+        if (byte != '\n' && byte != -1) {
+            TRY(bad(c, err, "a carriage return without a line feed behind it"));
         }
     }
-    *end = byte == ',' ? END_FIELD : byte == '\n' ? END_RECORD : END_FILE;
-    if (status == VAE_OK && byte != ',' && byte != '\n' && byte != -1) {
-        return bad(c, err, "expected a comma or the end of the line behind a closing quote");
+    if (byte == ',') {
+        *end = END_FIELD;
+    } else if (byte == '\n') {
+        *end = END_RECORD;
+    } else if (byte == -1) {
+        *end = END_FILE;
+    } else {
+        TRY(bad(c, err, "expected a comma or the end of the line behind a closing quote"));
     }
+done:
     return status;
 }
 
 static vae_status read_quoted(csv *c, csv_end *end, vae_error *err)
 {
-    int byte;
-    for (;;) {
-        vae_status status = next(c, &byte, err);
-        if (status == VAE_OK && byte == -1) {
-            return bad(c, err, "the file ends within quotes");
+    vae_status status = VAE_OK;
+    for (int byte;;) {
+        TRY(next(c, &byte, err));
+        if (byte == -1) {
+            TRY(bad(c, err, "the file ends within quotes"));
         }
-        if (status == VAE_OK && byte == '"') {
-            status = next(c, &byte, err);
-            if (status == VAE_OK && byte != '"') {
+        if (byte == '"') {
+            TRY(next(c, &byte, err));
+            if (byte != '"') {
                 return end_field(c, byte, end, err);
             }
         }
-        if (status != VAE_OK || (status = keep_byte(c, byte, err)) != VAE_OK) {
-            return status;
-        }
+        TRY(keep_byte(c, byte, err));
     }
+done:
+    return status;
 }
 
 /* The next field into c->field. */
 static vae_status read_field(csv *c, csv_end *end, vae_error *err)
 {
+    vae_status status = VAE_OK;
     int byte;
     c->field_bytes = 0;
-    vae_status status = keep_byte(c, 0, err); /* room for the NUL of an empty field */
+    TRY(keep_byte(c, 0, err)); /* room for the NUL of an empty field */
     c->field_bytes = 0;
-    if (status != VAE_OK || (status = next(c, &byte, err)) != VAE_OK) {
-        return status;
-    }
+    TRY(next(c, &byte, err));
     c->quoted = byte == '"';
     if (c->quoted) {
         return read_quoted(c, end, err);
     }
     while (byte != ',' && byte != '\n' && byte != '\r' && byte != -1) {
         if (byte == '"') {
-            return bad(c, err, "a quote within a field that does not begin with one");
+            TRY(bad(c, err, "a quote within a field that does not begin with one"));
         }
-        if ((status = keep_byte(c, byte, err)) != VAE_OK ||
-            (status = next(c, &byte, err)) != VAE_OK) {
-            return status;
-        }
+        TRY(keep_byte(c, byte, err));
+        TRY(next(c, &byte, err));
     }
-    return end_field(c, byte, end, err);
+    TRY(end_field(c, byte, end, err));
+done:
+    return status;
 }
 
 /* ---- the header ---- */
@@ -188,12 +193,13 @@ static vae_status refuse_twins(csv *c, vae_error *err)
     }
     memcpy(sorted, c->names, c->columns * sizeof *sorted);
     qsort(sorted, c->columns, sizeof *sorted, by_text);
-    for (size_t i = 1; i < c->columns && status == VAE_OK; i++) {
+    for (size_t i = 1; i < c->columns; i++) {
         if (strcmp(sorted[i - 1], sorted[i]) == 0) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: two columns are called '%.*s'",
-                              vae_stream_name(c->s), SHOWN, sorted[i]);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: two columns are called '%.*s'",
+                         vae_stream_name(c->s), SHOWN, sorted[i]));
         }
     }
+done:
     free(sorted);
     return status;
 }
@@ -224,28 +230,26 @@ static vae_status choose_labels(csv *c, vae_error *err)
 static vae_status read_header(csv *c, vae_error *err)
 {
     static const uint8_t bom[3] = {0xef, 0xbb, 0xbf};
+    vae_status status = VAE_OK;
     csv_end end = END_FIELD;
-    vae_status status =
-        vae_stream_read(c->s, c->chunk, sizeof c->chunk, &c->got, err); /* fills the chunk */
-    if (status == VAE_OK && c->got >= 3 && memcmp(c->chunk, bom, 3) == 0) {
+    TRY(vae_stream_read(c->s, c->chunk, sizeof c->chunk, &c->got, err)); /* fills the chunk */
+    if (c->got >= 3 && memcmp(c->chunk, bom, 3) == 0) {
         c->at = 3;
     }
-    while (status == VAE_OK && end == END_FIELD) {
-        status = read_field(c, &end, err);
-        if (status == VAE_OK) {
-            c->line -= end == END_RECORD; /* messages are about the line that ended */
-            status = add_name(c, err);
-            c->line += end == END_RECORD;
-        }
+    while (end == END_FIELD) {
+        TRY(read_field(c, &end, err));
+        c->line -= end == END_RECORD; /* messages are about the line that ended */
+        TRY(add_name(c, err));
+        c->line += end == END_RECORD;
     }
-    if (status == VAE_OK && (status = refuse_twins(c, err)) == VAE_OK) {
-        status = choose_labels(c, err);
-    }
+    TRY(refuse_twins(c, err));
+    TRY(choose_labels(c, err));
     c->set->d = c->columns - (c->label_column != SIZE_MAX);
-    if (status == VAE_OK && (end == END_FILE || c->set->d == 0)) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %s", vae_stream_name(c->s),
-                          end == END_FILE ? "a header, but no rows" : "no columns but the labels");
+    if (end == END_FILE || c->set->d == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %s", vae_stream_name(c->s),
+                     end == END_FILE ? "a header, but no rows" : "no columns but the labels"));
     }
+done:
     return status;
 }
 
@@ -330,30 +334,28 @@ static vae_status read_record(csv *c, size_t limit, bool *more, vae_error *err)
 {
     csv_end end = END_FIELD;
     const uint64_t line = c->line;
-    vae_status status = more_rows(c, err);
-    for (size_t column = 0; status == VAE_OK && end == END_FIELD; column++) {
+    vae_status status = VAE_OK;
+    TRY(more_rows(c, err));
+    for (size_t column = 0; end == END_FIELD; column++) {
         if (column == c->columns) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: line %llu: more than the header's %zu fields",
-                            vae_stream_name(c->s), (unsigned long long)line, c->columns);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: line %llu: more than the header's %zu fields",
+                         vae_stream_name(c->s), (unsigned long long)line, c->columns));
         }
-        status = read_field(c, &end, err);
-        if (status == VAE_OK && column == 0 && end == END_FILE && c->field_bytes == 0 &&
-            !c->quoted) {
+        TRY(read_field(c, &end, err));
+        if (column == 0 && end == END_FILE && c->field_bytes == 0 && !c->quoted) {
             *more = false; /* behind the last line's end */
             return VAE_OK;
         }
-        if (status == VAE_OK && end != END_FIELD && column + 1 < c->columns) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: line %llu: expected %zu fields, as in the header, found %zu",
-                            vae_stream_name(c->s), (unsigned long long)line, c->columns,
-                            column + 1);
+        if (end != END_FIELD && column + 1 < c->columns) {
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: line %llu: expected %zu fields, as in the header, found %zu",
+                         vae_stream_name(c->s), (unsigned long long)line, c->columns, column + 1));
         }
-        if (status == VAE_OK) {
-            status = take_field(c, column, line, err);
-        }
+        TRY(take_field(c, column, line, err));
     }
-    c->set->n += status == VAE_OK && (limit == 0 || c->set->n < limit);
+    c->set->n += limit == 0 || c->set->n < limit;
     *more = end == END_RECORD;
+done:
     return status;
 }
 
@@ -410,22 +412,22 @@ vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_o
     c->set = set;
     c->options = options;
     c->line = 1;
-    vae_status status = read_header(c, err);
-    while (status == VAE_OK && more) {
-        status = read_record(c, options->limit, &more, err);
+    vae_status status = VAE_OK;
+    TRY(read_header(c, err));
+    while (more) {
+        TRY(read_record(c, options->limit, &more, err));
     }
-    if (status == VAE_OK && set->n == 0) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: a header, but no rows", vae_stream_name(s));
+    if (set->n == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: a header, but no rows", vae_stream_name(s)));
     }
-    if (status == VAE_OK) {
-        set->dtype = VAE_F32;
-        set->height = set->channels = 1;
-        set->width = set->d;
-        if (set->labels != NULL) {
-            number_labels(c);
-        }
-        hand_over_names(c);
+    set->dtype = VAE_F32;
+    set->height = set->channels = 1;
+    set->width = set->d;
+    if (set->labels != NULL) {
+        number_labels(c);
     }
+    hand_over_names(c);
+done:
     for (size_t i = 0; i < c->columns; i++) {
         free(c->names[i]);
     }

@@ -13,8 +13,10 @@
 
 size_t vae_row_bytes(vae_dtype dtype, size_t d)
 {
-    return dtype == VAE_BITS ? (d + 7) / 8
-                             : d * (dtype == VAE_U8 ? sizeof(uint8_t) : sizeof(float));
+    if (dtype == VAE_BITS) {
+        return (d + 7) / 8;
+    }
+    return dtype == VAE_U8 ? d : d * sizeof(float);
 }
 
 vae_status vae_dataset_hash(vae_dataset *set, vae_error *err)

@@ -42,20 +42,14 @@ static vae_status check_magic(const vae_stream *s, const uint8_t magic[4], vae_e
 static vae_status read_header(vae_stream *s, vae_idx *out, uint8_t *type, size_t *n_bytes,
                               vae_error *err)
 {
-    uint8_t magic[4], dims[4 * VAE_IDX_MAX_DIMS];
-    vae_status status = vae_stream_read_exact(s, magic, sizeof magic, "IDX header", err);
-    if (status == VAE_OK) {
-        status = check_magic(s, magic, err);
-    }
-    if (status == VAE_OK) {
-        *type = magic[2];
-        out->dtype = *type == 0x08 ? VAE_U8 : VAE_F32;
-        out->ndim = magic[3];
-        status = vae_stream_read_exact(s, dims, 4 * out->ndim, "IDX dimensions", err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
+    uint8_t head[4], dims[4 * VAE_IDX_MAX_DIMS];
+    vae_status status = VAE_OK;
+    TRY(vae_stream_read_exact(s, head, sizeof head, "IDX header", err));
+    TRY(check_magic(s, head, err));
+    *type = head[2];
+    out->dtype = *type == 0x08 ? VAE_U8 : VAE_F32;
+    out->ndim = head[3];
+    TRY(vae_stream_read_exact(s, dims, 4 * out->ndim, "IDX dimensions", err));
     const size_t item_bytes = item_size(*type);
     bool fits = true;
     out->row_items = 1;
@@ -63,8 +57,8 @@ static vae_status read_header(vae_stream *s, vae_idx *out, uint8_t *type, size_t
         const uint8_t *p = dims + 4 * i;
         out->dims[i] = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
         if (out->dims[i] == 0) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: IDX dimension %zu is 0: there is no data",
-                            vae_stream_name(s), i);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: IDX dimension %zu is 0: there is no data",
+                         vae_stream_name(s), i));
         }
         if (i > 0) {
             fits = fits && vae_checked_mul(out->row_items, out->dims[i], &out->row_items);
@@ -77,13 +71,14 @@ static vae_status read_header(vae_stream *s, vae_idx *out, uint8_t *type, size_t
         for (size_t i = 0; i < out->ndim; i++) {
             claim *= (double)out->dims[i];
         }
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: IDX header promises %zu rows, %.10g bytes in all, more than the file "
-                        "can hold: at most %llu bytes follow it; it is cut short or damaged",
-                        vae_stream_name(s), out->dims[0], claim,
-                        (unsigned long long)vae_stream_bound(s));
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: IDX header promises %zu rows, %.10g bytes in all, more than the file "
+                     "can hold: at most %llu bytes follow it; it is cut short or damaged",
+                     vae_stream_name(s), out->dims[0], claim,
+                     (unsigned long long)vae_stream_bound(s)));
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* One big-endian item of a type. */
@@ -131,25 +126,20 @@ static vae_status to_floats(uint8_t **data, size_t n, uint8_t type, vae_error *e
 
 vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err)
 {
-    *out = (vae_idx){0};
+    vae_status status = VAE_OK;
     size_t n_bytes = 0;
     uint8_t type = 0;
-    vae_status status = read_header(s, out, &type, &n_bytes, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    *out = (vae_idx){0};
+    TRY(read_header(s, out, &type, &n_bytes, err));
     out->n_kept = limit > 0 && limit < out->dims[0] ? limit : out->dims[0];
-    size_t kept_bytes = n_bytes / out->dims[0] * out->n_kept;
-    status = vae_stream_read_new(s, &out->data, kept_bytes, "IDX data", err);
-    if (status == VAE_OK) {
-        status = vae_stream_skip(s, n_bytes - kept_bytes, "IDX data", err);
+    const size_t kept_bytes = n_bytes / out->dims[0] * out->n_kept;
+    TRY(vae_stream_read_new(s, &out->data, kept_bytes, "IDX data", err));
+    TRY(vae_stream_skip(s, n_bytes - kept_bytes, "IDX data", err));
+    TRY(vae_stream_expect_end(s, err));
+    if (out->dtype == VAE_F32) {
+        TRY(to_floats(&out->data, out->n_kept * out->row_items, type, err));
     }
-    if (status == VAE_OK) {
-        status = vae_stream_expect_end(s, err);
-    }
-    if (status == VAE_OK && out->dtype == VAE_F32) {
-        status = to_floats(&out->data, out->n_kept * out->row_items, type, err);
-    }
+done:
     if (status != VAE_OK) {
         free(out->data);
         out->data = NULL;
@@ -174,20 +164,18 @@ static vae_status load_images(vae_dataset *set, const char *path, size_t limit, 
                               vae_error *err)
 {
     vae_idx idx;
-    vae_status status = read_path(path, limit, &idx, err);
-    if (status != VAE_OK) {
-        return status;
+    vae_status status = VAE_OK;
+    TRY(read_path(path, limit, &idx, err));
+    if (idx.ndim < 2) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: IDX dimensions: expected 2 (rows, values), 3 (images) or 4 (images with "
+                     "channels), found 1; is it a labels file?",
+                     path));
     }
-    size_t channels = idx.ndim == 4 ? idx.dims[3] : 1;
-    if (idx.ndim < 2 || (channels != 1 && channels != 3)) {
-        free(idx.data);
-        return idx.ndim < 2
-                   ? vae_fail(err, VAE_ERR_DATA,
-                              "%s: IDX dimensions: expected 2 (rows, values), 3 (images) or 4 "
-                              "(images with channels), found 1; is it a labels file?",
-                              path)
-                   : vae_fail(err, VAE_ERR_DATA, "%s: IDX channels: expected 1 or 3, found %zu",
-                              path, channels);
+    const size_t channels = idx.ndim == 4 ? idx.dims[3] : 1;
+    if (channels != 1 && channels != 3) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: IDX channels: expected 1 or 3, found %zu", path,
+                     channels));
     }
     set->n = idx.n_kept;
     set->d = idx.row_items;
@@ -196,34 +184,37 @@ static vae_status load_images(vae_dataset *set, const char *path, size_t limit, 
     set->channels = channels;
     set->dtype = idx.dtype;
     set->rows = idx.data;
+    idx.data = NULL;
     *n_total = idx.dims[0];
-    return VAE_OK;
+done:
+    free(idx.data);
+    return status;
 }
 
 static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, size_t n_total,
                               vae_error *err)
 {
     vae_idx idx;
-    vae_status status = read_path(path, limit, &idx, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(read_path(path, limit, &idx, err));
     if (idx.ndim != 1) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
-                          idx.ndim);
-    } else if (idx.dims[0] != n_total) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          "%s: labels: expected %zu, one an image, found %zu; the two files do not "
-                          "belong together",
-                          path, n_total, idx.dims[0]);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
+                     idx.ndim));
     }
-    if (status == VAE_OK && idx.dtype == VAE_F32) {
-        status = vae_labels_from_floats(&set->labels, (const float *)(const void *)idx.data,
-                                        idx.n_kept, path, err);
-    } else if (status == VAE_OK) {
+    if (idx.dims[0] != n_total) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: labels: expected %zu, one an image, found %zu; the two files do not "
+                     "belong together",
+                     path, n_total, idx.dims[0]));
+    }
+    if (idx.dtype == VAE_F32) {
+        TRY(vae_labels_from_floats(&set->labels, (const float *)(const void *)idx.data, idx.n_kept,
+                                   path, err));
+    } else {
         set->labels = idx.data;
         idx.data = NULL;
     }
+done:
     free(idx.data);
     return status;
 }
@@ -294,7 +285,8 @@ static vae_status load_folder(vae_dataset *set, const char *folder, vae_split sp
                         raw);
     }
     if (n_found == 0) {
-        bool test = split == VAE_SPLIT_TEST;
+        const bool test = split == VAE_SPLIT_TEST;
+        const char *which = test ? "t10k" : "train";
         if (test && folder_has(folder, VAE_SPLIT_TRAIN)) {
             return vae_fail(err, VAE_ERR_DATA,
                             "%s: has train images but no test split: expected t10k-images-idx3-"
@@ -304,7 +296,7 @@ static vae_status load_folder(vae_dataset *set, const char *folder, vae_split sp
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: expected %s-images-idx3-ubyte or %s-images-idx3-ubyte.gz in it, in "
                         "raw/, MNIST/raw/, FashionMNIST/raw/ or KMNIST/raw/, found none",
-                        folder, test ? "t10k" : "train", test ? "t10k" : "train");
+                        folder, which, which);
     }
     size_t n_total = 0;
     find_split_file(raw, split, false, path);

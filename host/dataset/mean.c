@@ -56,13 +56,13 @@ static void add_row(const vae_dataset *set, size_t row, bool threshold, double *
     if (set->dtype == VAE_U8) {
         const uint8_t *x = (const uint8_t *)set->rows + row * d;
         for (size_t j = 0; j < d; j++) {
-            sum[j] += threshold ? (x[j] >= 128 ? 255.0 : 0.0) : (double)x[j];
+            sum[j] += threshold ? 255.0 * (x[j] >= 128) : (double)x[j];
         }
         return;
     }
     const float *x = (const float *)set->rows + row * vae_dataset_width(set);
     for (size_t j = 0; j < d; j++) {
-        sum[j] += threshold ? (x[j] >= 0.5f ? 1.0 : 0.0) : (double)x[j];
+        sum[j] += threshold ? (double)(x[j] >= 0.5f) : (double)x[j];
     }
 }
 

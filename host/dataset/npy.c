@@ -8,32 +8,26 @@
 /* Reads and parses the header; messages get the file's name in front. */
 static vae_status read_header(vae_stream *s, npy_header *header, vae_error *err)
 {
-    uint8_t prefix[VAE_NPY_PREFIX];
+    uint8_t prefix[VAE_NPY_PREFIX], *bytes = NULL;
     size_t got, size = 0;
-    vae_status status = vae_stream_read(s, prefix, sizeof prefix, &got, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     vae_error why = {0};
-    uint8_t *bytes = NULL;
-    status = vae_npy_header_size(prefix, got, &size, &why);
-    if (status == VAE_OK && size < got) {
-        status = vae_fail(&why, VAE_ERR_DATA, "npy header: says it is empty");
+    vae_status status = VAE_OK;
+    TRY(vae_stream_read(s, prefix, sizeof prefix, &got, err));
+    TRY(vae_npy_header_size(prefix, got, &size, &why));
+    if (size < got) {
+        TRY(vae_fail(&why, VAE_ERR_DATA, "npy header: says it is empty"));
     }
-    if (status == VAE_OK) {
-        bytes = malloc(size);
-        if (bytes == NULL) {
-            return vae_fail_memory(err, size, "an npy header");
-        }
-        memcpy(bytes, prefix, got);
-        status = vae_stream_read_exact(s, bytes + got, size - got, "npy header", err);
-        if (status == VAE_OK) {
-            status = vae_npy_parse_header(bytes, size, header, &why);
-        }
+    bytes = malloc(size);
+    if (bytes == NULL) {
+        TRY(vae_fail_memory(err, size, "an npy header"));
     }
+    memcpy(bytes, prefix, got);
+    TRY(vae_stream_read_exact(s, bytes + got, size - got, "npy header", err));
+    TRY(vae_npy_parse_header(bytes, size, header, &why));
+done:
     free(bytes);
     if (why.status != VAE_OK) {
-        return vae_fail(err, why.status, "%s: %s", vae_stream_name(s), why.text);
+        vae_fail(err, why.status, "%s: %s", vae_stream_name(s), why.text);
     }
     return status;
 }
@@ -41,12 +35,17 @@ static vae_status read_header(vae_stream *s, npy_header *header, vae_error *err)
 /* A type that is not read: says which and what to do. */
 static vae_status fail_type(const char *name, const char *descr, vae_error *err)
 {
-    const char *why = strchr(descr, 'O') != NULL ? "Python objects"
-                      : descr[0] == '>'          ? "big-endian"
-                      : strpbrk(descr, "iu")     ? "integers other than bytes"
-                      : strpbrk(descr, "c")      ? "complex numbers"
-                      : strpbrk(descr, "f")      ? "floats of another size"
-                                                 : "no numbers";
+    static const struct {
+        const char *holds, *means;
+    } kinds[] = {{"O", "Python objects"},
+                 {">", "big-endian"},
+                 {"iu", "integers other than bytes"},
+                 {"c", "complex numbers"},
+                 {"f", "floats of another size"}};
+    const char *why = "no numbers";
+    for (size_t i = sizeof kinds / sizeof kinds[0]; i-- > 0;) {
+        why = strpbrk(descr, kinds[i].holds) != NULL ? kinds[i].means : why;
+    }
     return vae_fail(err, VAE_ERR_DATA,
                     "%s: type '%s' (%s): expected u1, b1, <f4 or <f8; save "
                     "array.astype('float32')",
@@ -61,7 +60,10 @@ vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *h, const char *
     if (!bytes && !bools && strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0) {
         return fail_type(name, h->descr, err);
     }
-    set->dtype = bytes ? VAE_U8 : bools ? VAE_BITS : VAE_F32;
+    set->dtype = VAE_F32;
+    if (bytes || bools) {
+        set->dtype = bytes ? VAE_U8 : VAE_BITS;
+    }
     if (h->fortran_order) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: is in Fortran order; expected C order: save "
@@ -102,6 +104,7 @@ static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, va
         /* the failure that reading as many bytes would give */
         return vae_stream_read_new(s, &bytes, n_bytes, "npy data", err);
     }
+    vae_status status = VAE_OK;
     float *values = NULL;
     size_t capacity = 0;
     while (kept < n) {
@@ -112,23 +115,19 @@ static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, va
             capacity = capacity < n ? capacity : n;
             float *grown = realloc(values, capacity * sizeof *values);
             if (grown == NULL) {
-                free(values);
-                return vae_fail_memory(err, capacity * sizeof *values, "npy data");
+                TRY(vae_fail_memory(err, capacity * sizeof *values, "npy data"));
             }
             values = grown;
         }
-        vae_status status = vae_stream_read_exact(s, chunk, piece * sizeof *chunk, "npy data", err);
-        if (status != VAE_OK) {
-            free(values);
-            return status;
-        }
+        TRY(vae_stream_read_exact(s, chunk, piece * sizeof *chunk, "npy data", err));
         for (size_t i = 0; i < piece; i++) {
             values[kept + i] = (float)chunk[i];
         }
         kept += piece;
     }
+done:
     *out = values;
-    return VAE_OK;
+    return status;
 }
 
 /* Packs row by row; numpy stores a boolean as the byte 0 or 1. */
@@ -146,29 +145,29 @@ static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error 
     if (row == NULL) {
         return vae_fail_memory(err, d, "a row of npy data");
     }
-    for (size_t i = 0; i < set->n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < set->n; i++) {
         if (i == capacity) {
             /* Packed data may fall short of its bound: grow with what is there. */
             capacity = capacity == 0 ? 1 + (1 << 18) / width : 2 * capacity;
             capacity = capacity < set->n ? capacity : set->n;
             uint8_t *grown = realloc(rows, capacity * width);
             if (grown == NULL) {
-                status = vae_fail_memory(err, capacity * width, "npy data");
-                break;
+                TRY(vae_fail_memory(err, capacity * width, "npy data"));
             }
             rows = grown;
         }
-        status = vae_stream_read_exact(s, row, d, "npy data", err);
+        TRY(vae_stream_read_exact(s, row, d, "npy data", err));
         memset(rows + i * width, 0, width);
-        for (size_t j = 0; j < d && status == VAE_OK; j++) {
+        for (size_t j = 0; j < d; j++) {
             if (row[j] > 1) {
-                status = vae_fail(err, VAE_ERR_DATA,
-                                  "%s: row %zu, column %zu: expected a boolean, 0 or 1, found %u",
-                                  vae_stream_name(s), i, j, row[j]);
+                TRY(vae_fail(err, VAE_ERR_DATA,
+                             "%s: row %zu, column %zu: expected a boolean, 0 or 1, found %u",
+                             vae_stream_name(s), i, j, row[j]));
             }
-            rows[i * width + j / 8] |= (uint8_t)((row[j] & 1) << j % 8);
+            rows[i * width + j / 8] |= (uint8_t)(row[j] << j % 8);
         }
     }
+done:
     free(row);
     set->rows = rows;
     return status;
@@ -177,31 +176,25 @@ static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error 
 vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err)
 {
     npy_header header;
-    const char *name = vae_stream_name(s);
-    vae_status status = read_header(s, &header, err);
-    if (status == VAE_OK) {
-        status = vae_npy_shape_set(set, &header, name, err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
-    size_t n_total = set->n;
+    vae_status status = VAE_OK;
+    TRY(read_header(s, &header, err));
+    TRY(vae_npy_shape_set(set, &header, vae_stream_name(s), err));
+    const size_t n_total = set->n;
     set->n = limit > 0 && limit < n_total ? limit : n_total;
-    size_t n_items = set->n * set->d;
+    const size_t n_items = set->n * set->d;
     if (set->dtype == VAE_BITS) {
-        status = read_bools_as_bits(s, set, err);
+        TRY(read_bools_as_bits(s, set, err));
     } else if (header.item_bytes == sizeof(double)) {
-        status = read_doubles_as_floats(s, &set->rows, n_items, err);
+        TRY(read_doubles_as_floats(s, &set->rows, n_items, err));
     } else {
         uint8_t *data;
-        status = vae_stream_read_new(s, &data, n_items * header.item_bytes, "npy data", err);
+        TRY(vae_stream_read_new(s, &data, n_items * header.item_bytes, "npy data", err));
         set->rows = data;
     }
-    if (status == VAE_OK) {
-        size_t dropped = (n_total - set->n) * set->d * header.item_bytes;
-        status = vae_stream_skip(s, dropped, "npy data", err);
-    }
-    return status == VAE_OK ? vae_stream_expect_end(s, err) : status;
+    TRY(vae_stream_skip(s, (n_total - set->n) * set->d * header.item_bytes, "npy data", err));
+    TRY(vae_stream_expect_end(s, err));
+done:
+    return status;
 }
 
 static vae_status load(vae_dataset *set, const char *path, vae_split split,

@@ -92,23 +92,25 @@ static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_
                             size_t limit, vae_error *err)
 {
     char name[NAME];
+    vae_status status = VAE_OK;
     snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
-    vae_status status = vae_npy_shape_set(set, &m->header, name, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(vae_npy_shape_set(set, &m->header, name, err));
     const size_t item = set->dtype == VAE_F32 ? sizeof(float) : 1;
     set->rows = malloc(m->header.n_items * item);
     if (set->rows == NULL) {
-        return vae_fail_memory(err, m->header.n_items * item, name);
+        TRY(vae_fail_memory(err, m->header.n_items * item, name));
     }
-    status = set->dtype == VAE_F32 ? vae_npz_read_floats(npz, m, set->rows, err)
-                                   : vae_npz_read(npz, m, set->rows, err);
-    if (status == VAE_OK && limit > 0 && limit < set->n) {
+    TRY(set->dtype == VAE_F32 ? vae_npz_read_floats(npz, m, set->rows, err)
+                              : vae_npz_read(npz, m, set->rows, err));
+    if (limit > 0 && limit < set->n) {
         set->n = limit;
         shrink(&set->rows, set->n * set->d * item);
     }
-    return status == VAE_OK && set->dtype == VAE_BITS ? pack_bits(set, name, err) : status;
+    if (set->dtype == VAE_BITS) {
+        TRY(pack_bits(set, name, err));
+    }
+done:
+    return status;
 }
 
 /* A little-endian whole number or float of a label array; false for a type that labels have not. */
@@ -116,17 +118,20 @@ static bool label_value(const uint8_t *p, const npy_header *h, float *value)
 {
     const char *type = h->descr + (strchr("|<>=", h->descr[0]) != NULL);
     uint64_t bits = 0;
-    if (h->descr[0] == '>' || h->item_bytes > 8 || strchr("iufb", type[0]) == NULL) {
+    if (h->descr[0] == '>' || h->item_bytes > 8 || strchr("iufb", type[0]) == NULL ||
+        (type[0] == 'f' && h->item_bytes < 4)) {
         return false;
     }
     memcpy(&bits, p, h->item_bytes);
+    if (type[0] == 'f' && h->item_bytes == 8) {
+        double wide;
+        memcpy(&wide, p, sizeof wide);
+        *value = (float)wide;
+        return true;
+    }
     if (type[0] == 'f') {
-        double d = 0;
-        float f = 0;
-        memcpy(&d, p, h->item_bytes == 8 ? 8 : 0);
-        memcpy(&f, p, h->item_bytes == 4 ? 4 : 0);
-        *value = h->item_bytes == 8 ? (float)d : h->item_bytes == 4 ? f : -1;
-        return h->item_bytes >= 4;
+        memcpy(value, p, sizeof *value);
+        return true;
     }
     const bool negative = type[0] == 'i' && (bits >> (8 * h->item_bytes - 1) & 1) != 0;
     *value = negative ? -1.0f : (float)bits;
@@ -145,18 +150,19 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
     }
     uint8_t *raw = malloc(n_rows * h->item_bytes);
     float *values = malloc(n_rows * sizeof *values);
-    vae_status status = raw != NULL && values != NULL
-                            ? vae_npz_read(npz, m, raw, err)
-                            : vae_fail_memory(err, n_rows * (h->item_bytes + 4), name);
-    for (size_t i = 0; status == VAE_OK && i < n_rows; i++) {
+    vae_status status = VAE_OK;
+    if (raw == NULL || values == NULL) {
+        TRY(vae_fail_memory(err, n_rows * (h->item_bytes + 4), name));
+    }
+    TRY(vae_npz_read(npz, m, raw, err));
+    for (size_t i = 0; i < n_rows; i++) {
         if (!label_value(raw + i * h->item_bytes, h, &values[i])) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: type '%s': expected whole numbers", name,
-                              h->descr);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: type '%s': expected whole numbers", name,
+                         h->descr));
         }
     }
-    if (status == VAE_OK) {
-        status = vae_labels_from_floats(&set->labels, values, set->n, name, err);
-    }
+    TRY(vae_labels_from_floats(&set->labels, values, set->n, name, err));
+done:
     free(raw);
     free(values);
     return status;

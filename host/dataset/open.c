@@ -111,9 +111,10 @@ vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae
         for (const char *const *name = r->options; name != NULL && *name != NULL; name++) {
             if ((given >> vae_config_find(*name) & 1) != 0 && set->kind != r->kind) {
                 return vae_fail(err, VAE_ERR_USAGE,
-                                "--%s has no effect on %s: it needs a %s%s file%s", *name,
-                                set->source, r->source == VAE_SOURCE_FOLDER ? "folder of " : "",
-                                ending_or_name_of(r), r->source == VAE_SOURCE_FOLDER ? "s" : "");
+                                r->source == VAE_SOURCE_FOLDER
+                                    ? "--%s has no effect on %s: it needs a folder of %s files"
+                                    : "--%s has no effect on %s: it needs a %s file",
+                                *name, set->source, ending_or_name_of(r));
             }
         }
     }

@@ -104,17 +104,19 @@ static vae_status walk(file_list *files, const char *folder, size_t label, bool 
     if (n < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot read the folder: %s", folder, strerror(errno));
     }
-    for (int i = 0; i < n && status == VAE_OK; i++) {
+    for (int i = 0; i < n; i++) {
         char path[PATH_BYTES];
         if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) >= PATH_BYTES) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: a path of more than %d bytes", folder,
-                              PATH_BYTES - 1);
-        } else if (is_picture(entries[i]->d_name)) {
-            status = add_file(files, path, label, err);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: a path of more than %d bytes", folder,
+                         PATH_BYTES - 1));
+        }
+        if (is_picture(entries[i]->d_name)) {
+            TRY(add_file(files, path, label, err));
         } else if (deep && depth < 16 && is_folder(path)) {
-            status = walk(files, path, label, deep, depth + 1, err);
+            TRY(walk(files, path, label, deep, depth + 1, err));
         }
     }
+done:
     free_entries(entries, n);
     return status;
 }
@@ -122,14 +124,13 @@ static vae_status walk(file_list *files, const char *folder, size_t label, bool 
 /* Pictures in the folder itself, or else those of its folders, each a class. *classes: how many. */
 static vae_status list_files(file_list *files, const char *folder, size_t *classes, vae_error *err)
 {
-    struct dirent **entries;
-    vae_status status = walk(files, folder, 0, false, 0, err);
+    struct dirent **entries = NULL;
+    vae_status status = VAE_OK;
+    int n = 0;
     *classes = 0;
-    if (status != VAE_OK || files->n > 0) {
-        return status;
-    }
-    int n = scandir(folder, &entries, wanted, by_bytes);
-    for (int i = 0; i < n && status == VAE_OK; i++) {
+    TRY(walk(files, folder, 0, false, 0, err));
+    n = files->n == 0 ? scandir(folder, &entries, wanted, by_bytes) : 0;
+    for (int i = 0; i < n; i++) {
         char path[PATH_BYTES];
         const size_t before = files->n;
         if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) >= PATH_BYTES ||
@@ -137,22 +138,21 @@ static vae_status list_files(file_list *files, const char *folder, size_t *class
             continue;
         }
         if (*classes == MAX_CLASSES) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: more than %d classes (folders of pictures)",
-                              folder, MAX_CLASSES);
-        } else if ((status = walk(files, path, *classes, true, 0, err)) == VAE_OK) {
-            *classes += files->n > before;
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: more than %d classes (folders of pictures)",
+                         folder, MAX_CLASSES));
         }
+        TRY(walk(files, path, *classes, true, 0, err));
+        *classes += files->n > before;
     }
-    if (n >= 0) {
-        free_entries(entries, n);
-    }
+done:
+    free_entries(entries, n);
     return status;
 }
 
 /* Is there a picture in the folder, or in one of its folders? */
 static bool holds_pictures(const char *folder, int depth)
 {
-    struct dirent **entries;
+    struct dirent **entries = NULL;
     int n = scandir(folder, &entries, wanted, by_bytes);
     bool found = false;
     for (int pass = 0; pass < 2 && !found; pass++) { /* files first: they are cheap */
@@ -165,9 +165,7 @@ static bool holds_pictures(const char *folder, int depth)
                                     is_folder(path) && holds_pictures(path, depth + 1);
         }
     }
-    if (n >= 0) {
-        free_entries(entries, n);
-    }
+    free_entries(entries, n);
     return found;
 }
 
@@ -189,32 +187,31 @@ typedef struct {
  */
 static vae_status choose_shape(job *j, vae_error *err)
 {
+    vae_status status = VAE_OK;
     size_t w, h, c;
     bool colour = false;
     for (size_t i = 0; i < j->files->n; i++) {
-        vae_status status = vae_picture_read(j->files->path[i], NULL, &w, &h, &c, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(vae_picture_read(j->files->path[i], NULL, &w, &h, &c, err));
         if (w == 0 || h == 0) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: a picture without pixels", j->files->path[i]);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: a picture without pixels", j->files->path[i]));
         }
         colour = colour || c == 3;
         if (i == 0) {
             j->width = w, j->height = h;
         }
         if (j->side == 0 && (w != j->width || h != j->height)) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: %zu x %zu pixels, but %s has %zu x %zu; --image-size N makes all "
-                            "of them N x N",
-                            j->files->path[i], w, h, j->files->path[0], j->width, j->height);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: %zu x %zu pixels, but %s has %zu x %zu; --image-size N makes all of "
+                         "them N x N",
+                         j->files->path[i], w, h, j->files->path[0], j->width, j->height));
         }
     }
     const size_t wanted_channels = j->options->config->image_channels, found = colour ? 3 : 1;
     j->channels = wanted_channels > 0 ? wanted_channels : found;
     j->width = j->side > 0 ? j->side : j->width;
     j->height = j->side > 0 ? j->side : j->height;
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status read_one(const job *j, size_t i, vae_error *err)
@@ -223,20 +220,21 @@ static vae_status read_one(const job *j, size_t i, vae_error *err)
     const char *path = j->files->path[i];
     uint8_t *pixels = NULL, *converted = NULL;
     size_t w, h, c;
-    vae_status status = vae_picture_read(path, &pixels, &w, &h, &c, err);
-    if (status == VAE_OK && (converted = malloc(w * h * j->channels)) == NULL) {
-        status = vae_fail_memory(err, w * h * j->channels, path);
+    vae_status status = VAE_OK;
+    TRY(vae_picture_read(path, &pixels, &w, &h, &c, err));
+    converted = malloc(w * h * j->channels);
+    if (converted == NULL) {
+        TRY(vae_fail_memory(err, w * h * j->channels, path));
     }
-    if (status == VAE_OK) {
-        vae_image_convert(converted, j->channels, pixels, c, w * h);
-        if (w == j->width && h == j->height) {
-            memcpy(j->rows + i * d, converted, d);
-        } else if (j->side == 0) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: its size changed while it was read", path);
-        } else {
-            status = vae_image_square(j->rows + i * d, j->side, converted, w, h, j->channels, err);
-        }
+    vae_image_convert(converted, j->channels, pixels, c, w * h);
+    if (w == j->width && h == j->height) {
+        memcpy(j->rows + i * d, converted, d);
+    } else if (j->side == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: its size changed while it was read", path));
+    } else {
+        TRY(vae_image_square(j->rows + i * d, j->side, converted, w, h, j->channels, err));
     }
+done:
     free(converted);
     free(pixels);
     return status;
@@ -247,24 +245,27 @@ static vae_status read_all(const job *j, vae_error *err)
 {
     enum { STRETCH = 256 };
     vae_error *why = calloc(STRETCH, sizeof *why);
-    vae_status status =
-        why != NULL ? VAE_OK : vae_fail_memory(err, STRETCH * sizeof *why, "errors");
-    for (size_t first = 0; status == VAE_OK && first < j->files->n; first += STRETCH) {
+    vae_status status = VAE_OK;
+    if (why == NULL) {
+        TRY(vae_fail_memory(err, STRETCH * sizeof *why, "errors"));
+    }
+    for (size_t first = 0; first < j->files->n; first += STRETCH) {
         size_t n = j->files->n - first < STRETCH ? j->files->n - first : STRETCH;
         memset(why, 0, STRETCH * sizeof *why);
 #pragma omp parallel for schedule(dynamic)
         for (size_t i = 0; i < n; i++) {
             read_one(j, first + i, &why[i]);
         }
-        for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        for (size_t i = 0; i < n; i++) {
             if (why[i].status != VAE_OK) {
-                status = vae_fail(err, why[i].status, "%s", why[i].text);
+                TRY(vae_fail(err, why[i].status, "%s", why[i].text));
             }
         }
-        if (status == VAE_OK && j->options->progress != NULL) {
+        if (j->options->progress != NULL) {
             j->options->progress(j->options->ctx, first + n, j->files->n);
         }
     }
+done:
     free(why);
     return status;
 }
@@ -278,23 +279,23 @@ static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
         free(files->path[i]);
     }
     files->n = options->limit > 0 && options->limit < files->n ? options->limit : files->n;
-    vae_status status = choose_shape(&j, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(choose_shape(&j, err));
     set->dtype = VAE_U8;
     set->n = files->n;
     set->height = j.height, set->width = j.width, set->channels = j.channels;
     set->d = j.height * j.width * j.channels;
     if (!vae_checked_mul(set->n, set->d, &bytes) || (set->rows = malloc(bytes)) == NULL) {
-        return vae_fail_memory(err, (unsigned long long)set->n * set->d, "pictures");
+        TRY(vae_fail_memory(err, (unsigned long long)set->n * set->d, "pictures"));
     }
     j.rows = set->rows;
     if (classes > 0) {
         set->labels = files->label;
         files->label = NULL;
     }
-    return read_all(&j, err);
+    TRY(read_all(&j, err));
+done:
+    return status;
 }
 
 static vae_status load(vae_dataset *set, const char *folder, vae_split split,
@@ -309,13 +310,13 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
                         "--split train",
                         folder);
     }
-    vae_status status = list_files(&files, path, &classes, err);
-    if (status == VAE_OK && files.n == 0) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: no PNG or JPEG files in it", path);
+    vae_status status = VAE_OK;
+    TRY(list_files(&files, path, &classes, err));
+    if (files.n == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG or JPEG files in it", path));
     }
-    if (status == VAE_OK) {
-        status = fill(set, &files, classes, options, err);
-    }
+    TRY(fill(set, &files, classes, options, err));
+done:
     for (size_t i = 0; i < files.n; i++) {
         free(files.path[i]);
     }

@@ -73,9 +73,14 @@ static bool in_heart(int64_t x, int64_t y, int64_t tenths)
 
 static bool inside(size_t shape, int64_t x, int64_t y, int64_t tenths)
 {
-    return shape == SHAPE_SQUARE    ? in_square(x, y, tenths)
-           : shape == SHAPE_ELLIPSE ? in_ellipse(x, y, tenths)
-                                    : in_heart(x, y, tenths);
+    switch (shape) {
+    case SHAPE_SQUARE:
+        return in_square(x, y, tenths);
+    case SHAPE_ELLIPSE:
+        return in_ellipse(x, y, tenths);
+    default:
+        return in_heart(x, y, tenths);
+    }
 }
 
 /* From the centre, 16 + 32/31 * level, to the middle of a pixel; a pixel is HALF = 62. */

@@ -1,3 +1,4 @@
+/* NPY: numpy's header, parsed and written. */
 #include "format/npy.h"
 
 #include <assert.h>
@@ -113,6 +114,7 @@ static vae_status parse_shape(cursor *c, npy_header *out)
     if (!take(c, '(')) {
         return fail_at(c, "'(' of the shape");
     }
+    vae_status status = VAE_OK;
     bool comma = true;
     out->ndim = 0;
     while (!take(c, ')')) {
@@ -123,10 +125,7 @@ static vae_status parse_shape(cursor *c, npy_header *out)
             return vae_fail(c->err, VAE_ERR_DATA, "npy header: shape has more than %d dimensions",
                             VAE_NPY_MAX_DIMS);
         }
-        vae_status status = parse_size(c, &out->shape[out->ndim]);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(parse_size(c, &out->shape[out->ndim]));
         out->ndim++;
         comma = take(c, ',');
     }
@@ -135,17 +134,17 @@ static vae_status parse_shape(cursor *c, npy_header *out)
                         "npy header: shape (%zu) is a number, not a tuple; expected (%zu,)",
                         out->shape[0], out->shape[0]);
     }
-    return VAE_OK;
+done:
+    return status;
 }
+
+static const char *const keys[3] = {"descr", "fortran_order", "shape"};
 
 static vae_status parse_entry(cursor *c, npy_header *out, unsigned *seen)
 {
-    static const char *const keys[3] = {"descr", "fortran_order", "shape"};
     char key[VAE_NPY_MAX_DESCR];
-    vae_status status = parse_string(c, key, sizeof key, "a key in quotes");
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(parse_string(c, key, sizeof key, "a key in quotes"));
     unsigned which = 0;
     while (which < 3 && strcmp(key, keys[which]) != 0) {
         which++;
@@ -163,36 +162,43 @@ static vae_status parse_entry(cursor *c, npy_header *out, unsigned *seen)
         return vae_fail(c->err, VAE_ERR_DATA,
                         "npy header: structured types are not supported; save plain numbers");
     }
-    return which == 0   ? parse_string(c, out->descr, sizeof out->descr, "a type in quotes")
-           : which == 1 ? parse_bool(c, &out->fortran_order)
-                        : parse_shape(c, out);
+    if (which == 0) {
+        TRY(parse_string(c, out->descr, sizeof out->descr, "a type in quotes"));
+    } else if (which == 1) {
+        TRY(parse_bool(c, &out->fortran_order));
+    } else {
+        TRY(parse_shape(c, out));
+    }
+done:
+    return status;
 }
 
 static vae_status parse_dict(cursor *c, npy_header *out)
 {
+    vae_status status = VAE_OK;
     unsigned seen = 0;
+    bool comma = true;
     if (!take(c, '{')) {
         return fail_at(c, "'{'");
     }
-    bool comma = true;
     while (!take(c, '}')) {
         if (!comma) {
             return fail_at(c, "',' or '}'");
         }
-        vae_status status = parse_entry(c, out, &seen);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(parse_entry(c, out, &seen));
         comma = take(c, ',');
     }
-    if (seen != 7) {
-        return vae_fail(c->err, VAE_ERR_DATA, "npy header: key '%s' is missing",
-                        (seen & 1) == 0   ? "descr"
-                        : (seen & 2) == 0 ? "fortran_order"
-                                          : "shape");
+    for (unsigned i = 0; i < 3; i++) {
+        if ((seen >> i & 1) == 0) {
+            return vae_fail(c->err, VAE_ERR_DATA, "npy header: key '%s' is missing", keys[i]);
+        }
     }
     skip_space(c);
-    return c->at == c->end ? VAE_OK : fail_at(c, "nothing after '}'");
+    if (c->at != c->end) {
+        TRY(fail_at(c, "nothing after '}'"));
+    }
+done:
+    return status;
 }
 
 /* Item size of "<f4" and the like: order, kind, digits. 0 if it is none of numpy's plain types. */
@@ -266,23 +272,20 @@ vae_status vae_npy_header_size(const uint8_t *bytes, size_t n, size_t *header_by
 
 vae_status vae_npy_parse_header(const uint8_t *bytes, size_t n, npy_header *out, vae_error *err)
 {
-    *out = (npy_header){0};
+    vae_status status = VAE_OK;
     size_t size;
-    vae_status status = vae_npy_header_size(bytes, n, &size, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    *out = (npy_header){0};
+    TRY(vae_npy_header_size(bytes, n, &size, err));
     if (size > n) {
         return vae_fail(err, VAE_ERR_DATA, "npy header: expected %zu bytes, found %zu", size, n);
     }
     const char *text = (const char *)bytes + (bytes[6] == 1 ? 10 : VAE_NPY_PREFIX);
     cursor c = {.at = text, .end = (const char *)bytes + size, .text = text, .err = err};
-    status = parse_dict(&c, out);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(parse_dict(&c, out));
     out->header_bytes = size;
-    return check_sizes(out, err);
+    TRY(check_sizes(out, err));
+done:
+    return status;
 }
 
 size_t vae_npy_format_header(uint8_t out[VAE_NPY_WRITE_HEADER_MAX], const char *descr,
@@ -294,10 +297,9 @@ size_t vae_npy_format_header(uint8_t out[VAE_NPY_WRITE_HEADER_MAX], const char *
     size_t n =
         (size_t)snprintf(text, room, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
     for (size_t i = 0; i < ndim; i++) {
-        n += (size_t)snprintf(text + n, room - n, "%s%zu%s", i > 0 ? ", " : "", shape[i],
-                              ndim == 1 ? "," : "");
+        n += (size_t)snprintf(text + n, room - n, "%s%zu", i > 0 ? ", " : "", shape[i]);
     }
-    n += (size_t)snprintf(text + n, room - n, "), }");
+    n += (size_t)snprintf(text + n, room - n, ndim == 1 ? ",), }" : "), }");
     size_t total = (10 + n + 1 + 63) / 64 * 64;
     assert(total <= VAE_NPY_WRITE_HEADER_MAX);
     memset(text + n, ' ', total - 10 - n - 1);

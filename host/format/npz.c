@@ -9,6 +9,7 @@
 #include <zip.h>
 
 #include "base/half.h"
+#include "base/text.h"
 
 enum {
     DEFLATE_MAX_RATIO = 1032, /* zlib's documentation */
@@ -21,14 +22,16 @@ static vae_status fail_zip(const char *path, int code, vae_error *err)
 {
     zip_error_t why;
     zip_error_init_with_code(&why, code);
-    vae_status status =
-        code == ZIP_ER_MEMORY
-            ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its directory", path)
-        : code == ZIP_ER_OPEN || code == ZIP_ER_READ || code == ZIP_ER_SEEK
-            ? vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, zip_error_strerror(&why))
-            : vae_fail(err, VAE_ERR_DATA,
-                       "%s: not a sound npz (zip) archive: %s; save it again with numpy.savez",
-                       path, zip_error_strerror(&why));
+    vae_status status = VAE_ERR_DATA;
+    if (code == ZIP_ER_MEMORY) {
+        status = vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its directory", path);
+    } else if (code == ZIP_ER_OPEN || code == ZIP_ER_READ || code == ZIP_ER_SEEK) {
+        status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, zip_error_strerror(&why));
+    } else {
+        vae_fail(err, status,
+                 "%s: not a sound npz (zip) archive: %s; save it again with numpy.savez", path,
+                 zip_error_strerror(&why));
+    }
     zip_error_fini(&why);
     return status;
 }
@@ -42,25 +45,30 @@ static vae_status read_header(zip_t *zip, const zip_stat_t *stat, npy_header *he
     if (file == NULL) {
         return vae_fail(err, VAE_ERR_DATA, "%s", zip_strerror(zip));
     }
-    zip_int64_t got = zip_fread(file, prefix, sizeof prefix);
+    vae_status status = VAE_OK;
     size_t size = 0;
-    vae_status status = got < 0 ? vae_fail(err, VAE_ERR_DATA, "%s", zip_file_strerror(file))
-                                : vae_npy_header_size(prefix, (size_t)got, &size, err);
-    if (status == VAE_OK && (size < (size_t)got || (uint64_t)size > stat->size)) {
-        status = vae_fail(err, VAE_ERR_DATA, "npy header: says %zu bytes, the member has %llu",
-                          size, (unsigned long long)stat->size);
+    const zip_int64_t got = zip_fread(file, prefix, sizeof prefix);
+    if (got < 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s", zip_file_strerror(file)));
     }
-    if (status == VAE_OK && (bytes = malloc(size)) == NULL) {
-        status = vae_fail_memory(err, size, "an npy header");
+    TRY(vae_npy_header_size(prefix, (size_t)got, &size, err));
+    if (size < (size_t)got || (uint64_t)size > stat->size) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "npy header: says %zu bytes, the member has %llu", size,
+                     (unsigned long long)stat->size));
     }
-    if (status == VAE_OK) {
-        memcpy(bytes, prefix, (size_t)got);
-        zip_int64_t rest = zip_fread(file, bytes + got, size - (size_t)got);
-        status = rest < 0 || (size_t)(got + rest) < size
-                     ? vae_fail(err, VAE_ERR_DATA, "npy header: expected %zu bytes, found %lld",
-                                size, (long long)(rest < 0 ? got : got + rest))
-                     : vae_npy_parse_header(bytes, size, header, err);
+    bytes = malloc(size);
+    if (bytes == NULL) {
+        TRY(vae_fail_memory(err, size, "an npy header"));
     }
+    memcpy(bytes, prefix, (size_t)got);
+    const zip_int64_t rest = zip_fread(file, bytes + got, size - (size_t)got);
+    const zip_int64_t all = rest < 0 ? got : got + rest;
+    if ((size_t)all < size) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "npy header: expected %zu bytes, found %lld", size,
+                     (long long)all));
+    }
+    TRY(vae_npy_parse_header(bytes, size, header, err));
+done:
     free(bytes);
     zip_fclose(file);
     return status;
@@ -93,33 +101,33 @@ static vae_status read_member(vae_npz *npz, zip_uint64_t index, vae_error *err)
         return vae_fail(err, VAE_ERR_DATA, "%s: member %llu cannot be read", npz->path,
                         (unsigned long long)index);
     }
-    size_t length = strlen(stat.name);
-    if (length < 4 || strcmp(stat.name + length - 4, ".npy") != 0) {
+    if (!vae_ends_with(stat.name, ".npy")) {
         return VAE_OK; /* not an array: numpy ignores it too */
     }
+    const size_t length = strlen(stat.name) - 4;
     vae_npz_member *m = &npz->members[npz->n];
-    if (length - 4 >= sizeof m->name) {
+    if (length >= sizeof m->name) {
         return vae_fail(err, VAE_ERR_DATA, "%s: the name of member %llu is longer than %zu bytes",
                         npz->path, (unsigned long long)index, sizeof m->name - 1);
     }
-    memcpy(m->name, stat.name, length - 4);
-    m->name[length - 4] = '\0';
+    memcpy(m->name, stat.name, length);
+    m->name[length] = '\0';
     m->index = index;
     vae_error why = {0};
-    vae_status status = stat.encryption_method != ZIP_EM_NONE
-                            ? vae_fail(&why, VAE_ERR_DATA, "is encrypted")
-                            : read_header(npz->zip, &stat, &m->header, &why);
-    if (status == VAE_OK) {
-        status = check_sizes(&stat, &m->header, &why);
-    }
-    if (status != VAE_OK) {
-        return vae_fail(err, status, "%s: %.100s.npy: %s", npz->path, m->name, why.text);
-    }
+    vae_status status = VAE_OK;
     if (vae_npz_find(npz, m->name) != NULL) {
         return vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy is there twice", npz->path, m->name);
     }
+    if (stat.encryption_method != ZIP_EM_NONE) {
+        TRY(vae_fail(&why, VAE_ERR_DATA, "is encrypted"));
+    }
+    TRY(read_header(npz->zip, &stat, &m->header, &why));
+    TRY(check_sizes(&stat, &m->header, &why));
     npz->n++;
-    return VAE_OK;
+done:
+    return status == VAE_OK
+               ? VAE_OK
+               : vae_fail(err, status, "%s: %.100s.npy: %s", npz->path, m->name, why.text);
 }
 
 static vae_status read_directory(vae_npz *npz, vae_error *err)
@@ -133,37 +141,34 @@ static vae_status read_directory(vae_npz *npz, vae_error *err)
     if (npz->members == NULL) {
         return vae_fail_memory(err, (size_t)n * sizeof *npz->members, "a table of arrays");
     }
-    for (zip_int64_t i = 0; i < n; i++) {
-        vae_status status = read_member(npz, (zip_uint64_t)i, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+    vae_status status = VAE_OK;
+    for (zip_int64_t i = 0; i < n && status == VAE_OK; i++) {
+        status = read_member(npz, (zip_uint64_t)i, err);
     }
-    return VAE_OK;
+    return status;
 }
 
 vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *err)
 {
+    vae_status status = VAE_OK;
+    int code, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     *out = (vae_npz){.path = strdup(name)};
     if (out->path == NULL) {
-        return vae_fail_memory(err, strlen(name), "a file name");
+        TRY(vae_fail_memory(err, strlen(name), "a file name"));
     }
-    int code, own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (own < 0 || lseek(own, 0, SEEK_SET) != 0) {
-        int reason = errno;
-        if (own >= 0) {
-            close(own);
-        }
-        vae_npz_close(out);
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(reason));
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno)));
     }
     out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
     if (out->zip == NULL) {
-        close(own);
-        vae_npz_close(out);
-        return fail_zip(name, code, err);
+        TRY(fail_zip(name, code, err));
     }
-    vae_status status = read_directory(out, err);
+    own = -1; /* the archive's now */
+    TRY(read_directory(out, err));
+done:
+    if (own >= 0) {
+        close(own);
+    }
     if (status != VAE_OK) {
         vae_npz_close(out);
     }
@@ -239,40 +244,42 @@ static vae_status expect_end(const vae_npz *npz, const vae_npz_member *m, zip_fi
     return fail_data(npz, m, got < 0 ? zip_file_strerror(file) : "it goes on past its end", err);
 }
 
+/* At its data. *file is to be closed (close_member) in any case. */
 static vae_status open_member(const vae_npz *npz, const vae_npz_member *m, zip_file_t **file,
                               vae_error *err)
 {
     uint8_t skipped[512];
+    vae_status status = VAE_OK;
     *file = zip_fopen_index(npz->zip, m->index, 0);
     if (*file == NULL) {
-        return fail_data(npz, m, zip_strerror(npz->zip), err);
+        TRY(fail_data(npz, m, zip_strerror(npz->zip), err));
     }
-    vae_status status = VAE_OK;
-    for (size_t left = m->header.header_bytes, n; left > 0 && status == VAE_OK; left -= n) {
+    for (size_t left = m->header.header_bytes, n; left > 0; left -= n) {
         n = left < sizeof skipped ? left : sizeof skipped;
-        status = read_exact(npz, m, *file, skipped, n, err);
+        TRY(read_exact(npz, m, *file, skipped, n, err));
     }
-    if (status != VAE_OK) {
-        zip_fclose(*file);
-        *file = NULL;
-    }
+done:
     return status;
+}
+
+static void close_member(zip_file_t *file)
+{
+    if (file != NULL) {
+        zip_fclose(file);
+    }
 }
 
 vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *data,
                         vae_error *err)
 {
-    zip_file_t *file;
-    vae_status status = open_member(npz, member, &file, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     const size_t n = member->header.n_items * member->header.item_bytes;
-    status = read_exact(npz, member, file, data, n, err);
-    if (status == VAE_OK) {
-        status = expect_end(npz, member, file, err);
-    }
-    zip_fclose(file);
+    vae_status status = VAE_OK;
+    zip_file_t *file;
+    TRY(open_member(npz, member, &file, err));
+    TRY(read_exact(npz, member, file, data, n, err));
+    TRY(expect_end(npz, member, file, err));
+done:
+    close_member(file);
     return status;
 }
 
@@ -313,22 +320,17 @@ vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member,
                         "numpy.ascontiguousarray(array)",
                         npz->path, member->name);
     }
-    zip_file_t *file;
     uint8_t chunk[CHUNK_ITEMS * 8];
-    vae_status status = open_member(npz, member, &file, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    for (size_t i = 0, n; i < h->n_items && status == VAE_OK; i += n) {
+    vae_status status = VAE_OK;
+    zip_file_t *file;
+    TRY(open_member(npz, member, &file, err));
+    for (size_t i = 0, n; i < h->n_items; i += n) {
         n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;
-        status = read_exact(npz, member, file, chunk, n * h->item_bytes, err);
-        if (status == VAE_OK) {
-            widen(values + i, chunk, n, h->item_bytes);
-        }
+        TRY(read_exact(npz, member, file, chunk, n * h->item_bytes, err));
+        widen(values + i, chunk, n, h->item_bytes);
     }
-    if (status == VAE_OK) {
-        status = expect_end(npz, member, file, err);
-    }
-    zip_fclose(file);
+    TRY(expect_end(npz, member, file, err));
+done:
+    close_member(file);
     return status;
 }

@@ -62,18 +62,6 @@ static void write_local(vae_npz_writer *w, const struct vae_npz_written *m)
     }
 }
 
-static uint32_t crc_of(uint32_t crc, const void *bytes, uint64_t n)
-{
-    const uint8_t *at = bytes;
-    while (n > 0) { /* zlib counts in unsigned int */
-        uInt part = n < 1u << 30 ? (uInt)n : 1u << 30;
-        crc = (uint32_t)crc32(crc, at, part);
-        at += part;
-        n -= part;
-    }
-    return crc;
-}
-
 void vae_npz_add(vae_npz_writer *w, const char *name, const char *descr, size_t item_bytes,
                  const size_t *shape, size_t ndim, const void *data)
 {
@@ -93,7 +81,8 @@ void vae_npz_add(vae_npz_writer *w, const char *name, const char *descr, size_t 
     struct vae_npz_written *m = &more[w->n++];
     *m = (struct vae_npz_written){.bytes = header_bytes + bytes, .offset = w->parts.bytes};
     snprintf(m->name, sizeof m->name, "%s.npy", name);
-    m->crc = crc_of(crc_of(0, header, header_bytes), data, bytes);
+    const uLong crc = crc32_z(0, header, header_bytes);
+    m->crc = (uint32_t)(bytes > 0 ? crc32_z(crc, data, bytes) : crc);
     write_local(w, m);
     vae_parts_copy(&w->parts, header, header_bytes);
     vae_parts_borrow(&w->parts, data, bytes);
@@ -105,7 +94,7 @@ static void write_entry(vae_npz_writer *w, const struct vae_npz_written *m)
     const bool big = m->bytes >= max_32, far = m->offset >= max_32;
     if (big || far) {
         put(&extra, 0x0001, 2);
-        put(&extra, (big ? 16u : 0u) + (far ? 8u : 0u), 2);
+        put(&extra, 16u * big + 8u * far, 2);
         if (big) {
             put(&extra, m->bytes, 8);
             put(&extra, m->bytes, 8);

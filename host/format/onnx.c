@@ -1,3 +1,4 @@
+/* ONNX: protobuf by hand, as little of it as a graph needs. */
 #include "format/onnx.h"
 
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* safetensors: headers parsed, checked and written. */
 #include "format/safetensors.h"
 
 #include <errno.h>
@@ -112,11 +113,11 @@ static vae_status read_entry(vae_st_tensor *t, const char *name, const json_t *e
                         name, dtype);
     }
     snprintf(t->dtype, sizeof t->dtype, "%s", dtype);
-    vae_status status = read_shape(t, json_object_get(entry, "shape"), err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    return read_offsets(t, json_object_get(entry, "data_offsets"), data_bytes, err);
+    vae_status status = VAE_OK;
+    TRY(read_shape(t, json_object_get(entry, "shape"), err));
+    TRY(read_offsets(t, json_object_get(entry, "data_offsets"), data_bytes, err));
+done:
+    return status;
 }
 
 static vae_status read_metadata(vae_safetensors *st, const json_t *metadata, vae_error *err)
@@ -142,7 +143,10 @@ static int by_offset(const void *a, const void *b)
     if (x->begin != y->begin) {
         return x->begin < y->begin ? -1 : 1;
     }
-    return x->end != y->end ? (x->end < y->end ? -1 : 1) : strcmp(x->name, y->name);
+    if (x->end != y->end) {
+        return x->end < y->end ? -1 : 1;
+    }
+    return strcmp(x->name, y->name);
 }
 
 /* The data must be used up, each byte once. */
@@ -184,16 +188,16 @@ static vae_status read_root(vae_safetensors *out, const json_t *root, uint64_t d
         return vae_fail_memory(err, json_object_size(root) * sizeof *out->tensors,
                                "a table of tensors");
     }
+    vae_status status = VAE_OK;
     json_object_foreach((json_t *)(uintptr_t)root, key, value)
     {
-        vae_status status = strcmp(key, "__metadata__") == 0
-                                ? read_metadata(out, value, err)
-                                : read_entry(&out->tensors[out->n++], key, value, data_bytes, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(strcmp(key, "__metadata__") == 0
+                ? read_metadata(out, value, err)
+                : read_entry(&out->tensors[out->n++], key, value, data_bytes, err));
     }
-    return check_cover(out, data_bytes, err);
+    TRY(check_cover(out, data_bytes, err));
+done:
+    return status;
 }
 
 vae_status vae_safetensors_parse(vae_safetensors *out, const char *json, size_t n,

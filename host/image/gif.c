@@ -263,7 +263,8 @@ static vae_status write_frames(const char *path, uint8_t *indices, const palette
                                size_t width, size_t height, const size_t *order,
                                const unsigned *delay, size_t n_order, vae_error *err)
 {
-    sink to = {.err = err};
+    vae_error why = {0}; /* the file's own, if it is the file */
+    sink to = {.err = &why};
     int reason = E_GIF_ERR_NOT_ENOUGH_MEM;
     vae_status status = vae_file_begin(&to.file, path, err);
     if (status != VAE_OK) {
@@ -278,15 +279,14 @@ static vae_status write_frames(const char *path, uint8_t *indices, const palette
     if (gif != NULL && EGifCloseFile(gif, NULL) != GIF_OK) {
         ok = false;
     }
-    if (!ok) { /* the file's own error came first, if it was the file */
-        const char *text = GifErrorString(reason);
-        status = err != NULL && err->status != VAE_OK
-                     ? err->status
-                     : vae_fail(err, VAE_ERR_RUNTIME, "%s: cannot encode GIF: %s", path,
-                                text != NULL ? text : "giflib failed");
+    if (ok) {
+        return vae_file_end(&to.file, true, err);
     }
-    const vae_status ended = vae_file_end(&to.file, ok, err);
-    return ok ? ended : status;
+    const char *text = GifErrorString(reason);
+    vae_fail(&why, VAE_ERR_RUNTIME, "%s: cannot encode GIF: %s", path,
+             text != NULL ? text : "giflib failed");
+    vae_file_end(&to.file, false, NULL);
+    return vae_fail(err, why.status, "%s", why.text);
 }
 
 vae_status vae_gif_write(const char *path, const uint8_t *frames, size_t n_frames, size_t width,
@@ -303,14 +303,14 @@ vae_status vae_gif_write(const char *path, const uint8_t *frames, size_t n_frame
                         path, n_frames, width, height, channels);
     }
     palette colours;
+    vae_status status = VAE_OK;
     uint8_t *indices = malloc(n);
     if (indices == NULL) {
-        return vae_fail_memory(err, n, "an animation");
+        TRY(vae_fail_memory(err, n, "an animation"));
     }
-    vae_status status = index_pixels(&colours, indices, frames, n, channels, err);
-    if (status == VAE_OK) {
-        status = write_frames(path, indices, &colours, width, height, order, delay, n_order, err);
-    }
+    TRY(index_pixels(&colours, indices, frames, n, channels, err));
+    TRY(write_frames(path, indices, &colours, width, height, order, delay, n_order, err));
+done:
     free(indices);
     return status;
 }

@@ -20,7 +20,10 @@ bool vae_is_picture(size_t height, size_t width, size_t channels)
 
 uint8_t vae_pixel(float value)
 {
-    return value >= 1.0f ? 255 : value > 0.0f ? (uint8_t)(value * 255.0f + 0.5f) : 0;
+    if (value >= 1.0f) {
+        return 255;
+    }
+    return value > 0.0f ? (uint8_t)(value * 255.0f + 0.5f) : 0; /* NaN: 0 */
 }
 
 /* One pixel of a row, HWC. */
@@ -152,11 +155,13 @@ vae_status vae_image_grid(const char *path, const float *rows, size_t n, size_t 
 {
     const vae_grid_spec spec = {n, height, width, channels, columns, zoom, gap, {0, 0}, 0};
     vae_grid grid;
-    vae_status status = vae_grid_open(&grid, &spec, path, err);
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    vae_status status = VAE_OK;
+    TRY(vae_grid_open(&grid, &spec, path, err));
+    for (size_t i = 0; i < n; i++) {
         vae_grid_draw(&grid, i, rows + i * height * width * channels);
     }
-    status = status == VAE_OK ? vae_grid_write(&grid, path, err) : status;
+    TRY(vae_grid_write(&grid, path, err));
+done:
     vae_grid_close(&grid);
     return status;
 }

@@ -11,8 +11,6 @@
 #include "base/stream.h"
 #include "image/image.h"
 
-enum { MAX_SIDE = 16384 };
-
 /* libjpeg's errors end in a longjmp, so what survives one lives here. */
 typedef struct {
     struct jpeg_error_mgr manager; /* first: libjpeg hands back its address */
@@ -52,10 +50,10 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
     }
     jpeg_stdio_src(jpeg, r->file);
     jpeg_read_header(jpeg, TRUE);
-    if (jpeg->image_width > MAX_SIDE || jpeg->image_height > MAX_SIDE) {
+    if (jpeg->image_width > VAE_PNG_SIDE || jpeg->image_height > VAE_PNG_SIDE) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: picture of %u x %u pixels: expected at most %d a side", path,
-                        jpeg->image_width, jpeg->image_height, MAX_SIDE);
+                        jpeg->image_width, jpeg->image_height, VAE_PNG_SIDE);
     }
     if ((double)jpeg->image_width * jpeg->image_height > 2048.0 * (double)r->file_bytes) {
         return vae_fail(err, VAE_ERR_DATA,
@@ -92,14 +90,14 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
 static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], vae_error *err)
 {
     struct jpeg_decompress_struct jpeg;
+    vae_status status = VAE_OK;
     jpeg_reader *r = calloc(1, sizeof *r);
     if (r == NULL) {
         return vae_fail_memory(err, sizeof *r, "a JPEG reader");
     }
     r->file = fopen(path, "rbe");
     if (r->file == NULL) {
-        free(r);
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
     struct stat info;
     r->file_bytes = fstat(fileno(r->file), &info) == 0 ? (size_t)info.st_size : 0;
@@ -107,14 +105,16 @@ static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], v
     r->manager.error_exit = on_error;
     r->manager.emit_message = on_message;
     jpeg_create_decompress(&jpeg);
-    vae_status status = decode(r, &jpeg, path, out, pixels == NULL, err);
+    status = decode(r, &jpeg, path, out, pixels == NULL, err);
     jpeg_destroy_decompress(&jpeg);
     fclose(r->file);
-    if (status == VAE_OK && pixels != NULL) {
+    TRY(status);
+    if (pixels != NULL) {
         *pixels = r->pixels;
-    } else {
-        free(r->pixels);
+        r->pixels = NULL;
     }
+done:
+    free(r->pixels);
     free(r);
     return status;
 }
@@ -138,10 +138,8 @@ vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, s
     static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
     uint8_t head[26];
     size_t got = 0, out[3] = {0};
-    vae_status status = first_bytes(path, head, sizeof head, &got, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(first_bytes(path, head, sizeof head, &got, err));
     if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
         if (pixels != NULL) {
             return vae_png_read(path, pixels, width, height, channels, err);
@@ -152,13 +150,13 @@ vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, s
         }
         out[2] = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
     } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
-        status = read_jpeg(path, pixels, out, err);
+        TRY(read_jpeg(path, pixels, out, err));
     } else {
-        status =
-            vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path));
     }
     *width = out[0];
     *height = out[1];
     *channels = out[2];
+done:
     return status;
 }

@@ -1,3 +1,4 @@
+/* Writing and reading PNG files, by libpng. */
 #include "image/image.h"
 
 #include <errno.h>
@@ -113,12 +114,12 @@ vae_status vae_png_write(const char *path, const uint8_t *pixels, size_t width, 
 {
     uint8_t *bytes;
     size_t n;
-    vae_status status = vae_png_pack(&bytes, &n, path, pixels, width, height, channels, err);
-    if (status == VAE_OK) {
-        const struct iovec part = {bytes, n};
-        status = vae_file_put(path, &part, 1, err);
-        free(bytes);
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_png_pack(&bytes, &n, path, pixels, width, height, channels, err));
+    const struct iovec part = {bytes, n};
+    TRY(vae_file_put(path, &part, 1, err));
+done:
+    free(bytes);
     return status;
 }
 
@@ -186,69 +187,66 @@ static vae_status open_png(const char *path, FILE **stream, vae_error *err)
     uint8_t head[HEADER];
     size_t got;
     vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err); /* refuses folders, pipes, devices */
-    if (status != VAE_OK) {
-        return status;
-    }
-    uint64_t file_bytes = vae_stream_bound(s);
-    status = vae_stream_read(s, head, sizeof head, &got, err);
-    vae_stream_close(s);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_stream_open(&s, path, err)); /* refuses folders, pipes, devices */
+    const uint64_t file_bytes = vae_stream_bound(s);
+    TRY(vae_stream_read(s, head, sizeof head, &got, err));
     if (got < HEADER || png_sig_cmp(head, 0, SIGNATURE_BYTES) != 0) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: not a PNG picture", path);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a PNG picture", path));
     }
-    uint64_t width = png_get_uint_32(head + 16), height = png_get_uint_32(head + 20);
+    const uint64_t width = png_get_uint_32(head + 16), height = png_get_uint_32(head + 20);
     if (width > MAX_SIDE || height > MAX_SIDE) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: picture of %llu x %llu pixels: expected at most %d a side", path,
-                        (unsigned long long)width, (unsigned long long)height, MAX_SIDE);
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: picture of %llu x %llu pixels: expected at most %d a side", path,
+                     (unsigned long long)width, (unsigned long long)height, MAX_SIDE));
     }
     /* at least one bit a pixel */
     if (width * height / 8 > file_bytes * 1032) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: header says %llu x %llu pixels, but %llu bytes cannot hold them", path,
-                        (unsigned long long)width, (unsigned long long)height,
-                        (unsigned long long)file_bytes);
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: header says %llu x %llu pixels, but %llu bytes cannot hold them", path,
+                     (unsigned long long)width, (unsigned long long)height,
+                     (unsigned long long)file_bytes));
     }
     *stream = fopen(path, "rbe");
-    return *stream != NULL
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    if (*stream == NULL) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
+    }
+done:
+    vae_stream_close(s);
+    return status;
 }
 
 vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                         size_t *channels, vae_error *err)
 {
-    *pixels = NULL;
-    FILE *stream;
-    vae_status status = open_png(path, &stream, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     char reason[VAE_ERROR_TEXT / 2] = "";
     decoded picture = {0};
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning);
-    png_infop info = png != NULL ? png_create_info_struct(png) : NULL;
+    FILE *stream = NULL;
+    png_structp png = NULL;
+    png_infop info = NULL;
+    vae_status status = VAE_OK;
+    *pixels = NULL;
+    TRY(open_png(path, &stream, err));
+    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning);
+    info = png != NULL ? png_create_info_struct(png) : NULL;
     if (info == NULL) {
-        status = vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start", path);
-        goto cleanup;
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start", path));
     }
     status = decode(png, info, stream, &picture);
     if (status != VAE_OK) {
-        vae_fail(err, status, "%s: cannot read PNG: %s", path, reason);
-        goto cleanup;
+        TRY(vae_fail(err, status, "%s: cannot read PNG: %s", path, reason));
     }
     *pixels = picture.pixels;
     *width = picture.width;
     *height = picture.height;
     *channels = picture.channels;
     picture.pixels = NULL;
-cleanup:
+done:
     png_destroy_read_struct(&png, &info, NULL);
     free(picture.rows);
     free(picture.pixels);
-    fclose(stream);
+    if (stream != NULL) {
+        fclose(stream);
+    }
     return status;
 }

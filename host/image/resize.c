@@ -98,7 +98,8 @@ static void down(uint8_t *to, const float *from, size_t out, size_t stride, cons
             for (size_t j = 0; j < t->n; j++) {
                 sum += t->w[j] * from[(t->first + j) * stride + x];
             }
-            to[y * stride + x] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum + 0.5f);
+            sum = sum < 0 ? 0 : sum;
+            to[y * stride + x] = (uint8_t)(sum > 255 ? 255 : sum + 0.5f);
         }
     }
 }

@@ -36,8 +36,8 @@ void plot_range_close(plot_range *r, double pad)
     }
     double size = fmax(fabs(r->lo), fabs(r->hi));
     if (r->hi - r->lo <= 1e-9 * size) { /* one value, or as good as one */
-        double half = r->log ? 0.5 : r->whole ? 1 : size > 0 ? 0.05 * size : 1;
-        half = fmax(half, 1e-9 * size);
+        double half = r->whole || size == 0 ? 1 : 0.05 * size;
+        half = fmax(r->log ? 0.5 : half, 1e-9 * size);
         r->lo -= half;
         r->hi += half;
     }
@@ -84,7 +84,12 @@ static void linear_ticks(plot_ticks *ticks, double lo, double hi, bool whole, si
 {
     double raw = (hi - lo) / (double)wanted;
     double power = pow(10, floor(log10(raw)));
-    double m = raw / power, step = power * (m <= 1.4 ? 1 : m <= 3.2 ? 2 : m <= 7 ? 5 : 10);
+    static const double most[] = {1.4, 3.2, 7}, round[] = {1, 2, 5, 10};
+    size_t fit = 0;
+    while (fit < 3 && raw / power > most[fit]) {
+        fit++;
+    }
+    double step = power * round[fit];
     if (whole && step < 1) {
         step = 1;
     }
@@ -146,9 +151,8 @@ double plot_text_width(const char *text, double size)
     double width = 0;
     for (; *text != '\0'; text++) {
         if (((unsigned char)*text & 0xc0) != 0x80) { /* one a character */
-            width += strchr("iljI.,:;|' ()[]", *text) != NULL ? 0.34
-                     : *text >= 'A' && *text <= 'Z'           ? 0.7
-                                                              : 0.57;
+            const double usual = *text >= 'A' && *text <= 'Z' ? 0.7 : 0.57;
+            width += strchr("iljI.,:;|' ()[]", *text) != NULL ? 0.34 : usual;
         }
     }
     return width * size;
@@ -258,7 +262,8 @@ static double put_legend(vae_text *out, const plot_legend *legend, double y)
         char more[PLOT_LABEL];
         snprintf(more, sizeof more, "and %zu more", legend->more);
         const char *name = i < legend->n ? legend->item[i].name : more;
-        double mark = i == legend->n ? 0 : legend->mark == '-' ? 26 : 15;
+        double mark = legend->mark == '-' ? 26 : 15;
+        mark = i < legend->n ? mark : 0;
         double width = mark + plot_text_width(name, FONT);
         if (x > 0 && x + width > PLOT_WIDTH - 20) {
             x = 0;
@@ -356,9 +361,8 @@ void plot_open(vae_text *out, plot_frame *f, const plot_legend *legend)
                  "data-range=\"%.9g %.9g %.9g %.9g\"><title>",
                  PLOT_WIDTH, bottom, f->left, f->top, f->right, f->bottom, f->x.lo, f->x.hi,
                  f->y.lo, f->y.hi);
-    vae_text_escaped(out, f->axes.title != NULL ? f->axes.title
-                          : f->axes.y != NULL   ? f->axes.y
-                                                : "chart");
+    const char *usual = f->axes.y != NULL ? f->axes.y : "chart";
+    vae_text_escaped(out, f->axes.title != NULL ? f->axes.title : usual);
     vae_text_add(out, "</title>%s<rect class=\"vp-bg\" width=\"%d\" height=\"%.0f\"/>", style,
                  PLOT_WIDTH, bottom);
     if (f->axes.title != NULL) {

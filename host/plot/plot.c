@@ -190,12 +190,13 @@ void plot_bars_faded(vae_text *out, plot_axes axes, const double *values, const 
         double x = f.left + l.slot * (double)i;
         if (plot_usable(&f.y, values[i])) {
             double y = plot_y(&f, values[i]), gap = l.slot > 4 ? l.slot * 0.18 : 0.1 * l.slot;
+            const char *pale = faded != NULL && faded[i] ? " vp-w" : "";
             plot_number(value, values[i], 6);
             vae_text_add(out,
                          "<rect class=\"f0%s\" x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" "
                          "height=\"%.2f\"%s><title>",
-                         faded != NULL && faded[i] ? " vp-w" : "", x + gap / 2, fmin(y, base),
-                         l.slot - gap, fabs(base - y), l.slot > 12 ? " rx=\"1.5\"" : "");
+                         pale, x + gap / 2, fmin(y, base), l.slot - gap, fabs(base - y),
+                         l.slot > 12 ? " rx=\"1.5\"" : "");
             vae_text_escaped(out, label);
             vae_text_add(out, ": %s</title></rect>", value);
         }
@@ -258,10 +259,10 @@ static void put_marks(vae_text *out, const plot_frame *f, const double *marks,
         bool right = x > (f->left + f->right) / 2; /* the name goes where there is more room */
         vae_text_add(out, "<path class=\"vp-m\" d=\"M%.1f %.1fV%.1f\"/>", x, f->top, f->bottom);
         if (names != NULL && names[i] != NULL) {
+            const double beside = right ? x - 5 : x + 5, room = right ? x - f->left : f->right - x;
             vae_text_add(out, "<text class=\"vp-k\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
-                         right ? x - 5 : x + 5, f->top + 12 + 16 * (double)(i % 4),
-                         right ? "end" : "start");
-            plot_text_fitted(out, names[i], 12.5, (right ? x - f->left : f->right - x) - 5);
+                         beside, f->top + 12 + 16 * (double)(i % 4), right ? "end" : "start");
+            plot_text_fitted(out, names[i], 12.5, room - 5);
             vae_text_add(out, "</text>");
         }
     }
@@ -271,7 +272,8 @@ void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, si
                     size_t bins, const double *marks, const char *const *mark_names, size_t n_marks)
 {
     double counts[MAX_BINS];
-    bins = bins < 1 ? 1 : bins > MAX_BINS ? MAX_BINS : bins;
+    bins = bins < 1 ? 1 : bins;
+    bins = bins > MAX_BINS ? MAX_BINS : bins;
     plot_frame f = plot_frame_new(axes);
     plot_legend legend = {.mark = '#'};
     for (size_t i = 0; i < n_groups; i++) {

@@ -65,11 +65,13 @@ static size_t character(const unsigned char *text)
     if (c < 0x80) {
         return c >= 0x20 || c == '\t' || c == '\n' || c == '\r' ? 1 : 0;
     }
-    size_t n = c >= 0xf0 && c <= 0xf4  ? 4
-               : c >= 0xe0 && c < 0xf0 ? 3
-               : c >= 0xc2 && c < 0xe0 ? 2
-                                       : 0;
-    unsigned code = n == 4 ? c & 7 : n == 3 ? c & 15 : c & 31;
+    if (c < 0xc2 || c > 0xf4) {
+        return 0;
+    }
+    size_t n = 2;
+    n += c >= 0xe0;
+    n += c >= 0xf0;
+    unsigned code = c & 0x7fu >> n;  /* the first byte's share */
     for (size_t i = 1; i < n; i++) { /* stops at the terminating NUL, too */
         if ((text[i] & 0xc0) != 0x80) {
             return 0;
@@ -82,18 +84,31 @@ static size_t character(const unsigned char *text)
     return overlong || forbidden ? 0 : n;
 }
 
+static const char *entity_of(char c)
+{
+    switch (c) {
+    case '&':
+        return "&amp;";
+    case '<':
+        return "&lt;";
+    case '>':
+        return "&gt;";
+    case '"':
+        return "&quot;";
+    case '\'':
+        return "&#39;";
+    default:
+        return NULL;
+    }
+}
+
 void vae_text_escaped(vae_text *t, const char *text)
 {
     static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
     while (*text != '\0') {
         size_t n = character((const unsigned char *)text);
-        const char *entity = *text == '&'    ? "&amp;"
-                             : *text == '<'  ? "&lt;"
-                             : *text == '>'  ? "&gt;"
-                             : *text == '"'  ? "&quot;"
-                             : *text == '\'' ? "&#39;"
-                             : n == 0        ? replacement
-                                             : NULL;
+        const char *entity = entity_of(*text);
+        entity = n == 0 ? replacement : entity;
         if (entity != NULL) {
             vae_text_put(t, entity, strlen(entity));
             text++;
@@ -117,10 +132,10 @@ void vae_text_clear(vae_text *t)
 
 vae_status vae_text_write(const vae_text *t, const char *path, vae_error *err)
 {
-    vae_status status = vae_text_done(t, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     const struct iovec part = {t->data, t->size};
-    return vae_file_put(path, &part, 1, err);
+    vae_status status = VAE_OK;
+    TRY(vae_text_done(t, err));
+    TRY(vae_file_put(path, &part, 1, err));
+done:
+    return status;
 }

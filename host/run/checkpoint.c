@@ -42,14 +42,7 @@
 
 uint32_t vae_crc32(uint32_t crc, const void *bytes, size_t n)
 {
-    const unsigned char *at = bytes;
-    while (n > 0) { /* zlib counts in unsigned int */
-        uInt part = n < ((size_t)1 << 30) ? (uInt)n : (uInt)1 << 30;
-        crc = (uint32_t)crc32(crc, at, part);
-        at += part;
-        n -= part;
-    }
-    return crc;
+    return n > 0 ? (uint32_t)crc32_z(crc, bytes, n) : crc;
 }
 
 static void put(unsigned char **at, const void *bytes, size_t n)

@@ -1,3 +1,4 @@
+/* Nearest neighbours and logistic regression, over products of the CPU backend. */
 #include "stats/classify.h"
 
 #include <math.h>
@@ -94,8 +95,7 @@ vae_status vae_knn(uint8_t *guess, const float *x, size_t m, const vae_labelled 
     neighbour *near = malloc(ASK * k * sizeof *near);
     vae_status status = VAE_OK;
     if (dots == NULL || norm == NULL || near == NULL) {
-        status = vae_fail_memory(err, ASK * STORE * sizeof *dots, "nearest neighbours");
-        goto cleanup;
+        TRY(vae_fail_memory(err, ASK * STORE * sizeof *dots, "nearest neighbours"));
     }
     row_norms(norm, train->x, train->n, d);
     for (size_t first = 0; first < m; first += ASK) {
@@ -118,7 +118,7 @@ vae_status vae_knn(uint8_t *guess, const float *x, size_t m, const vae_labelled 
             guess[first + i] = vote(near + i * k, k, train->y);
         }
     }
-cleanup:
+done:
     free(near);
     free(norm);
     free(dots);

@@ -1,3 +1,4 @@
+/* Scores of disentanglement, from rows, their latents and their factors. */
 #include "stats/disentangle.h"
 
 #include <math.h>
@@ -101,31 +102,42 @@ static vae_status make_levels(levels *l, const vae_disentangle_data *data, vae_e
     vae_status status = VAE_OK;
     if (room == NULL || l->level == NULL || l->levels == NULL || l->rows == NULL ||
         l->begin == NULL || l->factor == NULL) {
-        status = vae_fail_memory(err, data->f * n * 6, "levels of factors");
+        TRY(vae_fail_memory(err, data->f * n * 6, "levels of factors"));
     }
-    for (size_t f = 0; status == VAE_OK && f < data->f; f++) {
+    for (size_t f = 0; f < data->f; f++) {
         l->levels[l->f] = cut(l->level + l->f * n, data->factors + f, data->f, n, room, MAX_LEVELS);
         if (l->levels[l->f] > 1) {
             sort_rows(l, l->f);
             l->factor[l->f++] = f;
         }
     }
+    if (l->f < 2) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%zu factor%s, in these rows: disentanglement is about two or more that vary",
+                     l->f, l->f == 1 ? " varies" : "s vary"));
+    }
+done:
     free(room);
-    return status == VAE_OK && l->f < 2
-               ? vae_fail(err, VAE_ERR_DATA,
-                          "%zu factor%s, in these rows: disentanglement is about "
-                          "two or more that vary",
-                          l->f, l->f == 1 ? " varies" : "s vary")
-               : status;
+    return status;
 }
 
 /* ---- mutual information ---- */
+
+static double entropy_of(const uint32_t *counts, size_t n_counts, size_t n)
+{
+    double entropy = 0;
+    for (size_t i = 0; i < n_counts; i++) {
+        const double p = (double)counts[i] / (double)n;
+        entropy -= p > 0 ? p * log(p) : 0;
+    }
+    return entropy;
+}
 
 /* I(a;b) and H(b) of levels, in nats. */
 static double information(const uint16_t *a, size_t na, const uint16_t *b, size_t nb, size_t n,
                           uint32_t *table, double *entropy_b)
 {
-    double joint = 0, ha = 0, hb = 0;
+    double joint;
     memset(table, 0, (na * nb + na + nb) * sizeof *table);
     uint32_t *of_a = table + na * nb, *of_b = of_a + na;
     for (size_t i = 0; i < n; i++) {
@@ -133,12 +145,9 @@ static double information(const uint16_t *a, size_t na, const uint16_t *b, size_
         of_a[a[i]]++;
         of_b[b[i]]++;
     }
-    for (size_t i = 0; i < na * nb + na + nb; i++) {
-        const double p = (double)table[i] / (double)n;
-        *(i < na * nb ? &joint : i < na * nb + na ? &ha : &hb) -= p > 0 ? p * log(p) : 0;
-    }
-    *entropy_b = hb;
-    return ha + hb - joint;
+    joint = entropy_of(table, na * nb, n);
+    *entropy_b = entropy_of(of_b, nb, n);
+    return entropy_of(of_a, na, n) + *entropy_b - joint;
 }
 
 /* Gap of the two largest of n values. */
@@ -183,8 +192,7 @@ static vae_status by_information(vae_disentangle_scores *out, const vae_disentan
     double *mi = calloc(z * l->f, sizeof *mi), *entropy = calloc(l->f, sizeof *entropy);
     vae_status status = VAE_OK;
     if (bin == NULL || table == NULL || mi == NULL || entropy == NULL) {
-        status = vae_fail_memory(err, n * sizeof *bin, "mutual information");
-        goto cleanup;
+        TRY(vae_fail_memory(err, n * sizeof *bin, "mutual information"));
     }
     for (size_t j = 0; j < z; j++) {
         float low = INFINITY, high = -INFINITY;
@@ -215,7 +223,7 @@ static vae_status by_information(vae_disentangle_scores *out, const vae_disentan
         total += weight;
     }
     out->dci_disentanglement = total > 0 ? out->dci_disentanglement / total : 0;
-cleanup:
+done:
     free(entropy);
     free(mi);
     free(table);
@@ -238,8 +246,8 @@ static void by_correlation(vae_disentangle_scores *out, const vae_disentangle_da
             const double n = (double)data->n, cov = sxy - sx * sy / n;
             const double vx = sxx - sx * sx / n, vy = syy - sy * sy / n;
             const double r2 = active[j] && vx > 0 && vy > 0 ? cov * cov / (vx * vy) : 0;
-            second = r2 > first ? first : r2 > second ? r2 : second;
-            first = r2 > first ? r2 : first;
+            second = fmax(second, fmin(first, r2));
+            first = fmax(first, r2);
         }
         out->sap += (first - second) / (double)l->f;
     }
@@ -344,20 +352,17 @@ static vae_status beta_vae(vae_disentangle_scores *out, const vae_disentangle_da
     draws d = {.seed = data->seed, .at = (uint64_t)1 << 40};
     vae_status status = VAE_OK;
     if (x == NULL || weights == NULL || y == NULL || guess == NULL) {
-        status = vae_fail_memory(err, all * z * sizeof *x, "pairs of rows");
+        TRY(vae_fail_memory(err, all * z * sizeof *x, "pairs of rows"));
     }
-    for (size_t i = 0; status == VAE_OK && i < all; i++) {
+    for (size_t i = 0; i < all; i++) {
         y[i] = (uint8_t)draw(&d, l->f);
         differences(x + i * z, data, l, &d, y[i]);
     }
-    if (status == VAE_OK) {
-        const vae_labelled points = {x, y, FIT_POINTS, z, l->f};
-        status = vae_logistic_fit(weights, &points, 1e-6, 500, data->threads, err);
-    }
-    if (status == VAE_OK) {
-        vae_logistic_guess(guess, weights, x + FIT_POINTS * z, TEST_POINTS, z, l->f, data->threads);
-        out->beta_vae = 1 - vae_error_rate(guess, y + FIT_POINTS, TEST_POINTS);
-    }
+    const vae_labelled points = {x, y, FIT_POINTS, z, l->f};
+    TRY(vae_logistic_fit(weights, &points, 1e-6, 500, data->threads, err));
+    vae_logistic_guess(guess, weights, x + FIT_POINTS * z, TEST_POINTS, z, l->f, data->threads);
+    out->beta_vae = 1 - vae_error_rate(guess, y + FIT_POINTS, TEST_POINTS);
+done:
     free(guess);
     free(y);
     free(weights);
@@ -371,16 +376,20 @@ static vae_status informativeness(vae_disentangle_scores *out, const vae_disenta
 {
     const size_t n = data->n < 20000 ? data->n : 20000, held = n / 5, kept = n - held;
     uint8_t *y = malloc(n), *guess = malloc(held);
-    vae_status status = y != NULL && guess != NULL ? VAE_OK : vae_fail_memory(err, n, "levels");
-    for (size_t f = 0; f < l->f && status == VAE_OK; f++) {
+    vae_status status = VAE_OK;
+    if (y == NULL || guess == NULL) {
+        TRY(vae_fail_memory(err, n, "levels"));
+    }
+    for (size_t f = 0; f < l->f; f++) {
         for (size_t i = 0; i < n; i++) {
             y[i] = (uint8_t)l->level[f * data->n + i];
         }
         const vae_labelled train = {data->mu, y, kept, data->z, l->levels[f]};
-        status =
-            vae_knn(guess, data->mu + kept * data->z, held, &train, NEIGHBOURS, data->threads, err);
+        TRY(vae_knn(guess, data->mu + kept * data->z, held, &train, NEIGHBOURS, data->threads,
+                    err));
         out->dci_informativeness += (1 - vae_error_rate(guess, y + kept, held)) / (double)l->f;
     }
+done:
     free(guess);
     free(y);
     return status;
@@ -393,15 +402,15 @@ vae_status vae_disentangle(vae_disentangle_scores *out, const vae_disentangle_da
     double *variance = calloc(data->z, sizeof *variance);
     bool *active = calloc(data->z, sizeof *active);
     *out = (vae_disentangle_scores){0};
-    vae_status status =
-        variance != NULL && active != NULL
-            ? VAE_OK
-            : vae_fail_memory(err, data->z * sizeof *variance, "variances of latents");
-    if (status == VAE_OK && data->n < LEAST_ROWS) {
-        status = vae_fail(err, VAE_ERR_DATA, "%zu rows: disentanglement needs %d or more", data->n,
-                          LEAST_ROWS);
+    vae_status status = VAE_OK;
+    if (variance == NULL || active == NULL) {
+        TRY(vae_fail_memory(err, data->z * sizeof *variance, "variances of latents"));
     }
-    for (size_t j = 0; status == VAE_OK && j < data->z; j++) {
+    if (data->n < LEAST_ROWS) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%zu rows: disentanglement needs %d or more", data->n,
+                     LEAST_ROWS));
+    }
+    for (size_t j = 0; j < data->z; j++) {
         double sum = 0, squares = 0;
         for (size_t i = 0; i < data->n; i++) {
             const double v = (double)data->mu[i * data->z + j];
@@ -411,16 +420,16 @@ vae_status vae_disentangle(vae_disentangle_scores *out, const vae_disentangle_da
         active[j] = variance[j] >= LEAST_DEVIATION * LEAST_DEVIATION;
         out->active += active[j];
     }
-    if (status == VAE_OK && (status = make_levels(&l, data, err)) == VAE_OK &&
-        (status = by_information(out, data, &l, active, err)) == VAE_OK &&
-        (status = beta_vae(out, data, &l, err)) == VAE_OK &&
-        (status = informativeness(out, data, &l, err)) == VAE_OK) {
-        out->factors = l.f;
-        by_correlation(out, data, &l, active);
-        if (out->active > 0) {
-            status = factor_vae(out, data, &l, variance, active, err);
-        }
+    TRY(make_levels(&l, data, err));
+    TRY(by_information(out, data, &l, active, err));
+    TRY(beta_vae(out, data, &l, err));
+    TRY(informativeness(out, data, &l, err));
+    out->factors = l.f;
+    by_correlation(out, data, &l, active);
+    if (out->active > 0) {
+        TRY(factor_vae(out, data, &l, variance, active, err));
     }
+done:
     free_levels(&l);
     free(active);
     free(variance);

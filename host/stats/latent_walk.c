@@ -1,3 +1,4 @@
+/* Points of latent space: drawn, between two others, on a grid. */
 #include "stats/latent_walk.h"
 
 #include <math.h>
@@ -40,9 +41,8 @@ void vae_slerp(float *out, const float *a, const float *b, size_t Z, double t)
         bb += (double)b[j] * (double)b[j];
         ab += (double)a[j] * (double)b[j];
     }
-    double cosine = aa > 0 && bb > 0 ? ab / sqrt(aa) / sqrt(bb) : 1;
-    cosine = cosine > 1 ? 1 : cosine < -1 ? -1 : cosine;
-    const double angle = acos(cosine);
+    const double cosine = aa > 0 && bb > 0 ? ab / sqrt(aa) / sqrt(bb) : 1;
+    const double angle = acos(fmax(-1, fmin(cosine, 1)));
     if (t <= 0 || t >= 1) {
         memcpy(out, t <= 0 ? a : b, Z * sizeof *out);
     } else if (angle < least || M_PI - angle < least) {

@@ -1,3 +1,4 @@
+/* Rankings of scores and their quantiles. */
 #include "stats/metrics.h"
 
 #include <assert.h>

@@ -1,3 +1,4 @@
+/* Mixtures of Gaussians by expectation maximization. */
 #include "stats/mixture.h"
 
 #include <math.h>
@@ -438,24 +439,22 @@ vae_status vae_mixture_fit(vae_mixture *out, const float *rows, size_t n, size_t
                            const vae_mixture_options *options, vae_mixture_report *report,
                            vae_error *err)
 {
-    *out = (vae_mixture){0};
-    vae_status status = check_rows(rows, n, z, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     const size_t K = options->components < n ? options->components : n;
     fit f = {.m = out, .rows = rows, .n = n, .seed = options->seed};
+    vae_status status = VAE_OK;
+    *out = (vae_mixture){0};
+    TRY(check_rows(rows, n, z, err));
     f.share = calloc(n, K * sizeof *f.share);
     f.density = malloc(n * sizeof *f.density);
     f.nearest = malloc(n * sizeof *f.nearest);
     if (!allocate(out, K, z, options->full) || f.share == NULL || f.density == NULL ||
         f.nearest == NULL) {
-        status = vae_fail_memory(err, n * (K + 2) * sizeof *f.share, "a mixture of Gaussians");
-    } else {
-        f.floor = floor_for(rows, n, z);
-        start(&f);
-        status = iterate(&f, options, report, err);
+        TRY(vae_fail_memory(err, n * (K + 2) * sizeof *f.share, "a mixture of Gaussians"));
     }
+    f.floor = floor_for(rows, n, z);
+    start(&f);
+    TRY(iterate(&f, options, report, err));
+done:
     free(f.share);
     free(f.density);
     free(f.nearest);

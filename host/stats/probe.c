@@ -1,3 +1,4 @@
+/* Linear probes and neighbours on a representation, with their settings chosen by cross-validation. */
 #include "stats/probe.h"
 
 #include <math.h>
@@ -13,13 +14,14 @@ static vae_status logistic_error(double *error, const vae_labelled *train, const
 {
     float *weights = malloc(train->classes * (train->d + 1) * sizeof *weights);
     uint8_t *guess = malloc(test->n);
-    vae_status status = weights != NULL && guess != NULL
-                            ? vae_logistic_fit(weights, train, l2, FIT_STEPS, threads, err)
-                            : vae_fail_memory(err, test->n, "a classifier");
-    if (status == VAE_OK) {
-        vae_logistic_guess(guess, weights, test->x, test->n, test->d, train->classes, threads);
-        *error = vae_error_rate(guess, test->y, test->n);
+    vae_status status = VAE_OK;
+    if (weights == NULL || guess == NULL) {
+        TRY(vae_fail_memory(err, test->n, "a classifier"));
     }
+    TRY(vae_logistic_fit(weights, train, l2, FIT_STEPS, threads, err));
+    vae_logistic_guess(guess, weights, test->x, test->n, test->d, train->classes, threads);
+    *error = vae_error_rate(guess, test->y, test->n);
+done:
     free(guess);
     free(weights);
     return status;
@@ -30,11 +32,13 @@ static vae_status knn_error(double *error, const vae_labelled *train, const vae_
 {
     uint8_t *guess = malloc(test->n);
     k = k < train->n ? k : train->n;
-    vae_status status = guess != NULL ? vae_knn(guess, test->x, test->n, train, k, threads, err)
-                                      : vae_fail_memory(err, test->n, "a classifier");
-    if (status == VAE_OK) {
-        *error = vae_error_rate(guess, test->y, test->n);
+    vae_status status = VAE_OK;
+    if (guess == NULL) {
+        TRY(vae_fail_memory(err, test->n, "a classifier"));
     }
+    TRY(vae_knn(guess, test->x, test->n, train, k, threads, err));
+    *error = vae_error_rate(guess, test->y, test->n);
+done:
     free(guess);
     return status;
 }
@@ -91,23 +95,25 @@ static vae_status choose(double *best, const vae_labelled *rows, const double *c
 {
     double least = INFINITY;
     vae_labelled in = {0}, out = {0};
-    vae_status status = rows_open(&in, rows, rows->n, err);
-    status = status == VAE_OK ? rows_open(&out, rows, rows->n, err) : status;
-    for (size_t c = 0; c < n && status == VAE_OK; c++) {
+    vae_status status = VAE_OK;
+    TRY(rows_open(&in, rows, rows->n, err));
+    TRY(rows_open(&out, rows, rows->n, err));
+    for (size_t c = 0; c < n; c++) {
         double sum = 0, error;
-        for (size_t fold = 0; fold < folds && status == VAE_OK; fold++) {
+        for (size_t fold = 0; fold < folds; fold++) {
             in.n = out.n = 0;
             for (size_t i = 0; i < rows->n; i++) {
                 rows_add(i / rows->classes % parts == fold ? &out : &in, rows, i);
             }
-            status = trial(&error, &in, &out, candidates[c], threads, err);
+            TRY(trial(&error, &in, &out, candidates[c], threads, err));
             sum += error;
         }
-        if (status == VAE_OK && sum < least) {
+        if (sum < least) {
             least = sum;
             *best = candidates[c];
         }
     }
+done:
     rows_close(&in);
     rows_close(&out);
     return status;
@@ -126,18 +132,17 @@ vae_status vae_probe_all(vae_probe_errors *out, const vae_labelled *train, const
     static const double candidates[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1};
     const size_t n = train->n < CHOICE_ROWS ? train->n : CHOICE_ROWS;
     vae_labelled some;
-    vae_status status = rows_open(&some, train, n, err);
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    vae_status status = VAE_OK;
+    TRY(rows_open(&some, train, n, err));
+    for (size_t i = 0; i < n; i++) {
         rows_add(&some, train, (size_t)((double)i * (double)train->n / (double)n));
     }
     out->neighbours = neighbours < train->n ? neighbours : train->n;
-    if (status == VAE_OK && (status = choose(&out->l2, &some, candidates, 6, 1, FOLDS, try_l2,
-                                             threads, err)) == VAE_OK) {
-        out->l2 = for_rows(out->l2, n - n / FOLDS, train->n);
-        status = logistic_error(&out->logistic, train, test, out->l2, threads, err);
-        status = status == VAE_OK ? knn_error(&out->knn, train, test, out->neighbours, threads, err)
-                                  : status;
-    }
+    TRY(choose(&out->l2, &some, candidates, 6, 1, FOLDS, try_l2, threads, err));
+    out->l2 = for_rows(out->l2, n - n / FOLDS, train->n);
+    TRY(logistic_error(&out->logistic, train, test, out->l2, threads, err));
+    TRY(knn_error(&out->knn, train, test, out->neighbours, threads, err));
+done:
     rows_close(&some);
     return status;
 }
@@ -164,17 +169,17 @@ static vae_status draw_few(vae_labelled *out, const vae_labelled *train, size_t 
         }
     }
     vae_status status = VAE_OK;
-    for (size_t c = 0; c < train->classes && status == VAE_OK; c++) {
+    for (size_t c = 0; c < train->classes; c++) {
         if (found[c] < each) {
-            status = vae_fail(err, VAE_ERR_DATA,
-                              "class %zu has %zu training rows; %zu labels ask for "
-                              "%zu of each",
-                              c, found[c], n, each);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "class %zu has %zu training rows; %zu labels ask for %zu of each", c,
+                         found[c], n, each));
         }
     }
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         rows_add(out, train, row[i]);
     }
+done:
     free(row);
     return status;
 }
@@ -185,6 +190,7 @@ vae_status vae_probe_few(vae_probe_errors *out, const vae_labelled *train, const
     static const double l2[] = {1e-5, 1e-4, 1e-3, 1e-2, 1e-1}, neighbours[] = {1, 3, 5, 10};
     double k = 1;
     vae_labelled few;
+    vae_status status = VAE_OK;
     if (n == 0 || n % train->classes != 0) {
         return vae_fail(err, VAE_ERR_USAGE, "%zu labels: expected a multiple of the %zu classes", n,
                         train->classes);
@@ -195,17 +201,15 @@ vae_status vae_probe_few(vae_probe_errors *out, const vae_labelled *train, const
                         "%zu labels: expected two or more of each of the %zu classes, to choose by",
                         n, train->classes);
     }
-    vae_status status = rows_open(&few, train, n, err);
-    if (status == VAE_OK && (status = draw_few(&few, train, n, seed, err)) == VAE_OK &&
-        (status = choose(&out->l2, &few, l2, 5, folds, folds, try_l2, threads, err)) == VAE_OK &&
-        (status = choose(&k, &few, neighbours, 4, folds, folds, try_neighbours, threads, err)) ==
-            VAE_OK) {
-        out->neighbours = (size_t)k;
-        out->l2 = for_rows(out->l2, n - n / folds, n);
-        status = logistic_error(&out->logistic, &few, test, out->l2, threads, err);
-        status = status == VAE_OK ? knn_error(&out->knn, &few, test, out->neighbours, threads, err)
-                                  : status;
-    }
+    TRY(rows_open(&few, train, n, err));
+    TRY(draw_few(&few, train, n, seed, err));
+    TRY(choose(&out->l2, &few, l2, 5, folds, folds, try_l2, threads, err));
+    TRY(choose(&k, &few, neighbours, 4, folds, folds, try_neighbours, threads, err));
+    out->neighbours = (size_t)k;
+    out->l2 = for_rows(out->l2, n - n / folds, n);
+    TRY(logistic_error(&out->logistic, &few, test, out->l2, threads, err));
+    TRY(knn_error(&out->knn, &few, test, out->neighbours, threads, err));
+done:
     rows_close(&few);
     return status;
 }
