@@ -20,7 +20,7 @@ import onnxruntime
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "example_c"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "example_c"))
 import check_models
 from check_models import close, numpy_model
 
