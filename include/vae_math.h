@@ -138,7 +138,8 @@ VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
     c = c * z - 1.388731625493765e-3f;
     c = c * z + 4.166664568298827e-2f;
     c = c * z * z - 0.5f * z + 1.0f;
-    float a = (q & 1) ? c : s, b = (q & 1) ? s : c;
+    float a = (q & 1) ? c : s;
+    float b = (q & 1) ? s : c;
     *sine = (q & 2) ? -a : a;
     *cosine = ((q + 1) & 2) ? -b : b;
 #endif
