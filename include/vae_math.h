@@ -138,7 +138,8 @@ VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
     c = c * z - 1.388731625493765e-3f;
     c = c * z + 4.166664568298827e-2f;
     c = c * z * z - 0.5f * z + 1.0f;
-    float a = (q & 1) ? c : s, b = (q & 1) ? s : c;
+    float a = (q & 1) ? c : s;
+    float b = (q & 1) ? s : c;
     *sine = (q & 2) ? -a : a;
     *cosine = ((q + 1) & 2) ? -b : b;
 #endif
@@ -241,6 +242,12 @@ VAE_HD float vae_geluf(float x)
     return 0.5f * x * (1.0f + vae_erff(x * 0.70710678f));
 }
 
+/* x * sigmoid(x) (Elfwing et al. 2018), also called swish. */
+VAE_HD float vae_siluf(float x)
+{
+    return x * vae_sigmoidf(x);
+}
+
 /* Derivatives with respect to the pre-activation; y is the activation's output, x its input. */
 VAE_HD float vae_drelu_y(float y)
 {
@@ -270,6 +277,13 @@ VAE_HD float vae_dgelu_x(float x)
     return 0.5f * (1.0f + vae_erff(x * 0.70710678f)) + x * density;
 }
 
+/* s*(1 + x*(1-s)), s = sigmoid(x); 1-s is taken from e, too, as the difference would cancel. */
+VAE_HD float vae_dsilu_x(float x)
+{
+    float e = vae_expf(-fabsf(x)), large = 1.0f / (1.0f + e), small = e * large;
+    return x < 0.0f ? small * (1.0f + x * large) : large * (1.0f + x * small);
+}
+
 /* One row an activation: its name in C and as an option, its value of x, its derivative, and
  * whether that is computed from the input x, which forward then keeps (1), or from the output (0).
  * The option's choices, both backends, the report and the tests come from here. */
@@ -278,7 +292,8 @@ VAE_HD float vae_dgelu_x(float x)
     ROW(TANH, "tanh", vae_tanhf, vae_dtanh_y, 0)                                                   \
     ROW(SOFTPLUS, "softplus", vae_softplusf, vae_dsoftplus_y, 0)                                   \
     ROW(LEAKY_RELU, "leaky_relu", vae_leaky_reluf, vae_dleaky_relu_y, 0)                           \
-    ROW(GELU, "gelu", vae_geluf, vae_dgelu_x, 1)
+    ROW(GELU, "gelu", vae_geluf, vae_dgelu_x, 1)                                                   \
+    ROW(SILU, "silu", vae_siluf, vae_dsilu_x, 1)
 
 #define VAE_ACT_NUMBER(ACT, ...) VAE_ACT_##ACT,
 #define VAE_ACT_COUNT(...)       +1

@@ -12,7 +12,10 @@ static size_t row_blocks(size_t rows, size_t cols)
 {
     const size_t blocks = (rows + 16 * ROW_LANES - 1) / (16 * ROW_LANES);
     const size_t most = ((size_t)1 << 18) / (cols > 4096 ? cols : 4096);
-    return blocks < most ? blocks : most > 0 ? most : 1;
+    if (most == 0) {
+        return 1;
+    }
+    return blocks < most ? blocks : most;
 }
 
 /* Grid: (column tiles, row blocks), blocks of COLUMN_LANES x ROW_LANES threads; a thread adds up N

@@ -77,6 +77,14 @@ static void add_gelu(builder *b, const char *input, const char *output)
     add_binary(b, "Mul", half, cdf2, output);
 }
 
+static void add_silu(builder *b, const char *input, const char *output)
+{
+    char sigmoid[VAE_EXPORT_NAME + 8];
+    snprintf(sigmoid, sizeof sigmoid, "%s.sigmoid", output);
+    add_unary(b, "Sigmoid", input, sigmoid);
+    add_binary(b, "Mul", input, sigmoid, output);
+}
+
 static void add_activation(builder *b, const char *input, const char *output)
 {
     static const onnx_attribute alpha = {.name = "alpha", .f = VAE_LEAKY_SLOPE};
@@ -95,6 +103,9 @@ static void add_activation(builder *b, const char *input, const char *output)
         break;
     case VAE_ACT_GELU:
         add_gelu(b, input, output);
+        break;
+    case VAE_ACT_SILU:
+        add_silu(b, input, output);
         break;
     case VAE_ACT_NONE:
     default:

@@ -131,7 +131,8 @@ static void semi_forward(vae_model *m, const pass *p, vae_class_rows of, bool ke
     const vae_backend_ops *ops = m->be->ops;
     const size_t examples = of.n_open + of.n_labelled, rows = of.n_open * of.C + of.n_labelled;
     float *recon_row = array(m, m->plan.recon_row), *kl_row = array(m, m->plan.kl_row);
-    const vae_mat none = {NULL, 0};
+    float *weight = keep ? array(m, m->plan.weight) : NULL;
+    const vae_mat dlogits = keep ? class_logits(m) : (vae_mat){NULL, 0};
     vae_gather(m, input_of(m, 0), p, examples);
     ops->gather_labels(m->be, labels_at(m, m->plan.label0), p->data, examples, of.n_labelled > 0);
     classifier_forward(m, examples, keep);
@@ -141,9 +142,8 @@ static void semi_forward(vae_model *m, const pass *p, vae_class_rows of, bool ke
     vae_classes_decode(m, rows, 1);
     vae_layers_forward(m, m->layout.n_encoder, m->n_layers, rows, keep);
     compare(m, of, keep);
-    ops->class_loss(m->be, array(m, m->plan.terms), keep ? array(m, m->plan.weight) : NULL,
-                    keep ? class_logits(m) : none, class_logits(m), recon_row, kl_row, of,
-                    (float)m->config.classifier_weight);
+    ops->class_loss(m->be, array(m, m->plan.terms), weight, dlogits, class_logits(m), recon_row,
+                    kl_row, of, (float)m->config.classifier_weight);
     ops->accumulate_classes(m->be, m->totals, array(m, m->plan.terms), of.n_open, of.n_labelled);
 }
 

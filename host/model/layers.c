@@ -28,10 +28,10 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
         }
         bool to_z = l == m->layout.n_encoder;
         vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
+        const void *aux = to_z ? NULL : aux_of(m, l - 1);
+        vae_activation act = to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act;
         m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
-                                          input_of(m, l), to_z ? NULL : aux_of(m, l - 1), rows,
-                                          layer->in, layer->out,
-                                          to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act);
+                                          input_of(m, l), aux, rows, layer->in, layer->out, act);
     }
 }
 

@@ -68,18 +68,18 @@ static void account(vae_model *m, const pass *p, bool keep)
     const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
     const bool weighted = m->config.objective != VAE_OBJ_ELBO;
     const bool free_bits = m->config.free_bits > 0;
+    float *bound_row = weighted ? array(m, m->plan.bound_row) : NULL;
+    float *kl_dim = free_bits ? array(m, m->plan.kl_dim) : NULL;
     if (weighted) {
-        m->be->ops->particle_weights(m->be, array(m, m->plan.weight), array(m, m->plan.bound_row),
+        m->be->ops->particle_weights(m->be, array(m, m->plan.weight), bound_row,
                                      keep ? dy_of(m, last) : no_mat(), array(m, m->plan.recon_row),
                                      array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
     }
     if (free_bits) {
-        m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), B, m->layout.z);
+        m->be->ops->kl_dims(m->be, kl_dim, y_of(m, head_of(m)), B, m->layout.z);
     }
     m->be->ops->accumulate(m->be, m->totals, array(m, m->plan.recon_row), array(m, m->plan.kl_row),
-                           weighted ? array(m, m->plan.bound_row) : NULL,
-                           free_bits ? array(m, m->plan.kl_dim) : NULL, B, K, m->layout.z,
-                           (float)m->config.free_bits);
+                           bound_row, kl_dim, B, K, m->layout.z, (float)m->config.free_bits);
 }
 
 static void train_step(void *ctx)
@@ -95,11 +95,11 @@ static void train_step(void *ctx)
     vae_latent_grad grad = {.objective = m->config.objective,
                             .kl_scale = 1.0f / (float)p->rows,
                             .free_bits = (float)m->config.free_bits};
-    m->be->ops->latent_backward(m->be, dy_of(m, head),
-                                mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
-                                y_of(m, head), weighted ? array(m, m->plan.weight) : NULL,
-                                grad.free_bits > 0 ? array(m, m->plan.kl_dim) : NULL, p->rows,
-                                p->particles, m->layout.z, grad, noise_of(m));
+    const float *weight = weighted ? array(m, m->plan.weight) : NULL;
+    const float *kl_dim = grad.free_bits > 0 ? array(m, m->plan.kl_dim) : NULL;
+    m->be->ops->latent_backward(
+        m->be, dy_of(m, head), mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
+        y_of(m, head), weight, kl_dim, p->rows, p->particles, m->layout.z, grad, noise_of(m));
     vae_layers_backward(m, 0, m->layout.n_encoder, p->rows);
     vae_optimize(m);
 }

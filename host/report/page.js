@@ -44,6 +44,7 @@ const activations = {
   softplus: x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
   leaky_relu: x => x < 0 ? 0.01 * x : x,
   gelu: x => 0.5 * x * (1 + erf(x * Math.SQRT1_2)),
+  silu: x => x / (1 + Math.exp(-x)),
 };
 const activate = activations[facts.activation];
 const output = facts.likelihood === 'bernoulli' ? x => 1 / (1 + Math.exp(-x)) : x => x;

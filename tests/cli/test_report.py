@@ -119,6 +119,7 @@ ACTIVATIONS = {
     "softplus": lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
     "leaky_relu": lambda x: x if x >= 0 else 0.01 * x,
     "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + math.exp(-x)),
 }
 
 

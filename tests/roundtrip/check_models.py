@@ -40,6 +40,7 @@ ACTIVATIONS = {
     "softplus": softplus,
     "leaky_relu": lambda x: np.where(x < 0, 0.01 * x, x),
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
 }
 
 

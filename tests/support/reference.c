@@ -20,6 +20,8 @@ double ref_act(vae_activation act, double x)
         return x > 0 ? x : 0.01 * x;
     case VAE_ACT_GELU:
         return x * 0.5 * erfc(-x / sqrt(2.0));
+    case VAE_ACT_SILU:
+        return x / (1 + exp(-x));
     case VAE_ACT_NONE:
         break;
     }
@@ -39,6 +41,8 @@ double ref_dact(vae_activation act, double x)
         return x < 0 ? 0.01 : 1;
     case VAE_ACT_GELU:
         return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-x * x / 2) / sqrt(2 * M_PI);
+    case VAE_ACT_SILU:
+        return (1 + x / (1 + exp(x))) / (1 + exp(-x));
     case VAE_ACT_NONE:
         break;
     }

@@ -82,7 +82,8 @@ void vae_cpu_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *la
     for (size_t t = 0; t < tasks; t++) {
         const size_t first = t % tiles * COLUMN_BLOCK, b = t / tiles * ROW_BLOCK;
         const size_t end = b + ROW_BLOCK < examples ? b + ROW_BLOCK : examples;
-        const size_t open = b < of.n_open ? (end < of.n_open ? end : of.n_open) - b : 0;
+        const size_t open_end = end < of.n_open ? end : of.n_open;
+        const size_t open = b < open_end ? open_end - b : 0;
         const size_t cols = out - first < COLUMN_BLOCK ? out - first : COLUMN_BLOCK;
         const class_part part = {y, pre, h, w, ldw, first, cols, act};
         for (size_t c = 0; open > 0 && c < C; c++) {
@@ -232,10 +233,10 @@ void vae_cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat 
     for (size_t b = 0; b < n; b++) {
         const bool labelled = b >= of.n_open;
         const size_t first = labelled ? of.n_open * of.C + b - of.n_open : b * of.C;
-        class_loss_row(&loss, terms + b, n, weight != NULL ? weight + first : NULL,
-                       dlogits.data != NULL ? vae_cpu_row(dlogits, b) : NULL,
-                       vae_cpu_row(logits, b), recon_row + first, kl_row + first, of.label[b],
-                       labelled);
+        float *row_weight = weight != NULL ? weight + first : NULL;
+        float *row_dlogits = dlogits.data != NULL ? vae_cpu_row(dlogits, b) : NULL;
+        class_loss_row(&loss, terms + b, n, row_weight, row_dlogits, vae_cpu_row(logits, b),
+                       recon_row + first, kl_row + first, of.label[b], labelled);
     }
 }
 

@@ -45,8 +45,8 @@ static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
     if (be->err.status != VAE_OK) {
         return NULL;
     }
-    size_t whole = (bytes + 255) / 256 * 256;
-    void *memory = whole < bytes ? NULL : aligned_alloc(256, whole > 0 ? whole : 256);
+    size_t whole = bytes > 0 ? (bytes + 255) / 256 * 256 : 256;
+    void *memory = whole < bytes ? NULL : aligned_alloc(256, whole);
     if (memory == NULL) {
         vae_fail_memory(&be->err, bytes, what);
         return NULL;
@@ -208,23 +208,22 @@ static const vae_backend_ops cpu_ops = {
 vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
                                 vae_error *err)
 {
+    vae_status status = VAE_OK;
+    vae_cpu_level level;
     *out = NULL;
     if (options->precision != VAE_FP32) {
-        return vae_fail(err, VAE_ERR_USAGE, "the CPU computes in fp32 only: --precision fp32");
+        TRY(vae_fail(err, VAE_ERR_USAGE, "the CPU computes in fp32 only: --precision fp32"));
     }
-    vae_cpu_level level;
-    vae_status status = vae_cpu_level_choose(&level, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(vae_cpu_level_choose(&level, err));
     cpu_backend *be = calloc(1, sizeof *be);
     if (be == NULL) {
-        return vae_fail_memory(err, sizeof *be, "the CPU backend");
+        TRY(vae_fail_memory(err, sizeof *be, "the CPU backend"));
     }
     be->base.ops = &cpu_ops;
     be->level = level;
     be->k = vae_cpu_kernels(level);
     be->threads = options->threads > 0 ? (int)options->threads : omp_get_num_procs();
     *out = &be->base;
-    return VAE_OK;
+done:
+    return status;
 }

@@ -340,7 +340,10 @@ static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1
     }
     for (s->col0 = col0; s->col0 < col1; s->col0 += s->cols) {
         size_t rest = col1 - s->col0;
-        int tile = rest > set->cols[2] - set->cols[0] ? 2 : rest > set->cols[0] ? 1 : 0;
+        int tile = rest > set->cols[0];
+        if (rest > set->cols[2] - set->cols[0]) {
+            tile = 2;
+        }
         s->width = set->cols[tile];
         s->cols = min_size(rest, s->width);
         s->kernel = set->kernel[job->form == MATMUL_TN][tile];

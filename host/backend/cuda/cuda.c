@@ -217,13 +217,13 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
         nodes = be->slots[i].nodes > nodes ? be->slots[i].nodes : nodes;
     }
     describe_plans(be, plans, sizeof plans);
+    const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
              "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step), matmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
-             precision[be->precision], be->graphs ? "on" : "off", nodes, be->tune ? " (timed)" : "",
-             plans);
+             precision[be->precision], graphs, nodes, timed, plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)

@@ -37,9 +37,12 @@ static bool set_pointers(cuda_backend *be, matmul_plan *p, const matmul_args *ar
 static bool make_layout(cuda_backend *be, cublasLtMatrixLayout_t *layout, cudaDataType_t type,
                         cublasOperation_t op, uint64_t rows, uint64_t cols, uint64_t ld)
 {
-    const bool as_is = op == CUBLAS_OP_N;
-    return CUBLAS_OK(be, be->lt.layout_create(layout, type, as_is ? rows : cols,
-                                              as_is ? cols : rows, (int64_t)ld));
+    if (op != CUBLAS_OP_N) {
+        uint64_t swap = rows;
+        rows = cols;
+        cols = swap;
+    }
+    return CUBLAS_OK(be, be->lt.layout_create(layout, type, rows, cols, (int64_t)ld));
 }
 
 static bool describe_product(cuda_backend *be, matmul_plan *p, const matmul_args *args)
