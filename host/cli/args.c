@@ -1,6 +1,5 @@
 /* Reading argv by tables, and help from the same tables. */
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -141,9 +140,9 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
         size_t i = find_code(args, code);
         args->value[i] = optarg != NULL ? optarg : "";
     }
-    args->quiet = cli_value(args, "quiet") != NULL;
-    args->json = cli_value(args, "json") != NULL;
-    *help = cli_value(args, "help") != NULL;
+    args->quiet = cli_given(args, "quiet");
+    args->json = cli_given(args, "json");
+    *help = cli_given(args, "help");
     return *help ? VAE_OK : read_words(args, argc, argv, optind, err);
 }
 
@@ -151,6 +150,11 @@ const char *cli_value(const cli_args *args, const char *name)
 {
     size_t i = find_name(args, name);
     return i != SIZE_MAX ? args->value[i] : NULL;
+}
+
+bool cli_given(const cli_args *args, const char *name)
+{
+    return cli_value(args, name) != NULL;
 }
 
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,
@@ -179,17 +183,15 @@ vae_status cli_real(const cli_args *args, const char *name, double fallback, dou
     return VAE_OK;
 }
 
-void cli_say(const cli_args *args, const char *format, ...)
+vae_status cli_refuse(const cli_args *args, const char *const *names, const char *why,
+                      vae_error *err)
 {
-    if (args->quiet) {
-        return;
+    for (; *names != NULL; names++) {
+        if (cli_given(args, *names)) {
+            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect %s", *names, why);
+        }
     }
-    va_list list;
-    va_start(list, format);
-    fputs("vae: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
-    va_end(list);
+    return VAE_OK;
 }
 
 /* ---- help ---- */

@@ -1,5 +1,4 @@
-/* vae bench. */
-#include <jansson.h>
+/* vae bench: the training step against the clock, on the CPU and a GPU beside it. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -77,8 +76,8 @@ static void choose_devices(bench *b)
     }
 }
 
-static void report(const cli_args *args, const bench *b, size_t batch, const char *device,
-                   const char *name, double flops, const double us[3], double cpu_us)
+static void tell_row(const cli_args *args, const bench *b, size_t batch, const char *device,
+                     const char *name, double flops, const double us[3], double cpu_us)
 {
     char rate[32], versus[32] = "";
     const double per_s = 1e6 * (double)batch / us[0];
@@ -107,31 +106,31 @@ static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_er
     double cpu_us = 0, took;
     vae_status status = VAE_OK;
     b->config.batch_size = batch;
-    for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
+    for (size_t i = 0; i < b->n_devices; i++) {
         vae_config config = b->config;
         config.device = b->devices[i];
         series[i].n = 0;
-        if ((status = vae_step_timer_open(&timer[i], &config, b->set, err)) == VAE_OK) {
-            status = vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err);
-        }
+        TRY(vae_step_timer_open(&timer[i], &config, b->set, err));
+        TRY(vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err));
     }
     for (size_t r = 0; r < b->repeats; r++) {
-        for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
-            status = vae_step_timer_run(timer[i], n[i], &took, err);
+        for (size_t i = 0; i < b->n_devices; i++) {
+            TRY(vae_step_timer_run(timer[i], n[i], &took, err));
             series[i].v[series[i].n++] = 1e6 * took / (double)n[i];
         }
     }
-    for (size_t i = 0; i < b->n_devices && status == VAE_OK; i++) {
+    for (size_t i = 0; i < b->n_devices; i++) {
         char device[512];
         double us[3];
         const vae_backend *be = vae_step_timer_backend(timer[i]);
         be->ops->describe(be, device, sizeof device);
         us[0] = vae_series_median(&series[i], &us[1], &us[2]);
         cpu_us = b->devices[i] == VAE_DEVICE_CPU ? us[0] : cpu_us;
-        report(args, b, batch, device, be->ops->name,
-               vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles), us,
-               cpu_us);
+        tell_row(args, b, batch, device, be->ops->name,
+                 vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles), us,
+                 cpu_us);
     }
+done:
     for (size_t i = 0; i < b->n_devices; i++) {
         vae_step_timer_close(timer[i]);
     }
@@ -150,9 +149,7 @@ static void print_json(const bench *b)
         json_pack("{s:i, s:s, s:s, s:s, s:I, s:o*, s:O}", "schema", 1, "version", vae_build_version,
                   "date", date, "cpu", cpu, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN),
                   "config", text != NULL ? json_loads(text, 0, NULL) : NULL, "rows", b->rows);
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(o, 9);
     free(text);
 }
 
@@ -172,31 +169,49 @@ static void announce(const cli_args *args, const bench *b)
             b->set->source, b->set->n, b->set->d, b->repeats);
 }
 
-vae_status cli_bench(const cli_args *args, vae_error *err)
+static vae_status run_bench(const cli_args *args, vae_error *err)
 {
     bench b = {0};
     uint64_t given;
+    vae_status status = VAE_OK;
     vae_config_defaults(&b.config);
-    vae_status status = refuse_idle_options(args, err);
-    if (status == VAE_OK &&
-        (status = cli_training_options(args, &b.config, &given, err)) == VAE_OK &&
-        (status = vae_config_check(&b.config, given, err)) == VAE_OK &&
-        (status = read_batches(args, &b, err)) == VAE_OK &&
-        (status = cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err)) == VAE_OK &&
-        (status = cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err)) == VAE_OK &&
-        (status = open_rows(&b, err)) == VAE_OK &&
-        (status = vae_train_check_set(&b.config, b.set, err)) == VAE_OK) {
-        b.rows = json_array();
-        choose_devices(&b);
-        announce(args, &b);
-        for (size_t i = 0; i < b.batches.n && status == VAE_OK; i++) {
-            status = run_batch(args, &b, b.batches.size[i], err);
-        }
-        if (status == VAE_OK && args->json) {
-            print_json(&b);
-        }
+    TRY(refuse_idle_options(args, err));
+    TRY(cli_training_options(args, &b.config, &given, err));
+    TRY(vae_config_check(&b.config, given, err));
+    TRY(read_batches(args, &b, err));
+    TRY(cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err));
+    TRY(cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err));
+    TRY(open_rows(&b, err));
+    TRY(vae_train_check_set(&b.config, b.set, err));
+    b.rows = json_array();
+    choose_devices(&b);
+    announce(args, &b);
+    for (size_t i = 0; i < b.batches.n; i++) {
+        TRY(run_batch(args, &b, b.batches.size[i], err));
     }
+    if (args->json) {
+        print_json(&b);
+    }
+done:
     json_decref(b.rows);
     vae_dataset_free(b.set);
     return status;
 }
+
+static const cli_option bench_options[] = {
+    {"batches", 0, "N,N,...", "batch sizes [128,1024,8192]"},
+    {"repeats", 0, "N", "measurements of each; the median counts [5]"},
+    {"seconds", 0, "S", "of each measurement [0.5]"},
+};
+
+const cli_command cli_bench_command = {
+    .name = "bench",
+    .words = "",
+    .help = "Times the training step: on the CPU and, where there is one, the GPU beside it.",
+    .examples = "  vae bench\n"
+                "  vae bench --data data/mnist --hidden 512,512 --batches 100,10000 --json\n"
+                "  vae bench --device cuda --precision bf16 --batches 65536\n",
+    CLI_OPTIONS(bench_options),
+    .trains = true,
+    .run = run_bench,
+};

@@ -1,26 +1,23 @@
 /* vae classify, and vae eval of a model that classifies. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
+#include "base/parts.h"
 #include "cli/cli.h"
 #include "train/trainer.h"
 
-enum { BATCH = 256 };
+/* q(y|x) of all rows, (n,C), batch by batch. */
+typedef struct {
+    const vae_trained *m;
+    float *probability;
+} classifier;
 
-/* q(y|x) of all rows: (n,C). */
-static vae_status run_classifier(const cli_model *m, float *probability, vae_error *err)
+static vae_status classify_batch(void *ctx, const vae_plan *plan, size_t rows, vae_error *err)
 {
-    const size_t n = m->set->n, C = m->config.classes;
-    vae_status status = VAE_OK;
-    for (size_t at = 0; at < n && status == VAE_OK; at += BATCH) {
-        const vae_plan plan = vae_eval_plan(0, at);
-        const size_t rows = n - at < BATCH ? n - at : BATCH;
-        status = vae_model_classify(m->model, m->data, &plan, rows, probability + at * C, err);
-    }
-    return status;
+    const classifier *c = ctx;
+    return vae_model_classify(c->m->model, c->m->data, plan, rows,
+                              c->probability + plan->first * c->m->config.classes, err);
 }
 
 static size_t best_of(const float *p, size_t C)
@@ -33,13 +30,14 @@ static size_t best_of(const float *p, size_t C)
 }
 
 /* The CSV, and how many known labels were missed. */
-static vae_status write_csv(const cli_model *m, const char *out, const float *probability,
+static vae_status write_csv(const vae_trained *m, const char *out, const float *probability,
                             size_t *errors, vae_error *err)
 {
     const vae_dataset *set = m->set;
     const size_t C = m->config.classes;
     char *text = NULL;
     size_t size = 0;
+    vae_parts parts = {0};
     FILE *file = open_memstream(&text, &size);
     if (file == NULL) {
         return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for %s", out);
@@ -68,13 +66,11 @@ static vae_status write_csv(const cli_model *m, const char *out, const float *pr
         free(text);
         return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for %s", out);
     }
-    const struct iovec part = {text, size};
-    vae_status status = vae_file_put(out, &part, 1, err);
-    free(text);
-    return status;
+    vae_parts_own(&parts, text, size);
+    return vae_parts_put(&parts, out, err);
 }
 
-static void print_result(const cli_args *args, const cli_model *m, const char *out, size_t errors)
+static void print_result(const cli_args *args, const vae_trained *m, const char *out, size_t errors)
 {
     const size_t n = m->set->n;
     const bool known = m->set->labels != NULL;
@@ -90,58 +86,68 @@ static void print_result(const cli_args *args, const cli_model *m, const char *o
     }
     json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:o}", "schema", 1, "checkpoint", m->path, "out",
                           out, "n", (json_int_t)n, "error", known ? json_real(error) : json_null());
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(o, 9);
 }
 
-vae_status cli_classify(const cli_args *args, vae_error *err)
+static vae_status run_classify(const cli_args *args, vae_error *err)
 {
-    cli_model m = {0};
-    float *probability = NULL;
+    vae_trained m = {.own = NULL};
+    classifier c = {.m = &m};
+    const vae_plan plan = vae_eval_plan(0, 0);
     size_t errors = 0;
+    vae_status status = VAE_OK;
     const char *out = cli_value(args, "out");
     out = out != NULL ? out : "labels.csv";
-    vae_status status = cli_open_checkpoint(&m, args, false, err);
-    if (status == VAE_OK && !m.config.semi_supervised) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "%s: no classifier: it was not trained with --semi-supervised", m.path);
+    TRY(cli_open_checkpoint(&m, args, err));
+    if (!m.config.semi_supervised) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: no classifier: it was not trained with --semi-supervised", m.path));
     }
-    if (status == VAE_OK && (status = cli_open_set(&m, args, err)) == VAE_OK &&
-        (status = cli_open_model(&m, BATCH, 1, err)) == VAE_OK &&
-        (status = cli_open_data(&m, err)) == VAE_OK) {
-        probability = malloc(m.set->n * m.config.classes * sizeof *probability);
-        status = probability != NULL
-                     ? run_classifier(&m, probability, err)
-                     : vae_fail_memory(err, m.set->n * m.config.classes * sizeof *probability,
-                                       "probabilities");
+    TRY(cli_open_set(&m, args, err));
+    TRY(vae_trained_start(&m, VAE_INFER_BATCH, 1, err));
+    TRY(vae_trained_put(&m, NULL, 0, err));
+    const size_t bytes = m.n * m.config.classes * sizeof *c.probability;
+    c.probability = malloc(bytes);
+    if (c.probability == NULL) {
+        TRY(vae_fail_memory(err, bytes, "probabilities"));
     }
-    if (status == VAE_OK && (status = write_csv(&m, out, probability, &errors, err)) == VAE_OK) {
-        print_result(args, &m, out, errors);
-    }
-    free(probability);
-    cli_close(&m);
+    TRY(vae_each_batch(&plan, m.n, m.batch, NULL, classify_batch, &c, err));
+    TRY(write_csv(&m, out, c.probability, &errors, err));
+    print_result(args, &m, out, errors);
+done:
+    free(c.probability);
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option classify_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "CSV: row, label if known, predicted, p0, p1 ... [labels.csv]"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_classify_command = {
+    .name = "classify",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "Class probabilities q(y|x) of a semi-supervised model, as CSV.",
+    .examples = "  vae classify runs/m2 --data data/mnist --out labels.csv\n",
+    CLI_OPTIONS(classify_options),
+    .run = run_classify,
+};
 
 /* ---- eval ---- */
 
 static vae_status check_eval(const cli_args *args, vae_error *err)
 {
-    static const char *const names[] = {"samples", "aggregate", "gap", "per-example"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (cli_value(args, names[i]) != NULL) {
-            return vae_fail(
-                err, VAE_ERR_USAGE,
-                "--%s has no effect here: of a semi-supervised model, eval computes the "
-                "bound over its classes and the classification error",
-                names[i]);
-        }
-    }
-    return VAE_OK;
+    static const char *const in_vain[] = {"samples", "aggregate", "gap", "per-example", NULL};
+    return cli_refuse(args, in_vain,
+                      "here: of a semi-supervised model, eval computes the bound over its classes "
+                      "and the classification error",
+                      err);
 }
 
-static void print_eval(const cli_args *args, const cli_model *m, const vae_measurement *r)
+static void print_eval(const cli_args *args, const vae_trained *m, const vae_measurement *r)
 {
     char binarize[32];
     vae_config_get(&m->config, "binarize", binarize, sizeof binarize);
@@ -152,9 +158,7 @@ static void print_eval(const cli_args *args, const cli_model *m, const vae_measu
                       "data", m->set->source, "split", m->split, "n", (json_int_t)r->n, "binarize",
                       binarize, "elbo", r->elbo, "recon", r->recon, "kl", r->kl, "error",
                       r->classified > 0 ? json_real(r->error) : json_null());
-        json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(o);
+        cli_print_json(o, 9);
         return;
     }
     printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
@@ -167,21 +171,17 @@ static void print_eval(const cli_args *args, const cli_model *m, const vae_measu
     }
 }
 
-vae_status cli_eval_semi(cli_model *m, const cli_args *args, vae_error *err)
+vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    const char *mode = cli_value(args, "binarize");
     vae_measurement result;
-    vae_status status = check_eval(args, err);
-    if (status == VAE_OK && mode != NULL &&
-        (status = vae_config_set(&m->config, "binarize", mode, err)) == VAE_OK) {
-        status = vae_config_check(&m->config, 0, err);
-    }
-    if (status == VAE_OK && (status = cli_open_set(m, args, err)) == VAE_OK &&
-        (status = cli_open_model(m, vae_measure_batch(&m->config), 1, err)) == VAE_OK &&
-        (status = cli_open_data(m, err)) == VAE_OK &&
-        (status = vae_measure(&result, m->model, &m->config, m->data, m->set->n, VAE_EVAL_DRAW(0),
-                              NULL, err)) == VAE_OK) {
-        print_eval(args, m, &result);
-    }
+    vae_status status = VAE_OK;
+    TRY(check_eval(args, err));
+    TRY(cli_binarize(m, args, err));
+    TRY(cli_open_set(m, args, err));
+    TRY(vae_trained_start(m, vae_measure_batch(&m->config), 1, err));
+    TRY(vae_trained_put(m, NULL, 0, err));
+    TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, VAE_EVAL_DRAW(0), NULL, err));
+    print_eval(args, m, &result);
+done:
     return status;
 }

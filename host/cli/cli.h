@@ -1,17 +1,15 @@
-/* The command line: one table of commands (cli.c), each with its options and a function. */
+/* The command line: a command is a file that defines its cli_command, and a row in cli.c. */
 #ifndef VAE_CLI_H
 #define VAE_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
-#include "backend.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "dataset/dataset.h"
-#include "model/model.h"
-#include "run/checkpoint.h"
+#include "infer/trained.h"
 
 enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
 
@@ -36,6 +34,9 @@ typedef struct {
     vae_status (*run)(const cli_args *args, vae_error *err);
 } cli_command;
 
+/* Both members about options, of a table. */
+#define CLI_OPTIONS(table) .options = (table), .n_options = sizeof(table) / sizeof(table)[0]
+
 /* A command line that was read. Strings are argv's. */
 struct cli_args {
     const cli_command *command;
@@ -50,28 +51,9 @@ struct cli_args {
 /* Runs the command that argv names. The error, if any, is not printed yet. */
 vae_status vae_cli(int argc, char **argv, vae_error *err);
 
-/* Commands. */
-vae_status cli_train(const cli_args *args, vae_error *err);
-vae_status cli_eval(const cli_args *args, vae_error *err);
-vae_status cli_sample(const cli_args *args, vae_error *err);
-vae_status cli_reconstruct(const cli_args *args, vae_error *err);
-vae_status cli_score(const cli_args *args, vae_error *err);
-vae_status cli_traverse(const cli_args *args, vae_error *err);
-vae_status cli_manifold(const cli_args *args, vae_error *err);
-vae_status cli_interpolate(const cli_args *args, vae_error *err);
-vae_status cli_encode(const cli_args *args, vae_error *err);
-vae_status cli_decode(const cli_args *args, vae_error *err);
-vae_status cli_classify(const cli_args *args, vae_error *err);
-vae_status cli_complete(const cli_args *args, vae_error *err);
-vae_status cli_export(const cli_args *args, vae_error *err);
-vae_status cli_import(const cli_args *args, vae_error *err);
-vae_status cli_report(const cli_args *args, vae_error *err);
-vae_status cli_info(const cli_args *args, vae_error *err);
-vae_status cli_devices(const cli_args *args, vae_error *err);
-vae_status cli_bench(const cli_args *args, vae_error *err);
-vae_status cli_probe(const cli_args *args, vae_error *err);
+/* ---- what was given (args.c) ---- */
 
-/* Reading argv (cli_args.c): *help is set by -h and --help. */
+/* Reads argv: *help is set by -h and --help. */
 vae_status cli_read(cli_args *args, const cli_command *command, int argc, char **argv, bool *help,
                     vae_error *err);
 /* Help of a command, to out. */
@@ -79,29 +61,34 @@ void cli_help(const cli_command *command, FILE *out);
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
+bool cli_given(const cli_args *args, const char *name);
 /* Whole number and real number options; `fallback` where not given. VAE_ERR_USAGE. */
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,
                     size_t *out, vae_error *err);
 vae_status cli_real(const cli_args *args, const char *name, double fallback, double min, double max,
                     double *out, vae_error *err);
+/* Refuses options that were given although they have no effect here: `names`, NULL at the end.
+ * VAE_ERR_USAGE: "--name has no effect" and why. */
+vae_status cli_refuse(const cli_args *args, const char *const *names, const char *why,
+                      vae_error *err);
 /* Sets the options of training that were given, of a command that takes them; *given: a bit per row
  * of the option table, as vae_config_check wants it. VAE_ERR_USAGE. */
 vae_status cli_training_options(const cli_args *args, vae_config *config, uint64_t *given,
                                 vae_error *err);
+
+/* ---- what is said (output.c) ---- */
+
 /* A line on stderr, "vae: " in front, unless -q. */
 void cli_say(const cli_args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* An object to standard output, reals with so many digits; it is taken over. */
+void cli_print_json(json_t *o, int digits);
+/* A number, or null where it is not finite; a string, or null for NULL and "". */
+json_t *cli_json_real(double value);
+json_t *cli_json_text(const char *text);
+/* VAE_ERR_USAGE where --out is - although --json has standard output. */
+vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err);
 
-/* A trained model, ready to be asked (cli_model.c). Zero-initialize; close in any case. */
-typedef struct {
-    vae_checkpoint *checkpoint;
-    char path[VAE_PATH]; /* of the checkpoint */
-    vae_config config;   /* the checkpoint's, with this command's device */
-    vae_backend *be;
-    vae_model *model;
-    vae_dataset *set;
-    vae_data *data;
-    const char *split; /* "train" or "test" */
-} cli_model;
+/* ---- a trained model and its data (model.c) ---- */
 
 /* Options that every command with a model takes; those for data. */
 #define CLI_MODEL_OPTIONS                                                                          \
@@ -118,25 +105,25 @@ typedef struct {
     }
 
 /* Reads the checkpoint that the first word names, and the options about devices. */
-vae_status cli_open_checkpoint(cli_model *m, const cli_args *args, bool moments, vae_error *err);
-/* Opens backend and model, with the checkpoint's parameters. */
-vae_status cli_open_model(cli_model *m, size_t max_batch, size_t particles, vae_error *err);
-/* m->set as a stacked model's data, if it is one: latents of the run below. */
-vae_status cli_stack_set(cli_model *m, vae_error *err);
-/* vae eval of a semi-supervised model: the bound over all classes, and the classifier's error. */
-vae_status cli_eval_semi(cli_model *m, const cli_args *args, vae_error *err);
+vae_status cli_open_checkpoint(vae_trained *m, const cli_args *args, vae_error *err);
+/* --binarize over what the model was trained with. */
+vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err);
 /* --class: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one not its own.
  */
-vae_status cli_class(const cli_model *m, const cli_args *args, int *out, vae_error *err);
-/* Opens the data: before the model `set`, whose range and columns are checked; then `data`. */
-vae_status cli_open_set(cli_model *m, const cli_args *args, vae_error *err);
-/* The same for a set named by the caller: as the model takes it, standardized where the model's
- * data were. An m->set that was there must be gone. */
-vae_status cli_open_named_set(cli_model *m, const char *name, vae_split split, size_t limit,
-                              vae_error *err);
+vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
+/* Opens m->set: by --data, --split and --limit, or what it was trained on. */
+vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
+/* The same for a name and a split that the caller has; --limit holds. */
+vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
+                              vae_split split, vae_error *err);
+/* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
+ * says why. needed: another option that wants them as --data does, or NULL. */
+vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *needed,
+                                 vae_error *missing, vae_error *err);
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
-vae_status cli_open_data(cli_model *m, vae_error *err);
-void cli_close(cli_model *m);
+/* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the
+ * classifier's error. */
+vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err);
 
 #endif

@@ -2,16 +2,14 @@
  * appendix F): from a start of noise in the missing part, encode, draw z, decode, put the decoded
  * mean there and the observed part back; again for so many rounds. In a model with classes the
  * class is held. What is shown is the last round's mean. */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/draw.h"
 #include "image/image.h"
 #include "philox.h"
-#include "train/trainer.h"
 
-enum { BATCH = 256, FIRST_ROWS = 8, MOST_ROWS = 1000, MOST_EACH = 100 };
+enum { FIRST_ROWS = 8, MOST_ROWS = 1000, MOST_EACH = 100 };
 
 /* observed: (d) 1 where a value is known. */
 static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
@@ -29,31 +27,30 @@ static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char 
                             vae_error *err)
 {
     vae_dataset *set;
-    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err));
     /* (1,d), or the picture's own rows: (h,w) */
     if (set->n * set->d != c->d || (set->n != 1 && set->n != c->height)) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          "%s: a mask of %zu x %zu values; expected %zu, as (1,%zu) or (%zu,%zu)",
-                          path, set->n, set->d, c->d, c->d, c->height, c->width * c->channels);
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: a mask of %zu x %zu values; expected %zu, as (1,%zu) or (%zu,%zu)", path,
+                     set->n, set->d, c->d, c->d, c->height, c->width * c->channels));
     }
-    for (size_t i = 0; i < c->d && status == VAE_OK; i++) {
+    for (size_t i = 0; i < c->d; i++) {
         const float v = set->dtype == VAE_F32 ? ((const float *)set->rows)[i]
                                               : (float)((const uint8_t *)set->rows)[i];
         observed[i] = v != 0.0f;
         if (v != 0.0f && v != 1.0f && v != 255.0f) {
-            status = vae_fail(err, VAE_ERR_DATA,
-                              "%s: value %zu is %g; a mask has 0 (missing) and 1 (observed)", path,
-                              i, (double)v);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: value %zu is %g; a mask has 0 (missing) and 1 (observed)", path, i,
+                         (double)v));
         }
     }
+done:
     vae_dataset_free(set);
     return status;
 }
 
-static vae_status read_mask(bool *observed, const cli_model *m, const char *spec, vae_error *err)
+static vae_status read_mask(bool *observed, const vae_trained *m, const char *spec, vae_error *err)
 {
     static const char *const sides[] = {"left", "right", "top", "bottom"};
     const vae_checkpoint *c = m->checkpoint;
@@ -71,7 +68,7 @@ static vae_status read_mask(bool *observed, const cli_model *m, const char *spec
 
 /* The job: R rows, N completions of each. */
 typedef struct {
-    cli_model *m;
+    vae_trained *m;
     uint32_t *rows; /* (R) */
     size_t R, N, rounds, seed;
     int only; /* class, or -1 */
@@ -84,20 +81,13 @@ typedef struct {
 /* One round: every row of the state through the model; the missing part is replaced. */
 static vae_status one_round(completion *j, size_t round, float *x_hat, vae_error *err)
 {
-    cli_model *m = j->m;
+    const vae_trained *m = j->m;
     const size_t D = m->checkpoint->d, n = j->R * j->N;
     vae_dataset set = {
         .n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = VAE_F32, .rows = j->state};
+    const vae_batch_out out = {.x_hat = x_hat};
     set.labels = m->config.condition == VAE_CONDITION_LABELS ? j->label : NULL;
-    vae_data *data = m->be->ops->data_open(m->be, &set, NULL, n);
-    vae_status status = m->be->ops->sync(m->be, err);
-    for (size_t at = 0; at < n && status == VAE_OK; at += BATCH) {
-        const vae_plan plan = vae_eval_plan(round, at);
-        vae_batch_out out = {.x_hat = x_hat + at * D};
-        status =
-            vae_model_batch(m->model, data, &plan, n - at < BATCH ? n - at : BATCH, 1, &out, err);
-    }
-    m->be->ops->data_close(m->be, data);
+    vae_status status = vae_trained_run_set(m, &set, VAE_EVAL_DRAW(round), &out, err);
     for (size_t i = 0; i < n * D && status == VAE_OK; i++) {
         if (!j->observed[i % D]) {
             j->state[i] = x_hat[i];
@@ -119,22 +109,25 @@ static void begin_state(completion *j)
 
 static vae_status run(completion *j, float *x_hat, vae_error *err)
 {
-    cli_model *m = j->m;
+    const vae_dataset *set = j->m->set;
     vae_status status = VAE_OK;
     for (size_t i = 0; i < j->R; i++) {
-        for (size_t d = 0; d < m->checkpoint->d; d++) {
-            j->x[i * m->checkpoint->d + d] = vae_dataset_value(m->set, j->rows[i], d);
+        for (size_t d = 0; d < set->d; d++) {
+            j->x[i * set->d + d] = vae_dataset_value(set, j->rows[i], d);
         }
     }
     for (size_t i = 0; i < j->R * j->N; i++) {
-        j->label[i] = j->only >= 0             ? (uint8_t)j->only
-                      : m->set->labels != NULL ? m->set->labels[j->rows[i / j->N]]
-                                               : 0;
+        if (j->only >= 0) {
+            j->label[i] = (uint8_t)j->only;
+        } else {
+            j->label[i] = set->labels != NULL ? set->labels[j->rows[i / j->N]] : 0;
+        }
     }
     begin_state(j);
-    for (size_t round = 0; round < j->rounds && status == VAE_OK; round++) {
-        status = one_round(j, round, x_hat, err);
+    for (size_t round = 0; round < j->rounds; round++) {
+        TRY(one_round(j, round, x_hat, err));
     }
+done:
     return status;
 }
 
@@ -163,7 +156,7 @@ static vae_status draw(const completion *j, const char *out, vae_error *err)
 
 static vae_status check(const completion *j, vae_error *err)
 {
-    const cli_model *m = j->m;
+    const vae_trained *m = j->m;
     const vae_checkpoint *c = m->checkpoint;
     if (!vae_is_picture(c->height, c->width, c->channels)) {
         return vae_fail(err, VAE_ERR_USAGE, "%s: its data are no pictures", m->path);
@@ -179,86 +172,120 @@ static vae_status check(const completion *j, vae_error *err)
 static vae_status choose_rows(completion *j, const char *list, vae_error *err)
 {
     const size_t n = j->m->set->n;
-    if (list == NULL) {
-        j->R = n < FIRST_ROWS ? n : FIRST_ROWS;
-        j->rows = malloc(j->R * sizeof *j->rows);
-        for (uint32_t i = 0; j->rows != NULL && i < j->R; i++) {
-            j->rows[i] = i;
+    vae_status status = VAE_OK;
+    if (list != NULL) {
+        TRY(draw_numbers(&j->rows, &j->R, "--rows", list, err));
+        if (j->R > MOST_ROWS) {
+            TRY(vae_fail(err, VAE_ERR_USAGE, "--rows: expected at most %d of them, found %zu",
+                         MOST_ROWS, j->R));
         }
-        return j->rows != NULL ? VAE_OK
-                               : vae_fail_memory(err, j->R * sizeof *j->rows, "row numbers");
+        TRY(draw_check_rows(j->m, j->rows, j->R, "--rows", err));
+        return VAE_OK;
     }
-    vae_status status = draw_numbers(&j->rows, &j->R, "--rows", list, err);
-    if (status == VAE_OK && j->R > MOST_ROWS) {
-        status = vae_fail(err, VAE_ERR_USAGE, "--rows: expected at most %d of them, found %zu",
-                          MOST_ROWS, j->R);
+    j->R = n < FIRST_ROWS ? n : FIRST_ROWS;
+    j->rows = malloc(j->R * sizeof *j->rows);
+    if (j->rows == NULL) {
+        TRY(vae_fail_memory(err, j->R * sizeof *j->rows, "row numbers"));
     }
-    return status == VAE_OK ? draw_check_rows(j->m, j->rows, j->R, "--rows", err) : status;
+    for (uint32_t i = 0; i < j->R; i++) {
+        j->rows[i] = i;
+    }
+done:
+    return status;
 }
 
 static vae_status prepare(completion *j, const cli_args *args, vae_error *err)
 {
-    cli_model *m = j->m;
-    vae_status status = cli_size(args, "n", 8, 1, MOST_EACH, &j->N, err);
-    if (status == VAE_OK &&
-        (status = cli_size(args, "rounds", 50, 1, 1000000, &j->rounds, err)) == VAE_OK &&
-        (status = cli_size(args, "seed", 1, 0, SIZE_MAX, &j->seed, err)) == VAE_OK &&
-        (status = cli_open_checkpoint(m, args, false, err)) == VAE_OK &&
-        (status = cli_class(m, args, &j->only, err)) == VAE_OK &&
-        (status = check(j, err)) == VAE_OK) {
-        j->observed = calloc(m->checkpoint->d, sizeof *j->observed);
-        status = j->observed != NULL ? read_mask(j->observed, m, cli_value(args, "mask"), err)
-                                     : vae_fail_memory(err, m->checkpoint->d, "the mask");
+    vae_trained *m = j->m;
+    vae_status status = VAE_OK;
+    TRY(cli_size(args, "n", 8, 1, MOST_EACH, &j->N, err));
+    TRY(cli_size(args, "rounds", 50, 1, 1000000, &j->rounds, err));
+    TRY(cli_size(args, "seed", 1, 0, SIZE_MAX, &j->seed, err));
+    TRY(cli_open_checkpoint(m, args, err));
+    TRY(cli_class(m, args, &j->only, err));
+    TRY(check(j, err));
+    j->observed = calloc(m->checkpoint->d, sizeof *j->observed);
+    if (j->observed == NULL) {
+        TRY(vae_fail_memory(err, m->checkpoint->d, "the mask"));
     }
-    if (status == VAE_OK && (status = cli_open_set(m, args, err)) == VAE_OK) {
-        status = choose_rows(j, cli_value(args, "rows"), err);
-    }
-    if (status == VAE_OK) {
-        m->config.seed = j->seed;
-        m->config.binarize = VAE_BINARIZE_NONE; /* means go round, not draws */
-        status = cli_open_model(m, BATCH, 1, err);
-    }
+    TRY(read_mask(j->observed, m, cli_value(args, "mask"), err));
+    TRY(cli_open_set(m, args, err));
+    TRY(choose_rows(j, cli_value(args, "rows"), err));
+    m->config.seed = j->seed;
+    m->config.binarize = VAE_BINARIZE_NONE; /* means go round, not draws */
+    TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, err));
+done:
     return status;
 }
 
-vae_status cli_complete(const cli_args *args, vae_error *err)
+static void print_result(const completion *j, const cli_args *args, const char *out)
 {
-    cli_model m = {0};
+    if (!args->json) {
+        cli_say(args, "%s: %zu rows of %s, %zu completions each", out, j->R, j->m->set->source,
+                j->N);
+        return;
+    }
+    json_t *rows = json_array();
+    for (size_t i = 0; i < j->R; i++) {
+        json_array_append_new(rows, json_integer((json_int_t)j->rows[i]));
+    }
+    cli_print_json(json_pack("{s:i, s:s, s:s, s:o, s:I, s:I}", "schema", 1, "checkpoint",
+                             j->m->path, "out", out, "rows", rows, "n", (json_int_t)j->N, "rounds",
+                             (json_int_t)j->rounds),
+                   0);
+}
+
+static vae_status run_complete(const cli_args *args, vae_error *err)
+{
+    vae_trained m = {.own = NULL};
     completion j = {.m = &m};
     float *x_hat = NULL;
+    vae_status status = VAE_OK;
     const char *out = cli_value(args, "out");
     out = out != NULL ? out : "completions.png";
-    vae_status status = prepare(&j, args, err);
-    if (status == VAE_OK) {
-        const size_t D = m.checkpoint->d, n = j.R * j.N;
-        j.x = malloc(j.R * D * sizeof *j.x);
-        j.label = malloc(n);
-        j.state = malloc(n * D * sizeof *j.state);
-        x_hat = malloc(n * D * sizeof *x_hat);
-        status = j.x != NULL && j.label != NULL && j.state != NULL && x_hat != NULL
-                     ? run(&j, x_hat, err)
-                     : vae_fail_memory(err, 3 * n * D * sizeof *x_hat, "completions");
+    TRY(prepare(&j, args, err));
+    const size_t D = m.checkpoint->d, n = j.R * j.N;
+    j.x = malloc(j.R * D * sizeof *j.x);
+    j.label = malloc(n);
+    j.state = malloc(n * D * sizeof *j.state);
+    x_hat = malloc(n * D * sizeof *x_hat);
+    if (j.x == NULL || j.label == NULL || j.state == NULL || x_hat == NULL) {
+        TRY(vae_fail_memory(err, 3 * n * D * sizeof *x_hat, "completions"));
     }
-    if (status == VAE_OK && (status = draw(&j, out, err)) == VAE_OK && !args->json) {
-        cli_say(args, "%s: %zu rows of %s, %zu completions each", out, j.R, m.set->source, j.N);
-    } else if (status == VAE_OK) {
-        json_t *rows = json_array();
-        for (size_t i = 0; i < j.R; i++) {
-            json_array_append_new(rows, json_integer((json_int_t)j.rows[i]));
-        }
-        json_t *o =
-            json_pack("{s:i, s:s, s:s, s:o, s:I, s:I}", "schema", 1, "checkpoint", m.path, "out",
-                      out, "rows", rows, "n", (json_int_t)j.N, "rounds", (json_int_t)j.rounds);
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
-    }
+    TRY(run(&j, x_hat, err));
+    TRY(draw(&j, out, err));
+    print_result(&j, args, out);
+done:
     free(x_hat);
     free(j.state);
     free(j.label);
     free(j.x);
     free(j.observed);
     free(j.rows);
-    cli_close(&m);
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option complete_options[] = {
+    CLI_DATA_OPTIONS,
+    {"mask", 'm', "left|right|top|bottom|FILE",
+     "the missing half, or .npy of D zeros (missing) and ones"},
+    {"rows", 0, "I,J,...", "which rows of the data, from 0; default: the first 8"},
+    {"n", 'n', "N", "completions of each row [8]"},
+    {"rounds", 0, "N", "pseudo-Gibbs rounds of encoding and decoding [50]"},
+    {"class", 0, "K", "of a model with classes: fill in as this class; default: the row's own"},
+    {"seed", 's', "N", "of the noise [1]"},
+    {"out", 'o', "FILE", "the picture [completions.png]"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_complete_command = {
+    .name = "complete",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "Fills in what a mask leaves out: a grid of completions.",
+    .examples = "  vae complete runs/mnist --data data/mnist --mask left --out picture.png\n"
+                "  vae complete runs/cvae --mask mask.npy --class 3 -n 10\n",
+    CLI_OPTIONS(complete_options),
+    .run = run_complete,
+};

@@ -1,45 +1,45 @@
+/* What the commands that make pictures share. */
 #include "cli/draw.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/signals.h"
+#include "infer/stack.h"
 
 vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bool gif,
                       vae_error *err)
 {
     const char *out = cli_value(args, "out");
+    vae_status status = VAE_OK;
     d->args = args;
     d->out = out != NULL ? out : fallback;
     if (strlen(d->out) >= VAE_PATH) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out: the name is longer than %d bytes", VAE_PATH);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--out: the name is longer than %d bytes", VAE_PATH));
     }
     d->kind = vae_sink_kind_of(d->out);
     if (d->kind == VAE_SINK_NONE || (d->kind == VAE_SINK_GIF && !gif)) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s: expected a name that ends in .png%s, .npy or / (a folder), or -",
-                        d->out, gif ? ", .gif" : "");
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: expected a name that ends in .png%s, .npy or / (a folder), or -", d->out,
+                     gif ? ", .gif" : ""));
     }
-    if (strcmp(d->out, "-") == 0 && args->json) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
-    }
-    const vae_status status = cli_open_checkpoint(&d->m, args, false, err);
-    d->painter.shape = d->m.checkpoint;
+    TRY(cli_check_out(args, d->out, err));
+    TRY(cli_open_checkpoint(&d->m, args, err));
+    d->painter.on = &d->m;
+done:
     return status;
 }
 
 vae_status draw_open_classes(drawing *d, vae_error *err)
 {
-    vae_config config = d->m.config; /* the weights below are compared, not filled in */
-    vae_status status = cli_class(&d->m, d->args, &d->only, err);
-    if (status == VAE_OK && d->only >= 0) {
+    vae_status status = VAE_OK;
+    TRY(cli_class(&d->m, d->args, &d->only, err));
+    if (d->only >= 0) {
         d->label = (uint32_t)d->only;
         d->painter.one_class = &d->label;
     }
-    if (status == VAE_OK && config.stack[0] != '\0' &&
-        (status = vae_stack_open(&d->stack, &config, err)) == VAE_OK) {
-        d->painter.below = &d->stack;
-    }
+    TRY(vae_stack_below(&d->m, err));
+done:
     return status;
 }
 
@@ -52,46 +52,18 @@ vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err
                           besides != NULL ? besides : "");
 }
 
-static void on_progress(void *ctx, size_t done, size_t n)
-{
-    drawing *d = ctx;
-    cli_progress_part(&d->progress, d->args->command->name, (double)done / (double)n, n);
-}
-
 vae_status draw_open_model(drawing *d, vae_error *err)
 {
     vae_signals_install();
     cli_progress_open(&d->progress, d->args->quiet);
-    const vae_status status = cli_open_model(&d->m, VAE_PICTURE_BATCH, 1, err);
-    d->painter.model = d->m.model;
-    d->painter.batch = VAE_PICTURE_BATCH;
-    d->painter.progress = on_progress;
-    d->painter.ctx = d;
-    d->painter.stop_signal = vae_signals_flag();
-    return status;
+    d->painter.watch = cli_watch(&d->progress, d->args->command->name);
+    d->painter.watch.stop_signal = vae_signals_flag();
+    return vae_trained_start(&d->m, VAE_INFER_BATCH, 1, err);
 }
 
 vae_status draw_open_sink(drawing *d, const vae_sink_spec *spec, vae_error *err)
 {
     return vae_row_sink_open(&d->sink, d->out, spec, err);
-}
-
-vae_status draw_open_rows(drawing *d, const uint32_t *rows, size_t n, vae_error *err)
-{
-    cli_model *m = &d->m;
-    draw_close_rows(d);
-    m->data = m->be->ops->data_open(m->be, m->set, rows, n);
-    return m->be->ops->sync(m->be, err);
-}
-
-void draw_close_rows(drawing *d)
-{
-    cli_model *m = &d->m;
-    if (m->be == NULL) {
-        return;
-    }
-    m->be->ops->data_close(m->be, m->data);
-    m->data = NULL;
 }
 
 vae_status draw_finish(drawing *d, vae_error *err)
@@ -105,8 +77,7 @@ void draw_close(drawing *d)
 {
     cli_progress_clear(&d->progress);
     vae_row_sink_close(d->sink, false, NULL);
-    vae_stack_close(&d->stack);
-    cli_close(&d->m);
+    vae_trained_close(&d->m);
 }
 
 vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const char *text,
@@ -140,7 +111,7 @@ vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const ch
     }
 }
 
-vae_status draw_check_rows(const cli_model *m, const uint32_t *rows, size_t n, const char *option,
+vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n, const char *option,
                            vae_error *err)
 {
     const vae_dataset *set = m->set;
@@ -149,17 +120,6 @@ vae_status draw_check_rows(const cli_model *m, const uint32_t *rows, size_t n, c
             return vae_fail(err, VAE_ERR_USAGE,
                             "%s: row %u is not there: %s (%s) has rows 0 to %zu", option, rows[i],
                             set->source, m->split, set->n - 1);
-        }
-    }
-    return VAE_OK;
-}
-
-vae_status draw_refuse(const cli_args *args, const char *const *names, const char *why,
-                       vae_error *err)
-{
-    for (; *names != NULL; names++) {
-        if (cli_value(args, *names) != NULL) {
-            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect %s", *names, why);
         }
     }
     return VAE_OK;
@@ -177,7 +137,5 @@ void draw_report(const drawing *d, size_t n, const char *what, json_t *more)
                           d->out, "n", (json_int_t)n);
     json_object_update(o, more);
     json_decref(more);
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(o, 9);
 }

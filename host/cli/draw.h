@@ -3,24 +3,21 @@
 #ifndef VAE_CLI_DRAW_H
 #define VAE_CLI_DRAW_H
 
-#include <jansson.h>
-
 #include "cli/cli.h"
 #include "cli/progress.h"
-#include "infer/pictures.h"
+#include "infer/paint.h"
 
 /* A command that draws, under way. Zero-initialize; draw_close in any case. */
 typedef struct {
-    cli_model m;
+    vae_trained m;
     const cli_args *args;
     const char *out;
     vae_sink_kind kind;
     vae_painter painter;
     cli_progress progress;
     vae_row_sink *sink;
-    vae_stack stack; /* of a stacked model: the run below */
-    int only;        /* --class, or -1 */
-    uint32_t label;  /* the same, painter.one_class */
+    int only;       /* --class, or -1 */
+    uint32_t label; /* the same, painter.one_class */
 } drawing;
 
 /* --out, or `fallback`; gif: may it be one? Then RUN's checkpoint. */
@@ -35,10 +32,6 @@ vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err
 vae_status draw_open_model(drawing *d, vae_error *err);
 /* The sink, early: what cannot be written is refused before time is spent. */
 vae_status draw_open_sink(drawing *d, const vae_sink_spec *spec, vae_error *err);
-/* d->m.set's rows on the backend, as d->m.data; those that were there make room. rows: (n) numbers,
- * NULL = all. */
-vae_status draw_open_rows(drawing *d, const uint32_t *rows, size_t n, vae_error *err);
-void draw_close_rows(drawing *d);
 /* All rows are drawn: puts the file in its place. */
 vae_status draw_finish(drawing *d, vae_error *err);
 void draw_close(drawing *d);
@@ -47,12 +40,8 @@ void draw_close(drawing *d);
  * draw_check_rows names the set. VAE_ERR_USAGE. */
 vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const char *text,
                         vae_error *err);
-vae_status draw_check_rows(const cli_model *m, const uint32_t *rows, size_t n, const char *option,
+vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n, const char *option,
                            vae_error *err);
-
-/* Refuses options that were given although they have no effect here: `names`, NULL at the end. */
-vae_status draw_refuse(const cli_args *args, const char *const *names, const char *why,
-                       vae_error *err);
 
 /* What was made: a line on stderr, or with --json an object that has the keys of `more`, which is
  * taken over and may be NULL, too. */

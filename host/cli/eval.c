@@ -1,6 +1,5 @@
 /* vae eval: how good a trained model is. What the figures mean is in eval.h; ELBO, recon and KL
  * come from the noise of training's own measuring passes, so that they agree with metrics.jsonl. */
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +8,10 @@
 #include "cli/progress.h"
 #include "eval/eval.h"
 #include "format/npz.h"
-#include "train/trainer.h"
 
 /* One split's figures, and what is shown meanwhile. */
 typedef struct {
-    cli_model *model;
+    vae_trained *m;
     const cli_args *args;
     vae_eval_job job;
     const char *split;
@@ -22,31 +20,18 @@ typedef struct {
     vae_evaluation e;
 } evaluation;
 
-static vae_status run_batch(void *ctx, const vae_plan *plan, size_t rows, size_t particles,
-                            vae_batch_out *out, vae_error *err)
-{
-    const evaluation *ev = ctx;
-    return vae_model_batch(ev->model->model, ev->model->data, plan, rows, particles, out, err);
-}
-
-static void show(void *ctx, double fraction)
-{
-    evaluation *ev = ctx;
-    cli_progress_part(&ev->progress, ev->split, fraction, ev->job.n);
-}
-
 static vae_status evaluate(evaluation *ev, vae_error *err)
 {
-    const cli_model *m = ev->model;
+    vae_trained *m = ev->m;
     vae_error inner = {0};
     ev->split = m->split;
     snprintf(ev->source, sizeof ev->source, "%s", m->set->source);
     vae_config_get(&m->config, "binarize", ev->binarize, sizeof ev->binarize);
-    ev->job.batch = run_batch;
-    ev->job.progress = show;
-    ev->job.ctx = ev;
-    ev->job.n = m->set->n;
+    ev->job.batch = vae_trained_batch;
+    ev->job.ctx = m;
+    ev->job.n = m->n;
     cli_progress_open(&ev->progress, ev->args->quiet);
+    ev->job.watch = cli_watch(&ev->progress, ev->split);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
     cli_progress_clear(&ev->progress);
     if (status == VAE_ERR_DIVERGED) {
@@ -57,11 +42,6 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
 
 /* ---- what is printed ---- */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *figures(const evaluation *ev)
 {
     const vae_evaluation *e = &ev->e;
@@ -69,17 +49,19 @@ static json_t *figures(const evaluation *ev)
     for (size_t j = 0; j < e->z; j++) {
         json_array_append_new(kl_dim, json_real(e->kl_dim[j]));
     }
-    json_t *o = json_pack(
-        "{s:s, s:s, s:I, s:s, s:f, s:f, s:f, s:o, s:o, s:I, s:I, s:o}", "data", ev->source, "split",
-        ev->split, "n", (json_int_t)e->n, "binarize", ev->binarize, "elbo", e->elbo, "recon",
-        e->recon, "kl", e->kl, "nll", number(e->nll), "nll_se", number(e->nll_se), "samples",
-        (json_int_t)e->samples, "active_units", (json_int_t)e->active_units, "kl_per_dim", kl_dim);
-    json_t *aggregate = json_pack(
-        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "aggregate_n", (json_int_t)e->aggregate,
-        "mutual_information", number(e->mi), "mutual_information_se", number(e->mi_se),
-        "mutual_information_bound", number(e->mi_bound), "marginal_kl", number(e->marginal_kl),
-        "total_correlation", number(e->tc), "total_correlation_se", number(e->tc_se), "dimwise_kl",
-        number(e->dimwise_kl));
+    json_t *o =
+        json_pack("{s:s, s:s, s:I, s:s, s:f, s:f, s:f, s:o, s:o, s:I, s:I, s:o}", "data",
+                  ev->source, "split", ev->split, "n", (json_int_t)e->n, "binarize", ev->binarize,
+                  "elbo", e->elbo, "recon", e->recon, "kl", e->kl, "nll", cli_json_real(e->nll),
+                  "nll_se", cli_json_real(e->nll_se), "samples", (json_int_t)e->samples,
+                  "active_units", (json_int_t)e->active_units, "kl_per_dim", kl_dim);
+    json_t *aggregate =
+        json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "aggregate_n",
+                  (json_int_t)e->aggregate, "mutual_information", cli_json_real(e->mi),
+                  "mutual_information_se", cli_json_real(e->mi_se), "mutual_information_bound",
+                  cli_json_real(e->mi_bound), "marginal_kl", cli_json_real(e->marginal_kl),
+                  "total_correlation", cli_json_real(e->tc), "total_correlation_se",
+                  cli_json_real(e->tc_se), "dimwise_kl", cli_json_real(e->dimwise_kl));
     json_object_update(o, aggregate);
     json_decref(aggregate);
     return o;
@@ -87,7 +69,7 @@ static json_t *figures(const evaluation *ev)
 
 static void print_json(const evaluation *ev, const evaluation *train)
 {
-    const cli_model *m = ev->model;
+    const vae_trained *m = ev->m;
     json_t *o = json_pack("{s:i, s:s, s:I}", "schema", 1, "checkpoint", m->path, "epoch",
                           (json_int_t)m->checkpoint->state.epoch);
     json_t *main = figures(ev);
@@ -97,16 +79,14 @@ static void print_json(const evaluation *ev, const evaluation *train)
         json_object_set_new(o, "train", figures(train));
         json_object_set_new(o, "gap",
                             json_pack("{s:f, s:o}", "elbo", train->e.elbo - ev->e.elbo, "nll",
-                                      number(ev->e.nll - train->e.nll)));
+                                      cli_json_real(ev->e.nll - train->e.nll)));
     }
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(o, 9);
 }
 
 static void print_text(const evaluation *ev)
 {
-    const cli_model *m = ev->model;
+    const vae_trained *m = ev->m;
     const vae_evaluation *e = &ev->e;
     printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
            m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
@@ -162,8 +142,8 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
     if (e->nll_of != NULL) {
         vae_npz_add(&w, "nll", "<f4", sizeof(float), &e->n, 1, e->nll_of);
     }
-    if (ev->model->set->labels != NULL) {
-        vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->model->set->labels);
+    if (ev->m->set->labels != NULL) {
+        vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->m->set->labels);
     }
     snprintf(descr, sizeof descr, "|S%zu", strlen(ev->binarize));
     vae_npz_add(&w, "binarize", descr, strlen(ev->binarize), &one, 1, ev->binarize);
@@ -176,32 +156,24 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
 /* ---- the command ---- */
 
 /* The other split in place of the first: backend and model stay. */
-static vae_status open_train_split(cli_model *m, const cli_args *args, vae_error *err)
+static vae_status open_train_split(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    char name[VAE_PATH];
-    size_t limit;
     const char *data = cli_value(args, "data");
-    vae_status status = cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    snprintf(name, sizeof name, "%s", data != NULL ? data : m->config.data);
-    m->be->ops->data_close(m->be, m->data);
-    m->data = NULL;
-    vae_dataset_free(m->set);
-    m->set = NULL;
-    m->split = "train";
-    status = cli_open_named_set(m, name, VAE_SPLIT_TRAIN, limit, err);
-    return status == VAE_OK ? cli_open_data(m, err) : status;
+    vae_status status = VAE_OK;
+    data = data != NULL ? data : m->config.data;
+    TRY(cli_open_named_set(m, args, data, VAE_SPLIT_TRAIN, err));
+    TRY(vae_trained_put(m, NULL, 0, err));
+done:
+    return status;
 }
 
-static vae_status check_options(const cli_args *args, const cli_model *m, vae_error *err)
+static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
     const char *data = cli_value(args, "data");
-    if (cli_value(args, "gap") == NULL) {
+    if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
-    if (cli_value(args, "split") != NULL) {
+    if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
     data = data != NULL ? data : m->config.data;
@@ -210,66 +182,81 @@ static vae_status check_options(const cli_args *args, const cli_model *m, vae_er
                : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own", data);
 }
 
-static vae_status prepare(cli_model *m, const cli_args *args, vae_eval_job *job, vae_error *err)
+static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)
 {
-    const char *mode = cli_value(args, "binarize");
     size_t rows, particles;
     vae_status status = VAE_OK;
-    if (mode != NULL && (status = vae_config_set(&m->config, "binarize", mode, err)) == VAE_OK) {
-        status = vae_config_check(&m->config, 0, err);
-    }
-    if (status == VAE_OK && (status = check_options(args, m, err)) == VAE_OK) {
-        status = cli_open_set(m, args, err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(cli_binarize(m, args, err));
+    TRY(check_options(args, m, err));
+    TRY(cli_open_set(m, args, err));
     job->z = m->config.latent;
     job->particles = m->config.particles;
-    job->keep_examples = cli_value(args, "per-example") != NULL;
+    job->keep_examples = cli_given(args, "per-example");
     vae_eval_shape(job, &rows, &particles);
-    status = cli_open_model(m, rows, particles, err);
-    return status == VAE_OK ? cli_open_data(m, err) : status;
+    TRY(vae_trained_start(m, rows, particles, err));
+    TRY(vae_trained_put(m, NULL, 0, err));
+done:
+    return status;
 }
 
-vae_status cli_eval(const cli_args *args, vae_error *err)
+static vae_status run_eval(const cli_args *args, vae_error *err)
 {
-    cli_model m = {0};
-    evaluation ev = {.model = &m, .args = args}, train = ev;
-    const bool gap = cli_value(args, "gap") != NULL;
+    vae_trained m = {.own = NULL};
+    evaluation ev = {.m = &m, .args = args}, train = ev;
+    const bool gap = cli_given(args, "gap");
     const char *examples = cli_value(args, "per-example");
-    vae_status status = cli_size(args, "samples", 0, 0, 4000000, &ev.job.samples, err);
-    if (status == VAE_OK) {
-        status = cli_size(args, "aggregate", 2000, 0, 1000000, &ev.job.aggregate, err);
+    vae_status status = VAE_OK;
+    TRY(cli_size(args, "samples", 0, 0, 4000000, &ev.job.samples, err));
+    TRY(cli_size(args, "aggregate", 2000, 0, 1000000, &ev.job.aggregate, err));
+    TRY(cli_open_checkpoint(&m, args, err));
+    if (m.config.semi_supervised) {
+        TRY(cli_eval_semi(&m, args, err));
+        goto done;
     }
-    if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
-        m.config.semi_supervised) {
-        status = cli_eval_semi(&m, args, err);
-        cli_close(&m);
-        return status;
+    TRY(prepare(&m, args, &ev.job, err));
+    TRY(evaluate(&ev, err));
+    if (examples != NULL) {
+        TRY(write_examples(&ev, examples, err));
     }
-    if (status == VAE_OK && (status = prepare(&m, args, &ev.job, err)) == VAE_OK) {
-        status = evaluate(&ev, err);
-    }
-    if (status == VAE_OK && examples != NULL) {
-        status = write_examples(&ev, examples, err);
-    }
-    if (status == VAE_OK && gap) {
+    if (gap) {
         train.job = ev.job;
         train.job.keep_examples = false;
-        status = open_train_split(&m, args, err);
-        status = status == VAE_OK ? evaluate(&train, err) : status;
+        TRY(open_train_split(&m, args, err));
+        TRY(evaluate(&train, err));
     }
-    if (status == VAE_OK && args->json) {
+    if (args->json) {
         print_json(&ev, gap ? &train : NULL);
-    } else if (status == VAE_OK) {
+    } else {
         print_text(&ev);
         if (gap) {
             print_gap(&ev, &train);
         }
     }
+done:
     vae_evaluation_clear(&ev.e);
     vae_evaluation_clear(&train.e);
-    cli_close(&m);
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option eval_options[] = {
+    CLI_DATA_OPTIONS,
+    {"samples", 'K', "K", "importance samples of the NLL; 0 = no NLL, the ELBO only [0]"},
+    {"aggregate", 0, "N", "examples of I(x;z), KL(q(z)||p), total correlation; 0 = none [2000]"},
+    {"gap", 0, NULL, "the training split, too, and the gap between them"},
+    {"per-example", 0, "FILE", ".npz: elbo, recon, kl, nll and labels of each example"},
+    {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_eval_command = {
+    .name = "eval",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "ELBO, reconstruction and KL, active units; NLL by importance sampling.",
+    .examples = "  vae eval runs/mnist\n"
+                "  vae eval runs/mnist --samples 5000 --json\n"
+                "  vae eval runs/mnist --data more.npy --split train\n",
+    CLI_OPTIONS(eval_options),
+    .run = run_eval,
+};

@@ -1,5 +1,4 @@
-/* vae export, vae import. */
-#include <jansson.h>
+/* vae export, vae import: weights and graphs out and in. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,95 +9,114 @@
 /* ---- export ---- */
 
 /* The format asked for, or the one that the file's name tells. */
-static const char *choose_format(const cli_args *args, const char *out, vae_error *err)
+static vae_status choose_format(const cli_args *args, const char *out, const char **format,
+                                vae_error *err)
 {
     static const char *const formats[] = {"safetensors", "npz", "onnx"};
-    const char *format = cli_value(args, "format");
+    const char *given = cli_value(args, "format");
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         char end[16];
         snprintf(end, sizeof end, ".%s", formats[i]);
-        if (format != NULL ? strcmp(format, formats[i]) == 0 : vae_ends_with(out, end)) {
-            return formats[i];
+        *format = formats[i];
+        if (given != NULL ? strcmp(given, *format) == 0 : vae_ends_with(out, end)) {
+            return VAE_OK;
         }
     }
-    if (format != NULL) {
-        vae_fail(err, VAE_ERR_USAGE, "--format: expected safetensors, npz or onnx, found '%s'",
-                 format);
-    } else {
-        vae_fail(err, VAE_ERR_USAGE, "%s: which format? give --format safetensors|npz|onnx", out);
-    }
-    return NULL;
+    return given != NULL
+               ? vae_fail(err, VAE_ERR_USAGE,
+                          "--format: expected safetensors, npz or onnx, found '%s'", given)
+               : vae_fail(err, VAE_ERR_USAGE,
+                          "%s: which format? give --format safetensors|npz|onnx", out);
 }
 
-static void print_exported(const cli_args *args, const cli_model *m, const char *format,
+static void print_exported(const cli_args *args, const vae_trained *m, const char *format,
                            const char *const *files, size_t n)
 {
-    if (!args->json) {
-        for (size_t i = 0; i < n; i++) {
-            cli_say(args, "%s: %s of %s", files[i], format, m->path);
-        }
-        return;
-    }
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         json_array_append_new(list, json_string(files[i]));
+        if (!args->json) {
+            cli_say(args, "%s: %s of %s", files[i], format, m->path);
+        }
     }
     json_t *o = json_pack("{s:i, s:s, s:s, s:o, s:I}", "schema", 1, "checkpoint", m->path, "format",
                           format, "files", list, "parameters", (json_int_t)m->checkpoint->n_params);
-    json_dumpf(o, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(o);
+    if (args->json) {
+        cli_print_json(o, 0);
+    } else {
+        json_decref(o);
+    }
 }
 
-static vae_status export_to(const cli_args *args, const cli_model *m, const char *format,
+static vae_status export_to(const cli_args *args, const vae_trained *m, const char *format,
                             const char *out, vae_error *err)
 {
     vae_onnx_paths paths;
     const char *files[3] = {out};
     size_t n = 1;
-    vae_status status;
+    vae_status status = VAE_OK;
     if (strcmp(format, "safetensors") == 0) {
-        status = vae_export_safetensors(out, m->checkpoint, err);
+        TRY(vae_export_safetensors(out, m->checkpoint, err));
     } else if (strcmp(format, "npz") == 0) {
-        status = vae_export_npz(out, m->checkpoint, err);
+        TRY(vae_export_npz(out, m->checkpoint, err));
     } else {
-        status = vae_export_onnx_paths(&paths, out, &m->checkpoint->config, err);
-        status = status == VAE_OK ? vae_export_onnx(&paths, m->checkpoint, err) : status;
+        TRY(vae_export_onnx_paths(&paths, out, &m->checkpoint->config, err));
+        TRY(vae_export_onnx(&paths, m->checkpoint, err));
         files[0] = paths.encoder;
         files[1] = paths.decoder;
         files[2] = paths.classifier;
         n = m->checkpoint->config.semi_supervised ? 3 : 2;
     }
-    if (status == VAE_OK && strcmp(out, "-") != 0) {
+    if (strcmp(out, "-") != 0) {
         print_exported(args, m, format, files, n);
     }
+done:
     return status;
 }
 
-vae_status cli_export(const cli_args *args, vae_error *err)
+static vae_status run_export(const cli_args *args, vae_error *err)
 {
-    cli_model m = {0};
-    const char *out = cli_value(args, "out");
+    vae_trained m = {.own = NULL};
+    const char *out = cli_value(args, "out"), *format;
+    vae_status status = VAE_OK;
     if (out == NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out is missing: the file to write");
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--out is missing: the file to write"));
     }
-    const char *format = choose_format(args, out, err);
-    if (format == NULL) {
-        return VAE_ERR_USAGE;
+    TRY(choose_format(args, out, &format, err));
+    TRY(cli_check_out(args, out, err));
+    if (strcmp(out, "-") == 0 && strcmp(format, "onnx") == 0) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--out -: an ONNX export is several files; name one or a folder"));
     }
-    if (strcmp(out, "-") == 0 && (strcmp(format, "onnx") == 0 || args->json)) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out -: %s",
-                        args->json ? "--json has standard output; name a file"
-                                   : "an ONNX export is several files; name one or a folder");
-    }
-    vae_status status = vae_checkpoint_open_run(
-        &m.checkpoint, args->words[0], cli_value(args, "best") != NULL, false, m.path, err);
-    if (status == VAE_OK) {
-        status = export_to(args, &m, format, out, err);
-    }
-    cli_close(&m);
+    TRY(vae_trained_open(&m, args->words[0], cli_given(args, "best"), err));
+    TRY(export_to(args, &m, format, out, err));
+done:
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option export_options[] = {
+    {"format", 'f', "safetensors|npz|onnx", "default: by the name of --out"},
+    {"out", 'o', "FILE",
+     "onnx writes FILE.encoder.onnx, FILE.decoder.onnx, if it classifies FILE.classifier.onnx; - "
+     "is "
+     "standard output"},
+    {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
+};
+
+const cli_command cli_export_command = {
+    .name = "export",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "Weights for PyTorch and NumPy, graphs for ONNX Runtime.",
+    .examples =
+        "  vae export runs/mnist --out model.safetensors     VAE().load_state_dict(load_file(F))\n"
+        "  vae export runs/mnist --out model.npz             numpy.load\n"
+        "  vae export runs/mnist --out model.onnx            model.encoder.onnx, "
+        "model.decoder.onnx\n",
+    CLI_OPTIONS(export_options),
+    .run = run_export,
+};
 
 /* ---- import ---- */
 
@@ -126,23 +144,23 @@ static vae_status attach_data(vae_checkpoint *c, vae_error *err)
 {
     vae_dataset *set;
     const vae_data_options options = cli_data_options(&c->config, c->config.limit);
-    vae_status status = vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err));
     if (set->d != c->d) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the imported model takes %zu",
-                          set->source, set->d, c->d);
-    } else if ((c->data_mean = malloc(c->d * sizeof *c->data_mean)) == NULL) {
-        status = vae_fail_memory(err, c->d * sizeof *c->data_mean, "the mean of the data");
-    } else if ((status =
-                    vae_dataset_mean(set, NULL, 0, c->config.binarize == VAE_BINARIZE_THRESHOLD,
-                                     c->data_mean, err)) == VAE_OK) {
-        memcpy(c->data_sha256, set->sha256, sizeof c->data_sha256);
-        c->height = set->height;
-        c->width = set->width;
-        c->channels = set->channels;
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the imported model takes %zu",
+                     set->source, set->d, c->d));
     }
+    c->data_mean = malloc(c->d * sizeof *c->data_mean);
+    if (c->data_mean == NULL) {
+        TRY(vae_fail_memory(err, c->d * sizeof *c->data_mean, "the mean of the data"));
+    }
+    TRY(vae_dataset_mean(set, NULL, 0, c->config.binarize == VAE_BINARIZE_THRESHOLD, c->data_mean,
+                         err));
+    memcpy(c->data_sha256, set->sha256, sizeof c->data_sha256);
+    c->height = set->height;
+    c->width = set->width;
+    c->channels = set->channels;
+done:
     vae_dataset_free(set);
     return status;
 }
@@ -159,28 +177,26 @@ static vae_status add_moments(vae_checkpoint *c, vae_error *err)
 
 static vae_status write_run(const cli_args *args, vae_checkpoint *c, vae_error *err)
 {
-    const bool force = cli_value(args, "force") != NULL;
     vae_run_folder folder;
     bool empty;
-    char path[VAE_RUN_PATH];
-    vae_status status = vae_run_folder_open(&folder, c->config.out, false, force, &empty, err);
+    char path[VAE_RUN_PATH], line[VAE_PATH + 64], *text = NULL;
+    vae_status status =
+        vae_run_folder_open(&folder, c->config.out, false, cli_given(args, "force"), &empty, err);
     if (status != VAE_OK) {
         return status;
     }
-    char *text = vae_config_to_json(&c->config), line[VAE_PATH + 64];
+    text = vae_config_to_json(&c->config);
     if (text == NULL) {
-        status = vae_fail(err, VAE_ERR_RUNTIME, "out of memory for config.json");
-    } else {
-        const struct iovec part = {text, strlen(text)};
-        vae_run_folder_path(&folder, "config.json", path);
-        status = vae_file_replace(path, &part, 1, err);
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "out of memory for config.json"));
     }
-    if (status == VAE_OK) {
-        vae_run_folder_path(&folder, "checkpoints/step-0000000000.vae", path);
-        status = vae_checkpoint_write(path, c, err);
-    }
+    const struct iovec part = {text, strlen(text)};
+    vae_run_folder_path(&folder, "config.json", path);
+    TRY(vae_file_replace(path, &part, 1, err));
+    vae_run_folder_path(&folder, "checkpoints/step-0000000000.vae", path);
+    TRY(vae_checkpoint_write(path, c, err));
     snprintf(line, sizeof line, "imported from %s\n", args->words[0]);
     vae_run_folder_log(&folder, line);
+done:
     free(text);
     vae_run_folder_close(&folder);
     return status;
@@ -195,9 +211,7 @@ static void print_imported(const cli_args *args, const vae_checkpoint *c, bool w
                               "from", args->words[0], "parameters", (json_int_t)c->n_params,
                               "latent", (json_int_t)c->config.latent, "data_shape",
                               (json_int_t)c->height, (json_int_t)c->width, (json_int_t)c->channels);
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
+        cli_print_json(o, 0);
         return;
     }
     cli_say(args, "%s: %s parameters for data of %zu x %zu x %zu, from %s", out,
@@ -211,36 +225,54 @@ static void print_imported(const cli_args *args, const vae_checkpoint *c, bool w
     }
 }
 
-vae_status cli_import(const cli_args *args, vae_error *err)
+static vae_status run_import(const cli_args *args, vae_error *err)
 {
     vae_config config;
     vae_import_options options = {.config = &config};
     vae_checkpoint *c = NULL;
-    const bool with_data = cli_value(args, "data") != NULL;
+    const bool with_data = cli_given(args, "data");
+    vae_status status = VAE_OK;
     vae_config_defaults(&config);
-    vae_status status = cli_training_options(args, &config, &options.given, err);
-    if (status == VAE_OK && config.out[0] == '\0') {
-        status =
-            vae_fail(err, VAE_ERR_USAGE,
-                     "--out is missing: the run folder, or the checkpoint file (.vae), to make");
+    TRY(cli_training_options(args, &config, &options.given, err));
+    if (config.out[0] == '\0') {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--out is missing: the run folder, or the checkpoint file (.vae), to make"));
     }
     const bool file = vae_ends_with(config.out, ".vae");
-    if (status == VAE_OK && (status = read_shape(args, &options, err)) == VAE_OK && !file) {
-        status = vae_run_folder_check(config.out, false, cli_value(args, "force") != NULL, err);
+    TRY(read_shape(args, &options, err));
+    if (!file) {
+        TRY(vae_run_folder_check(config.out, false, cli_given(args, "force"), err));
     }
-    if (status == VAE_OK && (status = vae_import(&c, args->words[0], &options, err)) == VAE_OK) {
-        memcpy(c->config.out, config.out, sizeof config.out);
-        status = vae_config_check(&c->config, options.given, err);
+    TRY(vae_import(&c, args->words[0], &options, err));
+    memcpy(c->config.out, config.out, sizeof config.out);
+    TRY(vae_config_check(&c->config, options.given, err));
+    if (with_data) {
+        TRY(attach_data(c, err));
     }
-    if (status == VAE_OK && with_data) {
-        status = attach_data(c, err);
-    }
-    if (status == VAE_OK && (status = add_moments(c, err)) == VAE_OK) {
-        status = file ? vae_checkpoint_write(config.out, c, err) : write_run(args, c, err);
-    }
-    if (status == VAE_OK) {
-        print_imported(args, c, with_data);
-    }
+    TRY(add_moments(c, err));
+    TRY(file ? vae_checkpoint_write(config.out, c, err) : write_run(args, c, err));
+    print_imported(args, c, with_data);
+done:
     vae_checkpoint_free(c);
     return status;
 }
+
+static const cli_option import_options[] = {
+    {"shape", 0, "HxW[x3]", "of a picture; default: from the file or --data, else a guess"},
+    {"force", 0, NULL, "replace the run that is in --out"},
+};
+
+const cli_command cli_import_command = {
+    .name = "import",
+    .words = "FILE",
+    .n_words = 1,
+    .help =
+        "Makes a run of weights trained elsewhere: safetensors or npz with the names that export "
+        "writes.",
+    .examples = "  vae import model.safetensors --data data/mnist --out runs/mine\n"
+                "  vae train --resume --out runs/mine --epochs 5     trains on\n"
+                "  vae import model.npz --activation tanh --likelihood gaussian --out mine.vae\n",
+    CLI_OPTIONS(import_options),
+    .trains = true,
+    .run = run_import,
+};

@@ -1,6 +1,5 @@
-/* vae info, vae devices. */
+/* vae info, vae devices: what is in a file, what there is to compute on. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,6 @@
 #include "exchange/import_weights.h"
 #include "model/layout.h"
 #include "train/step_timer.h"
-#include "train/trainer.h"
 
 static json_t *describe_tensors(const param_layout *layout)
 {
@@ -66,9 +64,7 @@ static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
         json_object_set_new(o, "data_shift", shift);
         json_object_set_new(o, "data_scale", scale);
     }
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(o, 12);
     free(config);
 }
 
@@ -156,9 +152,7 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
     if (args->json) {
         json_t *o = json_pack("{s:i, s:s, s:O, s:O}", "schema", 1, "file", path, "tensors", tensors,
                               "metadata", metadata);
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
+        cli_print_json(o, 0);
     }
     json_decref(tensors);
     json_decref(metadata);
@@ -166,20 +160,19 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
     return VAE_OK;
 }
 
-vae_status cli_info(const cli_args *args, vae_error *err)
+static vae_status run_info(const cli_args *args, vae_error *err)
 {
-    if (vae_weights_is_file(args->words[0])) {
-        return info_of_weights(args, args->words[0], err);
-    }
     vae_checkpoint *c = NULL;
     char path[VAE_PATH];
     param_layout layout = {0};
     struct stat info = {0};
     uint8_t digest[VAE_SHA256_BYTES];
     char weights[VAE_SHA256_HEX];
-    const bool best = cli_value(args, "best") != NULL;
     vae_status status = VAE_OK;
-    TRY(vae_checkpoint_open_run(&c, args->words[0], best, false, path, err));
+    if (vae_weights_is_file(args->words[0])) {
+        return info_of_weights(args, args->words[0], err);
+    }
+    TRY(vae_checkpoint_open_run(&c, args->words[0], cli_given(args, "best"), false, path, err));
     TRY(vae_layout_build(&layout, &c->config, c->d, err));
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
@@ -191,9 +184,24 @@ done:
     return status;
 }
 
+static const cli_option info_options[] = {
+    {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
+};
+
+const cli_command cli_info_command = {
+    .name = "info",
+    .words = "RUN|FILE",
+    .n_words = 1,
+    .help = "What is in a run folder, a checkpoint, a .safetensors or .npz file.",
+    .examples = "  vae info runs/mnist\n"
+                "  vae info runs/mnist/checkpoints/best.vae --json\n",
+    CLI_OPTIONS(info_options),
+    .run = run_info,
+};
+
 /* ---- devices ---- */
 
-vae_status cli_devices(const cli_args *args, vae_error *err)
+static vae_status run_devices(const cli_args *args, vae_error *err)
 {
     char name[128], backend[512], cuda[4096] = "";
     const vae_backend_options options = {.device = VAE_DEVICE_CPU};
@@ -211,9 +219,7 @@ vae_status cli_devices(const cli_args *args, vae_error *err)
         json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",
                               name, "cores", (json_int_t)cores, "backend", backend, "cuda",
                               "devices", n_cuda, "text", cuda);
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
-        json_decref(o);
+        cli_print_json(o, 0);
         return VAE_OK;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
@@ -224,3 +230,11 @@ vae_status cli_devices(const cli_args *args, vae_error *err)
     }
     return VAE_OK;
 }
+
+const cli_command cli_devices_command = {
+    .name = "devices",
+    .words = "",
+    .help = "What there is to compute on.",
+    .examples = "  vae devices\n",
+    .run = run_devices,
+};

@@ -53,42 +53,42 @@ static vae_status read_endpoint(endpoint *e, const cli_args *args, const char *o
 static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const char *path,
                                int label, vae_error *err)
 {
-    uint8_t *pixels;
+    uint8_t *pixels = NULL;
     size_t width, height, channels;
+    vae_dataset *set = NULL;
+    vae_status status = VAE_OK;
     *out = NULL;
-    vae_status status = vae_png_read(path, &pixels, &width, &height, &channels, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    vae_dataset *set = calloc(1, sizeof *set);
-    uint8_t *row = malloc(c->d), *labels = malloc(1);
+    TRY(vae_png_read(path, &pixels, &width, &height, &channels, err));
     if (width != c->width || height != c->height) {
-        status =
-            vae_fail(err, VAE_ERR_DATA,
+        TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: %zu x %zu pixels; the model takes %zu x %zu (width x height): resize "
                      "it first",
-                     path, width, height, c->width, c->height);
-    } else if (set == NULL || row == NULL || labels == NULL) {
-        status = vae_fail_memory(err, sizeof *set + c->d, path);
-    } else {
-        vae_image_convert(row, c->channels, pixels, channels, width * height);
-        *set = (vae_dataset){.n = 1, .d = c->d, .height = height, .width = width};
-        set->channels = c->channels;
-        set->dtype = VAE_U8;
-        set->rows = row;
-        snprintf(set->source, sizeof set->source, "%s", path);
-        if (label >= 0) {
-            labels[0] = (uint8_t)label;
-            set->labels = labels;
-            labels = NULL;
-        }
-        *out = set;
-        row = NULL;
-        set = NULL;
+                     path, width, height, c->width, c->height));
     }
-    free(set);
-    free(row);
-    free(labels);
+    set = calloc(1, sizeof *set);
+    if (set == NULL) {
+        TRY(vae_fail_memory(err, sizeof *set + c->d, path));
+    }
+    *set = (vae_dataset){.n = 1,
+                         .d = c->d,
+                         .height = height,
+                         .width = width,
+                         .channels = c->channels,
+                         .dtype = VAE_U8,
+                         .rows = malloc(c->d),
+                         .labels = label >= 0 ? malloc(1) : NULL};
+    if (set->rows == NULL || (label >= 0 && set->labels == NULL)) {
+        TRY(vae_fail_memory(err, sizeof *set + c->d, path));
+    }
+    vae_image_convert(set->rows, c->channels, pixels, channels, width * height);
+    snprintf(set->source, sizeof set->source, "%s", path);
+    if (label >= 0) {
+        set->labels[0] = (uint8_t)label;
+    }
+    *out = set;
+    set = NULL;
+done:
+    vae_dataset_free(set);
     free(pixels);
     return status;
 }
@@ -97,23 +97,25 @@ static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const
 static vae_status look_at(endpoint *e, drawing *d, vae_error *err)
 {
     const vae_checkpoint *c = d->m.checkpoint;
-    vae_dataset *data_set = d->m.set, *picture = NULL;
+    const vae_plan plan = vae_eval_plan(0, 0);
+    const vae_watch until_stopped = {.stop_signal = d->painter.watch.stop_signal};
+    vae_dataset *picture = NULL;
+    vae_status status = VAE_OK;
     e->x = malloc(e->n * c->d * sizeof *e->x);
     e->mu = malloc(e->n * c->config.latent * sizeof *e->mu);
     e->label = calloc(e->n, sizeof *e->label);
-    vae_status status = e->x != NULL && e->mu != NULL && e->label != NULL
-                            ? VAE_OK
-                            : vae_fail_memory(err, e->n * c->d * sizeof *e->x, "examples");
-    if (status == VAE_OK && e->file &&
-        (status = open_picture(&picture, c, e->text, d->only, err)) == VAE_OK) {
-        d->m.set = picture;
+    const vae_batch_out out = {.x = e->x, .mu = e->mu, .label = e->label};
+    if (e->x == NULL || e->mu == NULL || e->label == NULL) {
+        TRY(vae_fail_memory(err, e->n * c->d * sizeof *e->x, "examples"));
     }
-    if (status == VAE_OK && (status = draw_open_rows(d, e->rows, e->n, err)) == VAE_OK) {
-        const vae_batch_out out = {.x = e->x, .mu = e->mu, .label = e->label};
-        status = vae_look(&d->painter, d->m.data, e->n, &out, err);
+    if (e->file) {
+        TRY(open_picture(&picture, c, e->text, d->only, err));
+        TRY(vae_trained_run_set(&d->m, picture, plan.draw, &out, err));
+    } else {
+        TRY(vae_trained_put(&d->m, e->rows, e->n, err));
+        TRY(vae_trained_run(&d->m, e->n, &plan, &until_stopped, &out, NULL, err));
     }
-    draw_close_rows(d);
-    d->m.set = data_set;
+done:
     vae_dataset_free(picture);
     return status;
 }
@@ -124,7 +126,7 @@ static vae_status check_files(const interpolation *p, const drawing *d, vae_erro
     if (!p->from.file && !p->to.file) {
         return VAE_OK;
     }
-    if (d->painter.below != NULL) {
+    if (d->m.below != NULL) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "%s stands on another run, whose latents are its data: --from and --to "
                         "take row numbers, no picture files",
@@ -139,21 +141,20 @@ static vae_status check_files(const interpolation *p, const drawing *d, vae_erro
 static vae_status open_ends(interpolation *p, drawing *d, vae_error *err)
 {
     static const char *const of_data[] = {"data", "split", "limit", NULL};
-    vae_status status = check_files(p, d, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(check_files(p, d, err));
     if (p->from.file && p->to.file) {
-        status = draw_refuse(d->args, of_data, "between two picture files", err);
-    } else if ((status = cli_open_set(&d->m, d->args, err)) == VAE_OK) {
-        status = draw_check_rows(&d->m, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err);
-        status = status == VAE_OK
-                     ? draw_check_rows(&d->m, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err)
-                     : status;
+        TRY(cli_refuse(d->args, of_data, "between two picture files", err));
+    } else {
+        TRY(cli_open_set(&d->m, d->args, err));
+        TRY(draw_check_rows(&d->m, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err));
+        TRY(draw_check_rows(&d->m, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err));
     }
-    status = status == VAE_OK ? draw_open_model(d, err) : status;
-    status = status == VAE_OK ? look_at(&p->from, d, err) : status;
-    return status == VAE_OK ? look_at(&p->to, d, err) : status;
+    TRY(draw_open_model(d, err));
+    TRY(look_at(&p->from, d, err));
+    TRY(look_at(&p->to, d, err));
+done:
+    return status;
 }
 
 /* ---- the way ---- */
@@ -189,16 +190,19 @@ static vae_status draw_lines(interpolation *p, drawing *d, vae_error *err)
     const vae_latent_source source = {
         .make = make_steps, .ctx = p, .label = d->only < 0 ? label_steps : NULL};
     const size_t n = p->pairs * p->steps, D = d->m.checkpoint->d;
+    vae_status status = VAE_OK;
     vae_sink_spec spec = vae_painter_spec(&d->painter, n);
     spec.columns = p->steps;
-    spec.ends = d->painter.below == NULL; /* where rows are pictures */
-    vae_status status = draw_open_sink(d, &spec, err);
-    status = status == VAE_OK ? vae_paint(&d->painter, &source, n, d->sink, err) : status;
-    for (size_t i = 0; i < p->pairs && status == VAE_OK && spec.ends; i++) {
+    spec.ends = d->m.below == NULL; /* where rows are pictures */
+    TRY(draw_open_sink(d, &spec, err));
+    TRY(vae_paint(&d->painter, &source, n, d->sink, err));
+    for (size_t i = 0; i < p->pairs && spec.ends; i++) {
         vae_row_sink_end(d->sink, i * p->steps, false, p->from.x + i * D);
         vae_row_sink_end(d->sink, i * p->steps, true, p->to.x + i * D);
     }
-    return status == VAE_OK ? draw_finish(d, err) : status;
+    TRY(draw_finish(d, err));
+done:
+    return status;
 }
 
 /* ---- the animation ---- */
@@ -208,20 +212,19 @@ static vae_status write_animation(const interpolation *p, const drawing *d, cons
                                   const vae_grid *grid, vae_error *err)
 {
     const size_t n = 2 * p->steps - 2;
+    vae_status status = VAE_OK;
     size_t *order = malloc(2 * p->steps * sizeof *order);
     unsigned *delay = malloc(2 * p->steps * sizeof *delay);
-    vae_status status = VAE_OK;
     if (order == NULL || delay == NULL) {
-        status = vae_fail_memory(err, n * sizeof *order, "an animation");
+        TRY(vae_fail_memory(err, n * sizeof *order, "an animation"));
     }
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         order[i] = i < p->steps ? i : n - i;
         delay[i] = order[i] == 0 || order[i] + 1 == p->steps ? GIF_END : GIF_STEP;
     }
-    if (status == VAE_OK) {
-        status = vae_gif_write(d->out, frames, p->steps, grid->width, grid->height,
-                               grid->spec.channels, order, delay, n, err);
-    }
+    TRY(vae_gif_write(d->out, frames, p->steps, grid->width, grid->height, grid->spec.channels,
+                      order, delay, n, err));
+done:
     free(order);
     free(delay);
     return status;
@@ -231,24 +234,28 @@ static vae_status write_animation(const interpolation *p, const drawing *d, cons
 static vae_status draw_frame(const interpolation *p, const drawing *d, vae_grid *grid, size_t step,
                              float *z, float *x_hat, vae_error *err)
 {
+    const vae_watch *watch = &d->painter.watch;
+    const bool by_row = vae_config_has_classes(&d->m.config) && d->only < 0;
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < p->pairs; i++) {
         make_step(p, z + i * p->latent, i, step);
     }
-    const uint32_t *label =
-        vae_config_has_classes(&d->m.config) && d->only < 0 ? p->from.label : NULL;
-    vae_status status = vae_paint_decode(&d->painter, x_hat, z, label, p->pairs, err);
-    for (size_t i = 0; i < p->pairs && status == VAE_OK; i++) {
-        vae_grid_draw(grid, i, x_hat + i * vae_painter_shape(&d->painter)->d);
+    TRY(vae_paint_decode(&d->painter, x_hat, z, by_row ? p->from.label : NULL, p->pairs, err));
+    for (size_t i = 0; i < p->pairs; i++) {
+        vae_grid_draw(grid, i, x_hat + i * vae_trained_shape(&d->m)->d);
     }
-    d->painter.progress(d->painter.ctx, step + 1, p->steps);
-    return *d->painter.stop_signal == 0 ? status
-                                        : vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
+    watch->progress(watch->ctx, (double)(step + 1) / (double)p->steps, p->steps);
+    if (*watch->stop_signal != 0) {
+        TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
+    }
+done:
+    return status;
 }
 
 static vae_status open_frames(const interpolation *p, const drawing *d, vae_grid *grid,
                               uint8_t **frames, vae_error *err)
 {
-    const vae_checkpoint *c = vae_painter_shape(&d->painter);
+    const vae_checkpoint *c = vae_trained_shape(&d->m);
     const size_t side = c->height > c->width ? c->height : c->width;
     vae_grid_spec spec = {.cells = p->pairs,
                           .height = c->height,
@@ -277,21 +284,23 @@ static vae_status open_frames(const interpolation *p, const drawing *d, vae_grid
 
 static vae_status draw_animation(const interpolation *p, drawing *d, vae_error *err)
 {
-    vae_grid grid;
+    vae_grid grid = {0};
     uint8_t *frames = NULL;
+    const size_t D = vae_trained_shape(&d->m)->d;
+    vae_status status = VAE_OK;
     float *z = malloc(p->pairs * p->latent * sizeof *z);
-    const size_t D = vae_painter_shape(&d->painter)->d;
     float *x_hat = malloc(p->pairs * D * sizeof *x_hat);
-    vae_status status = open_frames(p, d, &grid, &frames, err);
-    if (status == VAE_OK && (z == NULL || x_hat == NULL)) {
-        status = vae_fail_memory(err, p->pairs * D * sizeof *x_hat, "pictures");
+    TRY(open_frames(p, d, &grid, &frames, err));
+    if (z == NULL || x_hat == NULL) {
+        TRY(vae_fail_memory(err, p->pairs * D * sizeof *x_hat, "pictures"));
     }
-    for (size_t step = 0; step < p->steps && status == VAE_OK; step++) {
-        const size_t bytes = grid.width * grid.height * grid.spec.channels;
-        status = draw_frame(p, d, &grid, step, z, x_hat, err);
+    const size_t bytes = grid.width * grid.height * grid.spec.channels;
+    for (size_t step = 0; step < p->steps; step++) {
+        TRY(draw_frame(p, d, &grid, step, z, x_hat, err));
         memcpy(frames + step * bytes, grid.pixels, bytes);
     }
-    status = status == VAE_OK ? write_animation(p, d, frames, &grid, err) : status;
+    TRY(write_animation(p, d, frames, &grid, err));
+done:
     vae_grid_close(&grid);
     free(frames);
     free(x_hat);
@@ -304,28 +313,27 @@ static vae_status draw_animation(const interpolation *p, drawing *d, vae_error *
 static vae_status read_options(interpolation *p, const cli_args *args, vae_error *err)
 {
     const char *mode = cli_value(args, "mode");
+    vae_status status = VAE_OK;
     p->spherical = mode != NULL && strcmp(mode, "spherical") == 0;
     if (mode != NULL && !p->spherical && strcmp(mode, "linear") != 0) {
-        return vae_fail(err, VAE_ERR_USAGE, "--mode: expected linear or spherical, found '%s'",
-                        mode);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--mode: expected linear or spherical, found '%s'", mode));
     }
-    vae_status status = cli_size(args, "steps", STEPS, 2, 10000, &p->steps, err);
-    status = status == VAE_OK ? read_endpoint(&p->from, args, "--from", err) : status;
-    status = status == VAE_OK ? read_endpoint(&p->to, args, "--to", err) : status;
+    TRY(cli_size(args, "steps", STEPS, 2, 10000, &p->steps, err));
+    TRY(read_endpoint(&p->from, args, "--from", err));
+    TRY(read_endpoint(&p->to, args, "--to", err));
     p->pairs = p->from.n;
-    if (status == VAE_OK && p->from.n != p->to.n) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "--from names %zu and --to %zu: pairs need as many of the one as of the "
-                          "other",
-                          p->from.n, p->to.n);
+    if (p->from.n != p->to.n) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--from names %zu and --to %zu: pairs need as many of the one as of the other",
+                     p->from.n, p->to.n));
     }
+done:
     return status;
 }
 
 static vae_status want_picture(const drawing *d, vae_error *err)
 {
-    const vae_checkpoint *c = vae_painter_shape(&d->painter);
-    vae_sink_spec spec = {.n = 1, .height = c->height, .width = c->width, .channels = c->channels};
+    const vae_sink_spec spec = vae_painter_spec(&d->painter, 1);
     return d->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(d->out, &spec, err);
 }
 
@@ -350,24 +358,46 @@ static void clear(endpoint *e)
     free(e->label);
 }
 
-vae_status cli_interpolate(const cli_args *args, vae_error *err)
+static vae_status run_interpolate(const cli_args *args, vae_error *err)
 {
     drawing d = {0};
     interpolation p = {0};
-    vae_status status = read_options(&p, args, err);
-    if (status == VAE_OK &&
-        (status = draw_begin(&d, args, "interpolation.png", true, err)) == VAE_OK &&
-        (status = draw_open_classes(&d, err)) == VAE_OK &&
-        (status = want_picture(&d, err)) == VAE_OK && (status = open_ends(&p, &d, err)) == VAE_OK) {
-        p.latent = d.m.config.latent;
-        status = d.kind == VAE_SINK_GIF ? draw_animation(&p, &d, err) : draw_lines(&p, &d, err);
-    }
-    if (status == VAE_OK) {
-        cli_progress_clear(&d.progress);
-        draw_report(&d, p.pairs * p.steps, "steps of interpolation", details(&p));
-    }
+    vae_status status = VAE_OK;
+    TRY(read_options(&p, args, err));
+    TRY(draw_begin(&d, args, "interpolation.png", true, err));
+    TRY(draw_open_classes(&d, err));
+    TRY(want_picture(&d, err));
+    TRY(open_ends(&p, &d, err));
+    p.latent = d.m.config.latent;
+    TRY(d.kind == VAE_SINK_GIF ? draw_animation(&p, &d, err) : draw_lines(&p, &d, err));
+    cli_progress_clear(&d.progress);
+    draw_report(&d, p.pairs * p.steps, "steps of interpolation", details(&p));
+done:
     draw_close(&d);
     clear(&p.from);
     clear(&p.to);
     return status;
 }
+
+static const cli_option interpolate_options[] = {
+    CLI_DATA_OPTIONS,
+    {"from", 0, "I,..|FILE", "row numbers, from 0, or a PNG file"},
+    {"to", 0, "J,..|FILE", "as many"},
+    {"out", 'o', "FILE", ".png, .gif (there and back), a folder, .npy, or - [interpolation.png]"},
+    {"steps", 0, "N", "both ends included [10]"},
+    {"mode", 0, "linear|spherical", "straight, or along the arc between the two mu [linear]"},
+    {"class", 0, "K", "of a model with classes: decode as this one; default: as --from's"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_interpolate_command = {
+    .name = "interpolate",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "From one example to another through latent space.",
+    .examples = "  vae interpolate runs/mnist --from 1,5,9 --to 2,6,10 --out strips.png\n"
+                "  vae interpolate runs/mnist --from 1 --to 2 --steps 20 --out walk.gif\n"
+                "  vae interpolate runs/mnist --from a.png --to b.png --mode spherical\n",
+    CLI_OPTIONS(interpolate_options),
+    .run = run_interpolate,
+};

@@ -1,7 +1,6 @@
 /* vae encode, vae decode. */
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,14 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/open.h"
 #include "base/file.h"
 #include "cli/cli.h"
 #include "format/npz.h"
-#include "infer/pictures.h"
-#include "infer/runner.h"
-
-enum { BATCH = 256 };
+#include "infer/paint.h"
 
 /* ---- standard input as a file ---- */
 
@@ -70,22 +65,13 @@ static void spool_close(spool *s)
 
 /* ---- shared ---- */
 
-static vae_status open_runner(vae_runner *r, const cli_model *m, vae_error *err)
-{
-    const vae_backend_options options = {m->config.device, m->config.device_index,
-                                         m->config.precision, m->config.threads};
-    vae_checkpoint view = *m->checkpoint; /* with the command's options */
-    view.config = m->config;
-    return vae_runner_open(r, &view, &options, BATCH, err);
-}
-
 static vae_status new_floats(float **out, size_t n, const char *what, vae_error *err)
 {
     *out = calloc(n > 0 ? n : 1, sizeof **out);
     return *out != NULL ? VAE_OK : vae_fail_memory(err, n * sizeof **out, what);
 }
 
-static void print_done(const cli_args *args, const cli_model *m, const char *out, size_t n,
+static void print_done(const cli_args *args, const vae_trained *m, const char *out, size_t n,
                        const char *what)
 {
     if (strcmp(out, "-") == 0) {
@@ -95,21 +81,15 @@ static void print_done(const cli_args *args, const cli_model *m, const char *out
         cli_say(args, "%s: %zu %s of %s", out, n, what, m->path);
         return;
     }
-    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I}", "schema", 1, "checkpoint", m->path, "out",
-                          out, "n", (json_int_t)n, "latent", (json_int_t)m->config.latent);
-    json_dumpf(o, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(o);
+    cli_print_json(json_pack("{s:i, s:s, s:s, s:I, s:I}", "schema", 1, "checkpoint", m->path, "out",
+                             out, "n", (json_int_t)n, "latent", (json_int_t)m->config.latent),
+                   0);
 }
 
 static vae_status check_out(const cli_args *args, const char *out, vae_error *err)
 {
-    if (out == NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out is missing: the file to write, or -");
-    }
-    return strcmp(out, "-") == 0 && args->json
-               ? vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file")
-               : VAE_OK;
+    return out != NULL ? cli_check_out(args, out, err)
+                       : vae_fail(err, VAE_ERR_USAGE, "--out is missing: the file to write, or -");
 }
 
 /* ---- encode ---- */
@@ -136,20 +116,6 @@ static vae_status write_npz(const char *out, const latents *l, const vae_dataset
     return vae_parts_put(&w.parts, out, err);
 }
 
-static vae_status write_npy(const char *out, const float *values, const size_t *shape, size_t ndim,
-                            vae_error *err)
-{
-    uint8_t header[VAE_NPY_WRITE_HEADER_MAX];
-    size_t n = 1;
-    for (size_t i = 0; i < ndim; i++) {
-        n *= shape[i];
-    }
-    vae_parts parts = {0};
-    vae_parts_copy(&parts, header, vae_npy_format_header(header, "<f4", shape, ndim));
-    vae_parts_borrow(&parts, values, n * sizeof(float));
-    return vae_parts_put(&parts, out, err);
-}
-
 static vae_status choose_npz(const cli_args *args, const char *out, bool *npz, vae_error *err)
 {
     const char *format = cli_value(args, "format");
@@ -167,84 +133,111 @@ static vae_status choose_npz(const cli_args *args, const char *out, bool *npz, v
 }
 
 /* --seed and --binarize over what the model was trained with. */
-static vae_status encode_options(cli_model *m, const cli_args *args, vae_error *err)
+static vae_status set_seed_and_binarize(vae_trained *m, const cli_args *args, vae_error *err)
 {
     const char *seed = cli_value(args, "seed"), *binarize = cli_value(args, "binarize");
     const bool draws =
         m->config.binarize == VAE_BINARIZE_STATIC || m->config.binarize == VAE_BINARIZE_DYNAMIC;
     vae_status status = VAE_OK;
     if (binarize != NULL) {
-        status = vae_config_set(&m->config, "binarize", binarize, err);
+        TRY(vae_config_set(&m->config, "binarize", binarize, err));
     }
-    if (status == VAE_OK && seed != NULL) {
-        if (cli_value(args, "z") == NULL && !draws && binarize == NULL) {
-            return vae_fail(err, VAE_ERR_USAGE,
-                            "--seed has no effect: mu and logvar need no noise; add --z");
-        }
-        status = vae_config_set(&m->config, "seed", seed, err);
+    if (seed != NULL && !cli_given(args, "z") && !draws && binarize == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--seed has no effect: mu and logvar need no noise; add --z"));
     }
+    if (seed != NULL) {
+        TRY(vae_config_set(&m->config, "seed", seed, err));
+    }
+done:
     return status;
 }
 
-static vae_status run_encoder(const cli_model *m, latents *l, bool want_z, vae_error *err)
+static vae_status run_encoder(vae_trained *m, latents *l, bool want_z, vae_error *err)
 {
-    vae_runner r;
+    vae_status status = VAE_OK;
+    size_t floats;
     l->n = m->set->n;
     l->latent = m->config.latent;
-    size_t floats;
     if (__builtin_mul_overflow(l->n, l->latent, &floats)) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: too many rows", m->set->source);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: too many rows", m->set->source));
     }
-    vae_status status = new_floats(&l->mu, floats, "mu", err);
-    status = status == VAE_OK ? new_floats(&l->logvar, floats, "logvar", err) : status;
-    status = status == VAE_OK && want_z ? new_floats(&l->z, floats, "z", err) : status;
-    if (status == VAE_OK && (status = open_runner(&r, m, err)) == VAE_OK) {
-        const vae_batch_out out = {.mu = l->mu, .logvar = l->logvar, .z = l->z};
-        status = vae_runner_rows(&r, m->set, 0, &out, err);
-        vae_runner_close(&r);
+    TRY(new_floats(&l->mu, floats, "mu", err));
+    TRY(new_floats(&l->logvar, floats, "logvar", err));
+    if (want_z) {
+        TRY(new_floats(&l->z, floats, "z", err));
     }
+    const vae_batch_out out = {.mu = l->mu, .logvar = l->logvar, .z = l->z};
+    TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, err));
+    TRY(vae_trained_run_set(m, m->set, 0, &out, err));
+done:
     return status;
 }
 
-vae_status cli_encode(const cli_args *args, vae_error *err)
+static vae_status run_encode(const cli_args *args, vae_error *err)
 {
-    cli_model m = {0};
+    vae_trained m = {.own = NULL};
     cli_args with_path = *args;
     spool s = {.fd = -1};
     latents l = {0};
     bool npz = false;
+    vae_status status = VAE_OK;
     const char *out = cli_value(args, "out"), *data = cli_value(args, "data");
-    const bool want_z = cli_value(args, "z") != NULL;
-    vae_status status = check_out(args, out, err);
-    if (status == VAE_OK) {
-        status = choose_npz(args, out, &npz, err);
-    }
-    if (status == VAE_OK && data != NULL && strcmp(data, "-") == 0) {
-        status = spool_stdin(&s, err);
+    const bool want_z = cli_given(args, "z");
+    TRY(check_out(args, out, err));
+    TRY(choose_npz(args, out, &npz, err));
+    if (data != NULL && strcmp(data, "-") == 0) {
+        TRY(spool_stdin(&s, err));
         for (size_t i = 0; i < with_path.n_options; i++) {
             if (with_path.value[i] == data) {
                 with_path.value[i] = s.path;
             }
         }
     }
-    if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
-        (status = encode_options(&m, args, err)) == VAE_OK &&
-        (status = rename_spool(&s, cli_open_set(&m, &with_path, err), err)) == VAE_OK &&
-        (status = run_encoder(&m, &l, want_z, err)) == VAE_OK) {
-        const size_t shape[2] = {l.n, l.latent};
-        status = npz ? write_npz(out, &l, m.set, err)
-                     : write_npy(out, want_z ? l.z : l.mu, shape, 2, err);
+    TRY(cli_open_checkpoint(&m, args, err));
+    TRY(set_seed_and_binarize(&m, args, err));
+    TRY(rename_spool(&s, cli_open_set(&m, &with_path, err), err));
+    TRY(run_encoder(&m, &l, want_z, err));
+    const size_t shape[2] = {l.n, l.latent};
+    TRY(npz ? write_npz(out, &l, m.set, err)
+            : vae_npy_write(out, "<f4", shape, 2, want_z ? l.z : l.mu, err));
+    if (npz) {
+        print_done(args, &m, out, l.n, "latents");
+    } else {
+        print_done(args, &m, out, l.n, want_z ? "draws of z" : "means");
     }
-    if (status == VAE_OK) {
-        print_done(args, &m, out, l.n, npz ? "latents" : want_z ? "draws of z" : "means");
-    }
+done:
     free(l.mu);
     free(l.logvar);
     free(l.z);
     spool_close(&s);
-    cli_close(&m);
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option encode_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", ".npz: mu, logvar, labels; .npy: mu; - is standard output"},
+    {"format", 0, "npz|npy", "default: by the name of --out; npy for -"},
+    {"z", 0, NULL, "draw z, too; an .npy then holds z"},
+    {"seed", 's', "N", "of z and of a drawn binarization; default: the run's"},
+    {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_encode_command = {
+    .name = "encode",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "Latents of a data set, in its order: mu, logvar, labels, and draws of z.",
+    .examples =
+        "  vae encode runs/mnist --data data/mnist --split train --out latents.npz\n"
+        "  vae encode runs/mnist --data rows.npy --out mu.npy\n"
+        "  cat rows.npy | vae encode runs/mnist --data - --out - | vae decode runs/mnist -l - -o "
+        "x.npy\n",
+    CLI_OPTIONS(encode_options),
+    .run = run_encode,
+};
 
 /* ---- decode ---- */
 
@@ -261,16 +254,16 @@ static vae_status read_npz_latents(const char *path, float **z, size_t *n, size_
     m = m == NULL ? vae_npz_find(&npz, "mu") : m;
     m = m == NULL && npz.n == 1 ? &npz.members[0] : m;
     if (m == NULL || m->header.ndim != 2 || m->header.n_items == 0) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          m == NULL ? "%s: expected an array named z or mu, or only one array"
-                                    : "%s: expected latents of shape (n,Z)",
-                          path);
-    } else {
-        *n = m->header.shape[0];
-        *cols = m->header.shape[1];
-        status = new_floats(z, m->header.n_items, "latents", err);
-        status = status == VAE_OK ? vae_npz_read_floats(&npz, m, *z, err) : status;
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     m == NULL ? "%s: expected an array named z or mu, or only one array"
+                               : "%s: expected latents of shape (n,Z)",
+                     path));
     }
+    *n = m->header.shape[0];
+    *cols = m->header.shape[1];
+    TRY(new_floats(z, m->header.n_items, "latents", err));
+    TRY(vae_npz_read_floats(&npz, m, *z, err));
+done:
     vae_npz_close(&npz);
     return status;
 }
@@ -279,19 +272,17 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
                                    vae_error *err)
 {
     vae_dataset *set;
-    vae_status status = vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err));
     if (set->dtype != VAE_F32) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: expected floats (f4 or f8), found %s", path,
-                          set->dtype == VAE_BITS ? "booleans" : "bytes");
-    } else {
-        *n = set->n;
-        *cols = set->d;
-        *z = set->rows; /* taken over */
-        set->rows = NULL;
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: expected floats (f4 or f8), found %s", path,
+                     set->dtype == VAE_BITS ? "booleans" : "bytes"));
     }
+    *n = set->n;
+    *cols = set->d;
+    *z = set->rows; /* taken over */
+    set->rows = NULL;
+done:
     vae_dataset_free(set);
     return status;
 }
@@ -301,89 +292,95 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
 {
     unsigned char first[2] = {0};
     size_t cols = 0;
+    vae_status status = VAE_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
     const bool npz = read(fd, first, sizeof first) == 2 && first[0] == 'P' && first[1] == 'K';
     close(fd);
-    vae_status status =
-        npz ? read_npz_latents(path, z, n, &cols, err) : read_npy_latents(path, z, n, &cols, err);
-    if (status == VAE_OK && cols != latent) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: rows of %zu values; the model's z has %zu", path,
-                        cols, latent);
+    TRY((npz ? read_npz_latents : read_npy_latents)(path, z, n, &cols, err));
+    if (cols != latent) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: rows of %zu values; the model's z has %zu", path, cols,
+                     latent));
     }
-    for (size_t i = 0; status == VAE_OK && i < *n * cols; i++) {
+    for (size_t i = 0; i < *n * cols; i++) {
         if (!isfinite((*z)[i])) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: row %zu, column %zu: value %g is not finite",
-                            path, i / cols, i % cols, (double)(*z)[i]);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: row %zu, column %zu: value %g is not finite", path,
+                         i / cols, i % cols, (double)(*z)[i]));
         }
     }
+done:
     return status;
 }
 
-static vae_status decode_to(const cli_model *m, const char *out, const float *z, size_t n, int only,
+static vae_status decode_to(vae_trained *m, const char *out, const float *z, size_t n, int only,
                             vae_error *err)
 {
-    vae_runner r;
-    vae_row_sink *sink;
-    const vae_checkpoint *c = m->checkpoint;
-    const vae_sink_spec spec = {
-        .n = n, .height = c->height, .width = c->width, .channels = c->channels};
+    vae_row_sink *sink = NULL;
     const uint32_t label = only >= 0 ? (uint32_t)only : 0;
+    const vae_painter painter = {.on = m, .one_class = only >= 0 ? &label : NULL};
+    const vae_sink_spec spec = vae_painter_spec(&painter, n);
+    vae_status status = VAE_OK;
     if (only < 0 && vae_config_has_classes(&m->config)) {
-        return vae_fail(err, VAE_ERR_USAGE, "%s has classes: decoding needs --class K", m->path);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "%s has classes: decoding needs --class K", m->path));
     }
-    vae_status status = vae_row_sink_open(&sink, out, &spec, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    if ((status = open_runner(&r, m, err)) == VAE_OK) {
-        const vae_painter painter = {
-            .model = r.model, .shape = c, .batch = BATCH, .one_class = only >= 0 ? &label : NULL};
-        status = vae_paint_latents(&painter, z, n, sink, err);
-        vae_runner_close(&r);
-    }
-    const vae_status closed = vae_row_sink_close(sink, status == VAE_OK, err);
-    return status == VAE_OK ? closed : status;
+    TRY(vae_row_sink_open(&sink, out, &spec, err));
+    TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, err));
+    TRY(vae_paint_latents(&painter, z, n, sink, err));
+done:
+    return vae_row_sink_done(sink, status, err);
 }
 
-vae_status cli_decode(const cli_args *args, vae_error *err)
+static vae_status run_decode(const cli_args *args, vae_error *err)
 {
-    cli_model m = {0};
+    vae_trained m = {.own = NULL};
     spool s = {.fd = -1};
     float *z = NULL;
     size_t n = 0;
     int only;
+    vae_status status = VAE_OK;
     const char *out = cli_value(args, "out"), *from = cli_value(args, "latents");
-    vae_status status = check_out(args, out, err);
-    if (status == VAE_OK) {
-        const vae_sink_kind kind = vae_sink_kind_of(out);
-        if (kind == VAE_SINK_NONE || kind == VAE_SINK_GIF) {
-            status =
-                vae_fail(err, VAE_ERR_USAGE,
-                         "%s: expected a name that ends in .npy, .png or / (a folder), or -", out);
-        }
+    TRY(check_out(args, out, err));
+    const vae_sink_kind kind = vae_sink_kind_of(out);
+    if (kind == VAE_SINK_NONE || kind == VAE_SINK_GIF) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: expected a name that ends in .npy, .png or / (a folder), or -", out));
     }
-    if (status == VAE_OK && from == NULL) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "--latents is missing: an .npy or .npz file, or -; vae encode makes one");
+    if (from == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--latents is missing: an .npy or .npz file, or -; vae encode makes one"));
     }
-    if (status == VAE_OK && strcmp(from, "-") == 0) {
-        status = spool_stdin(&s, err);
+    if (strcmp(from, "-") == 0) {
+        TRY(spool_stdin(&s, err));
         from = s.path;
     }
-    if (status == VAE_OK && (status = cli_open_checkpoint(&m, args, false, err)) == VAE_OK &&
-        (status = cli_class(&m, args, &only, err)) == VAE_OK &&
-        (status = rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err)) ==
-            VAE_OK) {
-        status = decode_to(&m, out, z, n, only, err);
-    }
-    if (status == VAE_OK) {
-        print_done(args, &m, out, n, "decoded rows");
-    }
+    TRY(cli_open_checkpoint(&m, args, err));
+    TRY(cli_class(&m, args, &only, err));
+    TRY(rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err));
+    TRY(decode_to(&m, out, z, n, only, err));
+    print_done(args, &m, out, n, "decoded rows");
+done:
     free(z);
     spool_close(&s);
-    cli_close(&m);
+    vae_trained_close(&m);
     return status;
 }
+
+static const cli_option decode_options[] = {
+    {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
+    {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
+    {"class", 0, "K", "of a model with classes: the class to decode as"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_decode_command = {
+    .name = "decode",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "Latents back to data: the decoder's means.",
+    .examples = "  vae decode runs/mnist --latents z.npy --out x.npy\n"
+                "  vae decode runs/mnist --latents latents.npz --out pictures/\n",
+    CLI_OPTIONS(decode_options),
+    .run = run_decode,
+};

@@ -1,5 +1,4 @@
-/* vae probe. */
-#include <jansson.h>
+/* vae probe: what classifiers make of the latents, and of the data beside them. */
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -7,15 +6,13 @@
 
 #include "backend/open.h"
 #include "cli/cli.h"
-#include "infer/runner.h"
 #include "philox.h"
 #include "plot/plot.h"
 #include "stats/disentangle.h"
 #include "stats/pca.h"
 #include "stats/probe.h"
-#include "train/trainer.h"
 
-enum { BATCH = 256, SCATTER_ROWS = 5000 };
+enum { SCATTER_ROWS = 5000 };
 
 /* One set of rows in both representations. */
 typedef struct {
@@ -27,8 +24,7 @@ typedef struct {
 
 typedef struct {
     const cli_args *args;
-    cli_model m;
-    vae_runner runner;
+    vae_trained m;
     features train, test;
     size_t classes, neighbours, seeds, seed;
     double holdout;
@@ -68,18 +64,18 @@ static vae_status read_labels_option(probe *p, vae_error *err)
 static vae_status read_options(probe *p, vae_error *err)
 {
     const cli_args *args = p->args;
-    vae_status status = read_labels_option(p, err);
-    p->disentangle = cli_value(args, "disentanglement") != NULL;
+    vae_status status = VAE_OK;
+    TRY(read_labels_option(p, err));
+    p->disentangle = cli_given(args, "disentanglement");
     p->scatter = cli_value(args, "scatter");
-    if (status == VAE_OK &&
-        (status = cli_size(args, "neighbours", 10, 1, 1000, &p->neighbours, err)) == VAE_OK &&
-        (status = cli_size(args, "seeds", 5, 1, VAE_PROBE_SEEDS, &p->seeds, err)) == VAE_OK &&
-        (status = cli_size(args, "seed", 1, 0, SIZE_MAX - VAE_PROBE_SEEDS, &p->seed, err)) ==
-            VAE_OK &&
-        (status = cli_real(args, "holdout", 0, 0, 0.9, &p->holdout, err)) == VAE_OK &&
-        cli_value(args, "seeds") != NULL && p->labels.n == 0) {
-        status = vae_fail(err, VAE_ERR_USAGE, "--seeds has no effect without --labels 100,600");
+    TRY(cli_size(args, "neighbours", 10, 1, 1000, &p->neighbours, err));
+    TRY(cli_size(args, "seeds", 5, 1, VAE_PROBE_SEEDS, &p->seeds, err));
+    TRY(cli_size(args, "seed", 1, 0, SIZE_MAX - VAE_PROBE_SEEDS, &p->seed, err));
+    TRY(cli_real(args, "holdout", 0, 0, 0.9, &p->holdout, err));
+    if (cli_given(args, "seeds") && p->labels.n == 0) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--seeds has no effect without --labels 100,600"));
     }
+done:
     return status;
 }
 
@@ -112,23 +108,18 @@ static vae_status take_features(probe *p, features *f, const vae_dataset *set, v
         memcpy(f->factors, set->factors, set->n * set->n_factors * sizeof *f->factors);
     }
     const vae_batch_out out = {.mu = f->mu};
-    return vae_runner_rows(&p->runner, set, VAE_EVAL_DRAW(0), &out, err);
+    return vae_trained_run_set(&p->m, set, VAE_EVAL_DRAW(0), &out, err);
 }
 
 static vae_status open_split(probe *p, features *f, const char *name, vae_split split,
                              vae_error *err)
 {
-    size_t limit;
-    vae_status status = cli_size(p->args, "limit", 0, 0, SIZE_MAX / 2, &limit, err);
-    if (status == VAE_OK) {
-        status = cli_open_named_set(&p->m, name, split, limit, err);
-    }
-    if (status == VAE_OK) {
-        p->classes = p->m.set->n_classes > p->classes ? p->m.set->n_classes : p->classes;
-        status = take_features(p, f, p->m.set, err);
-    }
-    vae_dataset_free(p->m.set);
-    p->m.set = NULL;
+    vae_status status = VAE_OK;
+    TRY(cli_open_named_set(&p->m, p->args, name, split, err));
+    p->classes = p->m.set->n_classes > p->classes ? p->m.set->n_classes : p->classes;
+    TRY(take_features(p, f, p->m.set, err));
+    vae_trained_close_set(&p->m);
+done:
     return status;
 }
 
@@ -182,34 +173,35 @@ static vae_status hold_out(probe *p, vae_error *err)
 
 static vae_status open_rows(probe *p, vae_error *err)
 {
-    const char *name = cli_value(p->args, "data");
-    name = name != NULL ? name : p->m.config.data;
+    const char *data = cli_value(p->args, "data");
+    const char *name = data != NULL ? data : p->m.config.data;
     const bool has_test = vae_dataset_has_test(name);
     vae_status status = VAE_OK;
     if (has_test && p->holdout > 0) {
-        return vae_fail(err, VAE_ERR_USAGE, "--holdout has no effect: %s has a test split", name);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--holdout has no effect: %s has a test split", name));
     }
     p->classify = has_test || p->holdout > 0;
-    status = open_split(p, &p->train, name, VAE_SPLIT_TRAIN, err);
-    if (status == VAE_OK && has_test) {
-        status = open_split(p, &p->test, name, VAE_SPLIT_TEST, err);
-    } else if (status == VAE_OK && p->holdout > 0) {
-        status = hold_out(p, err);
+    TRY(open_split(p, &p->train, name, VAE_SPLIT_TRAIN, err));
+    if (has_test) {
+        TRY(open_split(p, &p->test, name, VAE_SPLIT_TEST, err));
+    } else if (p->holdout > 0) {
+        TRY(hold_out(p, err));
     }
-    if (status == VAE_OK && p->train.labels != NULL && !p->classify && !p->disentangle) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          "%s: no test split to measure on: name data that have one, or keep rows "
-                          "back with --holdout 0.2",
-                          name);
+    if (p->train.labels != NULL && !p->classify && !p->disentangle) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: no test split to measure on: name data that have one, or keep rows back "
+                     "with --holdout 0.2",
+                     name));
     }
-    if (status == VAE_OK && p->train.labels == NULL && !p->disentangle) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: no labels to probe for", name);
+    if (p->train.labels == NULL && !p->disentangle) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no labels to probe for", name));
     }
-    if (status == VAE_OK && p->train.factors == NULL && p->disentangle) {
-        status = vae_fail(
-            err, VAE_ERR_DATA,
-            "%s: no factors of generation to compare with; digits and sprites have them", name);
+    if (p->train.factors == NULL && p->disentangle) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: no factors of generation to compare with; digits and sprites have them",
+                     name));
     }
+done:
     return status;
 }
 
@@ -225,14 +217,11 @@ static vae_status probe_all(probe *p, vae_error *err)
 {
     vae_probe_errors found[2];
     vae_status status = VAE_OK;
-    for (int raw = 0; raw < 2 && status == VAE_OK; raw++) {
+    for (int raw = 0; raw < 2; raw++) {
         const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
         cli_say(p->args, "classifiers on %s: %zu rows of %zu, tested on %zu",
                 raw ? "the data" : "mu", train.n, train.d, test.n);
-        status = vae_probe_all(&found[raw], &train, &test, p->neighbours, p->threads, err);
-    }
-    if (status != VAE_OK) {
-        return status;
+        TRY(vae_probe_all(&found[raw], &train, &test, p->neighbours, p->threads, err));
     }
     if (!p->args->json) {
         printf("accuracy on the test split, all %zu labels     mu    the data\n", p->train.n);
@@ -248,7 +237,8 @@ static vae_status probe_all(probe *p, vae_error *err)
                                       "logistic_accuracy", 1 - found[raw].logistic, "logistic_l2",
                                       found[raw].l2));
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 typedef struct {
@@ -275,14 +265,11 @@ static vae_status probe_few(probe *p, size_t n_labels, json_t *rows, vae_error *
     vae_status status = VAE_OK;
     for (int raw = 0; raw < 2; raw++) {
         const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
-        for (size_t s = 0; s < p->seeds && status == VAE_OK; s++) {
+        for (size_t s = 0; s < p->seeds; s++) {
             vae_probe_errors e = {0};
-            status = vae_probe_few(&e, &train, &test, n_labels, p->seed + s, p->threads, err);
+            TRY(vae_probe_few(&e, &train, &test, n_labels, p->seed + s, p->threads, err));
             error[raw][0][s] = e.knn;
             error[raw][1][s] = e.logistic;
-        }
-        if (status != VAE_OK) {
-            return status;
         }
         for (int c = 0; c < 2; c++) {
             m[raw][c] = moments_of(error[raw][c], p->seeds);
@@ -300,25 +287,29 @@ static vae_status probe_few(probe *p, size_t n_labels, json_t *rows, vae_error *
                         m[0][0].mean, "knn_sd", m[0][0].sd, "logistic_error", m[0][1].mean,
                         "logistic_sd", m[0][1].sd, "data", "knn_error", m[1][0].mean, "knn_sd",
                         m[1][0].sd, "logistic_error", m[1][1].mean, "logistic_sd", m[1][1].sd));
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status probe_labels(probe *p, vae_error *err)
 {
-    vae_status status = probe_all(p, err);
-    if (status != VAE_OK || p->labels.n == 0) {
-        return status;
+    json_t *rows;
+    vae_status status = VAE_OK;
+    TRY(probe_all(p, err));
+    if (p->labels.n == 0) {
+        return VAE_OK;
     }
     if (!p->args->json) {
         printf("error in %% with few labels, as many of each class, mean ± deviation of %zu draws\n"
                "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
                p->seeds);
     }
-    json_t *rows = json_array();
+    rows = json_array();
     json_object_set_new(p->out, "few_labels", rows);
-    for (size_t i = 0; i < p->labels.n && status == VAE_OK; i++) {
-        status = probe_few(p, p->labels.size[i], rows, err);
+    for (size_t i = 0; i < p->labels.n; i++) {
+        TRY(probe_few(p, p->labels.size[i], rows, err));
     }
+done:
     return status;
 }
 
@@ -355,56 +346,79 @@ static vae_status draw_scatter(const probe *p, vae_error *err)
 {
     const features *f = p->test.n > 0 ? &p->test : &p->train;
     const size_t n = f->n < SCATTER_ROWS ? f->n : SCATTER_ROWS, Z = p->m.config.latent;
-    float *xy = malloc(n * 2 * sizeof *xy);
     vae_text text = {0};
     double share[2];
     char x[64], y[64];
-    vae_status status = xy != NULL ? vae_pca_plane(xy, share, f->mu, n, Z, err)
-                                   : vae_fail_memory(err, n * 2 * sizeof *xy, "a scatter");
-    if (status == VAE_OK) {
-        snprintf(x, sizeof x, Z <= 2 ? "latent 0" : "first component (%.0f%% of the variance)",
-                 100 * share[0]);
-        snprintf(y, sizeof y, Z <= 2 ? "latent 1" : "second component (%.0f%%)", 100 * share[1]);
-        plot_scatter(&text, (plot_axes){"Latents (mu) by label", x, y, false, false}, xy, f->labels,
-                     n, p->classes);
-        status = vae_text_write(&text, p->scatter, err);
+    vae_status status = VAE_OK;
+    float *xy = malloc(n * 2 * sizeof *xy);
+    if (xy == NULL) {
+        TRY(vae_fail_memory(err, n * 2 * sizeof *xy, "a scatter"));
     }
+    TRY(vae_pca_plane(xy, share, f->mu, n, Z, err));
+    snprintf(x, sizeof x, Z <= 2 ? "latent 0" : "first component (%.0f%% of the variance)",
+             100 * share[0]);
+    snprintf(y, sizeof y, Z <= 2 ? "latent 1" : "second component (%.0f%%)", 100 * share[1]);
+    plot_scatter(&text, (plot_axes){"Latents (mu) by label", x, y, false, false}, xy, f->labels, n,
+                 p->classes);
+    TRY(vae_text_write(&text, p->scatter, err));
+done:
     vae_text_clear(&text);
     free(xy);
     return status;
 }
 
-vae_status cli_probe(const cli_args *args, vae_error *err)
+static vae_status run_probe(const cli_args *args, vae_error *err)
 {
-    probe p = {.args = args, .threads = omp_get_num_procs()};
-    vae_status status = read_options(&p, err);
-    if (status == VAE_OK && (status = cli_open_checkpoint(&p.m, args, false, err)) == VAE_OK) {
-        const vae_config *c = &p.m.config;
-        const vae_backend_options options = {c->device, c->device_index, c->precision, c->threads};
-        vae_checkpoint as_here = *p.m.checkpoint; /* with the command's options */
-        as_here.config = *c;
-        p.threads = c->threads > 0 ? (int)c->threads : p.threads;
-        p.out = json_pack("{s:i, s:s}", "schema", 1, "checkpoint", p.m.path);
-        status = vae_runner_open(&p.runner, &as_here, &options, BATCH, err);
+    probe p = {.args = args};
+    vae_status status = VAE_OK;
+    TRY(read_options(&p, err));
+    TRY(cli_open_checkpoint(&p.m, args, err));
+    p.threads = p.m.config.threads > 0 ? (int)p.m.config.threads : omp_get_num_procs();
+    p.out = json_pack("{s:i, s:s}", "schema", 1, "checkpoint", p.m.path);
+    TRY(vae_trained_start(&p.m, VAE_INFER_BATCH, 1, err));
+    TRY(open_rows(&p, err));
+    if (p.train.labels != NULL && p.classify) {
+        TRY(probe_labels(&p, err));
     }
-    if (status == VAE_OK && (status = open_rows(&p, err)) == VAE_OK && p.train.labels != NULL &&
-        p.classify) {
-        status = probe_labels(&p, err);
+    if (p.disentangle) {
+        TRY(probe_factors(&p, err));
     }
-    if (status == VAE_OK && p.disentangle) {
-        status = probe_factors(&p, err);
-    }
-    if (status == VAE_OK && p.scatter != NULL && (status = draw_scatter(&p, err)) == VAE_OK) {
+    if (p.scatter != NULL) {
+        TRY(draw_scatter(&p, err));
         cli_say(args, "scatter: %s", p.scatter);
     }
-    if (status == VAE_OK && args->json) {
-        json_dumpf(p.out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
+    if (args->json) {
+        cli_print_json(json_incref(p.out), 9);
     }
+done:
     json_decref(p.out);
     features_free(&p.train);
     features_free(&p.test);
-    vae_runner_close(&p.runner);
-    cli_close(&p.m);
+    vae_trained_close(&p.m);
     return status;
 }
+
+static const cli_option probe_options[] = {
+    {"data", 'd', "DATA", "data set with labels; default: the one it was trained on"},
+    {"limit", 0, "N", "only the first N rows of each split; 0 = all"},
+    {"neighbours", 'k', "K", "of the nearest-neighbour classifier [10]"},
+    {"labels", 0, "N,N,...", "with so few labels, too: 100,600,1000,3000"},
+    {"seeds", 0, "N", "draws of the few labels [5]"},
+    {"seed", 's', "N", "of the draws [1]"},
+    {"holdout", 0, "FRACTION", "of data without a test split, rows to measure on"},
+    {"scatter", 0, "FILE", ".svg: latents by label in the plane of most variance"},
+    {"disentanglement", 0, NULL, "MIG, SAP, DCI, BetaVAE, FactorVAE, where factors are known"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_probe_command = {
+    .name = "probe",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "How much the latents say of labels and factors, beside the data themselves.",
+    .examples = "  vae probe runs/mnist\n"
+                "  vae probe runs/mnist --labels 100,600,1000,3000 --scatter latents.svg\n"
+                "  vae probe runs/sprites --disentanglement --limit 50000\n",
+    CLI_OPTIONS(probe_options),
+    .run = run_probe,
+};

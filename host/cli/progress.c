@@ -1,3 +1,4 @@
+/* Progress on stderr, and how long things take. */
 #include "cli/progress.h"
 
 #include <inttypes.h>
@@ -48,16 +49,17 @@ void cli_progress_clear(cli_progress *progress)
     }
 }
 
-void cli_progress_part(cli_progress *progress, const char *what, double fraction, size_t n)
+static void draw_part(void *ctx, double fraction, size_t n)
 {
+    cli_progress *progress = ctx;
     const double now = vae_clock(), every = progress->terminal ? 0.2 : 60;
     if (progress->quiet || now - progress->told < every || fraction <= 0) {
         return;
     }
     char left[32], line[96];
     progress->told = now;
-    int length = snprintf(line, sizeof line, "%s: example %.0f of %zu  %3.0f%%  %s left", what,
-                          fraction * (double)n, n, 100 * fraction,
+    int length = snprintf(line, sizeof line, "%s: example %.0f of %zu  %3.0f%%  %s left",
+                          progress->what, fraction * (double)n, n, 100 * fraction,
                           cli_duration(left, (now - progress->began) * (1 - fraction) / fraction));
     if (!progress->terminal) {
         fprintf(stderr, "vae: %s\n", line);
@@ -67,6 +69,12 @@ void cli_progress_part(cli_progress *progress, const char *what, double fraction
     fprintf(stderr, "\r%s%*s", line, rest, "");
     fflush(stderr);
     progress->drawn = (size_t)length;
+}
+
+vae_watch cli_watch(cli_progress *progress, const char *what)
+{
+    progress->what = what;
+    return (vae_watch){.progress = draw_part, .ctx = progress};
 }
 
 /* Adds a part if it still fits into `width` columns. Parts come in order of importance. */

@@ -3,11 +3,13 @@
 #ifndef VAE_CLI_PROGRESS_H
 #define VAE_CLI_PROGRESS_H
 
+#include "infer/trained.h"
 #include "train/trainer.h"
 
 typedef struct {
     bool quiet;
     bool terminal;      /* redraw */
+    const char *what;   /* a pass is of; of cli_watch */
     size_t drawn;       /* columns of the line that stands there; 0 = none */
     double began, told; /* of cli_progress_part; monotonic time */
 } cli_progress;
@@ -18,8 +20,8 @@ vae_trainer_events cli_progress_events(cli_progress *progress);
 /* Takes the line away, so that something else can be printed. */
 void cli_progress_clear(cli_progress *progress);
 
-/* How far a pass over n rows is: a line that is redrawn on a terminal, one a minute elsewhere. */
-void cli_progress_part(cli_progress *progress, const char *what, double fraction, size_t n);
+/* How far a pass over rows is: a line that is redrawn on a terminal, one a minute elsewhere. */
+vae_watch cli_watch(cli_progress *progress, const char *what);
 
 /* 3725 seconds as "1:02:05". */
 const char *cli_duration(char text[32], double seconds);

@@ -1,12 +1,10 @@
-/* vae report. */
-#include <jansson.h>
+/* vae report: the HTML page of a run or a checkpoint. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/signals.h"
-#include "infer/pictures.h"
 #include "report/report.h"
 
 static const char standard_output[] = "/dev/stdout";
@@ -31,107 +29,90 @@ static void find_folder(const char *run, const char *checkpoint, char folder[VAE
     }
 }
 
-/* Data that were asked for must be there; without those of the training, what needs them is left
- * out. */
-static vae_status open_data(cli_model *m, const cli_args *args, char missing[VAE_ERROR_TEXT],
-                            vae_error *err)
-{
-    vae_error inner = {0};
-    vae_status status = cli_open_set(m, args, &inner);
-    if (status == VAE_OK) {
-        return VAE_OK;
-    }
-    if (cli_value(args, "data") != NULL || cli_value(args, "split") != NULL ||
-        cli_value(args, "limit") != NULL || status == VAE_ERR_RUNTIME) {
-        return vae_fail(err, status, "%s", inner.text);
-    }
-    snprintf(missing, VAE_ERROR_TEXT, "%s", inner.text);
-    cli_say(args, "without data: %s", inner.text);
-    vae_dataset_free(m->set);
-    m->set = NULL;
-    return VAE_OK;
-}
-
-static void print_result(const cli_args *args, const cli_model *m, const char *out,
+static void print_result(const cli_args *args, const vae_trained *m, const char *out,
                          const vae_report_result *r)
 {
     char n[32];
-    if (!args->json) {
-        if (strcmp(out, standard_output) == 0) {
-            return; /* it has the report */
-        }
+    const char *format = r->half ? "float16" : "float32";
+    if (args->json) {
+        cli_print_json(json_pack("{s:i, s:s, s:s, s:I, s:b, s:{s:b, s:I, s:s?}, s:f}", "schema", 1,
+                                 "checkpoint", m->path, "out", out, "bytes", (json_int_t)r->bytes,
+                                 "data", m->set != NULL, "explorer", "included",
+                                 r->explorer_bytes > 0, "weight_bytes",
+                                 (json_int_t)r->explorer_bytes, "format",
+                                 r->explorer_bytes > 0 ? format : NULL, "seconds", r->seconds),
+                       6);
+    } else if (strcmp(out, standard_output) != 0) { /* it has the report */
         cli_say(args, "%s: report of %s, %s bytes%s", out, m->path,
                 vae_thousands(n, (double)r->bytes),
                 r->explorer_bytes == 0 ? "; the decoder is too large for the explorer" : "");
-        return;
     }
-    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:b, s:{s:b, s:I, s:s?}, s:f}", "schema", 1,
-                          "checkpoint", m->path, "out", out, "bytes", (json_int_t)r->bytes, "data",
-                          m->set != NULL, "explorer", "included", r->explorer_bytes > 0,
-                          "weight_bytes", (json_int_t)r->explorer_bytes, "format",
-                          r->explorer_bytes == 0 ? NULL
-                          : r->half              ? "float16"
-                                                 : "float32",
-                          "seconds", r->seconds);
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    putchar('\n');
-    json_decref(o);
 }
 
 static vae_status choose_out(const cli_args *args, const char *folder, char path[VAE_PATH],
                              vae_error *err)
 {
     const char *out = cli_value(args, "out");
-    if (out != NULL && strcmp(out, "-") == 0) {
-        if (args->json) {
-            return vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
-        }
-        out = standard_output;
+    vae_status status = VAE_OK;
+    int n;
+    TRY(cli_check_out(args, out, err));
+    if (out != NULL) {
+        n = snprintf(path, VAE_PATH, "%s", strcmp(out, "-") == 0 ? standard_output : out);
+    } else {
+        n = snprintf(path, VAE_PATH, "%s%sreport.html", folder, folder[0] != '\0' ? "/" : "");
     }
-    int n = out != NULL         ? snprintf(path, VAE_PATH, "%s", out)
-            : folder[0] != '\0' ? snprintf(path, VAE_PATH, "%s/report.html", folder)
-                                : snprintf(path, VAE_PATH, "report.html");
     if (n >= VAE_PATH || n == 0) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes",
-                        VAE_PATH - 1);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes", VAE_PATH - 1));
     }
-    return VAE_OK;
-}
-
-vae_status cli_report(const cli_args *args, vae_error *err)
-{
-    cli_model m = {0};
-    char folder[VAE_PATH] = "", out[VAE_PATH], missing[VAE_ERROR_TEXT] = "";
-    vae_report_result result;
-    vae_status status = cli_open_checkpoint(&m, args, false, err);
-    if (status == VAE_OK) {
-        find_folder(args->words[0], m.path, folder);
-        status = choose_out(args, folder, out, err);
-    }
-    if (status == VAE_OK && (status = open_data(&m, args, missing, err)) == VAE_OK &&
-        (status = cli_open_model(&m, VAE_PICTURE_BATCH, 1, err)) == VAE_OK && m.set != NULL) {
-        status = cli_open_data(&m, err);
-    }
-    if (status == VAE_OK) {
-        vae_signals_install();
-        const vae_report_source source = {
-            .model = m.model,
-            .batch = VAE_PICTURE_BATCH,
-            .about = m.checkpoint,
-            .name = args->words[0],
-            .folder = folder[0] != '\0' ? folder : NULL,
-            .data = m.data,
-            .set = m.set,
-            .n = m.set != NULL ? m.set->n : 0,
-            .split = m.split,
-            .missing = missing,
-            .stop_signal = vae_signals_flag(),
-        };
-        status = vae_report_write(&source, out, &result, err);
-    }
-    if (status == VAE_OK) {
-        print_result(args, &m, out, &result);
-    }
-    cli_close(&m);
+done:
     return status;
 }
+
+static vae_status run_report(const cli_args *args, vae_error *err)
+{
+    vae_trained m = {.own = NULL};
+    char folder[VAE_PATH] = "", out[VAE_PATH];
+    vae_error missing = {0};
+    vae_report_result result;
+    vae_status status = VAE_OK;
+    TRY(cli_open_checkpoint(&m, args, err));
+    find_folder(args->words[0], m.path, folder);
+    TRY(choose_out(args, folder, out, err));
+    TRY(cli_open_set_if_there(&m, args, NULL, &missing, err));
+    if (m.set == NULL) {
+        cli_say(args, "without data: %s", missing.text);
+    }
+    TRY(vae_trained_start(&m, VAE_INFER_BATCH, 1, err));
+    if (m.set != NULL) {
+        TRY(vae_trained_put(&m, NULL, 0, err));
+    }
+    vae_signals_install();
+    const vae_report_source source = {.on = &m,
+                                      .name = args->words[0],
+                                      .folder = folder[0] != '\0' ? folder : NULL,
+                                      .missing = missing.text,
+                                      .watch = {.stop_signal = vae_signals_flag()}};
+    TRY(vae_report_write(&source, out, &result, err));
+    print_result(args, &m, out, &result);
+done:
+    vae_trained_close(&m);
+    return status;
+}
+
+static const cli_option report_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "the report, or - [RUN/report.html]"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_report_command = {
+    .name = "report",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "One HTML file: curves, pictures, tables, and the decoder to play with.",
+    .examples = "  vae report runs/mnist                        runs/mnist/report.html\n"
+                "  vae report runs/mnist --best --out best.html\n"
+                "  vae report model.vae --data data/mnist --out model.html\n",
+    CLI_OPTIONS(report_options),
+    .run = run_report,
+};

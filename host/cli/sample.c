@@ -51,14 +51,15 @@ static vae_status refuse_in_vain(const sampling *s, const drawing *d, vae_error 
     static const char *const of_grid[] = {"columns", "nearest", NULL};
     vae_status status = VAE_OK;
     if (!s->posterior) {
-        status = draw_refuse(d->args, of_fit, "without --from posterior", err);
+        TRY(cli_refuse(d->args, of_fit, "without --from posterior", err));
     }
-    if (status == VAE_OK && !s->posterior && !s->nearest) {
-        status = draw_refuse(d->args, of_data, "without --from posterior or --nearest", err);
+    if (!s->posterior && !s->nearest) {
+        TRY(cli_refuse(d->args, of_data, "without --from posterior or --nearest", err));
     }
-    if (status == VAE_OK && d->kind != VAE_SINK_PNG) {
-        status = draw_refuse(d->args, of_grid, "where --out is no .png", err);
+    if (d->kind != VAE_SINK_PNG) {
+        TRY(cli_refuse(d->args, of_grid, "where --out is no .png", err));
     }
+done:
     return status;
 }
 
@@ -66,20 +67,19 @@ static vae_status read_options(sampling *s, const cli_args *args, vae_error *err
 {
     size_t seed;
     bool diagonal;
-    s->nearest = cli_value(args, "nearest") != NULL;
-    vae_status status = cli_size(args, "n", 64, 1, UINT32_MAX, &s->n, err);
-    if (status == VAE_OK &&
-        (status = cli_size(args, "seed", 1, 0, SIZE_MAX, &seed, err)) == VAE_OK &&
-        (status = cli_real(args, "temperature", 1, 0, 1000, &s->temperature, err)) == VAE_OK &&
-        (status = cli_size(args, "columns", 0, 1, VAE_PNG_SIDE, &s->columns, err)) == VAE_OK &&
-        (status = cli_size(args, "components", 10, 1, VAE_MIXTURE_MOST, &s->components, err)) ==
-            VAE_OK &&
-        (status = cli_size(args, "limit", FIT_ROWS, 0, UINT32_MAX, &s->fit_rows, err)) == VAE_OK &&
-        (status = one_of(&diagonal, args, "covariance", "full", "diagonal", err)) == VAE_OK) {
-        s->full = !diagonal;
-        s->seed = seed;
-        status = one_of(&s->posterior, args, "from", "prior", "posterior", err);
-    }
+    vae_status status = VAE_OK;
+    s->nearest = cli_given(args, "nearest");
+    TRY(cli_size(args, "n", 64, 1, UINT32_MAX, &s->n, err));
+    TRY(cli_size(args, "seed", 1, 0, SIZE_MAX, &seed, err));
+    TRY(cli_real(args, "temperature", 1, 0, 1000, &s->temperature, err));
+    TRY(cli_size(args, "columns", 0, 1, VAE_PNG_SIDE, &s->columns, err));
+    TRY(cli_size(args, "components", 10, 1, VAE_MIXTURE_MOST, &s->components, err));
+    TRY(cli_size(args, "limit", FIT_ROWS, 0, UINT32_MAX, &s->fit_rows, err));
+    TRY(one_of(&diagonal, args, "covariance", "full", "diagonal", err));
+    TRY(one_of(&s->posterior, args, "from", "prior", "posterior", err));
+    s->full = !diagonal;
+    s->seed = seed;
+done:
     return status;
 }
 
@@ -104,13 +104,15 @@ static vae_status open_training_set(drawing *d, vae_error *err)
  * agree with the order of the data. The last of them, one in HELD_OUT, are held out. */
 static vae_status draw_posteriors(sampling *s, drawing *d, float **z, vae_error *err)
 {
+    const vae_plan plan = vae_eval_plan(0, 0);
     const size_t all = d->m.set->n;
     const size_t n = s->fit_rows > 0 && s->fit_rows < all ? s->fit_rows : all;
+    const vae_watch until_stopped = {.stop_signal = d->painter.watch.stop_signal};
+    vae_status status = VAE_OK;
     uint32_t *rows = malloc(n * sizeof *rows);
     *z = malloc(n * s->latent * sizeof **z);
     if (rows == NULL || *z == NULL) {
-        free(rows);
-        return vae_fail_memory(err, n * (s->latent + 1) * sizeof **z, "latents");
+        TRY(vae_fail_memory(err, n * (s->latent + 1) * sizeof **z, "latents"));
     }
     s->n_held = n / HELD_OUT;
     s->n_fitted = n - s->n_held;
@@ -119,10 +121,11 @@ static vae_status draw_posteriors(sampling *s, drawing *d, float **z, vae_error 
     for (size_t i = 0; i < n; i++) {
         rows[i] = (uint32_t)vae_shuffle(key, all, vae_shuffle_bits(all), i);
     }
-    vae_status status = draw_open_rows(d, rows, n, err);
+    TRY(vae_trained_put(&d->m, rows, n, err));
+    TRY(vae_trained_run(&d->m, n, &plan, &until_stopped, &(vae_batch_out){.z = *z}, NULL, err));
+done:
     free(rows);
-    return status == VAE_OK ? vae_look(&d->painter, d->m.data, n, &(vae_batch_out){.z = *z}, err)
-                            : status;
+    return status;
 }
 
 /* Mean log N(z; 0, I). */
@@ -150,26 +153,27 @@ static void show_fit(void *ctx, size_t iteration, double log_likelihood)
 static vae_status fit_posterior(sampling *s, drawing *d, vae_error *err)
 {
     float *z = NULL;
+    vae_status status = VAE_OK;
     /* its start is by the run's seed: --seed is of the samples, not of what they are drawn from */
     const vae_mixture_options options = {.components = s->components,
                                          .full = s->full,
                                          .seed = d->m.config.seed,
-                                         .stop_signal = d->painter.stop_signal,
+                                         .stop_signal = d->painter.watch.stop_signal,
                                          .progress = show_fit,
                                          .ctx = d};
-    vae_status status = draw_posteriors(s, d, &z, err);
-    if (status == VAE_OK) {
-        status = vae_mixture_fit(&s->mixture, z, s->n_fitted, s->latent, &options, &s->fit, err);
-    }
     s->held_out = s->prior_held_out = NAN;
-    if (status == VAE_OK && s->n_held > 0) {
+    TRY(draw_posteriors(s, d, &z, err));
+    TRY(vae_mixture_fit(&s->mixture, z, s->n_fitted, s->latent, &options, &s->fit, err));
+    if (s->n_held > 0) {
         const float *held = z + s->n_fitted * s->latent;
-        status = vae_mixture_score(&s->held_out, &s->mixture, held, s->n_held, err);
+        TRY(vae_mixture_score(&s->held_out, &s->mixture, held, s->n_held, err));
         s->prior_held_out = prior_score(held, s->n_held, s->latent);
     }
+done:
     free(z);
     cli_progress_clear(&d->progress);
     cli_progress_open(&d->progress, d->args->quiet);
+    d->progress.what = d->args->command->name;
     if (status == VAE_OK && !s->fit.converged) {
         cli_say(d->args, "warning: the mixture had not converged after %zu iterations",
                 s->fit.iterations);
@@ -185,15 +189,16 @@ static vae_status make_latents(void *ctx, float *z, size_t first, size_t n, vae_
     vae_status status = VAE_OK;
     /* with classes, the draws of a line come again in the next */
     const size_t turns = s->each > 0 ? n : 1, rows = s->each > 0 ? 1 : n;
-    for (size_t i = 0; i < turns && status == VAE_OK; i++) {
+    for (size_t i = 0; i < turns; i++) {
         const size_t row = s->each > 0 ? (first + i) % s->each : first;
         if (s->posterior) {
-            status = vae_mixture_draw(z + i * s->latent, &s->mixture, s->seed, row, rows,
-                                      s->temperature, err);
+            TRY(vae_mixture_draw(z + i * s->latent, &s->mixture, s->seed, row, rows, s->temperature,
+                                 err));
         } else {
             vae_prior_rows(z + i * s->latent, s->seed, row, rows, s->latent, s->temperature);
         }
     }
+done:
     return status;
 }
 
@@ -221,25 +226,23 @@ static vae_status paint(sampling *s, drawing *d, vae_error *err)
 {
     const vae_latent_source source = {make_latents, s->nearest ? draw_nearest : NULL, s,
                                       s->each > 0 ? label_lines : NULL};
+    vae_status status = VAE_OK;
     if (s->nearest) {
         s->set = d->m.set;
         s->nearest_row = malloc(s->n * sizeof *s->nearest_row);
         s->distance = malloc(s->n * sizeof *s->distance);
         s->example = malloc(s->set->d * sizeof *s->example);
         if (s->nearest_row == NULL || s->distance == NULL || s->example == NULL) {
-            return vae_fail_memory(err, s->n * sizeof *s->distance, "distances");
+            TRY(vae_fail_memory(err, s->n * sizeof *s->distance, "distances"));
         }
     }
-    const vae_status status = vae_paint(&d->painter, &source, s->n, d->sink, err);
-    return status == VAE_OK ? draw_finish(d, err) : status;
+    TRY(vae_paint(&d->painter, &source, s->n, d->sink, err));
+    TRY(draw_finish(d, err));
+done:
+    return status;
 }
 
 /* ---- what is printed ---- */
-
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 static json_t *details(const sampling *s, const drawing *d)
 {
@@ -250,13 +253,13 @@ static json_t *details(const sampling *s, const drawing *d)
     if (s->posterior) {
         json_object_set_new(
             o, "mixture",
-            json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:f, s:I, s:o, s:o}", "data",
-                      d->m.set->source, "split", d->m.split, "covariance",
-                      s->full ? "full" : "diagonal", "components", (json_int_t)s->mixture.k,
-                      "iterations", (json_int_t)s->fit.iterations, "converged",
-                      s->fit.converged ? 1 : 0, "n", (json_int_t)s->n_fitted, "log_likelihood",
-                      s->fit.log_likelihood, "held_out_n", (json_int_t)s->n_held, "held_out",
-                      number(s->held_out), "prior_held_out", number(s->prior_held_out)));
+            json_pack(
+                "{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:f, s:I, s:o, s:o}", "data", d->m.set->source,
+                "split", d->m.split, "covariance", s->full ? "full" : "diagonal", "components",
+                (json_int_t)s->mixture.k, "iterations", (json_int_t)s->fit.iterations, "converged",
+                s->fit.converged ? 1 : 0, "n", (json_int_t)s->n_fitted, "log_likelihood",
+                s->fit.log_likelihood, "held_out_n", (json_int_t)s->n_held, "held_out",
+                cli_json_real(s->held_out), "prior_held_out", cli_json_real(s->prior_held_out)));
     }
     if (s->nearest) {
         json_t *rows = json_array(), *distances = json_array();
@@ -301,49 +304,53 @@ static vae_status prepare_classes(sampling *s, drawing *d, vae_error *err)
 {
     static const char *const in_vain[] = {"nearest", NULL};
     const size_t C = d->m.config.classes;
-    vae_status status = draw_open_classes(d, err);
-    if (status == VAE_OK && vae_config_has_classes(&d->m.config) && d->only < 0) {
+    vae_status status = VAE_OK;
+    TRY(draw_open_classes(d, err));
+    if (vae_config_has_classes(&d->m.config) && d->only < 0) {
         s->each = (s->n + C - 1) / C;
         s->n = s->each * C;
     }
-    return status == VAE_OK && d->painter.below != NULL
-               ? draw_refuse(d->args, in_vain, "with a stacked model, whose data are latents", err)
-               : status;
+    if (d->m.below != NULL) {
+        TRY(cli_refuse(d->args, in_vain, "with a stacked model, whose data are latents", err));
+    }
+done:
+    return status;
 }
 
 static vae_status sample(sampling *s, drawing *d, vae_error *err)
 {
-    vae_status status = prepare_classes(s, d, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(prepare_classes(s, d, err));
     s->latent = d->m.config.latent;
     vae_sink_spec spec = vae_painter_spec(&d->painter, s->n);
     spec.columns = s->columns > 0 ? s->columns : s->each;
     spec.lines = s->nearest ? 2 : 1;
-    status = draw_open_sink(d, &spec, err);
-    if (status == VAE_OK && (s->posterior || s->nearest)) {
-        status = open_training_set(d, err);
+    TRY(draw_open_sink(d, &spec, err));
+    if (s->posterior || s->nearest) {
+        TRY(open_training_set(d, err));
     }
-    status = status == VAE_OK ? draw_open_model(d, err) : status;
-    if (status == VAE_OK && s->posterior) {
-        status = fit_posterior(s, d, err);
+    TRY(draw_open_model(d, err));
+    if (s->posterior) {
+        TRY(fit_posterior(s, d, err));
     }
-    return status == VAE_OK ? paint(s, d, err) : status;
+    TRY(paint(s, d, err));
+done:
+    return status;
 }
 
-vae_status cli_sample(const cli_args *args, vae_error *err)
+static vae_status run_sample(const cli_args *args, vae_error *err)
 {
     drawing d = {0};
     sampling s = {0};
-    vae_status status = read_options(&s, args, err);
-    if (status == VAE_OK && (status = draw_begin(&d, args, "samples.png", false, err)) == VAE_OK &&
-        (status = refuse_in_vain(&s, &d, err)) == VAE_OK &&
-        (status = sample(&s, &d, err)) == VAE_OK) {
-        cli_progress_clear(&d.progress);
-        say(&s, &d);
-        draw_report(&d, s.n, "samples", details(&s, &d));
-    }
+    vae_status status = VAE_OK;
+    TRY(read_options(&s, args, err));
+    TRY(draw_begin(&d, args, "samples.png", false, err));
+    TRY(refuse_in_vain(&s, &d, err));
+    TRY(sample(&s, &d, err));
+    cli_progress_clear(&d.progress);
+    say(&s, &d);
+    draw_report(&d, s.n, "samples", details(&s, &d));
+done:
     draw_close(&d);
     vae_mixture_clear(&s.mixture);
     free(s.nearest_row);
@@ -351,3 +358,33 @@ vae_status cli_sample(const cli_args *args, vae_error *err)
     free(s.example);
     return status;
 }
+
+static const cli_option sample_options[] = {
+    {"n", 'n', "N", "how many [64]"},
+    {"out", 'o', "FILE", ".png (a grid), a folder (one PNG a sample), .npy, or - [samples.png]"},
+    {"seed", 's', "N", "of z [1]"},
+    {"temperature", 0, "T", "scales the noise of z: 0 = none, 1 = as the model has it [1]"},
+    {"columns", 0, "N", "of a grid; default: as makes it square"},
+    {"from", 0, "prior|posterior", "N(0,I), or Gaussians fitted to q(z) of training data [prior]"},
+    {"components", 'k', "N", "how many Gaussians, with --from posterior [10]"},
+    {"covariance", 0, "full|diagonal", "of each of them [full]"},
+    {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
+    {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
+    {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
+    {"split", 0, "train|test", "of the data [train]"},
+    {"class", 0, "K", "of a model with classes: only this one; default: a line for each"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_sample_command = {
+    .name = "sample",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "New data: draws of z, decoded.",
+    .examples = "  vae sample runs/mnist -n 100 --out samples.png\n"
+                "  vae sample runs/mnist -n 50000 --out samples/     one PNG each, for FID tools\n"
+                "  vae sample runs/mnist --from posterior --nearest\n"
+                "  vae sample runs/mnist --temperature 0.7 --seed 2\n",
+    CLI_OPTIONS(sample_options),
+    .run = run_sample,
+};

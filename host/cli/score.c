@@ -12,24 +12,24 @@ enum { N_TOP = 3 };
 
 /* ---- options ---- */
 
-static vae_status read_score(const char *name, vae_score *score, vae_error *err)
+static vae_status read_score(const char *name, vae_score_kind *score, vae_error *err)
 {
     vae_nearest nearest = {.word = name};
-    for (int k = 0; name != NULL && k < VAE_SCORES; k++) {
-        if (strcmp(name, vae_score_name((vae_score)k)) == 0) {
-            *score = (vae_score)k;
+    *score = VAE_NEG_ELBO;
+    if (name == NULL) {
+        return VAE_OK;
+    }
+    for (int k = 0; k < VAE_SCORES; k++) {
+        if (strcmp(name, vae_score_name((vae_score_kind)k)) == 0) {
+            *score = (vae_score_kind)k;
             return VAE_OK;
         }
-        vae_nearest_offer(&nearest, vae_score_name((vae_score)k));
+        vae_nearest_offer(&nearest, vae_score_name((vae_score_kind)k));
     }
-    *score = VAE_NEG_ELBO;
-    return name == NULL ? VAE_OK
-                        : vae_fail(err, VAE_ERR_USAGE,
-                                   "--score: expected recon_error, recon_prob, neg_elbo or nll, "
-                                   "found '%s'%s%s%s",
-                                   name, nearest.best != NULL ? "; did you mean '" : "",
-                                   nearest.best != NULL ? nearest.best : "",
-                                   nearest.best != NULL ? "'?" : "");
+    return vae_fail(err, VAE_ERR_USAGE,
+                    "--score: expected recon_error, recon_prob, neg_elbo or nll, found '%s'%s%s%s",
+                    name, nearest.best != NULL ? "; did you mean '" : "",
+                    nearest.best != NULL ? nearest.best : "", nearest.best != NULL ? "'?" : "");
 }
 
 static bool has_ending(const char *path, const char *a, const char *b)
@@ -56,68 +56,60 @@ static vae_status check_file(const char *option, const char *path, const char *a
 static vae_status check_files(const cli_scoring *s, vae_error *err)
 {
     const bool to_stdout = s->out != NULL && strcmp(s->out, "-") == 0;
-    vae_status status = to_stdout ? VAE_OK : check_file("out", s->out, ".csv", ".npz", err);
-    if (status == VAE_OK && to_stdout && s->args->json) {
-        status = vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file");
+    vae_status status = VAE_OK;
+    if (!to_stdout) {
+        TRY(check_file("out", s->out, ".csv", ".npz", err));
     }
-    if (status == VAE_OK) {
-        status = check_file("contributions", s->contributions, ".npy", ".npz", err);
-    }
-    if (status == VAE_OK) {
-        status = check_file("heatmap", s->heatmap, ".png", ".png", err);
-    }
-    if (status == VAE_OK) {
-        status = check_file("histogram", s->histogram, ".svg", ".svg", err);
-    }
+    TRY(cli_check_out(s->args, s->out, err));
+    TRY(check_file("contributions", s->contributions, ".npy", ".npz", err));
+    TRY(check_file("heatmap", s->heatmap, ".png", ".png", err));
+    TRY(check_file("histogram", s->histogram, ".svg", ".svg", err));
     /* the other endings keep the others apart */
-    if (status == VAE_OK && s->out != NULL && s->contributions != NULL &&
-        strcmp(s->out, s->contributions) == 0) {
-        status = vae_fail(err, VAE_ERR_USAGE, "--out and --contributions are one file: %s", s->out);
+    if (s->out != NULL && s->contributions != NULL && strcmp(s->out, s->contributions) == 0) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--out and --contributions are one file: %s", s->out));
     }
+done:
     return status;
 }
 
 static vae_status read_threshold(cli_scoring *s, vae_error *err)
 {
-    static const char *const without[] = {"contamination", "reference"};
+    static const char *const in_vain[] = {"contamination", "reference", NULL};
     double threshold;
-    s->threshold_given = cli_value(s->args, "threshold") != NULL;
-    for (size_t i = 0; i < 2 && s->threshold_given; i++) {
-        if (cli_value(s->args, without[i]) != NULL) {
-            return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect with --threshold", without[i]);
-        }
+    vae_status status = VAE_OK;
+    s->threshold_given = cli_given(s->args, "threshold");
+    if (s->threshold_given) {
+        TRY(cli_refuse(s->args, in_vain, "with --threshold", err));
     }
-    vae_status status = cli_real(s->args, "threshold", 0, -1e30, 1e30, &threshold, err);
+    TRY(cli_real(s->args, "threshold", 0, -1e30, 1e30, &threshold, err));
     s->threshold = (float)threshold; /* scores are floats, too: printed, they compare as here */
-    if (status == VAE_OK) {
-        status = cli_real(s->args, "contamination", 0.05, 0, 1, &s->contamination, err);
+    TRY(cli_real(s->args, "contamination", 0.05, 0, 1, &s->contamination, err));
+    if (s->contamination <= 0 || s->contamination >= 1) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--contamination: expected a fraction between 0 and 1, found '%s'",
+                     cli_value(s->args, "contamination")));
     }
-    if (status == VAE_OK && (s->contamination <= 0 || s->contamination >= 1)) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "--contamination: expected a fraction between 0 and 1, found '%s'",
-                          cli_value(s->args, "contamination"));
-    }
-    return status == VAE_OK
-               ? cli_size(s->args, "reference", 10000, 0, SIZE_MAX / 2, &s->reference, err)
-               : status;
+    TRY(cli_size(s->args, "reference", 10000, 0, SIZE_MAX / 2, &s->reference, err));
+done:
+    return status;
 }
 
 static vae_status read_options(cli_scoring *s, vae_error *err)
 {
     size_t label;
+    vae_status status = VAE_OK;
     s->out = cli_value(s->args, "out");
     s->contributions = cli_value(s->args, "contributions");
     s->heatmap = cli_value(s->args, "heatmap");
     s->histogram = cli_value(s->args, "histogram");
-    vae_status status = read_score(cli_value(s->args, "score"), &s->by, err);
-    if (status == VAE_OK) {
-        status = cli_size(s->args, "samples", 32, 1, 4000000, &s->samples, err);
-    }
-    if (status == VAE_OK && (status = read_threshold(s, err)) == VAE_OK) {
-        status = cli_size(s->args, "anomaly-class", 0, 0, 255, &label, err);
-        s->anomaly_class = cli_value(s->args, "anomaly-class") != NULL ? (int)label : -1;
-    }
-    return status == VAE_OK ? check_files(s, err) : status;
+    TRY(read_score(cli_value(s->args, "score"), &s->by, err));
+    TRY(cli_size(s->args, "samples", 32, 1, 4000000, &s->samples, err));
+    TRY(read_threshold(s, err));
+    TRY(cli_size(s->args, "anomaly-class", 0, 0, 255, &label, err));
+    s->anomaly_class = cli_given(s->args, "anomaly-class") ? (int)label : -1;
+    TRY(check_files(s, err));
+done:
+    return status;
 }
 
 /* ---- data ---- */
@@ -233,19 +225,12 @@ static vae_status choose_reference(cli_scoring *s, const vae_dataset *set, vae_e
 
 /* ---- passes ---- */
 
-static void show(void *ctx, double fraction)
-{
-    cli_scoring *s = ctx;
-    cli_progress_part(&s->progress, s->passing, fraction, s->pass_n);
-}
-
-static vae_status pass(cli_scoring *s, vae_row_scores *out, const vae_score_job *job,
-                       const char *what, vae_error *err)
+static vae_status pass(cli_scoring *s, vae_row_scores *out, vae_score_job *job, const char *what,
+                       vae_error *err)
 {
     vae_error inner = {0};
-    s->passing = what;
-    s->pass_n = job->n;
     cli_progress_open(&s->progress, s->args->quiet);
+    job->watch = cli_watch(&s->progress, what);
     vae_status status = vae_score_rows(out, job, &inner);
     cli_progress_clear(&s->progress);
     if (status == VAE_ERR_DIVERGED) {
@@ -256,55 +241,42 @@ static vae_status pass(cli_scoring *s, vae_row_scores *out, const vae_score_job 
 
 static vae_status score_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
 {
-    cli_model *m = &s->m;
+    const vae_trained *m = &s->m;
     vae_score_job job = s->job;
     vae_row_scores scores = {0};
+    vae_status status = VAE_OK;
     job.data = m->be->ops->data_open(m->be, set, s->reference_rows, s->n_reference);
     job.n = s->n_reference;
     job.contributions = false;
     job.top = 0;
-    vae_status status = m->be->ops->sync(m->be, err);
-    if (status == VAE_OK && (status = pass(s, &scores, &job, "training rows", err)) == VAE_OK) {
-        s->threshold = (float)vae_quantile(scores.of[s->by], job.n, 1 - s->contamination);
+    TRY(m->be->ops->sync(m->be, err));
+    TRY(pass(s, &scores, &job, "training rows", err));
+    s->threshold = (float)vae_quantile(scores.of[s->by], job.n, 1 - s->contamination);
+    if (!isfinite(s->threshold)) {
+        TRY(vae_fail(err, VAE_ERR_DIVERGED,
+                     "%s: %s of %zu of %zu training rows is infinite, and the threshold with "
+                     "it: give --threshold",
+                     m->path, vae_score_name(s->by), scores.infinite, job.n));
     }
-    if (status == VAE_OK && !isfinite(s->threshold)) {
-        status = vae_fail(err, VAE_ERR_DIVERGED,
-                          "%s: %s of %zu of %zu training rows is infinite, and the threshold with "
-                          "it: give --threshold",
-                          m->path, vae_score_name(s->by), scores.infinite, job.n);
-    }
+done:
     m->be->ops->data_close(m->be, job.data);
     vae_row_scores_clear(&scores);
     return status;
 }
 
-static void make_job(cli_scoring *s)
+static bool has_pictures(const cli_scoring *s)
 {
-    const cli_model *m = &s->m;
-    const bool picture =
-        vae_is_picture(m->checkpoint->height, m->checkpoint->width, m->checkpoint->channels);
-    s->job = (vae_score_job){
-        .n = m->set->n,
-        .d = m->checkpoint->d,
-        .z = m->config.latent,
-        .recon = {m->config.likelihood, (float)m->config.variance},
-        .classes = vae_config_has_classes(&m->config),
-        .samples = s->samples,
-        .contributions = s->contributions != NULL,
-        .top = !picture && s->out != NULL ? N_TOP : 0,
-        .at_mu = s->by == VAE_RECON_ERROR,
-        .threads = m->config.threads,
-        .progress = show,
-        .ctx = s,
-    };
+    const vae_checkpoint *c = s->m.checkpoint;
+    return vae_is_picture(c->height, c->width, c->channels);
 }
 
 static vae_status flag_rows(cli_scoring *s, vae_error *err)
 {
     const float *score = s->scores.of[s->by];
+    vae_status status = VAE_OK;
     s->flag = calloc(s->scores.n, sizeof *s->flag);
     if (s->flag == NULL) {
-        return vae_fail_memory(err, s->scores.n * sizeof *s->flag, "flags");
+        TRY(vae_fail_memory(err, s->scores.n * sizeof *s->flag, "flags"));
     }
     for (size_t i = 0; i < s->scores.n; i++) {
         s->flag[i] = score[i] > s->threshold;
@@ -312,71 +284,102 @@ static vae_status flag_rows(cli_scoring *s, vae_error *err)
         s->flagged_positives += s->positive != NULL && s->positive[i] && s->flag[i];
     }
     for (int k = 0; k < VAE_SCORES && s->positive != NULL; k++) {
-        vae_status status =
-            vae_rank(&s->ranking[k], s->scores.of[k], s->positive, s->scores.n, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(vae_rank(&s->ranking[k], s->scores.of[k], s->positive, s->scores.n, err));
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status run(cli_scoring *s, vae_error *err)
 {
-    cli_model *m = &s->m;
+    vae_trained *m = &s->m;
     const vae_dataset *train = NULL;
     size_t rows, particles;
-    vae_status status = cli_open_checkpoint(m, s->args, false, err);
-    if (status == VAE_OK && m->config.semi_supervised) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "%s is semi-supervised: its density sums over classes, which no score "
-                          "here does; train one without, or with --condition labels",
-                          m->path);
+    vae_status status = VAE_OK;
+    TRY(cli_open_checkpoint(m, s->args, err));
+    if (m->config.semi_supervised) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s is semi-supervised: its density sums over classes, which no score "
+                     "here does; train one without, or with --condition labels",
+                     m->path));
     }
-    if (status == VAE_OK && s->heatmap != NULL &&
-        !vae_is_picture(m->checkpoint->height, m->checkpoint->width, m->checkpoint->channels)) {
-        status = vae_fail(err, VAE_ERR_USAGE, "--heatmap: the model's data are no pictures");
+    if (s->heatmap != NULL && !has_pictures(s)) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--heatmap: the model's data are no pictures"));
     }
-    if (status == VAE_OK && (status = cli_open_set(m, s->args, err)) == VAE_OK &&
-        (status = find_positives(s, err)) == VAE_OK && !s->threshold_given &&
-        (status = open_training_set(s, &train, err)) == VAE_OK) {
-        status = choose_reference(s, train, err);
+    TRY(cli_open_set(m, s->args, err));
+    TRY(find_positives(s, err));
+    if (!s->threshold_given) {
+        TRY(open_training_set(s, &train, err));
+        TRY(choose_reference(s, train, err));
     }
-    if (status != VAE_OK) {
-        return status;
-    }
-    make_job(s);
+    s->job = (vae_score_job){
+        .on = m,
+        .n = m->set->n,
+        .samples = s->samples,
+        .contributions = s->contributions != NULL,
+        .top = !has_pictures(s) && s->out != NULL ? N_TOP : 0,
+        .at_mu = s->by == VAE_RECON_ERROR,
+    };
     vae_score_shape(&s->job, &rows, &particles);
-    if ((status = cli_open_model(m, rows, particles, err)) != VAE_OK) {
-        return status;
+    TRY(vae_trained_start(m, rows, particles, err));
+    if (train != NULL) {
+        TRY(score_reference(s, train, err));
     }
-    s->job.model = m->model;
-    if (train != NULL && (status = score_reference(s, train, err)) != VAE_OK) {
-        return status;
-    }
-    if ((status = cli_open_data(m, err)) != VAE_OK) {
-        return status;
-    }
+    TRY(vae_trained_put(m, NULL, 0, err));
     s->job.data = m->data;
-    status = pass(s, &s->scores, &s->job, m->split, err);
-    return status == VAE_OK ? flag_rows(s, err) : status;
+    TRY(pass(s, &s->scores, &s->job, m->split, err));
+    TRY(flag_rows(s, err));
+done:
+    return status;
 }
 
 /* ---- the command ---- */
 
-vae_status cli_score(const cli_args *args, vae_error *err)
+static vae_status run_score(const cli_args *args, vae_error *err)
 {
     cli_scoring s = {.args = args};
-    vae_status status = read_options(&s, err);
-    if (status == VAE_OK && (status = run(&s, err)) == VAE_OK &&
-        (status = cli_score_write(&s, err)) == VAE_OK) {
-        cli_score_print(&s);
-    }
+    vae_status status = VAE_OK;
+    TRY(read_options(&s, err));
+    TRY(run(&s, err));
+    TRY(cli_score_write(&s, err));
+    cli_score_print(&s);
+done:
     vae_row_scores_clear(&s.scores);
     free(s.flag);
     free(s.positive);
     free(s.reference_rows);
-    cli_close(&s.m);
+    vae_trained_close(&s.m);
     vae_dataset_free(s.train_set);
     return status;
 }
+
+static const cli_option score_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", "scores of each row: .csv or .npz; - is standard output, as CSV"},
+    {"score", 0, "recon_error|recon_prob|neg_elbo|nll",
+     "the one for threshold, flag and pictures [neg_elbo]"},
+    {"samples", 'K', "L", "draws of z a row, of all scores but recon_error [32]"},
+    {"contamination", 0, "P", "threshold: the 1-P quantile of the training rows' scores [0.05]"},
+    {"reference", 0, "N", "training rows for that, evenly spread; 0 = all [10000]"},
+    {"threshold", 0, "T", "flag scores above T; no training rows are needed"},
+    {"anomaly-class", 0, "LABEL", "abnormal rows, for AUROC; default: the class left out"},
+    {"contributions", 0, "FILE", ".npy or .npz (n,D): each column's part of the score"},
+    {"heatmap", 0, "FILE", ".png: most abnormal rows, reconstructions, contributions"},
+    {"histogram", 0, "FILE", ".svg: normal and abnormal scores, and the threshold"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_score_command = {
+    .name = "score",
+    .words = "RUN",
+    .n_words = 1,
+    .help =
+        "How abnormal each row is: reconstruction error and probability, -ELBO, NLL; flags, AUROC.",
+    .examples =
+        "  vae score runs/mnist --data new.npy --out scores.csv\n"
+        "  vae score runs/mnist --contamination 0.01 --heatmap worst.png --histogram scores.svg\n"
+        "  vae train --data data/mnist --exclude-class 3 --out runs/no3\n"
+        "  vae score runs/no3 --data data/mnist --anomaly-class 3\n",
+    CLI_OPTIONS(score_options),
+    .run = run_score,
+};

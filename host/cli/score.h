@@ -1,5 +1,5 @@
-/* `vae score` in two halves: options, data and passes (cli_score.c); files and what is printed
- * (cli_score_print.c). */
+/* `vae score` in two halves: options, data and passes (score.c); files and what is printed
+ * (score_print.c). */
 #ifndef VAE_CLI_SCORE_H
 #define VAE_CLI_SCORE_H
 
@@ -11,13 +11,11 @@
 /* A command under way. */
 typedef struct {
     const cli_args *args;
-    cli_model m;
+    vae_trained m;
     cli_progress progress;
-    const char *passing; /* what the progress is about */
-    size_t pass_n;
     /* options */
     const char *out, *contributions, *heatmap, *histogram;
-    vae_score by;
+    vae_score_kind by;
     size_t samples, reference;
     double contamination;
     bool threshold_given;

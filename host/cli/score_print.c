@@ -1,6 +1,5 @@
 /* What `vae score` writes and prints. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,20 +56,19 @@ vae_status cli_score_write(const cli_scoring *s, vae_error *err)
                                    .column_names = (const char *const *)s->m.set->column_names};
     vae_status status = VAE_OK;
     if (s->contributions != NULL) {
-        status = vae_contributions_write(&table, s->contributions, err);
+        TRY(vae_contributions_write(&table, s->contributions, err));
     }
-    if (status == VAE_OK && s->heatmap != NULL) {
-        status = vae_heatmap_write(&table, &s->job, s->m.checkpoint, s->heatmap, err);
+    if (s->heatmap != NULL) {
+        TRY(vae_heatmap_write(&table, &s->job, s->heatmap, err));
     }
-    if (status == VAE_OK && s->histogram != NULL) {
-        status = write_histogram(s, err);
+    if (s->histogram != NULL) {
+        TRY(write_histogram(s, err));
     }
-    return status == VAE_OK && s->out != NULL ? vae_scores_write(&table, s->out, err) : status;
-}
-
-static json_t *text_or_null(const char *text)
-{
-    return text != NULL ? json_string(text) : json_null();
+    if (s->out != NULL) {
+        TRY(vae_scores_write(&table, s->out, err));
+    }
+done:
+    return status;
 }
 
 static json_t *metrics(const cli_scoring *s)
@@ -85,7 +83,7 @@ static json_t *metrics(const cli_scoring *s)
                           (double)(s->flagged - s->flagged_positives) / (double)negatives);
     for (int k = 0; k < VAE_SCORES; k++) {
         const vae_ranking *r = &s->ranking[k];
-        json_object_set_new(o, vae_score_name((vae_score)k),
+        json_object_set_new(o, vae_score_name((vae_score_kind)k),
                             json_pack("{s:f, s:f, s:f}", "auroc", r->auroc, "auprc", r->auprc,
                                       "precision_at_n", r->precision_at_n));
     }
@@ -94,7 +92,7 @@ static json_t *metrics(const cli_scoring *s)
 
 static void print_json(const cli_scoring *s)
 {
-    const cli_model *m = &s->m;
+    const vae_trained *m = &s->m;
     json_t *o = json_pack(
         "{s:i, s:s, s:I, s:s, s:s, s:I, s:I, s:s, s:f, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, "
         "s:o}",
@@ -104,16 +102,14 @@ static void print_json(const cli_scoring *s)
         "contamination", s->threshold_given ? json_null() : json_real(s->contamination),
         "reference_n", s->threshold_given ? json_null() : json_integer((json_int_t)s->n_reference),
         "flagged", (json_int_t)s->flagged, "infinite", (json_int_t)s->scores.infinite, "metrics",
-        metrics(s), "out", text_or_null(s->out), "contributions", text_or_null(s->contributions),
-        "heatmap", text_or_null(s->heatmap), "histogram", text_or_null(s->histogram));
-    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(o);
+        metrics(s), "out", cli_json_text(s->out), "contributions", cli_json_text(s->contributions),
+        "heatmap", cli_json_text(s->heatmap), "histogram", cli_json_text(s->histogram));
+    cli_print_json(o, 9);
 }
 
 static void print_text(const cli_scoring *s)
 {
-    const cli_model *m = &s->m;
+    const vae_trained *m = &s->m;
     const size_t n = s->scores.n;
     printf("%s after epoch %" PRIu64 ", on %s (%s, %zu rows, %zu draws of z each), nats\n", m->path,
            m->checkpoint->state.epoch, m->set->source, m->split, n, s->samples);
@@ -135,7 +131,7 @@ static void print_text(const cli_scoring *s)
     printf("score         AUROC   AUPRC   precision at %zu\n", positives);
     for (int k = 0; k < VAE_SCORES; k++) {
         const vae_ranking *r = &s->ranking[k];
-        printf("%-12s  %.4f  %.4f  %.4f\n", vae_score_name((vae_score)k), r->auroc, r->auprc,
+        printf("%-12s  %.4f  %.4f  %.4f\n", vae_score_name((vae_score_kind)k), r->auroc, r->auprc,
                r->precision_at_n);
     }
 }

@@ -1,7 +1,6 @@
 /* vae train. */
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,11 +16,11 @@ enum { MAX_CONFIG_FILE = 1 << 20 };
 
 static vae_status read_config_file(vae_config *config, const char *path, vae_error *err)
 {
-    char *text;
-    vae_status status = vae_file_read(&text, path, MAX_CONFIG_FILE, err);
-    if (status == VAE_OK) {
-        status = vae_config_from_json(config, text, path, err);
-    }
+    char *text = NULL;
+    vae_status status = VAE_OK;
+    TRY(vae_file_read(&text, path, MAX_CONFIG_FILE, err));
+    TRY(vae_config_from_json(config, text, path, err));
+done:
     free(text);
     return status;
 }
@@ -48,15 +47,15 @@ static vae_status read_config(const cli_args *args, vae_config *config, bool res
     const char *file = cli_value(args, "config");
     vae_config_defaults(config);
     if (resume) {
-        status = start_from_run(config, cli_value(args, "out"), err);
+        TRY(start_from_run(config, cli_value(args, "out"), err));
     }
-    if (status == VAE_OK && file != NULL) {
-        status = read_config_file(config, file, err);
+    if (file != NULL) {
+        TRY(read_config_file(config, file, err));
     }
-    if (status == VAE_OK) {
-        status = cli_training_options(args, config, given, err);
-    }
-    return status == VAE_OK ? vae_config_check(config, *given, err) : status;
+    TRY(cli_training_options(args, config, given, err));
+    TRY(vae_config_check(config, *given, err));
+done:
+    return status;
 }
 
 /* runs/<data>-<n>, made now so that two runs started together do not take the same one. */
@@ -94,11 +93,6 @@ static json_t *measurement(const vae_measurement *m)
     return o;
 }
 
-static json_t *path_or_null(const char *path)
-{
-    return path[0] != '\0' ? json_string(path) : json_null();
-}
-
 static void print_json(const vae_config *config, const vae_train_result *r)
 {
     json_t *object = json_pack(
@@ -107,11 +101,9 @@ static void print_json(const vae_config *config, const vae_train_result *r)
         "had_finished", r->had_finished, "wall_s", r->state.wall_s, "examples_per_s",
         r->last.examples_per_s, "train", measurement(&r->last.train), "validation",
         measurement(&r->last.validation), "test", measurement(&r->last.test), "checkpoint",
-        path_or_null(r->checkpoint), "samples", path_or_null(r->samples), "reconstruction",
-        path_or_null(r->reconstruction), "report", path_or_null(r->report));
-    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(object);
+        cli_json_text(r->checkpoint), "samples", cli_json_text(r->samples), "reconstruction",
+        cli_json_text(r->reconstruction), "report", cli_json_text(r->report));
+    cli_print_json(object, 9);
 }
 
 static void print_result(const cli_args *args, const vae_config *config, const vae_train_result *r)
@@ -152,53 +144,72 @@ static vae_status open_sets(const vae_config *config, uint64_t given, vae_datase
                             vae_dataset **test, vae_error *err)
 {
     const vae_data_options options = cli_data_options(config, config->limit);
-    vae_status status = vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err);
-    if (status == VAE_OK && (status = vae_dataset_check_options(*train, given, err)) == VAE_OK &&
-        vae_dataset_has_test(config->data)) {
-        status = vae_dataset_open(test, config->data, VAE_SPLIT_TEST, &options, err);
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err));
+    TRY(vae_dataset_check_options(*train, given, err));
+    if (vae_dataset_has_test(config->data)) {
+        TRY(vae_dataset_open(test, config->data, VAE_SPLIT_TEST, &options, err));
     }
+done:
     return status;
 }
 
-vae_status cli_train(const cli_args *args, vae_error *err)
+static vae_status run_train(const cli_args *args, vae_error *err)
 {
     vae_config config;
     uint64_t given;
     vae_dataset *train = NULL, *test = NULL;
     cli_progress progress;
     vae_train_result result = {0};
-    vae_trainer_options options = {.resume = cli_value(args, "resume") != NULL,
-                                   .force = cli_value(args, "force") != NULL,
+    vae_trainer_options options = {.resume = cli_given(args, "resume"),
+                                   .force = cli_given(args, "force"),
                                    .stop_signal = vae_signals_flag()};
+    vae_status status = VAE_OK;
     if (options.resume && options.force) {
         return vae_fail(err, VAE_ERR_USAGE,
-                        "--resume goes on with a run, --force replaces it: "
-                        "give one of them");
+                        "--resume goes on with a run, --force replaces it: give one of them");
     }
-    vae_status status = read_config(args, &config, options.resume, &given, err);
-    if (status == VAE_OK && config.out[0] != '\0') {
-        status = vae_run_folder_check(config.out, options.resume, options.force, err);
+    TRY(read_config(args, &config, options.resume, &given, err));
+    if (config.out[0] != '\0') {
+        TRY(vae_run_folder_check(config.out, options.resume, options.force, err));
     }
-    if (status == VAE_OK) {
-        status = open_sets(&config, given, &train, &test, err);
+    TRY(open_sets(&config, given, &train, &test, err));
+    if (config.out[0] == '\0') {
+        TRY(choose_out(&config, err));
+        cli_say(args, "no --out given: the run is in %s", config.out);
     }
-    if (status == VAE_OK && config.out[0] == '\0') {
-        status = choose_out(&config, err);
-        if (status == VAE_OK) {
-            cli_say(args, "no --out given: the run is in %s", config.out);
-        }
-    }
-    if (status == VAE_OK) {
-        cli_progress_open(&progress, args->quiet);
-        options.events = cli_progress_events(&progress);
-        vae_signals_install();
-        status = vae_train(&config, train, test, &options, &result, err);
-        cli_progress_clear(&progress);
-    }
+    cli_progress_open(&progress, args->quiet);
+    options.events = cli_progress_events(&progress);
+    vae_signals_install();
+    status = vae_train(&config, train, test, &options, &result, err);
+    cli_progress_clear(&progress);
     if (status == VAE_OK) {
         print_result(args, &config, &result);
     }
+done:
     vae_dataset_free(test);
     vae_dataset_free(train);
     return status;
 }
+
+static const cli_option train_options[] = {
+    {"config", 'c', "FILE", "options from a JSON file, such as a run's config.json"},
+    {"resume", 0, NULL, "go on with the run in --out; its options are taken over"},
+    {"force", 0, NULL, "replace the run that is in --out"},
+};
+
+const cli_command cli_train_command = {
+    .name = "train",
+    .words = "",
+    .help = "Trains a VAE. An option that has no effect in the chosen mode is an error.",
+    .examples =
+        "  vae train                                    the built-in digits, ten epochs\n"
+        "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
+        "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
+        "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
+        "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
+        "  vae train --resume --out runs/mnist --epochs 20\n",
+    CLI_OPTIONS(train_options),
+    .trains = true,
+    .run = run_train,
+};

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "cli/draw.h"
-#include "train/trainer.h"
 
 enum { STEPS = 11 };
 
@@ -16,77 +15,51 @@ typedef struct {
     double range;
 } traverse;
 
-static int by_kl(const void *a, const void *b, void *kl)
-{
-    const size_t i = *(const size_t *)a, j = *(const size_t *)b;
-    const double x = ((const double *)kl)[i], y = ((const double *)kl)[j];
-    return x > y ? -1 : x < y ? 1 : i < j ? -1 : i > j;
-}
-
 /* The data say which latents matter. Without them, and without --data or --row that ask for them,
  * the picture is drawn all the same. */
 static vae_status open_data(traverse *t, drawing *d, vae_error *err)
 {
-    const cli_args *args = d->args;
-    vae_error inner = {0};
-    vae_status status = cli_open_set(&d->m, args, &inner);
-    if (status == VAE_OK) {
+    vae_error missing = {0};
+    vae_status status = cli_open_set_if_there(&d->m, d->args, "row", &missing, err);
+    if (d->m.set != NULL) {
         t->n_data = d->m.set->n;
-        return VAE_OK;
+    } else if (status == VAE_OK) {
+        cli_say(d->args, "dimensions in their own order, not by KL: %s", missing.text);
     }
-    if (cli_value(args, "data") != NULL || cli_value(args, "split") != NULL ||
-        cli_value(args, "limit") != NULL || cli_value(args, "row") != NULL) {
-        return vae_fail(err, status, "%s", inner.text);
-    }
-    cli_say(args, "dimensions in their own order, not by KL: %s", inner.text);
-    vae_dataset_free(d->m.set);
-    d->m.set = NULL;
-    return VAE_OK;
+    return status;
 }
 
 /* kl: means over all rows; order by them. */
 static vae_status measure(traverse *t, drawing *d, vae_error *err)
 {
-    float *batch = malloc(t->latent * sizeof *batch);
+    const vae_plan plan = vae_eval_plan(0, 0);
+    const vae_batch_out nothing_else = {.mu = NULL};
+    vae_status status = VAE_OK;
     t->kl = calloc(t->latent, sizeof *t->kl);
-    vae_status status = batch != NULL && t->kl != NULL
-                            ? draw_open_rows(d, NULL, t->n_data, err)
-                            : vae_fail_memory(err, t->latent * sizeof *t->kl, "KL by dimension");
-    for (size_t at = 0; at < t->n_data && status == VAE_OK; at += d->painter.batch) {
-        const size_t left = t->n_data - at,
-                     rows = left < d->painter.batch ? left : d->painter.batch;
-        const vae_plan plan = vae_eval_plan(0, at);
-        vae_batch_out out = {.kl_dim = batch};
-        status = vae_model_batch(d->m.model, d->m.data, &plan, rows, 1, &out, err);
-        for (size_t j = 0; j < t->latent && status == VAE_OK; j++) {
-            t->kl[j] += (double)batch[j] * (double)rows / (double)t->n_data;
-        }
-        d->painter.progress(d->painter.ctx, at + rows, t->n_data);
-        if (status == VAE_OK && *d->painter.stop_signal != 0) {
-            status = vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
-        }
+    if (t->kl == NULL) {
+        TRY(vae_fail_memory(err, t->latent * sizeof *t->kl, "KL by dimension"));
     }
-    if (status == VAE_OK) {
-        qsort_r(t->order, t->latent, sizeof *t->order, by_kl, t->kl);
-    }
-    free(batch);
+    TRY(vae_trained_put(&d->m, NULL, 0, err));
+    TRY(vae_trained_run(&d->m, d->m.n, &plan, &d->painter.watch, &nothing_else, t->kl, err));
+    vae_order_by_kl(t->order, t->kl, t->latent);
+done:
     return status;
 }
 
 /* mu of row --row of the data in place of 0, and its class where none is named. */
 static vae_status take_base(traverse *t, drawing *d, vae_error *err)
 {
+    const vae_plan plan = vae_eval_plan(0, 0);
+    const vae_batch_out out = {.mu = t->base, .label = d->only < 0 ? &d->label : NULL};
     size_t number;
-    vae_status status = cli_size(d->args, "row", 0, 0, UINT32_MAX - 1, &number, err);
+    vae_status status = VAE_OK;
+    TRY(cli_size(d->args, "row", 0, 0, UINT32_MAX - 1, &number, err));
     const uint32_t row = (uint32_t)number;
-    if (status == VAE_OK && (status = draw_check_rows(&d->m, &row, 1, "--row", err)) == VAE_OK) {
-        status = draw_open_rows(d, &row, 1, err);
-    }
-    if (status == VAE_OK) {
-        const vae_batch_out out = {.mu = t->base, .label = d->only < 0 ? &d->label : NULL};
-        status = vae_look(&d->painter, d->m.data, 1, &out, err);
-        d->painter.one_class = vae_config_has_classes(&d->m.config) ? &d->label : NULL;
-    }
+    TRY(draw_check_rows(&d->m, &row, 1, "--row", err));
+    TRY(vae_trained_put(&d->m, &row, 1, err));
+    TRY(vae_trained_run(&d->m, 1, &plan, NULL, &out, NULL, err));
+    d->painter.one_class = vae_config_has_classes(&d->m.config) ? &d->label : NULL;
+done:
     return status;
 }
 
@@ -139,54 +112,78 @@ static json_t *traverse_details(const traverse *t, const drawing *d)
 
 static vae_status prepare(traverse *t, drawing *d, vae_error *err)
 {
+    vae_status status = VAE_OK;
     t->latent = d->m.config.latent;
-    vae_status status = cli_size(d->args, "top", 0, 1, t->latent, &t->lines, err);
-    status = status == VAE_OK ? draw_open_classes(d, err) : status;
-    if (status == VAE_OK && cli_value(d->args, "row") == NULL) {
-        status = draw_need_class(d, "a --row of the data", err);
-    }
-    if (status != VAE_OK) {
-        return status;
+    TRY(cli_size(d->args, "top", 0, 1, t->latent, &t->lines, err));
+    TRY(draw_open_classes(d, err));
+    if (!cli_given(d->args, "row")) {
+        TRY(draw_need_class(d, "a --row of the data", err));
     }
     t->lines = t->lines > 0 ? t->lines : t->latent;
     t->order = malloc(t->latent * sizeof *t->order);
     t->base = calloc(t->latent, sizeof *t->base);
     if (t->order == NULL || t->base == NULL) {
-        return vae_fail_memory(err, t->latent * sizeof *t->order, "dimensions");
+        TRY(vae_fail_memory(err, t->latent * sizeof *t->order, "dimensions"));
     }
     for (size_t j = 0; j < t->latent; j++) {
         t->order[j] = j;
     }
     vae_sink_spec spec = vae_painter_spec(&d->painter, t->lines * t->steps);
     spec.columns = t->steps;
-    status = draw_open_sink(d, &spec, err);
-    status = status == VAE_OK ? open_data(t, d, err) : status;
-    status = status == VAE_OK ? draw_open_model(d, err) : status;
-    status = status == VAE_OK && d->m.set != NULL ? measure(t, d, err) : status;
-    return status == VAE_OK && cli_value(d->args, "row") != NULL ? take_base(t, d, err) : status;
+    TRY(draw_open_sink(d, &spec, err));
+    TRY(open_data(t, d, err));
+    TRY(draw_open_model(d, err));
+    if (d->m.set != NULL) {
+        TRY(measure(t, d, err));
+    }
+    if (cli_given(d->args, "row")) {
+        TRY(take_base(t, d, err));
+    }
+done:
+    return status;
 }
 
-vae_status cli_traverse(const cli_args *args, vae_error *err)
+static vae_status run_traverse(const cli_args *args, vae_error *err)
 {
     drawing d = {0};
     traverse t = {0};
-    vae_status status = cli_size(args, "steps", STEPS, 2, 1000, &t.steps, err);
-    if (status == VAE_OK &&
-        (status = cli_real(args, "range", 3, 1e-6, 1000, &t.range, err)) == VAE_OK &&
-        (status = draw_begin(&d, args, "traverse.png", false, err)) == VAE_OK &&
-        (status = prepare(&t, &d, err)) == VAE_OK) {
-        const vae_latent_source source = {.make = make_steps, .ctx = &t};
-        status = vae_paint(&d.painter, &source, t.lines * t.steps, d.sink, err);
-    }
-    status = status == VAE_OK ? draw_finish(&d, err) : status;
-    if (status == VAE_OK) {
-        cli_progress_clear(&d.progress);
-        print_order(&t, &d);
-        draw_report(&d, t.lines * t.steps, "pictures along the latents", traverse_details(&t, &d));
-    }
+    const vae_latent_source source = {.make = make_steps, .ctx = &t};
+    vae_status status = VAE_OK;
+    TRY(cli_size(args, "steps", STEPS, 2, 1000, &t.steps, err));
+    TRY(cli_real(args, "range", 3, 1e-6, 1000, &t.range, err));
+    TRY(draw_begin(&d, args, "traverse.png", false, err));
+    TRY(prepare(&t, &d, err));
+    TRY(vae_paint(&d.painter, &source, t.lines * t.steps, d.sink, err));
+    TRY(draw_finish(&d, err));
+    cli_progress_clear(&d.progress);
+    print_order(&t, &d);
+    draw_report(&d, t.lines * t.steps, "pictures along the latents", traverse_details(&t, &d));
+done:
     draw_close(&d);
     free(t.order);
     free(t.kl);
     free(t.base);
     return status;
 }
+
+static const cli_option traverse_options[] = {
+    CLI_DATA_OPTIONS,
+    {"out", 'o', "FILE", ".png (a line a latent), a folder, .npy, or - [traverse.png]"},
+    {"range", 0, "R", "from -R to R [3]"},
+    {"steps", 0, "N", "pictures of a line [11]"},
+    {"top", 0, "N", "only the N latents of highest KL; default: all"},
+    {"row", 0, "I", "start from mu of this row of the data; default: from 0"},
+    {"class", 0, "K", "of a model with classes: decode as this one; default: the --row's"},
+    CLI_MODEL_OPTIONS,
+};
+
+const cli_command cli_traverse_command = {
+    .name = "traverse",
+    .words = "RUN",
+    .n_words = 1,
+    .help = "What each latent does: a line each, highest KL first.",
+    .examples = "  vae traverse runs/mnist --out traverse.png\n"
+                "  vae traverse runs/mnist --top 10 --row 7 --range 2 --steps 9\n",
+    CLI_OPTIONS(traverse_options),
+    .run = run_traverse,
+};

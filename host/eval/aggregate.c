@@ -100,9 +100,10 @@ vae_status vae_eval_aggregate(vae_evaluation *out, const float *mu, const float 
 {
     const size_t doubles = 2 * n * n_latents + 3 * n;
     aggregate a = {.n = n, .z = n_latents, .mu = mu, .draw = z};
+    vae_status status = VAE_OK;
     double *room = malloc(doubles * sizeof *room);
     if (room == NULL) {
-        return vae_fail_memory(err, doubles * sizeof *room, "the aggregate posterior");
+        TRY(vae_fail_memory(err, doubles * sizeof *room, "the aggregate posterior"));
     }
     a.precision = room;
     a.top = a.precision + n * n_latents;
@@ -113,17 +114,16 @@ vae_status vae_eval_aggregate(vae_evaluation *out, const float *mu, const float 
         a.precision[i] = exp(-(double)logvar[i]);
         a.top[i] = -0.5 * (log_2pi + (double)logvar[i]);
     }
-    vae_status status = VAE_OK;
-    if (all_rows(&a)) {
-        mean_difference(a.own, a.joint, n, &out->mi, &out->mi_se);
-        mean_difference(a.joint, a.product, n, &out->tc, &out->tc_se);
-        out->aggregate = n;
-        out->mi_bound = log((double)n);
-        out->marginal_kl = kl - out->mi;
-        out->dimwise_kl = out->marginal_kl - out->tc;
-    } else {
-        status = vae_fail_memory(err, 2 * n_latents * sizeof *room, "the aggregate posterior");
+    if (!all_rows(&a)) {
+        TRY(vae_fail_memory(err, 2 * n_latents * sizeof *room, "the aggregate posterior"));
     }
+    mean_difference(a.own, a.joint, n, &out->mi, &out->mi_se);
+    mean_difference(a.joint, a.product, n, &out->tc, &out->tc_se);
+    out->aggregate = n;
+    out->mi_bound = log((double)n);
+    out->marginal_kl = kl - out->mi;
+    out->dimwise_kl = out->marginal_kl - out->tc;
+done:
     free(room);
     return status;
 }

@@ -1,11 +1,10 @@
+/* ELBO and NLL of examples that come in batches. */
 #include "eval/eval.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "train/trainer.h"
 
 enum { BLOCK = 64, MOST_ROWS = 4096, MOST_BATCH = 512 };
 
@@ -72,8 +71,7 @@ void vae_evaluation_clear(vae_evaluation *e)
     *e = (vae_evaluation){0};
 }
 
-/* An array of count items; once one could not be had, *bytes says how much that was. */
-static void *room(size_t *bytes, size_t count, size_t item)
+void *vae_room(size_t *bytes, size_t count, size_t item)
 {
     void *p = *bytes == 0 ? calloc(count > 0 ? count : 1, item) : NULL;
     if (p == NULL && *bytes == 0) {
@@ -89,25 +87,25 @@ static vae_status make_room(work *w, vae_error *err)
     size_t particles, bytes = 0;
     vae_eval_shape(job, &w->batch, &particles);
     w->block = job->samples < BLOCK ? job->samples : BLOCK;
-    w->out->kl_dim = room(&bytes, Z, D);
-    w->mu_mean = room(&bytes, Z, D);
-    w->mu_moved = room(&bytes, Z, D);
-    w->mu = room(&bytes, w->batch * Z, F);
-    w->logvar = room(&bytes, w->batch * Z, F);
-    w->z = room(&bytes, N > 0 ? w->batch * job->particles * Z : 0, F);
-    w->kl_row = room(&bytes, w->batch, F);
-    w->kl_dim = room(&bytes, Z, F);
-    w->recon_row = room(&bytes, w->batch * particles, F);
-    w->log_pq = room(&bytes, w->batch * particles, F);
-    w->weights = room(&bytes, w->batch, sizeof *w->weights);
-    w->recon_mean = room(&bytes, w->batch, D);
-    w->chosen_mu = room(&bytes, N * Z, F);
-    w->chosen_logvar = room(&bytes, N * Z, F);
-    w->chosen_z = room(&bytes, N * Z, F);
+    w->out->kl_dim = vae_room(&bytes, Z, D);
+    w->mu_mean = vae_room(&bytes, Z, D);
+    w->mu_moved = vae_room(&bytes, Z, D);
+    w->mu = vae_room(&bytes, w->batch * Z, F);
+    w->logvar = vae_room(&bytes, w->batch * Z, F);
+    w->z = vae_room(&bytes, N > 0 ? w->batch * job->particles * Z : 0, F);
+    w->kl_row = vae_room(&bytes, w->batch, F);
+    w->kl_dim = vae_room(&bytes, Z, F);
+    w->recon_row = vae_room(&bytes, w->batch * particles, F);
+    w->log_pq = vae_room(&bytes, w->batch * particles, F);
+    w->weights = vae_room(&bytes, w->batch, sizeof *w->weights);
+    w->recon_mean = vae_room(&bytes, w->batch, D);
+    w->chosen_mu = vae_room(&bytes, N * Z, F);
+    w->chosen_logvar = vae_room(&bytes, N * Z, F);
+    w->chosen_z = vae_room(&bytes, N * Z, F);
     if (job->keep_examples) {
-        w->out->recon_of = room(&bytes, job->n, F);
-        w->out->kl_of = room(&bytes, job->n, F);
-        w->out->nll_of = job->samples > 0 ? room(&bytes, job->n, F) : NULL;
+        w->out->recon_of = vae_room(&bytes, job->n, F);
+        w->out->kl_of = vae_room(&bytes, job->n, F);
+        w->out->nll_of = job->samples > 0 ? vae_room(&bytes, job->n, F) : NULL;
     }
     return bytes == 0 ? VAE_OK : vae_fail_memory(err, bytes, "the evaluation");
 }
@@ -169,10 +167,8 @@ static vae_status add_elbo(work *w, size_t at, size_t rows, vae_error *err)
                          .kl = w->kl_row,
                          .kl_dim = w->kl_dim,
                          .recon = w->recon_row};
-    vae_status status = job->batch(job->ctx, &plan, rows, K, &out, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(job->batch(job->ctx, &plan, rows, K, &out, err));
     for (size_t i = 0; i < rows; i++) {
         double recon = 0;
         for (size_t k = i * K; k < (i + 1) * K; k++) {
@@ -181,13 +177,16 @@ static vae_status add_elbo(work *w, size_t at, size_t rows, vae_error *err)
         w->recon_mean[i] = recon / (double)K;
     }
     count_elbo(w, at, rows);
-    return VAE_OK;
+done:
+    return status;
 }
 
 static void tell(const work *w, size_t at, size_t rows, double part)
 {
-    if (w->job->progress != NULL) {
-        w->job->progress(w->job->ctx, ((double)at + (double)rows * part) / (double)w->job->n);
+    const vae_watch *watch = &w->job->watch;
+    const size_t n = w->job->n;
+    if (watch->progress != NULL) {
+        watch->progress(watch->ctx, ((double)at + (double)rows * part) / (double)n, n);
     }
 }
 
@@ -209,6 +208,8 @@ static void end_nll(work *w, size_t at, size_t rows)
 static vae_status add_nll(work *w, size_t at, size_t rows, vae_error *err)
 {
     const vae_eval_job *job = w->job;
+    vae_plan plan = vae_eval_plan(job->draws + 1, at);
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < rows; i++) {
         w->weights[i] = (vae_log_sum){-INFINITY, 0};
         w->recon_mean[i] = 0;
@@ -216,17 +217,13 @@ static vae_status add_nll(work *w, size_t at, size_t rows, vae_error *err)
     for (size_t k = 0; k < job->samples; k += w->block) {
         const size_t K = job->samples - k < w->block ? job->samples - k : w->block;
         const bool encoding = job->shared && k == 0; /* the same for every block */
-        vae_plan plan = vae_eval_plan(job->draws + 1, at);
-        plan.particle0 = (uint32_t)k;
         vae_batch_out out = {.mu = encoding ? w->mu : NULL,
                              .kl = encoding ? w->kl_row : NULL,
                              .kl_dim = encoding ? w->kl_dim : NULL,
                              .recon = w->recon_row,
                              .log_pq = w->log_pq};
-        vae_status status = job->batch(job->ctx, &plan, rows, K, &out, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        plan.particle0 = (uint32_t)k;
+        TRY(job->batch(job->ctx, &plan, rows, K, &out, err));
         for (size_t r = 0; r < rows * K; r++) {
             vae_log_sum_add(&w->weights[r / K], (double)w->log_pq[r] - (double)w->recon_row[r]);
             w->recon_mean[r / K] += (double)w->recon_row[r] / (double)job->samples;
@@ -237,7 +234,22 @@ static vae_status add_nll(work *w, size_t at, size_t rows, vae_error *err)
     if (job->shared) {
         count_elbo(w, at, rows);
     }
-    return VAE_OK;
+done:
+    return status;
+}
+
+static vae_status add_batch(void *ctx, const vae_plan *plan, size_t rows, vae_error *err)
+{
+    work *w = ctx;
+    vae_status status = VAE_OK;
+    if (!w->job->shared) {
+        TRY(add_elbo(w, plan->first, rows, err));
+    }
+    if (w->job->samples > 0) {
+        TRY(add_nll(w, plan->first, rows, err));
+    }
+done:
+    return status;
 }
 
 static void summarize(work *w)
@@ -259,7 +271,9 @@ static void summarize(work *w)
 
 vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error *err)
 {
+    const vae_plan from_first = {.first = 0};
     work w = {.job = job, .out = out};
+    vae_status status = VAE_OK;
     assert(!job->shared || (job->samples > 0 && job->aggregate == 0));
     *out = (vae_evaluation){.n = job->n,
                             .z = job->z,
@@ -274,25 +288,17 @@ vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error 
                             .tc_se = NAN,
                             .dimwise_kl = NAN};
     w.n_chosen = job->aggregate < job->n ? job->aggregate : job->n;
-    vae_status status = make_room(&w, err);
-    for (size_t at = 0; at < job->n && status == VAE_OK; at += w.batch) {
-        const size_t rows = job->n - at < w.batch ? job->n - at : w.batch;
-        status = job->shared ? VAE_OK : add_elbo(&w, at, rows, err);
-        if (status == VAE_OK && job->samples > 0) {
-            status = add_nll(&w, at, rows, err);
-        }
-        tell(&w, at, rows, 1);
+    TRY(make_room(&w, err));
+    TRY(vae_each_batch(&from_first, job->n, w.batch, &job->watch, add_batch, &w, err));
+    summarize(&w);
+    if (!isfinite(w.recon + w.kl + w.nll)) {
+        TRY(vae_fail(err, VAE_ERR_DIVERGED, "the loss is NaN or Inf"));
     }
-    if (status == VAE_OK) {
-        summarize(&w);
-        if (!isfinite(w.recon + w.kl + w.nll)) {
-            status = vae_fail(err, VAE_ERR_DIVERGED, "the loss is NaN or Inf");
-        }
+    if (w.n_chosen > 0) {
+        TRY(vae_eval_aggregate(out, w.chosen_mu, w.chosen_logvar, w.chosen_z, w.n_chosen, job->z,
+                               w.chosen_kl / (double)w.n_chosen, err));
     }
-    if (status == VAE_OK && w.n_chosen > 0) {
-        status = vae_eval_aggregate(out, w.chosen_mu, w.chosen_logvar, w.chosen_z, w.n_chosen,
-                                    job->z, w.chosen_kl / (double)w.n_chosen, err);
-    }
+done:
     clear_work(&w);
     return status;
 }

@@ -19,16 +19,16 @@
 #ifndef VAE_EVAL_H
 #define VAE_EVAL_H
 
-#include "model/model.h"
+#include "infer/trained.h"
 
-/* As vae_model_batch, which it usually is. */
+/* As vae_model_batch; usually vae_trained_batch. */
 typedef vae_status vae_eval_batch(void *ctx, const vae_plan *plan, size_t rows, size_t particles,
                                   vae_batch_out *out, vae_error *err);
 
 typedef struct {
     vae_eval_batch *batch;
-    void (*progress)(void *ctx, double fraction); /* of the whole; may be NULL */
-    void *ctx;                                    /* of both */
+    void *ctx;
+    vae_watch watch;
     size_t n, z;
     size_t particles;   /* of the ELBO, >= 1 */
     size_t samples;     /* K of the NLL; 0 = no NLL */
@@ -59,6 +59,9 @@ void vae_eval_shape(const vae_eval_job *job, size_t *rows, size_t *particles);
  */
 vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error *err);
 void vae_evaluation_clear(vae_evaluation *e);
+
+/* An array of count items, zero; once one could not be had, *bytes says how much that was. */
+void *vae_room(size_t *bytes, size_t count, size_t item);
 
 /* A running log-sum-exp: zero terms are {-INFINITY, 0}. */
 typedef struct {

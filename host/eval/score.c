@@ -8,12 +8,11 @@
 #include <string.h>
 
 #include "eval/eval.h"
-#include "train/trainer.h"
 #include "vae_math.h"
 
 enum { DRAWS = 0 }; /* of the evaluation's noise */
 
-const char *vae_score_name(vae_score score)
+const char *vae_score_name(vae_score_kind score)
 {
     static const char *const names[] = {"recon_error", "recon_prob", "neg_elbo", "nll"};
     return names[score];
@@ -23,8 +22,9 @@ const char *vae_score_name(vae_score score)
 typedef struct {
     const vae_score_job *job;
     vae_row_scores *out;
-    size_t first; /* row 0 of out is row `first` of the data */
-    size_t cols;  /* of the decoder's output */
+    size_t first;      /* row 0 of out is row `first` of the data */
+    size_t d, z, cols; /* columns of the data, latents; columns of the decoder's output */
+    vae_recon recon;
     int threads;
     /* room for a batch */
     float *x, *logits;
@@ -114,7 +114,7 @@ static void find_top(uint32_t *top, size_t n_top, const double *sum, size_t d)
 static void keep_contributions(scoring *s, size_t first, size_t rows, double scale)
 {
     vae_row_scores *out = s->out;
-    const size_t d = s->job->d, at = first - s->first;
+    const size_t d = s->d, at = first - s->first;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (size_t r = 0; r < rows; r++) {
         double *sum = s->sums + r * d;
@@ -137,13 +137,13 @@ static void keep_contributions(scoring *s, size_t first, size_t rows, double sca
 /* -log p(x|z) of rows*K rows of logits, to sums, or, where there are none, to error. */
 static void add_values(scoring *s, size_t rows, size_t K, bool to_sums, double *error)
 {
-    const size_t d = s->job->d;
+    const size_t d = s->d;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (size_t r = 0; r < rows; r++) {
         double total = 0;
         for (size_t k = r * K; k < (r + 1) * K; k++) {
             total += vae_recon_values(to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
-                                      s->x + r * d, d, s->job->recon);
+                                      s->x + r * d, d, s->recon);
         }
         if (error != NULL) {
             error[r] = total;
@@ -158,27 +158,23 @@ static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size
     scoring *s = ctx;
     const vae_score_job *job = s->job;
     const bool opening = plan->particle0 == 0, averaging = s->sums != NULL && !job->at_mu;
-    const size_t done = plan->particle0 + particles;
+    const size_t done_draws = plan->particle0 + particles;
+    vae_status status = VAE_OK;
     out->x = opening ? s->x : NULL;
     out->label = opening ? s->label : NULL;
     out->logits = averaging ? s->logits : NULL;
-    vae_status status = vae_model_batch(job->model, job->data, plan, rows, particles, out, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(vae_model_batch(job->on->model, job->data, plan, rows, particles, out, err));
     if (opening && s->sums != NULL) {
-        memset(s->sums, 0, rows * job->d * sizeof *s->sums);
+        memset(s->sums, 0, rows * s->d * sizeof *s->sums);
     }
     if (averaging) {
         add_values(s, rows, particles, true, NULL);
     }
-    if (averaging && done == job->samples) {
+    if (averaging && done_draws == job->samples) {
         keep_contributions(s, plan->first, rows, 1 / (double)job->samples);
     }
     if (opening) {
-        status = vae_model_logits(job->model, s->logits, out->mu, s->label, rows, err);
-    }
-    if (opening && status == VAE_OK) {
+        TRY(vae_model_logits(job->on->model, s->logits, out->mu, s->label, rows, err));
         add_values(s, rows, 1, s->sums != NULL && job->at_mu, s->error);
         for (size_t r = 0; r < rows; r++) {
             s->out->of[VAE_RECON_ERROR][plan->first - s->first + r] = finite_or_far(s->error[r]);
@@ -187,25 +183,17 @@ static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size
             keep_contributions(s, plan->first, rows, 1);
         }
     }
+done:
     return status;
 }
 
 /* ---- the pass ---- */
 
-static void tell(void *ctx, double fraction)
-{
-    const scoring *s = ctx;
-    if (s->job->progress != NULL) {
-        s->job->progress(s->job->ctx, fraction);
-    }
-}
-
 static vae_eval_job eval_job(const vae_score_job *job)
 {
     return (vae_eval_job){.batch = score_batch,
-                          .progress = tell,
+                          .watch = job->watch,
                           .n = job->n,
-                          .z = job->z,
                           .samples = job->samples,
                           .draws = DRAWS,
                           .keep_examples = true,
@@ -227,44 +215,41 @@ static void clear_scoring(scoring *s)
     free(s->error);
 }
 
-static void *room(size_t *bytes, size_t count, size_t item)
+/* Room for the results, and for batches of `rows`. */
+static vae_status open_scoring(scoring *s, const vae_score_job *job, vae_row_scores *out,
+                               size_t rows, size_t particles, vae_error *err)
 {
-    void *p = *bytes == 0 ? calloc(count > 0 ? count : 1, item) : NULL;
-    if (p == NULL && *bytes == 0) {
-        *bytes = count * item;
-    }
-    return p;
-}
-
-/* Room for batches of `rows`. */
-static vae_status open_scoring(scoring *s, size_t rows, size_t particles, vae_error *err)
-{
-    const vae_score_job *job = s->job;
-    const bool wanted = s->out->contributions != NULL || s->out->top != NULL;
-    const bool averaging = wanted && !job->at_mu;
-    size_t bytes = 0;
-    s->cols = vae_likelihood_of(job->recon.likelihood)->outputs * job->d;
-    s->threads = job->threads > 0 ? (int)job->threads : omp_get_max_threads();
-    s->x = room(&bytes, rows * job->d, sizeof(float));
-    s->label = job->classes ? room(&bytes, rows, sizeof(uint32_t)) : NULL;
-    s->logits = room(&bytes, rows * (averaging ? particles : 1) * s->cols, sizeof(float));
-    s->sums = wanted ? room(&bytes, rows * job->d, sizeof(double)) : NULL;
-    s->error = room(&bytes, rows, sizeof(double));
-    return bytes == 0 ? VAE_OK : vae_fail_memory(err, bytes, "scoring a batch");
-}
-
-static vae_status make_results(vae_row_scores *out, const vae_score_job *job, vae_error *err)
-{
+    const vae_config *c = &job->on->config;
+    const bool averaging = (job->contributions || job->top > 0) && !job->at_mu;
     size_t bytes = 0, values;
-    *out = (vae_row_scores){.n = job->n, .d = job->d};
-    out->n_top = job->top < job->d ? job->top : job->d;
-    if (__builtin_mul_overflow(job->n, job->d, &values)) {
-        return vae_fail(err, VAE_ERR_DATA, "%zu rows x %zu columns are too many", job->n, job->d);
+    *s = (scoring){.job = job,
+                   .out = out,
+                   .d = vae_model_layout(job->on->model)->d,
+                   .z = c->latent,
+                   .recon = {c->likelihood, (float)c->variance},
+                   .threads = c->threads > 0 ? (int)c->threads : omp_get_max_threads()};
+    *out = (vae_row_scores){.n = job->n, .d = s->d, .n_top = job->top < s->d ? job->top : s->d};
+    if (__builtin_mul_overflow(job->n, s->d, &values)) {
+        return vae_fail(err, VAE_ERR_DATA, "%zu rows x %zu columns are too many", job->n, s->d);
     }
-    out->of[VAE_RECON_ERROR] = room(&bytes, job->n, sizeof(float));
-    out->contributions = job->contributions ? room(&bytes, values, sizeof(float)) : NULL;
-    out->top = out->n_top > 0 ? room(&bytes, job->n * out->n_top, sizeof(uint32_t)) : NULL;
-    out->top_value = out->n_top > 0 ? room(&bytes, job->n * out->n_top, sizeof(float)) : NULL;
+    out->of[VAE_RECON_ERROR] = vae_room(&bytes, job->n, sizeof(float));
+    if (job->contributions) {
+        out->contributions = vae_room(&bytes, values, sizeof(float));
+    }
+    if (out->n_top > 0) {
+        out->top = vae_room(&bytes, job->n * out->n_top, sizeof(uint32_t));
+        out->top_value = vae_room(&bytes, job->n * out->n_top, sizeof(float));
+    }
+    s->cols = vae_likelihood_of(c->likelihood)->outputs * s->d;
+    s->x = vae_room(&bytes, rows * s->d, sizeof(float));
+    if (vae_config_has_classes(c)) {
+        s->label = vae_room(&bytes, rows, sizeof(uint32_t));
+    }
+    s->logits = vae_room(&bytes, rows * (averaging ? particles : 1) * s->cols, sizeof(float));
+    if (job->contributions || out->n_top > 0) {
+        s->sums = vae_room(&bytes, rows * s->d, sizeof(double));
+    }
+    s->error = vae_room(&bytes, rows, sizeof(double));
     return bytes == 0 ? VAE_OK : vae_fail_memory(err, bytes, "the scores");
 }
 
@@ -297,21 +282,23 @@ static vae_status take_scores(vae_row_scores *out, vae_evaluation *e, vae_error 
 
 vae_status vae_score_rows(vae_row_scores *out, const vae_score_job *job, vae_error *err)
 {
-    scoring s = {.job = job, .out = out};
+    scoring s;
     vae_evaluation e = {0};
     vae_eval_job eval = eval_job(job);
     vae_error inner = {0};
     size_t rows, particles;
+    vae_status status = VAE_OK;
     vae_eval_shape(&eval, &rows, &particles);
+    TRY(open_scoring(&s, job, out, rows, particles, err));
     eval.ctx = &s;
-    vae_status status = make_results(out, job, err);
-    if (status == VAE_OK && (status = open_scoring(&s, rows, particles, err)) == VAE_OK) {
-        status = vae_evaluate(&e, &eval, &inner);
-        /* one row out of range makes the mean so; the arrays are there all the same */
-        status = status == VAE_OK || status == VAE_ERR_DIVERGED
-                     ? take_scores(out, &e, err)
-                     : vae_fail(err, status, "%s", inner.text);
+    eval.z = s.z;
+    status = vae_evaluate(&e, &eval, &inner);
+    /* one row out of range makes the mean so; the arrays are there all the same */
+    if (status != VAE_OK && status != VAE_ERR_DIVERGED) {
+        TRY(vae_fail(err, status, "%s", inner.text));
     }
+    TRY(take_scores(out, &e, err));
+done:
     vae_evaluation_clear(&e);
     clear_scoring(&s);
     return status;
@@ -330,43 +317,37 @@ void vae_row_scores_clear(vae_row_scores *s)
 
 /* ---- one row ---- */
 
-/* The plan of vae_evaluate for these draws. */
-static vae_plan plan_of(size_t row, size_t particle)
-{
-    vae_plan plan = vae_eval_plan(DRAWS + 1, row);
-    plan.particle0 = (uint32_t)particle;
-    return plan;
-}
-
 vae_status vae_score_row(float *x, float *x_hat, float *contributions, const vae_score_job *job,
                          size_t row, vae_error *err)
 {
     vae_score_job one = *job;
-    vae_row_scores scores = {0};
-    scoring s = {.job = &one, .out = &scores, .first = row};
+    vae_row_scores scores;
+    scoring s;
     size_t rows, particles;
-    float *mu = malloc(job->z * sizeof *mu);
+    float *mu = NULL;
+    vae_status status = VAE_OK;
     one.n = 1;
     one.samples = job->at_mu ? 1 : job->samples;
     one.contributions = true;
     one.top = 0;
     vae_score_shape(&one, &rows, &particles);
-    vae_status status = mu != NULL ? make_results(&scores, &one, err)
-                                   : vae_fail_memory(err, job->z * sizeof *mu, "a row");
-    if (status == VAE_OK) {
-        status = open_scoring(&s, 1, particles, err);
+    TRY(open_scoring(&s, &one, &scores, 1, particles, err));
+    s.first = row;
+    mu = malloc(s.z * sizeof *mu);
+    if (mu == NULL) {
+        TRY(vae_fail_memory(err, s.z * sizeof *mu, "a row"));
     }
-    for (size_t k = 0; k < one.samples && status == VAE_OK; k += particles) {
-        const size_t K = one.samples - k < particles ? one.samples - k : particles;
-        const vae_plan plan = plan_of(row, k);
+    for (size_t k = 0; k < one.samples; k += particles) {
+        vae_plan plan = vae_eval_plan(DRAWS + 1, row); /* of vae_evaluate's NLL */
         vae_batch_out out = {.mu = mu};
-        status = score_batch(&s, &plan, 1, K, &out, err);
+        plan.particle0 = (uint32_t)k;
+        TRY(score_batch(&s, &plan, 1, one.samples - k < particles ? one.samples - k : particles,
+                        &out, err));
     }
-    if (status == VAE_OK) {
-        memcpy(x, s.x, job->d * sizeof *x);
-        memcpy(contributions, scores.contributions, job->d * sizeof *x);
-        status = vae_model_decode_classes(job->model, x_hat, mu, s.label, 1, err);
-    }
+    memcpy(x, s.x, s.d * sizeof *x);
+    memcpy(contributions, scores.contributions, s.d * sizeof *x);
+    TRY(vae_model_decode_classes(job->on->model, x_hat, mu, s.label, 1, err));
+done:
     free(mu);
     vae_row_scores_clear(&scores);
     clear_scoring(&s);

@@ -16,7 +16,7 @@
 #ifndef VAE_SCORE_H
 #define VAE_SCORE_H
 
-#include "model/model.h"
+#include "infer/trained.h"
 
 typedef enum {
     VAE_RECON_ERROR = 0,
@@ -24,24 +24,22 @@ typedef enum {
     VAE_NEG_ELBO,
     VAE_NLL,
     VAE_SCORES /* how many there are */
-} vae_score;
+} vae_score_kind;
 
 /* "recon_error" ... */
-const char *vae_score_name(vae_score score);
+const char *vae_score_name(vae_score_kind score);
 
 typedef struct {
-    vae_model *model;
-    vae_data *data;
-    size_t n, d, z;
-    vae_recon recon;
-    bool classes;       /* of a conditional model: scores are of -log p(x|y), y the row's label */
+    /* started for vae_score_shape's batches. Of a conditional model scores are of -log p(x|y), y the
+     * row's label. The threads of the config are those of this pass's own loops, too */
+    const vae_trained *on;
+    vae_data *data; /* n rows on its backend */
+    size_t n;
     size_t samples;     /* L, >= 1 */
-    bool contributions; /* keep them: n*d floats */
+    bool contributions; /* keep them: n*D floats */
     size_t top;         /* keep the columns of so many largest contributions of each row */
     bool at_mu;         /* contributions (and top) at mu; else averaged over the draws */
-    size_t threads;     /* of this pass's own loops; 0 = all cores */
-    void (*progress)(void *ctx, double fraction); /* of the whole; may be NULL */
-    void *ctx;
+    vae_watch watch;
 } vae_score_job;
 
 typedef struct {

@@ -1,3 +1,4 @@
+/* The files that scores go into. */
 #include "eval/score_files.h"
 
 #include <math.h>
@@ -49,7 +50,7 @@ static void put_csv(FILE *out, const vae_score_table *t)
     const uint8_t *labels = t->set->labels;
     fputs(labels != NULL ? "row,label" : "row", out);
     for (int k = 0; k < VAE_SCORES; k++) {
-        fprintf(out, ",%s", vae_score_name((vae_score)k));
+        fprintf(out, ",%s", vae_score_name((vae_score_kind)k));
     }
     fputs(s->top != NULL ? ",flag,top_features\n" : ",flag\n", out);
     for (size_t i = 0; i < s->n; i++) {
@@ -95,7 +96,8 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
     char descr[24];
     vae_npz_writer w = {.n = 0};
     for (int k = 0; k < VAE_SCORES; k++) {
-        vae_npz_add(&w, vae_score_name((vae_score)k), "<f4", sizeof(float), shape, 1, s->of[k]);
+        vae_npz_add(&w, vae_score_name((vae_score_kind)k), "<f4", sizeof(float), shape, 1,
+                    s->of[k]);
     }
     vae_npz_add(&w, "flag", "|u1", 1, shape, 1, t->flag);
     if (t->set->labels != NULL) {
@@ -171,35 +173,39 @@ static void shade(float *cells, size_t n, size_t d, size_t channels)
         }
     }
     for (size_t i = 0; i < n * d; i++) {
-        cells[i] = !isfinite(cells[i]) ? 1 : most > least ? (cells[i] - least) / (most - least) : 0;
+        if (isfinite(cells[i])) {
+            cells[i] = most > least ? (cells[i] - least) / (most - least) : 0;
+        } else {
+            cells[i] = 1;
+        }
     }
 }
 
 vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *job,
-                             const vae_checkpoint *shape, const char *path, vae_error *err)
+                             const char *path, vae_error *err)
 {
-    const size_t d = job->d, side = shape->height > shape->width ? shape->height : shape->width;
+    const vae_checkpoint *shape = job->on->checkpoint;
+    const size_t d = shape->d, side = shape->height > shape->width ? shape->height : shape->width;
     const size_t zoom = side >= 84 ? 1 : 84 / side;
     size_t rows[VAE_HEATMAP_ROWS];
     const size_t n = find_highest(rows, VAE_HEATMAP_ROWS, table->scores->of[table->by], job->n);
     float *cells = calloc(3 * n * d, sizeof *cells), *parts = malloc(n * d * sizeof *parts);
     vae_status status = VAE_OK;
     if (cells == NULL || parts == NULL) {
-        status = vae_fail_memory(err, 4 * n * d * sizeof *cells, "pictures");
+        TRY(vae_fail_memory(err, 4 * n * d * sizeof *cells, "pictures"));
     }
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         float *line = cells + 3 * i * d;
-        status = vae_score_row(line, line + d, parts + i * d, job, rows[i], err);
+        TRY(vae_score_row(line, line + d, parts + i * d, job, rows[i], err));
     }
-    if (status == VAE_OK) {
-        vae_checkpoint_units(shape, cells, 3 * n); /* the third of each is yet to come */
-        shade(parts, n, d, shape->channels);
-        for (size_t i = 0; i < n; i++) {
-            memcpy(cells + (3 * i + 2) * d, parts + i * d, d * sizeof *cells);
-        }
-        status = vae_image_grid(path, cells, 3 * n, shape->height, shape->width, shape->channels, 3,
-                                zoom, 2, err);
+    vae_checkpoint_units(shape, cells, 3 * n); /* the third of each is yet to come */
+    shade(parts, n, d, shape->channels);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(cells + (3 * i + 2) * d, parts + i * d, d * sizeof *cells);
     }
+    TRY(vae_image_grid(path, cells, 3 * n, shape->height, shape->width, shape->channels, 3, zoom, 2,
+                       err));
+done:
     free(parts);
     free(cells);
     return status;

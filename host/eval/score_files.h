@@ -4,7 +4,6 @@
 
 #include "dataset/dataset.h"
 #include "eval/score.h"
-#include "run/checkpoint.h"
 
 /* Scores of a set's rows; everything is borrowed. */
 typedef struct {
@@ -12,7 +11,7 @@ typedef struct {
     const vae_dataset *set;
     const uint8_t *flag;             /* (n) 1: the score `by` is above the threshold */
     const char *const *column_names; /* (d), or NULL: columns go by their number, from 0 */
-    vae_score by;
+    vae_score_kind by;
     float threshold;
 } vae_score_table;
 
@@ -32,9 +31,9 @@ vae_status vae_contributions_write(const vae_score_table *table, const char *pat
 
 /* PNG of the rows of highest score `by`, a line each, highest first: the row, its reconstruction
  * (decoded from mu), the contributions of its pixels, from the least (black) to the largest (white)
- * of all lines. At most VAE_HEATMAP_ROWS. shape: of the pictures. */
+ * of all lines. At most VAE_HEATMAP_ROWS. */
 enum { VAE_HEATMAP_ROWS = 10 };
 vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *job,
-                             const vae_checkpoint *shape, const char *path, vae_error *err);
+                             const char *path, vae_error *err);
 
 #endif

@@ -1,3 +1,4 @@
+/* A sink for rows: one of three kinds behind one face. */
 #include "infer/row_sink.h"
 
 #include <dirent.h>
@@ -277,4 +278,10 @@ vae_status vae_row_sink_close(vae_row_sink *sink, bool keep, vae_error *err)
     free(sink->pixels);
     free(sink);
     return status;
+}
+
+vae_status vae_row_sink_done(vae_row_sink *sink, vae_status status, vae_error *err)
+{
+    const vae_status closed = vae_row_sink_close(sink, status == VAE_OK, err);
+    return status == VAE_OK ? closed : status;
 }

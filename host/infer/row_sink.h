@@ -53,5 +53,8 @@ void vae_row_sink_end(vae_row_sink *sink, size_t i, bool last, const float *row)
 /* Takes the sink down. keep: all rows are there, the file takes its place; otherwise nothing is
  * left but pictures in a folder. VAE_ERR_IO. */
 vae_status vae_row_sink_close(vae_row_sink *sink, bool keep, vae_error *err);
+/* The same at the end of what filled it, kept where that went well: returns `status`, or what
+ * closing gave. */
+vae_status vae_row_sink_done(vae_row_sink *sink, vae_status status, vae_error *err);
 
 #endif

@@ -1,99 +1,102 @@
+/* The run below a stacked model: opened with suspicion, and what it makes of a data set. */
 #include "infer/stack.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/open.h"
 #include "base/sha256.h"
 
-enum { BATCH = 256 };
-
-static vae_status check_weights(const vae_stack *stack, vae_config *config, vae_error *err)
+static vae_status check_weights(const vae_trained *below, vae_config *config, vae_error *err)
 {
     uint8_t digest[VAE_SHA256_BYTES];
     char hex[VAE_SHA256_HEX];
-    const vae_config *below = &stack->checkpoint->config;
-    if (vae_config_has_classes(below) || below->stack[0] != '\0') {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "--stack %s: a conditional, semi-supervised or stacked model; expected a "
-                        "plain one",
-                        config->stack);
+    vae_status status = VAE_OK;
+    if (vae_config_has_classes(&below->config) || below->config.stack[0] != '\0') {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--stack %s: a conditional, semi-supervised or stacked model; expected a "
+                     "plain one",
+                     config->stack));
     }
-    if (stack->checkpoint->standard != NULL) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "--stack %s: a model of standardized columns, which cannot be built upon",
-                        config->stack);
+    if (below->checkpoint->standard != NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--stack %s: a model of standardized columns, which cannot be built upon",
+                     config->stack));
     }
-    vae_status status = vae_checkpoint_digest(stack->checkpoint, digest, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(vae_checkpoint_digest(below->checkpoint, digest, err));
     vae_sha256_hex(digest, hex);
     if (config->stack_weights[0] == '\0') {
         memcpy(config->stack_weights, hex, sizeof hex);
     }
-    return strcmp(config->stack_weights, hex) == 0
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_DATA,
-                          "%s: its weights changed: SHA-256 %.16s..., the model on top was trained "
-                          "with %.16s...",
-                          stack->path, hex, config->stack_weights);
-}
-
-vae_status vae_stack_open(vae_stack *stack, vae_config *config, vae_error *err)
-{
-    *stack = (vae_stack){.checkpoint = NULL};
-    vae_status status =
-        vae_checkpoint_open_run(&stack->checkpoint, config->stack, false, false, stack->path, err);
-    if (status == VAE_OK) {
-        status = check_weights(stack, config, err);
+    if (strcmp(config->stack_weights, hex) != 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: its weights changed: SHA-256 %.16s..., the model on top was trained "
+                     "with %.16s...",
+                     below->path, hex, config->stack_weights));
     }
-    if (status == VAE_OK) {
-        const vae_backend_options options = {config->device, config->device_index,
-                                             config->precision, config->threads};
-        status = vae_runner_open(&stack->runner, stack->checkpoint, &options, BATCH, err);
-    }
+done:
     return status;
 }
 
-void vae_stack_close(vae_stack *stack)
+vae_status vae_stack_open(vae_trained *below, vae_config *config, vae_error *err)
 {
-    vae_runner_close(&stack->runner);
-    vae_checkpoint_free(stack->checkpoint);
-    *stack = (vae_stack){.checkpoint = NULL};
+    vae_status status = VAE_OK;
+    TRY(vae_trained_open(below, config->stack, false, err));
+    TRY(check_weights(below, config, err));
+    below->config.device = config->device;
+    below->config.device_index = config->device_index;
+    below->config.precision = config->precision;
+    below->config.threads = config->threads;
+    TRY(vae_trained_start(below, VAE_INFER_BATCH, 1, err));
+done:
+    return status;
+}
+
+vae_status vae_stack_below(vae_trained *m, vae_error *err)
+{
+    vae_config config = m->config; /* the weights below are compared, not filled in */
+    if (config.stack[0] == '\0' || m->below != NULL) {
+        return VAE_OK;
+    }
+    m->below = calloc(1, sizeof *m->below);
+    return m->below != NULL ? vae_stack_open(m->below, &config, err)
+                            : vae_fail_memory(err, sizeof *m->below, "the run below");
 }
 
 /* Rows [mu | logvar] from mu and logvar apart. */
-static vae_status encode_rows(vae_dataset *out, vae_stack *stack, const vae_dataset *set,
+static vae_status encode_rows(vae_dataset *out, const vae_trained *below, const vae_dataset *set,
                               vae_error *err)
 {
-    const size_t n = set->n, Z = stack->runner.z, bytes = Z * sizeof(float);
+    const size_t n = set->n, Z = below->config.latent, bytes = Z * sizeof(float);
+    vae_status status = VAE_OK;
     float *mu = malloc(n * bytes), *logvar = malloc(n * bytes), *rows = malloc(2 * n * bytes);
     const vae_batch_out parts = {.mu = mu, .logvar = logvar};
-    vae_status status = mu != NULL && logvar != NULL && rows != NULL
-                            ? vae_runner_rows(&stack->runner, set, 0, &parts, err)
-                            : vae_fail_memory(err, 4 * n * bytes, "encoded rows");
-    for (size_t r = 0; r < n && status == VAE_OK; r++) {
+    out->rows = rows;
+    if (mu == NULL || logvar == NULL || rows == NULL) {
+        TRY(vae_fail_memory(err, 4 * n * bytes, "encoded rows"));
+    }
+    TRY(vae_trained_run_set(below, set, 0, &parts, err));
+    for (size_t r = 0; r < n; r++) {
         memcpy(rows + 2 * r * Z, mu + r * Z, bytes);
         memcpy(rows + (2 * r + 1) * Z, logvar + r * Z, bytes);
     }
+done:
     free(mu);
     free(logvar);
-    out->rows = rows;
     return status;
 }
 
-vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_dataset *set,
+vae_status vae_stack_encode(vae_dataset **out, const vae_trained *below, const vae_dataset *set,
                             vae_error *err)
 {
-    const size_t Z = stack->runner.z;
-    uint8_t both[2 * VAE_SHA256_BYTES], *digest = both + VAE_SHA256_BYTES;
+    const size_t Z = below->config.latent;
+    uint8_t both[2 * VAE_SHA256_BYTES];
+    vae_dataset *to = NULL;
+    vae_status status = VAE_OK;
     *out = NULL;
-    vae_status status = vae_dataset_check_range(set, stack->checkpoint->config.likelihood, err);
-    vae_dataset *to = status == VAE_OK ? calloc(1, sizeof *to) : NULL;
+    TRY(vae_dataset_check_range(set, below->config.likelihood, err));
+    to = calloc(1, sizeof *to);
     if (to == NULL) {
-        return status != VAE_OK ? status : vae_fail_memory(err, sizeof *to, "a data set");
+        TRY(vae_fail_memory(err, sizeof *to, "a data set"));
     }
     *to = (vae_dataset){.n = set->n,
                         .d = Z,
@@ -104,33 +107,20 @@ vae_status vae_stack_encode(vae_dataset **out, vae_stack *stack, const vae_datas
                         .draws = true,
                         .n_classes = set->n_classes};
     memcpy(to->source, set->source, sizeof to->source);
-    status = encode_rows(to, stack, set, err);
-    if (status == VAE_OK && set->labels != NULL) {
-        to->labels = malloc(set->n);
-        status = to->labels != NULL ? VAE_OK : vae_fail_memory(err, set->n, "labels");
-    }
-    if (status == VAE_OK) {
-        status = vae_checkpoint_digest(stack->checkpoint, digest, err);
-    }
-    if (status == VAE_OK) {
-        memcpy(both, set->sha256, sizeof set->sha256);
-        const struct iovec part = {both, sizeof both};
-        status = vae_sha256(to->sha256, &part, 1, err);
-    }
-    if (status != VAE_OK) {
-        vae_dataset_free(to);
-        return status;
-    }
+    TRY(encode_rows(to, below, set, err));
     if (set->labels != NULL) {
+        to->labels = malloc(set->n);
+        if (to->labels == NULL) {
+            TRY(vae_fail_memory(err, set->n, "labels"));
+        }
         memcpy(to->labels, set->labels, set->n);
     }
+    memcpy(both, set->sha256, sizeof set->sha256);
+    TRY(vae_checkpoint_digest(below->checkpoint, both + VAE_SHA256_BYTES, err));
+    TRY(vae_sha256(to->sha256, &(struct iovec){both, sizeof both}, 1, err));
     *out = to;
-    return VAE_OK;
-}
-
-vae_status vae_stack_decode(float **x, vae_stack *stack, const float *z, size_t n, vae_error *err)
-{
-    *x = malloc(n * stack->runner.d * sizeof **x);
-    return *x != NULL ? vae_runner_decode(&stack->runner, *x, z, n, err)
-                      : vae_fail_memory(err, n * stack->runner.d * sizeof **x, "decoded rows");
+    to = NULL;
+done:
+    vae_dataset_free(to);
+    return status;
 }

@@ -13,8 +13,9 @@
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
-#include "infer/runner.h"
+#include "infer/trained.h"
 #include "run/folder.h"
+#include "stats/latent_walk.h"
 #include "train/trainer.h"
 
 _Static_assert((int)VAE_RESULT_INTERRUPTED == (int)VAE_ERR_INTERRUPTED, "the same numbers");
@@ -22,14 +23,12 @@ _Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32 
                    (int)VAE_PACKED_BITS == (int)VAE_BITS,
                "the same types");
 
-enum { BATCH = 256 };
-
 struct vae {
     vae_error err;
     vae_config options; /* device, threads, seed */
     bool seed_given;
     vae_checkpoint *checkpoint; /* NULL: no model */
-    vae_runner runner;          /* open if runner.model is there */
+    vae_trained trained;        /* of it; started if trained.model is there */
     vae_epoch_fn *on_epoch;
     void *context;
     volatile int stop;
@@ -52,7 +51,7 @@ vae *vae_new(void)
 void vae_free(vae *v)
 {
     if (v != NULL) {
-        vae_runner_close(&v->runner);
+        vae_trained_close(&v->trained);
         vae_checkpoint_free(v->checkpoint);
         free(v);
     }
@@ -75,7 +74,7 @@ int vae_set_option(vae *v, const char *name, const char *value)
     }
     vae_status status = vae_config_set(&v->options, name, value, &v->err);
     v->seed_given = v->seed_given || (seed && status == VAE_OK);
-    vae_runner_close(&v->runner);
+    vae_trained_close(&v->trained);
     return (int)status;
 }
 
@@ -83,7 +82,7 @@ int vae_set_option(vae *v, const char *name, const char *value)
 
 static void take_checkpoint(vae *v, vae_checkpoint *checkpoint)
 {
-    vae_runner_close(&v->runner);
+    vae_trained_close(&v->trained);
     vae_checkpoint_free(v->checkpoint);
     v->checkpoint = checkpoint;
 }
@@ -147,14 +146,20 @@ int vae_get_shape(vae *v, struct vae_shape *shape)
 static vae_status need_runner(vae *v)
 {
     vae_status status = need_model(v);
-    if (status != VAE_OK || v->runner.model != NULL) {
+    if (status != VAE_OK || v->trained.model != NULL) {
         return status;
     }
     const vae_config *o = &v->options;
-    const vae_backend_options options = {o->device, o->device_index, VAE_FP32, o->threads};
-    vae_checkpoint view = *v->checkpoint;
-    view.config.seed = v->seed_given ? o->seed : view.config.seed;
-    return vae_runner_open(&v->runner, &view, &options, BATCH, &v->err);
+    vae_trained_of(&v->trained, v->checkpoint);
+    v->trained.config.device = o->device;
+    v->trained.config.device_index = o->device_index;
+    v->trained.config.threads = o->threads;
+    v->trained.config.seed = v->seed_given ? o->seed : v->trained.config.seed;
+    status = vae_trained_start(&v->trained, VAE_INFER_BATCH, 1, &v->err);
+    if (status != VAE_OK) {
+        vae_trained_close(&v->trained);
+    }
+    return status;
 }
 
 /* The caller's rows as a data set; nothing is copied. */
@@ -200,7 +205,7 @@ static vae_status own_rows(vae_dataset *set, float **copy, vae_error *err)
     return VAE_OK;
 }
 
-/* Runs rows through the model; out as vae_runner_rows'. */
+/* Runs rows through the model; out as vae_trained_run's. */
 static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                            const vae_batch_out *out)
 {
@@ -219,7 +224,7 @@ static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
         status = vae_dataset_standardize(&set, standard, standard + set.d, &v->err);
     }
     if (status == VAE_OK) {
-        status = vae_runner_rows(&v->runner, &set, 0, out, &v->err);
+        status = vae_trained_run_set(&v->trained, &set, 0, out, &v->err);
     }
     free(copy);
     return status;
@@ -236,7 +241,7 @@ int vae_decode(vae *v, const float *z, size_t n, float *x_hat)
 {
     vae_status status = need_runner(v);
     if (status == VAE_OK &&
-        (status = vae_runner_decode(&v->runner, x_hat, z, n, &v->err)) == VAE_OK) {
+        (status = vae_trained_decode(&v->trained, x_hat, z, NULL, n, &v->err)) == VAE_OK) {
         vae_checkpoint_units(v->checkpoint, x_hat, n);
     }
     return (int)status;
@@ -260,7 +265,7 @@ int vae_reconstruct(vae *v, const void *x, enum vae_type type, size_t n, float *
     if (status != VAE_OK) {
         return (int)status;
     }
-    float *mu = room_for(v, n, v->runner.z);
+    float *mu = room_for(v, n, v->checkpoint->config.latent);
     if (mu == NULL) {
         return (int)v->err.status;
     }
@@ -274,11 +279,12 @@ int vae_sample(vae *v, size_t n, float *x_hat, float *z)
 {
     vae_status status = need_runner(v);
     float *drawn = z;
-    if (status == VAE_OK && z == NULL && (drawn = room_for(v, n, v->runner.z)) == NULL) {
+    if (status == VAE_OK && z == NULL &&
+        (drawn = room_for(v, n, v->checkpoint->config.latent)) == NULL) {
         status = v->err.status;
     }
     if (status == VAE_OK) {
-        vae_runner_prior(&v->runner, drawn, n);
+        vae_prior_rows(drawn, v->trained.config.seed, 0, n, v->trained.config.latent, 1);
         status = (vae_status)vae_decode(v, drawn, n, x_hat);
     }
     if (drawn != z) {

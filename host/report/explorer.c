@@ -102,16 +102,15 @@ static double pixel(float v)
 static vae_status try_half(report *r, vae_error *err)
 {
     report_decoder *d = &r->decoder;
-    const vae_config *c = &r->from->about->config;
-    const size_t Z = c->latent, D = r->from->about->d, N = d->n_weights;
+    const vae_config *c = &r->about->config;
+    const size_t Z = c->latent, D = r->about->d, N = d->n_weights;
     size_t n = TRIAL_PRODUCTS / (2 * N) + 2;
     n = n < TRIALS ? n : TRIALS;
     float *z = malloc(n * Z * sizeof *z), *h = malloc(2 * widest_layer(d) * sizeof *h);
     float *exact = malloc(N * sizeof *exact), *x = malloc(n * D * sizeof *x);
     vae_status status = VAE_OK;
     if (z == NULL || h == NULL || exact == NULL || x == NULL) {
-        status = vae_fail_memory(err, N * sizeof *exact, "a trial of float16");
-        goto cleanup;
+        TRY(vae_fail_memory(err, N * sizeof *exact, "a trial of float16"));
     }
     vae_prior_rows(z, c->seed, 0, n, Z, 1.5);
     for (size_t i = 0; r->has_data && i < n / 2 && i < r->latents.n; i++) {
@@ -137,7 +136,7 @@ static vae_status try_half(report *r, vae_error *err)
     if (!d->half) {
         memcpy(d->weights, exact, N * sizeof *exact);
     }
-cleanup:
+done:
     free(x);
     free(exact);
     free(h);
@@ -147,8 +146,10 @@ cleanup:
 
 vae_status report_make_decoder(report *r, vae_error *err)
 {
-    const param_layout *layout = vae_model_layout(r->from->model);
+    const param_layout *layout = vae_model_layout(r->on->model);
     report_decoder *d = &r->decoder;
+    float *packed = NULL;
+    vae_status status = VAE_OK;
     find_shape(d, layout);
     d->half_error = NAN;
     /* pictures may become float16 */
@@ -156,23 +157,19 @@ vae_status report_make_decoder(report *r, vae_error *err)
     if (d->too_large) {
         return VAE_OK;
     }
-    float *packed = malloc(layout->n_params * sizeof *packed);
+    packed = malloc(layout->n_params * sizeof *packed);
     d->weights = malloc(d->n_weights * sizeof *d->weights);
-    vae_status status = VAE_OK;
     if (packed == NULL || d->weights == NULL) {
-        status = vae_fail_memory(err, layout->n_params * sizeof *packed, "the decoder's weights");
+        TRY(vae_fail_memory(err, layout->n_params * sizeof *packed, "the decoder's weights"));
     }
-    if (status == VAE_OK) {
-        status = vae_model_get(r->from->model, VAE_PARAMS, packed, err);
-    }
-    if (status == VAE_OK) {
-        copy_weights(d, layout, packed);
-    }
-    free(packed);
-    if (status == VAE_OK && r->picture && r->from->about->standard == NULL) {
-        status = try_half(r, err);
+    TRY(vae_model_get(r->on->model, VAE_PARAMS, packed, err));
+    copy_weights(d, layout, packed);
+    if (r->picture && r->about->standard == NULL) {
+        TRY(try_half(r, err));
     }
     d->too_large = !d->half && d->n_weights > MOST_BYTES / 4;
+done:
+    free(packed);
     return status;
 }
 
@@ -230,7 +227,7 @@ static void put_string(vae_text *out, const char *text, size_t n)
 /* Names of a table's columns, and what leads from the model's values to theirs. */
 static void put_units(report *r)
 {
-    const vae_checkpoint *c = r->from->about;
+    const vae_checkpoint *c = r->about;
     vae_text *page = &r->page;
     if (c->standard != NULL) {
         vae_text_add(page, ",\"shift\":");
@@ -279,7 +276,7 @@ static void put_points(report *r)
 static void put_facts(report *r)
 {
     const report_decoder *d = &r->decoder;
-    const vae_checkpoint *c = r->from->about;
+    const vae_checkpoint *c = r->about;
     char activation[32], likelihood[32];
     vae_text *page = &r->page;
     vae_config_get(&c->config, "activation", activation, sizeof activation);
@@ -340,7 +337,7 @@ static void put_scatter(report *r)
     vae_text_add(&r->page,
                  "</div><p class=\"fine\">Means of q(z|x) of %s examples (%s)%s. <span "
                  "class=\"live\">Click %s to decode it.</span></p>",
-                 vae_thousands(n, (double)l->n_points), r->from->split,
+                 vae_thousands(n, (double)l->n_points), r->on->split,
                  l->z > 2 ? ", on the plane of their two principal components" : "",
                  l->z == 2 ? "any place" : "a point");
 }

@@ -1,6 +1,6 @@
-/* What the parts of a report share. report.c: the page; report_run.c: metrics.jsonl and run.json;
- * report_latents.c: where the data lie in latent space; report_pictures.c; report_explorer.c: the
- * decoder for the page's script; report_tables.c. */
+/* What the parts of a report share. report.c: the page; run.c: metrics.jsonl and run.json;
+ * latents.c: where the data lie in latent space; pictures.c; explorer.c: the decoder for the page's
+ * script; tables.c; text.c. */
 #ifndef VAE_REPORT_INTERNAL_H
 #define VAE_REPORT_INTERNAL_H
 
@@ -45,6 +45,8 @@ typedef struct {
 
 typedef struct {
     const vae_report_source *from;
+    const vae_trained *on;       /* from's */
+    const vae_checkpoint *about; /* on's */
     vae_text page;
     report_metrics metrics;
     json_t *run, *summary;  /* run.json; the checkpoint's last figures; NULL = none */
@@ -61,8 +63,8 @@ const json_t *report_member(const json_t *object, const char *path);
 
 /* Encodes the data; finds the scatter's plane. */
 vae_status report_look(report *r, vae_error *err);
-/* The plan of the batch that begins at example `first` of these latents. */
-vae_plan report_plan(const report *r, size_t first);
+/* The plan of a pass over these latents' examples, in their order. */
+vae_plan report_plan(const report *r);
 void report_latents_clear(report_latents *l);
 
 /* Takes the decoder from the model; decides on its format. */

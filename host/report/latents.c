@@ -7,18 +7,17 @@
 #include "philox.h"
 #include "report/internal.h"
 #include "stats/pca.h"
-#include "train/trainer.h"
 
 enum {
     MOST_ROWS = 10000,           /* that are encoded ... */
     MOST_FLOATS = 1 << 24,       /* ... as long as their mu is no larger than this */
     MOST_POINTS = 2000,          /* that are plotted, and whose mu is in the page ... */
     MOST_POINT_FLOATS = 1 << 18, /* ... as long as it is no larger than this */
-    MIXED_ORDER = 20140119,      /* key of the order in which rows are taken where not all are */
 };
 
 static vae_status make_room(report_latents *l, size_t n, size_t Z, bool labels, vae_error *err)
 {
+    const size_t fit = MOST_POINT_FLOATS / Z > 0 ? MOST_POINT_FLOATS / Z : 1;
     l->n = n;
     l->z = Z;
     l->mu = calloc(n * Z, sizeof *l->mu);
@@ -29,7 +28,6 @@ static vae_status make_room(report_latents *l, size_t n, size_t Z, bool labels, 
     l->mean = calloc(Z, sizeof *l->mean);
     l->axis = calloc(2 * Z, sizeof *l->axis);
     l->n_points = n < MOST_POINTS ? n : MOST_POINTS;
-    const size_t fit = MOST_POINT_FLOATS / Z > 0 ? MOST_POINT_FLOATS / Z : 1;
     l->n_points = l->n_points < fit ? l->n_points : fit;
     l->xy = calloc(2 * l->n_points, sizeof *l->xy);
     return l->mu != NULL && l->row != NULL && (!labels || l->labels != NULL) && l->kl != NULL &&
@@ -51,46 +49,33 @@ void report_latents_clear(report_latents *l)
  * first need not be like the rest. */
 static bool is_mixed(const report *r)
 {
-    return r->latents.n < r->from->n || r->from->set->factor_sizes != NULL;
+    return r->latents.n < r->on->n || r->on->set->factor_sizes != NULL;
 }
 
-vae_plan report_plan(const report *r, size_t first)
+vae_plan report_plan(const report *r)
 {
-    vae_plan plan = vae_eval_plan(0, first);
-    plan.order_key = MIXED_ORDER;
-    plan.shuffle = is_mixed(r);
-    return plan;
+    return vae_mixed_plan(is_mixed(r));
 }
 
-static vae_status encode(report *r, float *kl_dim, vae_error *err)
+static vae_status encode(report *r, vae_error *err)
 {
-    const vae_report_source *from = r->from;
     report_latents *l = &r->latents;
+    const size_t n = r->on->n;
     const bool mixed = is_mixed(r);
-    const uint32_t bits = vae_shuffle_bits(from->n);
-    for (size_t at = 0; at < l->n; at += from->batch) {
-        const size_t rows = l->n - at < from->batch ? l->n - at : from->batch;
-        const vae_plan plan = report_plan(r, at);
-        vae_batch_out out = {.mu = l->mu + at * l->z, .kl_dim = kl_dim};
-        if (from->stop_signal != NULL && *from->stop_signal != 0) {
-            return vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
-        }
-        vae_status status = vae_model_batch(from->model, from->data, &plan, rows, 1, &out, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-        for (size_t j = 0; j < l->z; j++) {
-            l->kl[j] += (double)kl_dim[j] * (double)rows / (double)l->n;
-        }
-    }
+    const uint32_t bits = vae_shuffle_bits(n), *rows = r->from->rows;
+    const vae_plan plan = report_plan(r);
+    const vae_batch_out out = {.mu = l->mu};
+    vae_status status = VAE_OK;
+    TRY(vae_trained_run(r->on, l->n, &plan, &r->from->watch, &out, l->kl, err));
     for (size_t i = 0; i < l->n; i++) {
-        const size_t at = mixed ? vae_shuffle(MIXED_ORDER, from->n, bits, i) : i;
-        l->row[i] = from->rows != NULL ? from->rows[at] : (uint32_t)at;
+        const size_t at = mixed ? vae_shuffle(VAE_MIXED_ORDER, n, bits, i) : i;
+        l->row[i] = rows != NULL ? rows[at] : (uint32_t)at;
         if (l->labels != NULL) {
-            l->labels[i] = from->set->labels[l->row[i]];
+            l->labels[i] = r->on->set->labels[l->row[i]];
         }
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* mean, and which dimensions are in use. */
@@ -109,46 +94,38 @@ static void measure(report_latents *l)
     }
 }
 
-static int by_kl(const void *a, const void *b, void *kl)
-{
-    const size_t i = *(const size_t *)a, j = *(const size_t *)b;
-    const double x = ((const double *)kl)[i], y = ((const double *)kl)[j];
-    return x > y ? -1 : x < y ? 1 : i < j ? -1 : i > j;
-}
-
 vae_status report_look(report *r, vae_error *err)
 {
-    const vae_report_source *from = r->from;
     report_latents *l = &r->latents;
-    const size_t Z = from->about->config.latent;
+    const vae_dataset *set = r->on->set;
+    const size_t Z = r->about->config.latent;
+    vae_status status = VAE_OK;
     r->order = calloc(Z, sizeof *r->order);
-    float *kl_dim = calloc(Z, sizeof *kl_dim);
-    vae_status status = r->order != NULL && kl_dim != NULL
-                            ? VAE_OK
-                            : vae_fail_memory(err, Z * sizeof *r->order, "dimensions");
-    for (size_t j = 0; status == VAE_OK && j < Z; j++) {
+    if (r->order == NULL) {
+        TRY(vae_fail_memory(err, Z * sizeof *r->order, "dimensions"));
+    }
+    for (size_t j = 0; j < Z; j++) {
         r->order[j] = j;
     }
-    r->has_data = from->data != NULL && from->n > 0;
-    if (status == VAE_OK && r->has_data) {
-        const size_t fit = MOST_FLOATS / Z > 0 ? MOST_FLOATS / Z : 1;
-        const size_t most = fit < MOST_ROWS ? fit : MOST_ROWS, n = from->n < most ? from->n : most;
-        l->n_classes = from->set->n_classes;
-        status = make_room(l, n, Z, from->set->labels != NULL, err);
-        status = status == VAE_OK ? encode(r, kl_dim, err) : status;
+    r->has_data = r->on->data != NULL && r->on->n > 0;
+    if (!r->has_data) {
+        return VAE_OK;
     }
-    if (status == VAE_OK && r->has_data) {
-        measure(l);
-        qsort_r(r->order, Z, sizeof *r->order, by_kl, l->kl);
-        if (Z > 2) {
-            status = vae_pca_axes(l->axis, l->share, l->mu, l->n_points, Z, l->mean, r->order, err);
-        } else { /* the latents themselves */
-            memset(l->mean, 0, Z * sizeof *l->mean);
-            l->axis[0] = 1;
-            l->axis[2 * Z - 1] = Z == 2;
-        }
-        vae_pca_project(l->xy, l->mu, l->n_points, Z, l->mean, l->axis);
+    const size_t fit = MOST_FLOATS / Z > 0 ? MOST_FLOATS / Z : 1;
+    const size_t most = fit < MOST_ROWS ? fit : MOST_ROWS;
+    l->n_classes = set->n_classes;
+    TRY(make_room(l, r->on->n < most ? r->on->n : most, Z, set->labels != NULL, err));
+    TRY(encode(r, err));
+    measure(l);
+    vae_order_by_kl(r->order, l->kl, Z);
+    if (Z > 2) {
+        TRY(vae_pca_axes(l->axis, l->share, l->mu, l->n_points, Z, l->mean, r->order, err));
+    } else { /* the latents themselves */
+        memset(l->mean, 0, Z * sizeof *l->mean);
+        l->axis[0] = 1;
+        l->axis[2 * Z - 1] = Z == 2;
     }
-    free(kl_dim);
+    vae_pca_project(l->xy, l->mu, l->n_points, Z, l->mean, l->axis);
+done:
     return status;
 }

@@ -26,7 +26,7 @@ static const double traversal_range = 3;
 /* How many cells of this shape a picture may have: at most `wanted`, in whole lines. */
 static size_t cells_that_fit(const report *r, size_t wanted, size_t columns)
 {
-    const vae_checkpoint *c = r->from->about;
+    const vae_checkpoint *c = r->about;
     const size_t zoom = c->width < 56 && c->height < 56 ? 2 : 1; /* about */
     const size_t pixels = c->width * c->height * zoom * zoom, fit = MOST_PIXELS / pixels;
     return fit >= wanted ? wanted : fit < columns ? columns : fit / columns * columns;
@@ -37,8 +37,8 @@ static size_t cells_that_fit(const report *r, size_t wanted, size_t columns)
 static vae_status put_grid(report *r, const float *rows, size_t n, size_t columns, size_t band,
                            bool apart, const char *alt, vae_error *err)
 {
-    const vae_checkpoint *c = r->from->about;
-    vae_grid grid;
+    const vae_checkpoint *c = r->about;
+    vae_grid grid = {0};
     uint8_t *bytes = NULL;
     size_t n_bytes = 0;
     vae_grid_spec spec = {.cells = n,
@@ -48,25 +48,23 @@ static vae_status put_grid(report *r, const float *rows, size_t n, size_t column
                           .columns = columns,
                           .gap = GAP,
                           .band = band};
+    vae_status status = VAE_OK;
     if (apart) {
         spec.apart[0] = 1;
         spec.apart[1] = columns - 1;
     }
-    vae_status status = vae_grid_open(&grid, &spec, "report", err);
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    TRY(vae_grid_open(&grid, &spec, "report", err));
+    for (size_t i = 0; i < n; i++) {
         vae_grid_draw(&grid, i, rows + i * c->d);
     }
-    if (status == VAE_OK) {
-        status = vae_png_pack(&bytes, &n_bytes, "report", grid.pixels, grid.width, grid.height,
-                              c->channels, err);
-    }
-    if (status == VAE_OK) {
-        vae_text_add(&r->page, "<img width=\"%zu\" height=\"%zu\" alt=\"", grid.width, grid.height);
-        vae_text_escaped(&r->page, alt);
-        vae_text_add(&r->page, "\" src=\"data:image/png;base64,");
-        report_base64(&r->page, bytes, n_bytes);
-        vae_text_add(&r->page, "\">");
-    }
+    TRY(vae_png_pack(&bytes, &n_bytes, "report", grid.pixels, grid.width, grid.height, c->channels,
+                     err));
+    vae_text_add(&r->page, "<img width=\"%zu\" height=\"%zu\" alt=\"", grid.width, grid.height);
+    vae_text_escaped(&r->page, alt);
+    vae_text_add(&r->page, "\" src=\"data:image/png;base64,");
+    report_base64(&r->page, bytes, n_bytes);
+    vae_text_add(&r->page, "\">");
+done:
     free(bytes);
     vae_grid_close(&grid);
     return status;
@@ -74,16 +72,16 @@ static vae_status put_grid(report *r, const float *rows, size_t n, size_t column
 
 static size_t classes_of(const report *r)
 {
-    return vae_model_layout(r->from->model)->c;
+    return vae_model_layout(r->on->model)->c;
 }
 
 /* label: (n), looked at in a model with classes only. */
 static vae_status decode(const report *r, float *x_hat, const float *z, const uint32_t *label,
                          size_t n, vae_error *err)
 {
-    const vae_status status = vae_model_decode_classes(r->from->model, x_hat, z,
-                                                       classes_of(r) > 0 ? label : NULL, n, err);
-    vae_checkpoint_units(r->from->about, x_hat, n);
+    const vae_status status =
+        vae_model_decode_classes(r->on->model, x_hat, z, classes_of(r) > 0 ? label : NULL, n, err);
+    vae_checkpoint_units(r->about, x_hat, n);
     return status;
 }
 
@@ -94,7 +92,7 @@ typedef struct {
 
 static vae_status make_cells(cells *c, const report *r, size_t n, vae_error *err)
 {
-    const size_t D = r->from->about->d, Z = r->from->about->config.latent;
+    const size_t D = r->about->d, Z = r->about->config.latent;
     c->z = calloc(n * Z, sizeof *c->z);
     c->x = calloc(n * D, sizeof *c->x);
     return c->z != NULL && c->x != NULL
@@ -111,32 +109,33 @@ static void free_cells(cells *c)
 /* With classes, few of them a column each. */
 static vae_status put_samples(report *r, vae_error *err)
 {
-    const vae_checkpoint *about = r->from->about;
+    const vae_checkpoint *about = r->about;
     const size_t C = classes_of(r),
                  columns = C >= LEAST_COLUMNS && C <= MOST_COLUMNS ? C : SAMPLE_COLUMNS;
     const size_t n = cells_that_fit(r, columns * columns, columns);
+    const char *order = ",y), the classes y in turn";
     cells c = {0};
     uint32_t label[MOST_COLUMNS * MOST_COLUMNS];
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < n; i++) {
         label[i] = C > 0 ? (uint32_t)(i % C) : 0;
     }
-    vae_status status = make_cells(&c, r, n, err);
-    if (status == VAE_OK) {
-        vae_prior_rows(c.z, about->config.seed, 0, n, about->config.latent, 1);
-        status = decode(r, c.x, c.z, label, n, err);
-    }
+    TRY(make_cells(&c, r, n, err));
+    vae_prior_rows(c.z, about->config.seed, 0, n, about->config.latent, 1);
+    TRY(decode(r, c.x, c.z, label, n, err));
     vae_text_add(&r->page, "<figure class=\"card tall\"><h3>Samples</h3>");
-    if (status == VAE_OK) {
-        status = put_grid(r, c.x, n, columns, 0, false,
-                          "Grid of pictures decoded from draws of the prior", err);
+    TRY(put_grid(r, c.x, n, columns, 0, false, "Grid of pictures decoded from draws of the prior",
+                 err));
+    if (C == 0) {
+        order = ")";
+    } else if (columns == C) {
+        order = ",y), a column for each class y";
     }
     vae_text_add(&r->page,
                  "<figcaption>%zu draws z ~ N(0, I), decoded: the means of p(x|z%s.</figcaption>"
                  "</figure>\n",
-                 n,
-                 C == 0         ? ")"
-                 : columns == C ? ",y), a column for each class y"
-                                : ",y), the classes y in turn");
+                 n, order);
+done:
     free_cells(&c);
     return status;
 }
@@ -152,45 +151,40 @@ typedef struct {
 
 static vae_status fetch(const report *r, examples *e, vae_error *err)
 {
-    const size_t batch = r->from->batch, D = r->from->about->d;
-    for (size_t at = 0; at < e->n; at += batch) {
-        const vae_plan plan = report_plan(r, at);
-        vae_batch_out out = {.x = e->x + at * D, .label = e->label + at};
-        vae_status status = vae_model_batch(r->from->model, r->from->data, &plan,
-                                            e->n - at < batch ? e->n - at : batch, 1, &out, err);
-        if (status != VAE_OK) {
-            return status;
-        }
-    }
-    vae_checkpoint_units(r->from->about, e->x, e->n);
-    return VAE_OK;
+    const vae_plan plan = report_plan(r);
+    const vae_batch_out out = {.x = e->x, .label = e->label};
+    vae_status status = VAE_OK;
+    TRY(vae_trained_run(r->on, e->n, &plan, NULL, &out, NULL, err));
+    vae_checkpoint_units(r->about, e->x, e->n);
+done:
+    return status;
 }
 
 /* Lines of data, each above the line of their reconstructions. */
 static vae_status put_reconstructions(report *r, const examples *e, vae_error *err)
 {
-    const size_t D = r->from->about->d;
+    const size_t D = r->about->d;
     const size_t n = cells_that_fit(r, e->n < RECONSTRUCTIONS ? e->n : RECONSTRUCTIONS,
                                     e->n < COLUMNS ? e->n : COLUMNS);
     const size_t columns = n < COLUMNS ? n : COLUMNS, lines = (n + columns - 1) / columns;
     cells c = {0}, grid = {0};
-    vae_status status = make_cells(&c, r, n, err);
-    status = status == VAE_OK ? make_cells(&grid, r, 2 * lines * columns, err) : status;
-    status = status == VAE_OK ? decode(r, c.x, r->latents.mu, e->label, n, err) : status;
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    vae_status status = VAE_OK;
+    TRY(make_cells(&c, r, n, err));
+    TRY(make_cells(&grid, r, 2 * lines * columns, err));
+    TRY(decode(r, c.x, r->latents.mu, e->label, n, err));
+    for (size_t i = 0; i < n; i++) {
         const size_t cell = 2 * (i / columns) * columns + i % columns;
         memcpy(grid.x + cell * D, e->x + i * D, D * sizeof *e->x);
         memcpy(grid.x + (cell + columns) * D, c.x + i * D, D * sizeof *c.x);
     }
     vae_text_add(&r->page, "<figure class=\"card\"><h3>Reconstructions</h3>");
-    if (status == VAE_OK) {
-        status = put_grid(r, grid.x, 2 * lines * columns, columns, 2, false,
-                          "Examples of the data, each above its reconstruction", err);
-    }
+    TRY(put_grid(r, grid.x, 2 * lines * columns, columns, 2, false,
+                 "Examples of the data, each above its reconstruction", err));
     vae_text_add(&r->page,
                  "<figcaption>Examples (%s) above their reconstructions, decoded from the mean of "
                  "q(z|x).</figcaption></figure>\n",
-                 r->from->split);
+                 r->on->split);
+done:
     free_cells(&grid);
     free_cells(&c);
     return status;
@@ -219,39 +213,39 @@ static size_t choose_pairs(const report *r, size_t n, size_t pair[PAIRS][2])
 /* As the class of the example on the left. */
 static vae_status put_interpolations(report *r, const examples *e, vae_error *err)
 {
-    const size_t D = r->from->about->d, Z = r->from->about->config.latent;
+    const size_t D = r->about->d, Z = r->about->config.latent;
     size_t pair[PAIRS][2], most = cells_that_fit(r, PAIRS * (STEPS + 2), STEPS + 2) / (STEPS + 2);
     uint32_t label[PAIRS * STEPS];
     size_t n = choose_pairs(r, e->n, pair);
+    cells way = {0}, grid = {0};
+    vae_status status = VAE_OK;
     n = n < most ? n : most;
     if (n == 0) {
         return VAE_OK;
     }
-    cells way = {0}, grid = {0};
-    vae_status status = make_cells(&way, r, n * STEPS, err);
-    status = status == VAE_OK ? make_cells(&grid, r, n * (STEPS + 2), err) : status;
-    for (size_t i = 0; i < n * STEPS && status == VAE_OK; i++) {
+    TRY(make_cells(&way, r, n * STEPS, err));
+    TRY(make_cells(&grid, r, n * (STEPS + 2), err));
+    for (size_t i = 0; i < n * STEPS; i++) {
         const size_t *ends = pair[i / STEPS];
         label[i] = e->label[ends[0]];
         vae_lerp(way.z + i * Z, r->latents.mu + ends[0] * Z, r->latents.mu + ends[1] * Z, Z,
                  (double)(i % STEPS) / (STEPS - 1));
     }
-    status = status == VAE_OK ? decode(r, way.x, way.z, label, n * STEPS, err) : status;
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    TRY(decode(r, way.x, way.z, label, n * STEPS, err));
+    for (size_t i = 0; i < n; i++) {
         float *line = grid.x + i * (STEPS + 2) * D;
         memcpy(line, e->x + pair[i][0] * D, D * sizeof *line);
         memcpy(line + D, way.x + i * STEPS * D, STEPS * D * sizeof *line);
         memcpy(line + (STEPS + 1) * D, e->x + pair[i][1] * D, D * sizeof *line);
     }
     vae_text_add(&r->page, "<figure class=\"card\"><h3>Interpolations</h3>");
-    if (status == VAE_OK) {
-        status = put_grid(r, grid.x, n * (STEPS + 2), STEPS + 2, 0, true,
-                          "Lines of pictures that go from one example over into another", err);
-    }
+    TRY(put_grid(r, grid.x, n * (STEPS + 2), STEPS + 2, 0, true,
+                 "Lines of pictures that go from one example over into another", err));
     vae_text_add(&r->page,
                  "<figcaption>From one example (left) to another (right): straight lines between "
                  "their means in latent space, decoded%s.</figcaption></figure>\n",
                  classes_of(r) > 0 ? " as the class of the left one" : "");
+done:
     free_cells(&grid);
     free_cells(&way);
     return status;
@@ -259,20 +253,16 @@ static vae_status put_interpolations(report *r, const examples *e, vae_error *er
 
 static vae_status put_traversal(report *r, size_t j, uint32_t label, cells *c, vae_error *err)
 {
-    const size_t Z = r->from->about->config.latent;
+    const size_t Z = r->about->config.latent;
     char alt[96];
     uint32_t same[TRAVERSAL_STEPS];
+    vae_status status = VAE_OK;
+    memset(c->z, 0, TRAVERSAL_STEPS * Z * sizeof *c->z);
     for (size_t i = 0; i < TRAVERSAL_STEPS; i++) {
         same[i] = label;
         c->z[i * Z + j] = (float)(traversal_range * (2 * (double)i / (TRAVERSAL_STEPS - 1) - 1));
     }
-    vae_status status = decode(r, c->x, c->z, same, TRAVERSAL_STEPS, err);
-    for (size_t i = 0; i < TRAVERSAL_STEPS; i++) {
-        c->z[i * Z + j] = 0;
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(decode(r, c->x, c->z, same, TRAVERSAL_STEPS, err));
     vae_text_add(&r->page, "<li><span>z<sub>%zu</sub>", j);
     if (r->has_data) {
         vae_text_add(&r->page, " <small>%.2f</small>", r->latents.kl[j]);
@@ -280,22 +270,24 @@ static vae_status put_traversal(report *r, size_t j, uint32_t label, cells *c, v
     vae_text_add(&r->page, "</span>");
     snprintf(alt, sizeof alt, "Pictures decoded as latent %zu goes from %g to %g", j,
              -traversal_range, traversal_range);
-    status = put_grid(r, c->x, TRAVERSAL_STEPS, TRAVERSAL_STEPS, 0, false, alt, err);
+    TRY(put_grid(r, c->x, TRAVERSAL_STEPS, TRAVERSAL_STEPS, 0, false, alt, err));
     vae_text_add(&r->page, "</li>\n");
+done:
     return status;
 }
 
 static vae_status put_traversals(report *r, uint32_t label, vae_error *err)
 {
-    const size_t Z = r->from->about->config.latent;
+    const size_t Z = r->about->config.latent;
     const size_t fit = cells_that_fit(r, TRAVERSED * TRAVERSAL_STEPS, TRAVERSAL_STEPS);
     size_t n = fit / TRAVERSAL_STEPS < Z ? fit / TRAVERSAL_STEPS : Z;
     cells c = {0};
-    vae_status status = make_cells(&c, r, TRAVERSAL_STEPS, err);
+    vae_status status = VAE_OK;
+    TRY(make_cells(&c, r, TRAVERSAL_STEPS, err));
     vae_text_add(&r->page,
                  "<figure class=\"card wide\"><h3>Traversals</h3><ul class=\"strips\">\n");
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
-        status = put_traversal(r, r->order[i], label, &c, err);
+    for (size_t i = 0; i < n; i++) {
+        TRY(put_traversal(r, r->order[i], label, &c, err));
     }
     vae_text_add(&r->page,
                  "</ul><figcaption>One latent goes from &minus;%g to %g, the others stay at 0: %s "
@@ -306,16 +298,18 @@ static vae_status put_traversals(report *r, uint32_t label, vae_error *err)
         vae_text_add(&r->page, " Decoded as class %u.", label);
     }
     vae_text_add(&r->page, "</figcaption></figure>\n");
+done:
     free_cells(&c);
     return status;
 }
 
 vae_status report_put_pictures(report *r, vae_error *err)
 {
-    const size_t D = r->from->about->d;
+    const vae_checkpoint *c = r->about;
+    examples e = {.n = r->latents.n < EXAMPLES ? r->latents.n : EXAMPLES};
+    vae_status status = VAE_OK;
     vae_text_add(&r->page, "<section id=\"pictures\"><h2>Pictures</h2>\n");
     if (!r->picture) {
-        const vae_checkpoint *c = r->from->about;
         report_note(r,
                     "The data are no pictures (%zu x %zu, %zu channel%s): samples, "
                     "reconstructions, interpolations and traversals are not drawn.",
@@ -324,22 +318,23 @@ vae_status report_put_pictures(report *r, vae_error *err)
         return VAE_OK;
     }
     vae_text_add(&r->page, "<div class=\"cards\">\n");
-    examples e = {.n = r->latents.n < EXAMPLES ? r->latents.n : EXAMPLES};
-    vae_status status = put_samples(r, err);
-    if (status == VAE_OK && r->has_data) {
-        e.x = calloc(e.n * D, sizeof *e.x);
-        status = e.x != NULL
-                     ? fetch(r, &e, err)
-                     : vae_fail_memory(err, e.n * D * sizeof *e.x, "examples of the report");
-        status = status == VAE_OK ? put_reconstructions(r, &e, err) : status;
-        status = status == VAE_OK ? put_interpolations(r, &e, err) : status;
-        free(e.x);
+    TRY(put_samples(r, err));
+    if (r->has_data) {
+        e.x = calloc(e.n * c->d, sizeof *e.x);
+        if (e.x == NULL) {
+            TRY(vae_fail_memory(err, e.n * c->d * sizeof *e.x, "examples of the report"));
+        }
+        TRY(fetch(r, &e, err));
+        TRY(put_reconstructions(r, &e, err));
+        TRY(put_interpolations(r, &e, err));
     }
-    status = status == VAE_OK ? put_traversals(r, e.label[0], err) : status;
+    TRY(put_traversals(r, e.label[0], err));
     vae_text_add(&r->page, "</div>\n");
     if (!r->has_data) {
         report_note(r, "Reconstructions and interpolations need data: %s.", r->from->missing);
     }
     vae_text_add(&r->page, "</section>\n");
+done:
+    free(e.x);
     return status;
 }

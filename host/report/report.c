@@ -13,7 +13,6 @@
 #include "image/image.h"
 #include "report/internal.h"
 #include "report_page.h" /* made by the Makefile of page.css and page.js */
-#include "train/trainer.h"
 
 static const char *const split_names[REPORT_SPLITS] = {"train", "validation", "test"};
 
@@ -47,7 +46,7 @@ static void put_head(report *r)
 /* 784–400–20–400–784 */
 static void put_sizes(report *r)
 {
-    const param_layout *layout = vae_model_layout(r->from->model);
+    const param_layout *layout = vae_model_layout(r->on->model);
     vae_text_add(&r->page, "%zu", layout->d);
     for (size_t i = 0; i + 1 < layout->n_encoder; i++) {
         vae_text_add(&r->page, "–%zu", layout->layers[i].out);
@@ -61,20 +60,19 @@ static void put_sizes(report *r)
 
 static void put_subtitle(report *r)
 {
-    const vae_config *c = &r->from->about->config;
+    const vae_config *c = &r->about->config;
     char activation[32], likelihood[32], n[32], time[32];
     vae_config_get(c, "activation", activation, sizeof activation);
     vae_config_get(c, "likelihood", likelihood, sizeof likelihood);
     vae_text_add(&r->page, "<p class=\"sub\">");
     put_sizes(r);
     vae_text_add(&r->page, " · %s · %s · %s parameters", activation, likelihood,
-                 vae_thousands(n, (double)r->from->about->n_params));
+                 vae_thousands(n, (double)r->about->n_params));
     vae_text_add(&r->page, " · trained on ");
     vae_text_escaped(&r->page, c->data);
-    vae_text_add(&r->page, ", %llu epoch%s in %s</p>\n",
-                 (unsigned long long)r->from->about->state.epoch,
-                 r->from->about->state.epoch == 1 ? "" : "s",
-                 report_duration(time, r->from->about->state.wall_s));
+    vae_text_add(&r->page, ", %llu epoch%s in %s</p>\n", (unsigned long long)r->about->state.epoch,
+                 r->about->state.epoch == 1 ? "" : "s",
+                 report_duration(time, r->about->state.wall_s));
     vae_text_add(&r->page, "<nav aria-label=\"Sections\"><a href=\"#explorer\">Latent space</a> "
                            "<a href=\"#training\">Training</a> "
                            "<a href=\"#pictures\">Pictures</a> <a href=\"#details\">Details</a>"
@@ -86,17 +84,17 @@ static void put_subtitle(report *r)
 /* How x was taken: a number in nats means nothing without it. */
 static void describe_x(const report *r, char text[200])
 {
-    const vae_config *c = &r->from->about->config;
-    const bool bits = r->has_data && r->from->set->dtype == VAE_BITS;
-    char variance[32];
+    const vae_config *c = &r->about->config;
+    const bool bits = r->has_data && r->on->set->dtype == VAE_BITS;
     const vae_likelihood_row *likelihood = vae_likelihood_of(c->likelihood);
+    char variance[32];
     if (!likelihood->unit) {
         vae_format_real(c->variance, variance, sizeof variance);
-        snprintf(
-            text, 200, "a density of the values %s, %s%s",
-            r->from->about->standard != NULL ? "after standardizing each column" : "as they are",
-            likelihood->variance ? "Gaussian of variance " : "Gaussian with a learned variance",
-            likelihood->variance ? variance : "");
+        snprintf(text, 200, "a density of the values %s, %s%s",
+                 r->about->standard != NULL ? "after standardizing each column" : "as they are",
+                 likelihood->variance ? "Gaussian of variance "
+                                      : "Gaussian with a learned variance",
+                 likelihood->variance ? variance : "");
         return;
     }
     const char *how[] = {
@@ -186,33 +184,31 @@ static vae_status put_kl(report *r, vae_error *err)
 {
     const report_latents *l = &r->latents;
     const size_t Z = l->z;
+    char n[32];
+    vae_status status = VAE_OK;
     double *kl = calloc(Z, sizeof *kl);
     bool *faded = calloc(Z, sizeof *faded);
     char(*names)[24] = calloc(Z, sizeof *names);
     const char **labels = calloc(Z, sizeof *labels);
-    vae_status status = VAE_OK;
     if (kl == NULL || faded == NULL || names == NULL || labels == NULL) {
-        status = vae_fail_memory(err, Z * 48, "KL of the dimensions");
+        TRY(vae_fail_memory(err, Z * 48, "KL of the dimensions"));
     }
-    for (size_t i = 0; i < Z && status == VAE_OK; i++) {
+    for (size_t i = 0; i < Z; i++) {
         kl[i] = l->kl[r->order[i]];
         faded[i] = !l->active[r->order[i]];
         snprintf(names[i], sizeof names[i], "%zu", r->order[i]);
         labels[i] = names[i];
     }
-    if (status == VAE_OK) {
-        char n[32];
-        vae_text_add(&r->page, "<figure class=\"card chart\">");
-        plot_bars_faded(
-            &r->page,
-            (plot_axes){"KL of each latent", "latent, sorted by KL", "nats", false, false}, kl,
-            labels, faded, Z);
-        vae_text_add(&r->page,
-                     "<figcaption>Of %s %s examples. %zu of %zu latents are active (their mean "
-                     "varies by more than 0.01 over the data); the others are pale.</figcaption>"
-                     "</figure>\n",
-                     vae_thousands(n, (double)l->n), r->from->split, l->n_active, Z);
-    }
+    vae_text_add(&r->page, "<figure class=\"card chart\">");
+    plot_bars_faded(&r->page,
+                    (plot_axes){"KL of each latent", "latent, sorted by KL", "nats", false, false},
+                    kl, labels, faded, Z);
+    vae_text_add(&r->page,
+                 "<figcaption>Of %s %s examples. %zu of %zu latents are active (their mean "
+                 "varies by more than 0.01 over the data); the others are pale.</figcaption>"
+                 "</figure>\n",
+                 vae_thousands(n, (double)l->n), r->on->split, l->n_active, Z);
+done:
     free(labels);
     free(names);
     free(faded);
@@ -222,10 +218,11 @@ static vae_status put_kl(report *r, vae_error *err)
 
 static vae_status put_training(report *r, vae_error *err)
 {
+    const bool has_curves = r->metrics.n[REPORT_TRAIN] > 0;
     vae_status status = VAE_OK;
     vae_text_add(&r->page,
                  "<section id=\"training\"><h2>Training</h2>\n<div class=\"cards charts\">\n");
-    if (r->metrics.n[REPORT_TRAIN] > 0) {
+    if (has_curves) {
         put_chart(r, (plot_axes){"ELBO", "epoch", "nats", false, false}, REPORT_EPOCH, REPORT_ELBO,
                   false);
         put_chart(r, (plot_axes){"Reconstruction", "epoch", "nats", false, false}, REPORT_EPOCH,
@@ -238,14 +235,14 @@ static vae_status put_training(report *r, vae_error *err)
                   REPORT_KL, REPORT_RECON, false);
     }
     if (r->has_data) {
-        status = put_kl(r, err);
+        TRY(put_kl(r, err));
     }
-    if (r->metrics.n[REPORT_TRAIN] > 0) {
+    if (has_curves) {
         put_chart(r, (plot_axes){"Speed", "epoch", "training examples a second", false, false},
                   REPORT_EPOCH, REPORT_RATE, true);
     }
     vae_text_add(&r->page, "</div>\n");
-    if (r->metrics.n[REPORT_TRAIN] == 0) {
+    if (!has_curves) {
         report_note(r, "There are no curves: %s.",
                     r->from->folder == NULL ? "metrics.jsonl is not beside this checkpoint"
                                             : "metrics.jsonl has no line yet, or is not there");
@@ -254,6 +251,7 @@ static vae_status put_training(report *r, vae_error *err)
         report_note(r, "The KL of each latent needs data: %s.", r->from->missing);
     }
     vae_text_add(&r->page, "</section>\n");
+done:
     return status;
 }
 
@@ -280,38 +278,42 @@ static void put_foot(report *r)
 
 static vae_status put_page(report *r, vae_error *err)
 {
+    vae_status status = VAE_OK;
     put_head(r);
     put_subtitle(r);
     put_figures(r);
     report_put_explorer(r);
-    vae_status status = put_training(r, err);
-    status = status == VAE_OK ? report_put_pictures(r, err) : status;
+    TRY(put_training(r, err));
+    TRY(report_put_pictures(r, err));
     report_put_tables(r);
     put_foot(r);
+done:
     return status;
 }
 
 vae_status vae_report_write(const vae_report_source *source, const char *path,
                             vae_report_result *result, vae_error *err)
 {
-    const vae_checkpoint *about = source->about;
+    const vae_checkpoint *about = source->on->checkpoint;
     const double began = vae_clock();
     report r = {.from = source,
+                .on = source->on,
+                .about = about,
                 .picture = vae_is_picture(about->height, about->width, about->channels)};
-    vae_status status = report_read_run(&r, err);
-    status = status == VAE_OK ? report_look(&r, err) : status;
-    status = status == VAE_OK ? report_make_decoder(&r, err) : status;
-    status = status == VAE_OK ? put_page(&r, err) : status;
-    status = status == VAE_OK ? vae_text_write(&r.page, path, err) : status;
-    if (status == VAE_OK) {
-        const report_decoder *d = &r.decoder;
-        *result = (vae_report_result){
-            .bytes = r.page.size,
-            .explorer_bytes = d->too_large ? 0 : d->n_weights * (d->half ? 2 : 4),
-            .half = d->half,
-            .seconds = vae_clock() - began,
-        };
-    }
+    const report_decoder *d = &r.decoder;
+    vae_status status = VAE_OK;
+    TRY(report_read_run(&r, err));
+    TRY(report_look(&r, err));
+    TRY(report_make_decoder(&r, err));
+    TRY(put_page(&r, err));
+    TRY(vae_text_write(&r.page, path, err));
+    *result = (vae_report_result){
+        .bytes = r.page.size,
+        .explorer_bytes = d->too_large ? 0 : d->n_weights * (d->half ? 2 : 4),
+        .half = d->half,
+        .seconds = vae_clock() - began,
+    };
+done:
     vae_text_clear(&r.page);
     report_latents_clear(&r.latents);
     free(r.metrics.room);

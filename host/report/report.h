@@ -3,24 +3,18 @@
 #ifndef VAE_REPORT_H
 #define VAE_REPORT_H
 
-#include "dataset/dataset.h"
-#include "model/model.h"
-#include "run/checkpoint.h"
+#include "infer/trained.h"
 
 /* What a report is made of. What is NULL is left out of it, and a note says so. */
 typedef struct {
-    vae_model *model;            /* with the parameters that are shown */
-    size_t batch;                /* at most the model's max_batch */
-    const vae_checkpoint *about; /* config, shape, state, summary; its params are not read */
-    const char *name;            /* of the run or the checkpoint, as the user knows it */
-    const char *folder;          /* where metrics.jsonl and run.json are, or NULL */
-    vae_data *data;              /* on the model's backend, n rows; or NULL */
-    const vae_dataset *set;      /* they are of; with data */
-    const uint32_t *rows;        /* (n) numbers of these rows in set; NULL = 0..n-1 */
-    size_t n;
-    const char *split;               /* train, validation or test; with data */
-    const char *missing;             /* why there are no data, or NULL */
-    const volatile int *stop_signal; /* may be NULL */
+    const vae_trained *on; /* with the parameters that are shown; of its checkpoint all but those:
+                            * config, shape, state, summary. Its data, if it has any, are shown, too;
+                            * split: train, validation or test */
+    const uint32_t *rows;  /* (n) numbers of these data's rows in the set; NULL = 0..n-1 */
+    const char *name;      /* of the run or the checkpoint, as the user knows it */
+    const char *folder;    /* where metrics.jsonl and run.json are, or NULL */
+    const char *missing;   /* why there are no data, or NULL */
+    vae_watch watch;
 } vae_report_source;
 
 typedef struct {

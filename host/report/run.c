@@ -93,7 +93,7 @@ vae_status report_read_run(report *r, vae_error *err)
     char *run = read_file(r, "run.json", most_run);
     vae_status status = metrics != NULL ? read_metrics(&r->metrics, metrics, err) : VAE_OK;
     r->run = run != NULL ? json_loads(run, 0, NULL) : NULL;
-    r->summary = json_loads(r->from->about->summary, 0, NULL);
+    r->summary = json_loads(r->about->summary, 0, NULL);
     free(run);
     free(metrics);
     return status;

@@ -21,7 +21,7 @@ static void close_table(report *r)
 
 static void put_options(report *r, vae_scope scope, const char *title)
 {
-    const vae_config *config = &r->from->about->config;
+    const vae_config *config = &r->about->config;
     vae_config defaults;
     size_t n;
     const vae_option *options = vae_config_options(&n);
@@ -58,7 +58,7 @@ static void put_member(report *r, const char *name, const char *path)
 
 static void put_data(report *r)
 {
-    const vae_checkpoint *c = r->from->about;
+    const vae_checkpoint *c = r->about;
     char text[96], hex[VAE_SHA256_HEX];
     open_table(r, "Data");
     report_row(r, "source", c->config.data);
@@ -72,9 +72,9 @@ static void put_data(report *r)
     put_member(r, "rows to test", "data.test");
     if (r->has_data) {
         char n[32];
-        report_row(r, "shown in this report", r->from->set->source);
+        report_row(r, "shown in this report", r->on->set->source);
         snprintf(text, sizeof text, "%s rows (%s)", vae_thousands(n, (double)r->latents.n),
-                 r->from->split);
+                 r->on->split);
         report_row(r, "of it", text);
     }
     close_table(r);
@@ -98,7 +98,7 @@ static void put_machine(report *r)
     put_member(r, "last written", "updated");
     put_member(r, "status", "status");
     put_member(r, "error", "error");
-    report_row(r, "training time", report_duration(text, r->from->about->state.wall_s));
+    report_row(r, "training time", report_duration(text, r->about->state.wall_s));
     const json_t *rss = report_member(r->run, "peak_rss_bytes");
     if (json_is_number(rss)) {
         snprintf(text, sizeof text, "%.1f MB", json_number_value(rss) / 1e6);

@@ -6,6 +6,7 @@
 #ifndef VAE_TRAINER_INTERNAL_H
 #define VAE_TRAINER_INTERNAL_H
 
+#include "infer/trained.h"
 #include "run/folder.h"
 #include "train/trainer.h"
 
@@ -96,6 +97,9 @@ vae_status trainer_write_config(trainer *t, vae_error *err);
 vae_status trainer_write_run(trainer *t, const char *status, const char *why, vae_error *err);
 vae_status trainer_write_metrics(trainer *t, const vae_epoch_report *report, vae_error *err);
 void trainer_summarize(trainer *t, const vae_epoch_report *report);
+/* The model under way as one that is trained, with the data it is shown on: test rows, or validation
+ * rows, or those it trains on. Returns their numbers in the set, NULL = all. */
+const uint32_t *trainer_view(const trainer *t, vae_trained *on);
 void trainer_draw(trainer *t, uint64_t epoch);
 
 /* report.html, if it is wanted. Due: is it time for one while training goes on? last: the run is

@@ -22,28 +22,15 @@ void trainer_page(trainer *t, bool last)
     vae_error err = {0};
     vae_report_result result;
     char path[VAE_RUN_PATH];
-    const bool test = t->test != NULL, validation = !test && t->validation != NULL;
+    vae_trained on;
+    const uint32_t *rows = trainer_view(t, &on);
     const vae_report_source source = {
-        .model = t->model,
-        .batch = t->measure_batch,
-        .about = &t->now,
+        .on = &on,
+        .rows = rows,
         .name = t->folder.path,
         .folder = t->folder.path,
-        .data = test         ? t->test
-                : validation ? t->validation
-                             : t->train,
-        .set = test ? t->test_set : t->train_set,
-        .rows = test         ? NULL
-                : validation ? t->rows + t->n_train + t->n_labelled
-                             : t->rows,
-        .n = test         ? t->test_set->n
-             : validation ? t->n_validation
-                          : t->n_train,
-        .split = test         ? "test"
-                 : validation ? "validation"
-                              : "train",
         /* at the end there is nothing to be interrupted but this; a signal did its work before */
-        .stop_signal = last ? NULL : t->options->stop_signal,
+        .watch = {.stop_signal = last ? NULL : t->options->stop_signal},
     };
     if (!t->config->report) {
         return;

@@ -34,8 +34,7 @@ vae_status trainer_check_data(const trainer *t, vae_error *err)
 vae_status trainer_open_model(trainer *t, vae_error *err)
 {
     const vae_config *c = t->config;
-    const vae_backend_options options = {c->device, c->device_index, c->precision, c->threads};
-    vae_status status = vae_backend_open(&t->be, &options, err);
+    vae_status status = vae_backend_for(&t->be, c, err);
     if (status != VAE_OK) {
         return status;
     }

@@ -39,8 +39,6 @@ static vae_status set_parameters(vae_step_timer *t, vae_error *err)
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
                                const vae_dataset *set, vae_error *err)
 {
-    const vae_backend_options options = {config->device, config->device_index, config->precision,
-                                         config->threads};
     *out = NULL;
     if (config->batch_size > set->n) {
         return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows",
@@ -52,7 +50,7 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
     }
     t->config = *config;
     t->per_epoch = set->n / config->batch_size;
-    vae_status status = vae_backend_open(&t->be, &options, err);
+    vae_status status = vae_backend_for(&t->be, config, err);
     if (status == VAE_OK) {
         status = vae_model_create(&t->model, config, set->d, config->batch_size, true, t->be, err);
     }

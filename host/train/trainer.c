@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "infer/stack.h"
+#include "philox.h"
 #include "train/internal.h"
 
 /* Epochs may last hours: within them, a checkpoint every so many seconds. */
@@ -415,18 +416,18 @@ static void clear(trainer *t)
 static vae_status stack_data(trainer *t, vae_config *config, vae_error *err)
 {
     vae_dataset **sets[2] = {&t->train_set, &t->test_set};
-    vae_stack stack;
+    vae_trained below = {.own = NULL};
     if (config->stack[0] == '\0') {
         return VAE_OK;
     }
-    vae_status status = vae_stack_open(&stack, config, err);
+    vae_status status = vae_stack_open(&below, config, err);
     for (int i = 0; i < 2 && status == VAE_OK; i++) {
         if (*sets[i] != NULL) {
-            status = vae_stack_encode(&t->stacked[i], &stack, *sets[i], err);
+            status = vae_stack_encode(&t->stacked[i], &below, *sets[i], err);
             *sets[i] = t->stacked[i];
         }
     }
-    vae_stack_close(&stack);
+    vae_trained_close(&below);
     return status;
 }
 

@@ -13,7 +13,7 @@
 #include "backend/open.h"
 #include "exchange/exchange.h"
 #include "format/npz.h"
-#include "infer/runner.h"
+#include "infer/trained.h"
 #include "philox.h"
 
 enum { MAX_SIZE = 300, MAX_LAYERS = 4, MAX_ROWS = 40 };
@@ -128,18 +128,20 @@ static vae_status run(const vae_checkpoint *c, dice *d, rows_out *o, vae_error *
     }
     vae_dataset set = {
         .n = o->n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = VAE_F32, .rows = o->x};
-    const vae_backend_options options = {.device = VAE_DEVICE_CPU, .threads = 1};
-    vae_runner r;
-    vae_status status = vae_runner_open(&r, c, &options, 16, err);
+    vae_trained m;
+    vae_trained_of(&m, c);
+    m.config.device = VAE_DEVICE_CPU;
+    m.config.threads = 1;
+    vae_status status = vae_trained_start(&m, 16, 1, err);
     if (status == VAE_OK) {
         const vae_batch_out out = {
             .mu = o->mu, .logvar = o->logvar, .z = o->z, .recon = o->recon, .kl = o->kl};
-        status = vae_runner_rows(&r, &set, 0, &out, err);
+        status = vae_trained_run_set(&m, &set, 0, &out, err);
         if (status == VAE_OK) {
-            status = vae_runner_decode(&r, o->x_hat, o->z, o->n, err);
+            status = vae_trained_decode(&m, o->x_hat, o->z, NULL, o->n, err);
         }
-        vae_runner_close(&r);
     }
+    vae_trained_close(&m);
     return status;
 }
 

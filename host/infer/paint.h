@@ -1,29 +1,17 @@
 /* Pictures that a model makes, batch by batch: latents are made, decoded and handed to a sink. All
  * commands that draw go through here, and so does training. */
-#ifndef VAE_PICTURES_H
-#define VAE_PICTURES_H
-
-#include <stddef.h>
-#include <stdint.h>
+#ifndef VAE_PAINT_H
+#define VAE_PAINT_H
 
 #include "infer/row_sink.h"
-#include "infer/stack.h"
-#include "model/model.h"
-#include "run/checkpoint.h"
+#include "infer/trained.h"
 
-enum { VAE_PICTURE_BATCH = 256 };
-
-/* A model to draw with, and what to do meanwhile. */
+/* A model to draw with, and what to do meanwhile. Where the run below a stacked model is open, it
+ * makes pictures of what is decoded; else rows are drawn as they are. */
 typedef struct {
-    vae_model *model;
-    const vae_checkpoint *shape; /* of the data; d, height, width, channels and the config */
-    size_t batch;                /* at most the model's max_batch */
-    const uint32_t *one_class;   /* of every row, in a model with classes; NULL: the source knows */
-    vae_stack *below; /* of a stacked model: the run whose latents its rows are, and which makes
-                       * pictures of them; NULL: rows are drawn as they are */
-    void (*progress)(void *ctx, size_t done, size_t n); /* may be NULL */
-    void *ctx;                                          /* of progress */
-    const volatile int *stop_signal;                    /* may be NULL */
+    const vae_trained *on;
+    const uint32_t *one_class; /* of every row, in a model with classes; NULL: the source knows */
+    vae_watch watch;
 } vae_painter;
 
 /* Where latents come from. make: z (n,Z) out, rows first .. first+n-1. seen: x_hat (n,D), what they
@@ -54,26 +42,18 @@ vae_status vae_paint_decode(const vae_painter *p, float *x_hat, const float *z,
  * line; left alone where there are no such lines. */
 size_t vae_paint_lines(const vae_painter *p, size_t n, size_t *columns);
 
-/* What decoded rows are: the model's data, or those of the run below. */
-const vae_checkpoint *vae_painter_shape(const vae_painter *p);
-/* Sink for n rows of that shape. */
+/* Sink for n decoded rows. */
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n);
-
-/* What the model makes of all n rows of data: out->x: (n,D), mu, z: (n,Z), label: (n); NULL where
- * not wanted, as the others of *out must be. The noise, of z and of a drawn binarization, is that
- * of evaluation's first pass. */
-vae_status vae_look(const vae_painter *p, vae_data *data, size_t n, const vae_batch_out *out,
-                    vae_error *err);
 
 /* n draws from the prior by (seed, VAE_RNG_PRIOR), to `path`; with classes, as vae_paint_lines has
  * them. columns: of a grid; 0 = square. */
 vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, size_t columns,
                            uint64_t seed, double temperature, vae_error *err);
 
-/* n rows of data decoded from their mu, to `path`; in a grid the originals stand above them. The
- * first n, or with `mixed` the first of a fixed random order, for data whose neighbours look alike
- * (a grid of factors). columns: of a grid; 0 = 10. */
-vae_status vae_paint_reconstructions(const vae_painter *p, const char *path, vae_data *data,
-                                     size_t n, bool mixed, size_t columns, vae_error *err);
+/* n rows of the model's data decoded from their mu, to `path`; in a grid the originals stand above
+ * them. The first n, or with `mixed` the first of a fixed random order, for data whose neighbours
+ * look alike (a grid of factors). columns: of a grid; 0 = 10. */
+vae_status vae_paint_reconstructions(const vae_painter *p, const char *path, size_t n, bool mixed,
+                                     size_t columns, vae_error *err);
 
 #endif

@@ -1,0 +1,43 @@
+/* What a command says: lines on stderr, JSON on standard output. */
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+void cli_say(const cli_args *args, const char *format, ...)
+{
+    if (args->quiet) {
+        return;
+    }
+    va_list list;
+    va_start(list, format);
+    fputs("vae: ", stderr);
+    vfprintf(stderr, format, list);
+    fputc('\n', stderr);
+    va_end(list);
+}
+
+void cli_print_json(json_t *o, int digits)
+{
+    json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+    putchar('\n');
+    json_decref(o);
+}
+
+json_t *cli_json_real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *cli_json_text(const char *text)
+{
+    return text != NULL && text[0] != '\0' ? json_string(text) : json_null();
+}
+
+vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err)
+{
+    return args->json && out != NULL && strcmp(out, "-") == 0
+               ? vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file")
+               : VAE_OK;
+}
