@@ -87,10 +87,10 @@ if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || { echo "missing: ${missing[*]}; neither root nor sudo here: apt-get install them first" >&2; exit 1; }
     as_root=(sudo)
 fi
-echo "installing: ${missing[*]} ${wanted[*]}"
 "${as_root[@]}" apt-get update -qq || [ "${#missing[@]}" -eq 0 ] || exit 1
 clang=$(clang_version || true)
 missing=("${missing[@]//@/$clang}")
+echo "installing: ${missing[*]} ${wanted[*]}"
 install_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }

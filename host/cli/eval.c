@@ -127,7 +127,7 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
 {
     const vae_evaluation *e = &ev->e;
     const size_t one = 1;
-    char descr[8];
+    char descr[24];
     vae_npz_writer w = {.n = 0};
     float *elbo = malloc(e->n * sizeof *elbo);
     if (elbo == NULL) {

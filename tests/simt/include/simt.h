@@ -27,7 +27,8 @@
 #error "the TSan build wants clang++: gcc keeps the __shared__ variables of templates out of reach"
 #endif
 
-#define __global__
+/* static: a template's variables would else be comdat, which share no section with plain ones */
+#define __global__ static
 #define __device__
 #define __host__
 #define __constant__
@@ -36,7 +37,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
-/* One section, so that it can be filled with NaNs per block. gcc ignores the attribute in
+/* One section, so that it can be filled with NaNs per block. gcc before 14 ignores the attribute in
  * templates: there the fill is missing, and clang's build is the one that sees reads of what nobody
  * wrote. */
 #define __shared__                   static __attribute__((section("simt_shared"), used))
