@@ -245,7 +245,7 @@ static vae_status draw_frame(const interpolation *p, const drawing *d, vae_grid 
         vae_grid_draw(grid, i, x_hat + i * vae_trained_shape(&d->m)->d);
     }
     watch->progress(watch->ctx, (double)(step + 1) / (double)p->steps, p->steps);
-    if (*watch->stop_signal != 0) {
+    if (vae_stopping(watch->stop_signal)) {
         TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
     }
 done:

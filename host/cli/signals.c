@@ -1,9 +1,10 @@
+/* SIGINT, SIGTERM and SIGHUP: the first asks for a stop, the second ends the program. */
 #include "cli/signals.h"
 
-#include <stddef.h>
+#include <signal.h>
 
 /* The only global: a handler can reach nothing else. */
-static volatile sig_atomic_t came;
+static vae_stop_flag came;
 
 static void handle(int number)
 {
@@ -28,7 +29,7 @@ void vae_signals_install(void)
     }
 }
 
-const volatile sig_atomic_t *vae_signals_flag(void)
+const vae_stop_flag *vae_signals_flag(void)
 {
     return &came;
 }

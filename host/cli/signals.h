@@ -3,13 +3,13 @@
 #ifndef VAE_SIGNALS_H
 #define VAE_SIGNALS_H
 
-#include <signal.h>
+#include "base/stop.h"
 
 /* Installs the handlers, but not for a signal that is ignored (nohup). */
 void vae_signals_install(void);
 
 /* 0, or the signal that came. */
-const volatile sig_atomic_t *vae_signals_flag(void);
+const vae_stop_flag *vae_signals_flag(void);
 
 /* Dies of the signal that came, as the shell that started the program expects; returns if none
  * did. */

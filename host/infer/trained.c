@@ -110,7 +110,7 @@ vae_status vae_each_batch(const vae_plan *plan, size_t n, size_t batch, const va
         const size_t rows = n - at < batch ? n - at : batch;
         vae_plan moved = *plan;
         moved.first += at;
-        if (watch->stop_signal != NULL && *watch->stop_signal != 0) {
+        if (vae_stopping(watch->stop_signal)) {
             TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
         }
         TRY(fn(ctx, &moved, rows, err));

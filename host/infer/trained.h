@@ -5,6 +5,7 @@
 #define VAE_TRAINED_H
 
 #include "backend/open.h"
+#include "base/stop.h"
 #include "dataset/dataset.h"
 #include "model/model.h"
 #include "run/checkpoint.h"
@@ -15,7 +16,7 @@ enum { VAE_INFER_BATCH = 256 }; /* rows at once, where nothing asks for another 
 typedef struct {
     void (*progress)(void *ctx, double fraction, size_t n); /* of n rows */
     void *ctx;
-    const volatile int *stop_signal; /* set: no further batch, VAE_ERR_INTERRUPTED */
+    const vae_stop_flag *stop_signal; /* set: no further batch, VAE_ERR_INTERRUPTED */
 } vae_watch;
 
 /* Fill it by vae_trained_open or vae_trained_of; vae_trained_close in any case. A view of a model

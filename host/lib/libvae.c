@@ -31,7 +31,7 @@ struct vae {
     vae_trained trained;        /* of it; started if trained.model is there */
     vae_epoch_fn *on_epoch;
     void *context;
-    volatile int stop;
+    vae_stop_flag stop;
 };
 
 const char *vae_version(void)

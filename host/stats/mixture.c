@@ -418,7 +418,7 @@ static vae_status iterate(fit *f, const vae_mixture_options *o, vae_mixture_repo
     const double least = o->tolerance > 0 ? o->tolerance : tolerance;
     double before = -INFINITY;
     for (*report = (vae_mixture_report){0}; report->iterations < most && !report->converged;) {
-        if (o->stop_signal != NULL && *o->stop_signal != 0) {
+        if (vae_stopping(o->stop_signal)) {
             return vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
         }
         if (!maximize(f) || !expect(f->m, f->rows, f->n, f->density, f->share)) {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/stop.h"
 
 enum { VAE_MIXTURE_MOST = 1000 }; /* components */
 
@@ -29,7 +30,7 @@ typedef struct {
     size_t iterations; /* at most; 0 = 500 */
     double tolerance;  /* nats per row: less gained in an iteration is the end; 0 = 1e-3 */
     uint64_t seed;     /* of the start */
-    const volatile int *stop_signal; /* VAE_ERR_INTERRUPTED once it is set; may be NULL */
+    const vae_stop_flag *stop_signal; /* VAE_ERR_INTERRUPTED once it is set; may be NULL */
     void (*progress)(void *ctx, size_t iteration, double log_likelihood); /* may be NULL */
     void *ctx;                                                            /* of progress */
 } vae_mixture_options;

@@ -23,7 +23,7 @@ size_t vae_measure_batch(const vae_config *config)
 
 /* Runs the whole pass; totals pile up in the backend. */
 static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t batch, uint64_t draw,
-                           vae_plan *plan, const volatile int *stop_signal, vae_error *err)
+                           vae_plan *plan, const vae_stop_flag *stop_signal, vae_error *err)
 {
     vae_status status = VAE_OK;
     vae_totals totals;
@@ -41,7 +41,7 @@ static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t ba
         if (at < n) { /* waits, so that a signal need not */
             status = vae_model_totals(model, &totals, false, err);
             pace_adapt(&p, steps, vae_clock() - start);
-            if (status == VAE_OK && stop_signal != NULL && *stop_signal != 0) {
+            if (status == VAE_OK && vae_stopping(stop_signal)) {
                 status = vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
             }
         }
@@ -50,7 +50,7 @@ static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t ba
 }
 
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
-                       vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
+                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
                        vae_error *err)
 {
     const size_t batch = vae_measure_batch(config);

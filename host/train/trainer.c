@@ -21,7 +21,7 @@ static const double save_seconds = 600;
 
 bool trainer_stopping(const trainer *t)
 {
-    return t->options->stop_signal != NULL && *t->options->stop_signal != 0;
+    return vae_stopping(t->options->stop_signal);
 }
 
 /* ---- checkpoints ---- */

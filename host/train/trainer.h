@@ -3,6 +3,7 @@
 #define VAE_TRAINER_H
 
 #include "backend.h"
+#include "base/stop.h"
 #include "config/config.h"
 #include "dataset/dataset.h"
 #include "model/model.h"
@@ -46,7 +47,7 @@ typedef struct {
 
 typedef struct {
     bool resume, force;
-    const volatile int *stop_signal; /* set by a signal handler; 0 = go on. May be NULL */
+    const vae_stop_flag *stop_signal; /* set by a signal handler; 0 = go on. May be NULL */
     vae_trainer_events events;
 } vae_trainer_options;
 
@@ -100,7 +101,7 @@ size_t vae_measure_batch(const vae_config *config);
  * draw `draw`. The model's totals must be clear, and are afterwards. stop_signal may be NULL;
  * VAE_ERR_INTERRUPTED when it is set. VAE_ERR_DIVERGED if the loss is not finite. */
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
-                       vae_data *data, size_t n, uint64_t draw, const volatile int *stop_signal,
+                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
                        vae_error *err);
 
 #endif

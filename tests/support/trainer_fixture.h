@@ -18,7 +18,7 @@ void run_set_option(vae_config *c, const char *name, const char *value);
 
 /* A run that is told to stop after so many progress calls; 0 = never. */
 typedef struct {
-    volatile int stop;
+    vae_stop_flag stop;
     size_t after, calls, epochs;
     char notes[4096];
 } session;

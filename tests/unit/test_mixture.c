@@ -307,7 +307,7 @@ static void what_cannot_be_fitted_is_refused(void **state)
     vae_mixture_clear(&m);
     assert_int_equal(vae_mixture_fit(&m, rows, 0, 2, &options, &report, NULL), VAE_ERR_DATA);
     vae_mixture_clear(&m);
-    const volatile int stop = 15;
+    const vae_stop_flag stop = 15;
     const vae_mixture_options stopped = {.components = 2, .stop_signal = &stop};
     assert_int_equal(vae_mixture_fit(&m, rows, 2, 2, &stopped, &report, NULL), VAE_ERR_INTERRUPTED);
     vae_mixture_clear(&m);

@@ -164,7 +164,7 @@ static void test_measure(void **state)
     }
     assert_true(fabs(recon / N - m.recon) < 1e-6 && fabs(kl / N - m.kl) < 1e-6);
     assert_true(m.n == N && m.bound == m.recon + m.kl && m.elbo == -m.bound);
-    volatile int stop = 15;
+    vae_stop_flag stop = 15;
     assert_int_equal(vae_measure(&m, t.model, &c, t.train, N, draw, &stop, &err),
                      VAE_ERR_INTERRUPTED);
     vae_model_free(t.model);
