@@ -18,8 +18,8 @@
 
 #include "backend/cpu/matmul.h"
 #include "base/version.h"
+#include "train/run.h"
 #include "train/step_timer.h"
-#include "train/trainer.h"
 
 enum { MAX_BATCHES = 16 };
 

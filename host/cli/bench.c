@@ -7,8 +7,8 @@
 #include "backend/open.h"
 #include "base/version.h"
 #include "cli/cli.h"
+#include "train/rows.h"
 #include "train/step_timer.h"
-#include "train/trainer.h"
 
 enum { DEVICES = 2, MAX_BATCHES = 16 };
 

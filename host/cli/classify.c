@@ -5,7 +5,7 @@
 
 #include "base/parts.h"
 #include "cli/cli.h"
-#include "train/trainer.h"
+#include "train/loop.h"
 
 /* q(y|x) of all rows, (n,C), batch by batch. */
 typedef struct {

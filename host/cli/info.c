@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "exchange/import_weights.h"
 #include "model/layout.h"
+#include "train/run.h"
 #include "train/step_timer.h"
 
 static json_t *describe_tensors(const param_layout *layout)

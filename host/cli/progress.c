@@ -130,7 +130,7 @@ static void draw(void *ctx, const vae_progress *p)
     progress->drawn = n;
 }
 
-static void print_epoch(void *ctx, const vae_epoch_report *r)
+static void print_epoch(void *ctx, const vae_epoch_record *r)
 {
     cli_progress *progress = ctx;
     char rate[32], left[32];
@@ -167,8 +167,8 @@ static void print_note(void *ctx, const char *line)
     }
 }
 
-vae_trainer_events cli_progress_events(cli_progress *progress)
+vae_train_events cli_progress_events(cli_progress *progress)
 {
-    return (vae_trainer_events){
+    return (vae_train_events){
         .ctx = progress, .progress = draw, .epoch = print_epoch, .note = print_note};
 }

@@ -4,7 +4,7 @@
 #define VAE_CLI_PROGRESS_H
 
 #include "infer/trained.h"
-#include "train/trainer.h"
+#include "train/run.h"
 
 typedef struct {
     bool quiet;
@@ -16,7 +16,7 @@ typedef struct {
 
 void cli_progress_open(cli_progress *progress, bool quiet);
 /* The functions to hand to vae_train; ctx is the cli_progress. */
-vae_trainer_events cli_progress_events(cli_progress *progress);
+vae_train_events cli_progress_events(cli_progress *progress);
 /* Takes the line away, so that something else can be printed. */
 void cli_progress_clear(cli_progress *progress);
 

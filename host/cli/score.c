@@ -6,7 +6,7 @@
 
 #include "cli/score.h"
 #include "image/image.h"
-#include "train/trainer.h"
+#include "train/rows.h"
 
 enum { N_TOP = 3 };
 

@@ -10,7 +10,7 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "run/folder.h"
-#include "train/trainer.h"
+#include "train/run.h"
 
 enum { MAX_CONFIG_FILE = 1 << 20 };
 
@@ -161,7 +161,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     vae_dataset *train = NULL, *test = NULL;
     cli_progress progress;
     vae_train_result result = {0};
-    vae_trainer_options options = {.resume = cli_given(args, "resume"),
+    vae_train_options options = {.resume = cli_given(args, "resume"),
                                    .force = cli_given(args, "force"),
                                    .stop_signal = vae_signals_flag()};
     vae_status status = VAE_OK;

@@ -16,7 +16,7 @@
 #include "infer/trained.h"
 #include "run/folder.h"
 #include "stats/latent_walk.h"
-#include "train/trainer.h"
+#include "train/run.h"
 
 _Static_assert((int)VAE_RESULT_INTERRUPTED == (int)VAE_ERR_INTERRUPTED, "the same numbers");
 _Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32 &&
@@ -334,7 +334,7 @@ void vae_stop(vae *v)
     v->stop = 1;
 }
 
-static void tell_epoch(void *ctx, const vae_epoch_report *report)
+static void tell_epoch(void *ctx, const vae_epoch_record *report)
 {
     const vae *v = ctx;
     v->on_epoch(v->context, (unsigned long)report->epoch, (unsigned long)report->epochs,
@@ -399,7 +399,7 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
             config.standardize == VAE_STANDARDIZE_COLUMNS ? own_rows(&set, &copy, &v->err) : VAE_OK;
     }
     if (status == VAE_OK) {
-        const vae_trainer_options trainer = {
+        const vae_train_options trainer = {
             .force = temporary,
             .stop_signal = &v->stop,
             .events = {.ctx = v, .epoch = v->on_epoch != NULL ? tell_epoch : NULL}};

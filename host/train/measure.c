@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "train/internal.h"
+#include "train/loop.h"
 
 void pace_adapt(pace *p, size_t ran, double seconds)
 {

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +14,7 @@
 
 #include "base/sha256.h"
 #include "base/version.h"
-#include "train/internal.h"
+#include "train/run_parts.h"
 
 #ifdef __clang__
 #define COMPILER "clang " __clang_version__
@@ -31,7 +30,7 @@ static void time_text(char text[32])
     strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
-static void log_line(trainer *t, const char *text)
+void vae_train_log(training_run *t, const char *text)
 {
     char line[VAE_ERROR_TEXT + 64], when[32];
     time_text(when);
@@ -39,26 +38,12 @@ static void log_line(trainer *t, const char *text)
     vae_run_folder_log(&t->folder, line);
 }
 
-void trainer_note(trainer *t, const char *format, ...)
-{
-    char text[VAE_ERROR_TEXT];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    const vae_trainer_events *events = &t->options->events;
-    if (events->note != NULL) {
-        events->note(events->ctx, text);
-    }
-    log_line(t, text);
-}
-
 /* ---- config.json and run.json ---- */
 
-vae_status trainer_write_config(trainer *t, vae_error *err)
+vae_status vae_train_write_config(training_run *t, vae_error *err)
 {
     char path[VAE_RUN_PATH];
-    char *text = vae_config_to_json(t->config);
+    char *text = vae_config_to_json(t->loop.config);
     if (text == NULL) {
         return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for config.json");
     }
@@ -69,17 +54,17 @@ vae_status trainer_write_config(trainer *t, vae_error *err)
     return status;
 }
 
-static json_t *describe_data(const trainer *t)
+static json_t *describe_data(const training_run *t)
 {
     char hex[VAE_SHA256_HEX];
-    const vae_dataset *set = t->train_set;
+    const vae_dataset *set = t->loop.train_set;
     vae_sha256_hex(set->sha256, hex);
     return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I}", "path", set->source,
                      "sha256", hex, "rows", (json_int_t)set->n, "columns", (json_int_t)set->d,
                      "shape", (json_int_t)set->height, (json_int_t)set->width,
-                     (json_int_t)set->channels, "train", (json_int_t)t->n_train, "labelled",
-                     (json_int_t)t->n_labelled, "validation", (json_int_t)t->n_validation, "test",
-                     (json_int_t)(t->test_set != NULL ? t->test_set->n : 0));
+                     (json_int_t)set->channels, "train", (json_int_t)t->loop.n_train, "labelled",
+                     (json_int_t)t->loop.n_labelled, "validation", (json_int_t)t->loop.n_validation,
+                     "test", (json_int_t)(t->loop.test_set != NULL ? t->loop.test_set->n : 0));
 }
 
 static json_t *describe_host(void)
@@ -92,33 +77,34 @@ static json_t *describe_host(void)
                      "release", host.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-static json_t *describe_run(trainer *t, const char *status, const char *why)
+static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
-    char seed[24], now[32];
+    char seed[24], now[32], device[512];
     struct rusage usage;
-    snprintf(seed, sizeof seed, "%" PRIu64, t->config->seed);
+    snprintf(seed, sizeof seed, "%" PRIu64, t->loop.config->seed);
     time_text(now);
     /* again, as a backend makes some of its choices at the first step */
-    t->be->ops->describe(t->be, t->device, sizeof t->device);
+    t->loop.be->ops->describe(t->loop.be, device, sizeof device);
     getrusage(RUSAGE_SELF, &usage);
-    const vae_train_state *s = &t->now.state;
+    const vae_train_state *s = &t->loop.now->state;
     json_t *run = json_pack(
         "{s:i, s:s, s:s?, s:s, s:s, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "schema", 1,
         "status", status, "error", why, "version", vae_build_version, "git", vae_build_git,
         "compiler", COMPILER, "libraries", "zlib", zlibVersion(), "jansson", jansson_version_str(),
-        "device", t->device, "threads", (json_int_t)t->config->threads, "seed", seed, "host",
+        "device", device, "threads", (json_int_t)t->loop.config->threads, "seed", seed, "host",
         describe_host(), "data", describe_data(t));
     /* ru_maxrss is in KiB on Linux */
-    json_t *more = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I}", "started", t->start_time,
-                             "updated", now, "epoch", (json_int_t)s->epoch, "epochs",
-                             (json_int_t)t->config->epochs, "step", (json_int_t)s->step, "wall_s",
-                             s->wall_s, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
+    json_t *more =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I}", "started", t->start_time, "updated", now,
+                  "epoch", (json_int_t)s->epoch, "epochs", (json_int_t)t->loop.config->epochs,
+                  "step", (json_int_t)s->step, "wall_s", s->wall_s, "peak_rss_bytes",
+                  (json_int_t)usage.ru_maxrss * 1024);
     if (run == NULL || more == NULL || json_object_update(run, more) != 0) {
         json_decref(run);
         run = NULL;
     }
     json_decref(more);
-    json_t *summary = json_loads(t->now.summary, 0, NULL);
+    json_t *summary = json_loads(t->loop.now->summary, 0, NULL);
     if (run != NULL && summary != NULL) {
         json_object_set(run, "last", summary);
     }
@@ -126,7 +112,7 @@ static json_t *describe_run(trainer *t, const char *status, const char *why)
     return run;
 }
 
-vae_status trainer_write_run(trainer *t, const char *status, const char *why, vae_error *err)
+vae_status vae_train_write_run(training_run *t, const char *status, const char *why, vae_error *err)
 {
     char path[VAE_RUN_PATH];
     if (t->start_time[0] == '\0') {
@@ -147,7 +133,7 @@ vae_status trainer_write_run(trainer *t, const char *status, const char *why, va
 
 /* ---- metrics ---- */
 
-static vae_status write_line(trainer *t, const vae_epoch_report *r, const char *split,
+static vae_status write_line(training_run *t, const vae_epoch_record *r, const char *split,
                              const vae_measurement *m, vae_error *err)
 {
     char line[512], error[64] = "";
@@ -166,21 +152,21 @@ static vae_status write_line(trainer *t, const vae_epoch_report *r, const char *
     return vae_run_folder_metric(&t->folder, line, err);
 }
 
-vae_status trainer_write_metrics(trainer *t, const vae_epoch_report *report, vae_error *err)
+vae_status vae_train_write_metrics(training_run *t, const vae_epoch_record *r, vae_error *err)
 {
     char line[256];
+    vae_status status = VAE_OK;
     int n = snprintf(line, sizeof line, "epoch %llu: train elbo %.3f (recon %.3f, kl %.3f)",
-                     (unsigned long long)report->epoch, report->train.elbo, report->train.recon,
-                     report->train.kl);
-    if (report->test.n > 0) {
-        snprintf(line + n, sizeof line - (size_t)n, ", test elbo %.3f", report->test.elbo);
+                     (unsigned long long)r->epoch, r->train.elbo, r->train.recon, r->train.kl);
+    if (r->test.n > 0) {
+        snprintf(line + n, sizeof line - (size_t)n, ", test elbo %.3f", r->test.elbo);
     }
-    log_line(t, line);
-    vae_status status = write_line(t, report, "train", &report->train, err);
-    if (status == VAE_OK) {
-        status = write_line(t, report, "validation", &report->validation, err);
-    }
-    return status == VAE_OK ? write_line(t, report, "test", &report->test, err) : status;
+    vae_train_log(t, line);
+    TRY(write_line(t, r, "train", &r->train, err));
+    TRY(write_line(t, r, "validation", &r->validation, err));
+    TRY(write_line(t, r, "test", &r->test, err));
+done:
+    return status;
 }
 
 static json_t *summarize(const vae_measurement *m)
@@ -193,19 +179,18 @@ static json_t *summarize(const vae_measurement *m)
     return o;
 }
 
-void trainer_summarize(trainer *t, const vae_epoch_report *report)
+void vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r)
 {
-    json_t *summary =
-        json_pack("{s:i, s:I, s:I, s:o}", "schema", 1, "epoch", (json_int_t)report->epoch, "step",
-                  (json_int_t)report->step, "train", summarize(&report->train));
-    if (report->validation.n > 0) {
-        json_object_set_new(summary, "validation", summarize(&report->validation));
+    json_t *summary = json_pack("{s:i, s:I, s:I, s:o}", "schema", 1, "epoch", (json_int_t)r->epoch,
+                                "step", (json_int_t)r->step, "train", summarize(&r->train));
+    if (r->validation.n > 0) {
+        json_object_set_new(summary, "validation", summarize(&r->validation));
     }
-    if (report->test.n > 0) {
-        json_object_set_new(summary, "test", summarize(&report->test));
+    if (r->test.n > 0) {
+        json_object_set_new(summary, "test", summarize(&r->test));
     }
     char *text = json_dumps(summary, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(summary);
-    snprintf(t->now.summary, sizeof t->now.summary, "%s", text != NULL ? text : "");
+    snprintf(checkpoint->summary, sizeof checkpoint->summary, "%s", text != NULL ? text : "");
     free(text);
 }

@@ -1,10 +1,9 @@
 /* Taking up a run where its newest good checkpoint stands. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/sha256.h"
-#include "train/internal.h"
+#include "train/run_parts.h"
 
 /* Options that a resumed run may have otherwise: those of the run, the number of epochs, and the
  * data's path, as their content is compared. */
@@ -21,16 +20,16 @@ static uint64_t may_differ(void)
     return bits;
 }
 
-static vae_status check_options(const trainer *t, const vae_checkpoint *c, const char *path,
+static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, const char *path,
                                 vae_error *err)
 {
     char here[VAE_PATH], there[VAE_PATH];
-    size_t n, i = vae_config_difference(&c->config, t->config, may_differ());
+    size_t n, i = vae_config_difference(&c->config, l->config, may_differ());
     if (i == SIZE_MAX) {
         return VAE_OK;
     }
     const char *name = vae_config_options(&n)[i].name;
-    vae_config_get(t->config, name, here, sizeof here);
+    vae_config_get(l->config, name, here, sizeof here);
     vae_config_get(&c->config, name, there, sizeof there);
     return vae_fail(
         err, VAE_ERR_USAGE,
@@ -40,11 +39,11 @@ static vae_status check_options(const trainer *t, const vae_checkpoint *c, const
         path, name, there, here, name);
 }
 
-static vae_status check_data(const trainer *t, const vae_checkpoint *c, const char *path,
+static vae_status check_data(const vae_loop *l, const vae_checkpoint *c, const char *path,
                              vae_error *err)
 {
     static const uint8_t none[sizeof c->data_sha256] = {0}; /* imported: it has seen no data here */
-    const vae_dataset *set = t->train_set;
+    const vae_dataset *set = l->train_set;
     char here[VAE_SHA256_HEX], there[VAE_SHA256_HEX];
     if (c->d != set->d) {
         return vae_fail(err, VAE_ERR_USAGE, "%s: it was trained on %zu columns, %s has %zu", path,
@@ -62,81 +61,52 @@ static vae_status check_data(const trainer *t, const vae_checkpoint *c, const ch
     return VAE_OK;
 }
 
-/* The counters must fit together: they come from a file. */
-static vae_status check_state(const trainer *t, const vae_checkpoint *c, const char *path,
-                              vae_error *err)
-{
-    const vae_train_state *s = &c->state;
-    const size_t batch = t->config->batch_size;
-    uint64_t in_epoch = (s->position + batch - 1) / batch;
-    if (s->position > t->n_train || (s->position % batch != 0 && s->position != t->n_train) ||
-        s->epoch > UINT64_MAX / 2 / t->steps_per_epoch ||
-        s->step != s->epoch * t->steps_per_epoch + in_epoch) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: step %" PRIu64 ", epoch %" PRIu64 " and position %" PRIu64
-                        " do not fit together",
-                        path, s->step, s->epoch, s->position);
-    }
-    if (c->adam_m == NULL || c->adam_v == NULL) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: it has no moments of Adam, so training cannot continue from it", path);
-    }
-    return VAE_OK;
-}
-
 /* Numbers on another device or at another precision are not the same to the last bit. */
-static void note_changes(trainer *t, const vae_config *old)
+static void note_changes(training_run *t, const vae_config *old)
 {
-    const vae_config *c = t->config;
+    const vae_config *c = t->loop.config;
     if (c->device != old->device || c->precision != old->precision) {
-        trainer_note(t, "note: device or precision differ from the run's before: from here on the "
-                        "numbers are not those of an uninterrupted run to the last bit");
+        vae_note(&t->notes,
+                 "note: device or precision differ from the run's before: from here on the "
+                 "numbers are not those of an uninterrupted run to the last bit");
     }
     if (c->epochs != old->epochs && c->lr_schedule == VAE_LR_COSINE) {
-        trainer_note(t,
-                     "note: --epochs %zu instead of %zu: the cosine schedule is stretched from "
-                     "here on",
-                     c->epochs, old->epochs);
+        vae_note(&t->notes,
+                 "note: --epochs %zu instead of %zu: the cosine schedule is stretched from "
+                 "here on",
+                 c->epochs, old->epochs);
     }
 }
 
-vae_status trainer_load(trainer *t, bool *found, vae_error *err)
+vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err)
 {
     char path[VAE_PATH], **names;
     size_t n;
-    vae_checkpoint *c;
-    *found = false;
-    vae_status status = vae_run_list(&names, &n, t->folder.path, err);
+    vae_checkpoint *c = NULL;
+    vae_status status = VAE_OK;
+    TRY(vae_run_list(&names, &n, t->folder.path, err));
     vae_run_list_free(names, n);
-    if (status != VAE_OK || n == 0) {
-        return status;
+    if (n == 0) {
+        return VAE_OK;
     }
-    status = vae_checkpoint_open_run(&c, t->folder.path, false, true, path, err);
-    if (status != VAE_OK) {
-        return status;
+    TRY(vae_checkpoint_open_run(&c, t->folder.path, false, true, path, err));
+    TRY(check_data(&t->loop, c, path, err));
+    TRY(check_options(&t->loop, c, path, err));
+    if (!vae_loop_fits(&t->loop, &c->state)) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: step %" PRIu64 ", epoch %" PRIu64 " and position %" PRIu64
+                     " do not fit together",
+                     path, c->state.step, c->state.epoch, c->state.position));
     }
-    if ((status = check_data(t, c, path, err)) == VAE_OK &&
-        (status = check_options(t, c, path, err)) == VAE_OK &&
-        (status = check_state(t, c, path, err)) == VAE_OK) {
-        const size_t floats = c->n_params * sizeof(float);
-        memcpy(t->now.params, c->params, floats);
-        memcpy(t->now.adam_m, c->adam_m, floats);
-        memcpy(t->now.adam_v, c->adam_v, floats);
-        if (c->data_mean != NULL) {
-            memcpy(t->now.data_mean, c->data_mean, c->d * sizeof(float));
-        }
-        memcpy(t->now.summary, c->summary, sizeof c->summary);
-        t->now.state = c->state;
-        /* stopping early is for good unless more epochs are asked for than it had */
-        bool early = c->state.finished && c->state.epoch < c->config.epochs;
-        t->now.state.finished =
-            c->state.finished && t->config->epochs <= (early ? c->config.epochs : c->state.epoch);
-        t->now.state.finished = t->now.state.finished ||
-                                (c->state.epoch >= t->config->epochs && c->state.position == 0);
-        memcpy(t->result->checkpoint, path, sizeof path);
-        note_changes(t, &c->config);
-        *found = true;
+    if (c->adam_m == NULL || c->adam_v == NULL) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: it has no moments of Adam, so training cannot continue from it", path));
     }
+    memcpy(t->result->checkpoint, path, sizeof path);
+    note_changes(t, &c->config);
+    *found = c;
+    c = NULL;
+done:
     vae_checkpoint_free(c);
     return status;
 }

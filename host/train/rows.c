@@ -1,10 +1,66 @@
-/* Which rows train and which validate, and what they look like on average. */
-#include <math.h>
+/* Which rows train, which keep their label and which validate; what they look like on average. */
+#include "train/rows.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "philox.h"
-#include "train/internal.h"
+#include "train/schedule.h"
+
+/* ---- data that suit the options ---- */
+
+vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err)
+{
+    if (set->dtype == VAE_BITS && config->binarize != VAE_BINARIZE_NONE) {
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--binarize has no effect: the values of %s are bits, 0 or 1 already; leave "
+            "it out",
+            set->source);
+    }
+    return vae_dataset_check_range(set, config->likelihood, err);
+}
+
+vae_status vae_loop_check_data(const vae_loop *l, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    TRY(vae_train_check_set(l->config, l->train_set, err));
+    if (l->test_set == NULL) {
+        return VAE_OK;
+    }
+    TRY(vae_train_check_set(l->config, l->test_set, err));
+    if (l->test_set->d != l->train_set->d) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns for training, %zu for testing",
+                        l->train_set->source, l->train_set->d, l->test_set->d);
+    }
+done:
+    return status;
+}
+
+vae_status vae_loop_resolve_classes(vae_config *c, const vae_dataset *train_set,
+                                    const vae_dataset *test_set, vae_error *err)
+{
+    const bool all = c->condition == VAE_CONDITION_LABELS;
+    vae_status status = VAE_OK;
+    if (!vae_config_has_classes(c)) {
+        return VAE_OK;
+    }
+    if (c->classes == 0) {
+        c->classes = train_set->n_classes;
+    }
+    TRY(vae_dataset_check_labels(train_set, c->classes, true, err));
+    if (test_set != NULL) {
+        TRY(vae_dataset_check_labels(test_set, c->classes, all, err));
+    }
+    if (c->classes < 2) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: all rows have the same label; classes need two",
+                        train_set->source);
+    }
+done:
+    return status;
+}
+
+/* ---- training and validation ---- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -26,22 +82,22 @@ static size_t keep_rows(const vae_dataset *set, int exclude_class, uint32_t *kep
 
 /* Splits n kept rows: the first n_validation of a keyed order validate. Both lists ascending, so
  * that they are read in order; each epoch has an order of its own anyway. */
-static void split_rows(trainer *t, const uint32_t *kept, size_t n)
+static void split_rows(vae_loop *l, const uint32_t *kept, size_t n)
 {
-    const uint64_t key = vae_order_key(t->config->seed, VAE_RNG_SPLIT, 0);
+    const uint64_t key = vae_order_key(l->config->seed, VAE_RNG_SPLIT, 0);
     const uint32_t bits = vae_shuffle_bits(n);
     for (size_t i = 0; i < n; i++) {
         uint32_t row = kept[vae_shuffle(key, n, bits, i)];
-        t->rows[i < t->n_validation ? t->n_train + i : i - t->n_validation] = row;
+        l->rows[i < l->n_validation ? l->n_train + i : i - l->n_validation] = row;
     }
-    qsort(t->rows, t->n_train, sizeof *t->rows, by_number);
-    qsort(t->rows + t->n_train, t->n_validation, sizeof *t->rows, by_number);
+    qsort(l->rows, l->n_train, sizeof *l->rows, by_number);
+    qsort(l->rows + l->n_train, l->n_validation, sizeof *l->rows, by_number);
 }
 
-vae_status trainer_choose_rows(trainer *t, vae_error *err)
+vae_status vae_loop_choose_rows(vae_loop *l, vae_error *err)
 {
-    const vae_config *c = t->config;
-    const vae_dataset *set = t->train_set;
+    const vae_config *c = l->config;
+    const vae_dataset *set = l->train_set;
     if (set->n > UINT32_MAX) {
         return vae_fail(err, VAE_ERR_DATA, "%s: %zu rows; at most %u can be trained on",
                         set->source, set->n, UINT32_MAX);
@@ -50,30 +106,31 @@ vae_status trainer_choose_rows(trainer *t, vae_error *err)
         return vae_fail(err, VAE_ERR_USAGE, "--exclude-class %d has no effect: %s has no labels",
                         c->exclude_class, set->source);
     }
-    uint32_t *kept = malloc(set->n * sizeof *kept);
-    t->rows = malloc(set->n * sizeof *kept);
-    if (kept == NULL || t->rows == NULL) {
-        free(kept);
-        return vae_fail_memory(err, set->n * sizeof *kept, "row numbers");
-    }
-    size_t n = keep_rows(set, c->exclude_class, kept);
     vae_status status = VAE_OK;
-    t->n_validation = (size_t)((double)n * c->validation + 0.5);
-    t->n_train = n - t->n_validation;
-    if (n == 0 || t->n_train == 0) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: no rows are left to train on (of %zu)",
-                          set->source, set->n);
-    } else if (c->exclude_class >= 0 && n == set->n) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "--exclude-class %d has no effect: no row of %s has that label",
-                          c->exclude_class, set->source);
-    } else if (c->validation > 0 && t->n_validation == 0) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "--validation %g of %zu rows is none: give a larger fraction",
-                          c->validation, n);
-    } else {
-        split_rows(t, kept, n);
+    uint32_t *kept = malloc(set->n * sizeof *kept);
+    l->rows = malloc(set->n * sizeof *kept);
+    if (kept == NULL || l->rows == NULL) {
+        TRY(vae_fail_memory(err, set->n * sizeof *kept, "row numbers"));
     }
+    const size_t n = keep_rows(set, c->exclude_class, kept);
+    l->n_validation = (size_t)((double)n * c->validation + 0.5);
+    l->n_train = n - l->n_validation;
+    if (n == 0 || l->n_train == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no rows are left to train on (of %zu)", set->source,
+                     set->n));
+    }
+    if (c->exclude_class >= 0 && n == set->n) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--exclude-class %d has no effect: no row of %s has that label",
+                     c->exclude_class, set->source));
+    }
+    if (c->validation > 0 && l->n_validation == 0) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--validation %g of %zu rows is none: give a larger fraction", c->validation,
+                     n));
+    }
+    split_rows(l, kept, n);
+done:
     free(kept);
     return status;
 }
@@ -82,16 +139,94 @@ vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *confi
                              const vae_dataset *set, vae_error *err)
 {
     /* choosing changes nothing in it */
-    trainer t = {.config = config, .train_set = (vae_dataset *)set};
-    vae_status status = trainer_choose_rows(&t, err);
+    vae_loop l = {.config = config, .train_set = (vae_dataset *)set};
+    vae_status status = vae_loop_choose_rows(&l, err);
     if (status != VAE_OK) {
-        free(t.rows);
-        t.rows = NULL;
+        free(l.rows);
+        l.rows = NULL;
     }
-    *rows = t.rows;
-    *n = t.n_train;
+    *rows = l.rows;
+    *n = l.n_train;
     return status;
 }
+
+/* ---- labels ---- */
+
+/* How many rows of class y are to be labelled: as even as can be, the first classes one more. */
+static size_t quota(const vae_config *c, size_t y)
+{
+    return c->labelled / c->classes + (y < c->labelled % c->classes);
+}
+
+/* Marks the labelled among the n training rows: of each class the first ones of a keyed order. */
+static vae_status mark(const vae_loop *l, bool *marked, size_t n, vae_error *err)
+{
+    const vae_config *c = l->config;
+    const uint64_t key = vae_order_key(c->seed, VAE_RNG_SPLIT, 1);
+    const uint32_t bits = vae_shuffle_bits(n);
+    size_t taken[256] = {0};
+    for (size_t i = 0; i < n; i++) {
+        const size_t place = (size_t)vae_shuffle(key, n, bits, i);
+        const size_t y = l->train_set->labels[l->rows[place]];
+        marked[place] = taken[y] < quota(c, y);
+        taken[y] += marked[place];
+    }
+    for (size_t y = 0; y < c->classes; y++) {
+        if (taken[y] < quota(c, y)) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: --labelled %zu takes %zu rows of class %zu, there are %zu",
+                            l->train_set->source, c->labelled, quota(c, y), y, taken[y]);
+        }
+    }
+    return VAE_OK;
+}
+
+vae_status vae_loop_choose_labelled(vae_loop *l, vae_error *err)
+{
+    const size_t n = l->n_train;
+    if (!l->config->semi_supervised) {
+        return VAE_OK;
+    }
+    if (l->config->labelled >= n) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--labelled %zu of %zu training rows leaves none without a label; "
+                        "--condition labels trains with all of them",
+                        l->config->labelled, n);
+    }
+    vae_status status = VAE_OK;
+    bool *marked = calloc(n, sizeof *marked);
+    uint32_t *rows = malloc(n * sizeof *rows);
+    if (marked == NULL || rows == NULL) {
+        TRY(vae_fail_memory(err, n * sizeof *rows, "labelled rows"));
+    }
+    TRY(mark(l, marked, n, err));
+    l->n_labelled = l->config->labelled;
+    l->n_train = n - l->n_labelled;
+    size_t open = 0, labelled = l->n_train;
+    for (size_t i = 0; i < n; i++) {
+        rows[marked[i] ? labelled++ : open++] = l->rows[i];
+    }
+    memcpy(l->rows, rows, n * sizeof *rows);
+done:
+    free(marked);
+    free(rows);
+    return status;
+}
+
+void vae_loop_plan_labelled(const vae_loop *l, vae_plan *plan, size_t rows)
+{
+    const size_t batch = vae_config_labelled_batch(l->config);
+    if (l->n_labelled == 0) {
+        return;
+    }
+    plan->extra_n = (uint32_t)l->n_labelled;
+    plan->extra_at = (uint32_t)rows;
+    plan->extra_first = (plan->step - 1) * batch;
+    plan->extra_key = vae_order_key(l->config->seed, VAE_RNG_SHUFFLE, UINT32_MAX);
+    plan->labelled_share = (float)((double)l->n_labelled / (double)(l->n_train + l->n_labelled));
+}
+
+/* ---- averages ---- */
 
 /* The names of a table's columns, a line each; NULL: out of memory. */
 static char *join_names(const vae_dataset *set)
@@ -111,12 +246,12 @@ static char *join_names(const vae_dataset *set)
     return text;
 }
 
-vae_status trainer_standardize(trainer *t, vae_error *err)
+vae_status vae_loop_standardize(vae_loop *l, vae_error *err)
 {
-    const vae_config *c = t->config;
-    vae_dataset *set = t->train_set;
+    const vae_config *c = l->config;
+    vae_dataset *set = l->train_set;
     vae_status status = VAE_OK;
-    if (set->column_names != NULL && (t->now.columns = join_names(set)) == NULL) {
+    if (set->column_names != NULL && (l->now->columns = join_names(set)) == NULL) {
         return vae_fail_memory(err, set->d, "the names of columns");
     }
     if (c->standardize == VAE_STANDARDIZE_NONE ||
@@ -124,40 +259,23 @@ vae_status trainer_standardize(trainer *t, vae_error *err)
          (set->kind != VAE_KIND_TABLE || vae_likelihood_of(c->likelihood)->unit))) {
         return VAE_OK;
     }
-    t->now.standard = malloc(2 * set->d * sizeof *t->now.standard);
-    if (t->now.standard == NULL) {
-        return vae_fail_memory(err, 2 * set->d * sizeof *t->now.standard, "shift and scale");
+    l->now->standard = malloc(2 * set->d * sizeof *l->now->standard);
+    if (l->now->standard == NULL) {
+        return vae_fail_memory(err, 2 * set->d * sizeof *l->now->standard, "shift and scale");
     }
-    float *shift = t->now.standard, *scale = shift + set->d;
-    status = vae_dataset_moments(set, t->rows, t->n_train, shift, scale, err);
-    if (status == VAE_OK) {
-        status = vae_dataset_standardize(set, shift, scale, err);
+    float *shift = l->now->standard, *scale = shift + set->d;
+    TRY(vae_dataset_moments(set, l->rows, l->n_train, shift, scale, err));
+    TRY(vae_dataset_standardize(set, shift, scale, err));
+    if (l->test_set != NULL) {
+        TRY(vae_dataset_standardize(l->test_set, shift, scale, err));
     }
-    if (status == VAE_OK && t->test_set != NULL) {
-        status = vae_dataset_standardize(t->test_set, shift, scale, err);
-    }
+done:
     return status;
 }
 
-vae_status trainer_data_mean(const trainer *t, float *mean, vae_error *err)
+vae_status vae_loop_data_mean(const vae_loop *l, float *mean, vae_error *err)
 {
     /* Static and dynamic draws have the grey value as their mean. */
-    return vae_dataset_mean(t->train_set, t->rows, t->n_train,
-                            t->config->binarize == VAE_BINARIZE_THRESHOLD, mean, err);
-}
-
-void trainer_output_bias(const trainer *t, float *params, const float *mean)
-{
-    const param_layout *layout = vae_model_layout(t->model);
-    /* the decoder's last tensor is the output's bias: D values, then raw log variances if learned
-     */
-    const size_t output = 2 * (layout->n_encoder + layout->n_decoder) - 1;
-    float *bias = params;
-    for (size_t i = 0; i < output; i++) {
-        bias += layout->tensors[i].rows * layout->tensors[i].cols;
-    }
-    for (size_t j = 0; j < layout->d; j++) {
-        float p = mean[j] < 0.001f ? 0.001f : mean[j] > 0.999f ? 0.999f : mean[j];
-        bias[j] = vae_likelihood_of(t->config->likelihood)->sigmoid ? logf(p / (1 - p)) : mean[j];
-    }
+    return vae_dataset_mean(l->train_set, l->rows, l->n_train,
+                            l->config->binarize == VAE_BINARIZE_THRESHOLD, mean, err);
 }

@@ -1,8 +1,9 @@
 /* Schedules: everything that a step's plan holds is a function of the config and a few counters. */
+#include "train/schedule.h"
+
 #include <math.h>
 
 #include "philox.h"
-#include "train/internal.h"
 
 /* The stage of a staged schedule that `epoch` (from 0) is in: stage i lasts 3^i epochs. */
 static size_t stage_of(uint64_t epoch, size_t stages)
@@ -55,7 +56,6 @@ double vae_kl_weight(const vae_config *c, uint64_t step, uint64_t steps_per_epoc
     return (double)step < warm ? c->beta * (double)step / warm : c->beta;
 }
 
-/* Words of a stream that nothing else uses, as the key of a bijection of rows. */
 uint64_t vae_order_key(uint64_t seed, uint32_t purpose, uint64_t number)
 {
     vae_philox_words r = vae_philox(seed, vae_rng_stream(purpose, number), 0);
@@ -80,14 +80,13 @@ void vae_train_plan(vae_plan *plan, const vae_config *config, uint64_t step, uin
     };
 }
 
-void vae_schedule_notes(trainer *t)
+void vae_schedule_notes(const vae_config *c, const vae_notes *notes)
 {
-    const vae_config *c = t->config;
     if (c->kl_warmup > (double)c->epochs) {
-        trainer_note(t,
-                     "warning: the KL warm-up of %g epochs is longer than the training of %zu: it "
-                     "ends with beta = %g, so the final model minimizes no ELBO at beta = %g",
-                     c->kl_warmup, c->epochs, c->beta * (double)c->epochs / c->kl_warmup, c->beta);
+        vae_note(notes,
+                 "warning: the KL warm-up of %g epochs is longer than the training of %zu: it "
+                 "ends with beta = %g, so the final model minimizes no ELBO at beta = %g",
+                 c->kl_warmup, c->epochs, c->beta * (double)c->epochs / c->kl_warmup, c->beta);
     }
     if (c->lr_schedule == VAE_LR_STAGED) {
         uint64_t whole = 0, length = 1;
@@ -95,12 +94,12 @@ void vae_schedule_notes(trainer *t)
             whole += length;
         }
         if (whole != c->epochs) {
-            trainer_note(t,
-                         "note: %zu stages last %llu epochs; --epochs %zu ends in stage %zu of "
-                         "them%s",
-                         c->stages, (unsigned long long)whole, c->epochs,
-                         stage_of(c->epochs - 1, c->stages) + 1,
-                         c->epochs > whole ? ", which goes on for longer" : "");
+            vae_note(notes,
+                     "note: %zu stages last %llu epochs; --epochs %zu ends in stage %zu of "
+                     "them%s",
+                     c->stages, (unsigned long long)whole, c->epochs,
+                     stage_of(c->epochs - 1, c->stages) + 1,
+                     c->epochs > whole ? ", which goes on for longer" : "");
         }
     }
 }

@@ -1,3 +1,4 @@
+/* Training steps against the clock. */
 #include "train/step_timer.h"
 
 #include <stdio.h>
@@ -5,8 +6,8 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "train/internal.h"
-#include "train/trainer.h"
+#include "train/loop.h"
+#include "train/schedule.h"
 
 enum { AT_ONCE = 64 }; /* steps of one call */
 

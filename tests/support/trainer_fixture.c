@@ -73,7 +73,7 @@ static void on_progress(void *ctx, const vae_progress *p)
     }
 }
 
-static void on_epoch(void *ctx, const vae_epoch_report *r)
+static void on_epoch(void *ctx, const vae_epoch_record *r)
 {
     session *s = ctx;
     assert_true(r->train.n > 0);
@@ -90,7 +90,7 @@ static void on_note(void *ctx, const char *line)
 vae_status run_train(const vae_config *c, const vae_dataset *set, const vae_dataset *test,
                      bool resume, session *s, vae_train_result *result, vae_error *err)
 {
-    const vae_trainer_options options = {
+    const vae_train_options options = {
         .resume = resume,
         .stop_signal = &s->stop,
         .events = {s, on_progress, on_epoch, on_note},

@@ -4,7 +4,7 @@
 #define VAE_TEST_TRAINER_FIXTURE_H
 
 #include "dataset_fixture.h"
-#include "train/trainer.h"
+#include "train/run.h"
 
 enum { ROWS = 200, HEIGHT = 3, WIDTH = 4, D = HEIGHT * WIDTH };
 

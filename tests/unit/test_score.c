@@ -16,7 +16,7 @@
 #include "eval/score.h"
 #include "eval/score_files.h"
 #include "model_fixture.h"
-#include "train/trainer.h"
+#include "train/rows.h"
 
 /* more rows and draws than one block has */
 enum { N = 150, D = 7, L = 100, PART = 50 /* draws the reference takes at once */ };

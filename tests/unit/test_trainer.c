@@ -12,7 +12,8 @@
 
 #include <cmocka.h>
 
-#include "train/internal.h"
+#include "train/rows.h"
+#include "train/schedule.h"
 #include "trainer_fixture.h"
 
 /* ---- schedules ---- */
@@ -93,31 +94,31 @@ static void test_rows(void **state)
     run_small_config(&c, "x");
     run_set_option(&c, "validation", "0.25");
     run_set_option(&c, "exclude-class", "3");
-    trainer t = {.config = &c, .train_set = &set};
-    assert_int_equal(trainer_choose_rows(&t, &err), VAE_OK);
-    assert_int_equal(t.n_train, 135); /* 180 rows are not 3s */
-    assert_int_equal(t.n_validation, 45);
+    vae_loop l = {.config = &c, .train_set = &set};
+    assert_int_equal(vae_loop_choose_rows(&l, &err), VAE_OK);
+    assert_int_equal(l.n_train, 135); /* 180 rows are not 3s */
+    assert_int_equal(l.n_validation, 45);
     size_t seen[ROWS] = {0};
     for (size_t i = 0; i < 180; i++) {
-        assert_true(t.rows[i] < ROWS && set.labels[t.rows[i]] != 3);
-        seen[t.rows[i]]++;
-        assert_true(i == 0 || i == t.n_train || t.rows[i] > t.rows[i - 1]);
+        assert_true(l.rows[i] < ROWS && set.labels[l.rows[i]] != 3);
+        seen[l.rows[i]]++;
+        assert_true(i == 0 || i == l.n_train || l.rows[i] > l.rows[i - 1]);
     }
     for (size_t i = 0; i < ROWS; i++) {
         assert_int_equal(seen[i], set.labels[i] != 3);
     }
     float mean[D];
     double sum = 0;
-    assert_int_equal(trainer_data_mean(&t, mean, &err), VAE_OK);
-    for (size_t i = 0; i < t.n_train; i++) {
-        sum += (double)vae_dataset_value(&set, t.rows[i], 5);
+    assert_int_equal(vae_loop_data_mean(&l, mean, &err), VAE_OK);
+    for (size_t i = 0; i < l.n_train; i++) {
+        sum += (double)vae_dataset_value(&set, l.rows[i], 5);
     }
     assert_true(fabs((double)mean[5] - sum / 135) < 1e-6);
-    free(t.rows);
+    free(l.rows);
     run_set_option(&c, "exclude-class", "12");
-    assert_int_equal(trainer_choose_rows(&t, &err), VAE_ERR_USAGE);
+    assert_int_equal(vae_loop_choose_rows(&l, &err), VAE_ERR_USAGE);
     assert_non_null(strstr(err.text, "no row of"));
-    free(t.rows);
+    free(l.rows);
     run_free_set(&set);
 }
 
@@ -133,21 +134,15 @@ static void test_measure(void **state)
     vae_error err = {0};
     run_make_set(&set, N, HEIGHT, WIDTH, 1);
     run_small_config(&c, "x");
-    trainer t = {.config = &c, .train_set = &set, .n_train = N};
-    assert_int_equal(trainer_open_model(&t, &err), VAE_OK);
-    assert_int_equal(t.measure_batch, 1024);
-    assert_int_equal(trainer_make_room(&t, &err), VAE_OK);
-    t.rows = malloc(N * sizeof *t.rows);
-    for (size_t i = 0; i < N; i++) {
-        t.rows[i] = (uint32_t)i;
-    }
-    assert_int_equal(trainer_initialize(&t, &err), VAE_OK);
-    assert_int_equal(trainer_upload(&t, &err), VAE_OK);
+    vae_loop l;
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(l.measure_batch, 1024);
+    assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
     vae_measurement m, again, other;
     const uint64_t draw = VAE_EVAL_DRAW(3);
-    assert_int_equal(vae_measure(&m, t.model, &c, t.train, N, draw, NULL, &err), VAE_OK);
-    assert_int_equal(vae_measure(&again, t.model, &c, t.train, N, draw, NULL, &err), VAE_OK);
-    assert_int_equal(vae_measure(&other, t.model, &c, t.train, N, draw + 1, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&again, l.model, &c, l.train, N, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&other, l.model, &c, l.train, N, draw + 1, NULL, &err), VAE_OK);
     assert_memory_equal(&m, &again, sizeof m);
     assert_true(m.recon != other.recon && m.kl != other.kl); /* x is drawn, too */
     double recon = 0, kl = 0;
@@ -156,7 +151,7 @@ static void test_measure(void **state)
         const size_t rows = N - at < PART ? N - at : PART;
         const vae_plan plan = {.draw = draw, .first = at, .beta = 1, .step = 1};
         vae_batch_out out = {.recon = recon_row, .kl = kl_row};
-        assert_int_equal(vae_model_batch(t.model, t.train, &plan, rows, 1, &out, &err), VAE_OK);
+        assert_int_equal(vae_model_batch(l.model, l.train, &plan, rows, 1, &out, &err), VAE_OK);
         for (size_t i = 0; i < rows; i++) {
             recon += (double)recon_row[i];
             kl += (double)kl_row[i];
@@ -165,17 +160,9 @@ static void test_measure(void **state)
     assert_true(fabs(recon / N - m.recon) < 1e-6 && fabs(kl / N - m.kl) < 1e-6);
     assert_true(m.n == N && m.bound == m.recon + m.kl && m.elbo == -m.bound);
     vae_stop_flag stop = 15;
-    assert_int_equal(vae_measure(&m, t.model, &c, t.train, N, draw, &stop, &err),
+    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, draw, &stop, &err),
                      VAE_ERR_INTERRUPTED);
-    vae_model_free(t.model);
-    t.be->ops->data_close(t.be, t.train);
-    t.be->ops->close(t.be);
-    free(t.now.params);
-    free(t.now.adam_m);
-    free(t.now.adam_v);
-    free(t.now.data_mean);
-    free(t.plan);
-    free(t.rows);
+    vae_loop_close(&l);
     run_free_set(&set);
 }
 
@@ -404,7 +391,7 @@ static void test_refusals(void **state)
     assert_true(access(changed.out, F_OK) != 0); /* nothing was made */
     /* --force replaces the run, and leaves foreign files alone */
     scratch_write(s, "refused/mine.txt", "x", 1);
-    const vae_trainer_options force = {.force = true};
+    const vae_train_options force = {.force = true};
     c.latent = 5;
     assert_int_equal(vae_train(&c, &set, NULL, &force, &result, NULL), VAE_OK);
     char *lines = run_metrics_of(c.out);

@@ -1,0 +1,435 @@
+/* The training loop: steps, the end of an epoch, stop rules. */
+#include "train/loop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "infer/trained.h"
+#include "philox.h"
+#include "train/rows.h"
+#include "train/schedule.h"
+
+/* ---- before the first step ---- */
+
+/* Room for a checkpoint's content, and all of it that does not change. */
+static vae_status make_room(vae_loop *l, const vae_config *config, vae_error *err)
+{
+    const vae_dataset *set = l->train_set;
+    vae_checkpoint *now = calloc(1, sizeof *now);
+    if (now == NULL) {
+        return vae_fail_memory(err, sizeof *now, "a checkpoint");
+    }
+    l->now = now;
+    l->config = &now->config;
+    now->config = *config;
+    now->d = set->d;
+    now->height = set->height;
+    now->width = set->width;
+    now->channels = set->channels;
+    memcpy(now->data_sha256, set->sha256, sizeof now->data_sha256);
+    now->state.best = INFINITY;
+    return VAE_OK;
+}
+
+static vae_status make_room_for_parameters(vae_loop *l, vae_error *err)
+{
+    vae_checkpoint *now = l->now;
+    now->n_params = vae_model_layout(l->model)->n_params;
+    now->params = malloc(now->n_params * sizeof(float));
+    now->adam_m = calloc(now->n_params, sizeof(float));
+    now->adam_v = calloc(now->n_params, sizeof(float));
+    now->data_mean = calloc(now->d, sizeof(float));
+    l->plan = malloc(PACE_MOST * sizeof *l->plan);
+    if (now->params == NULL || now->adam_m == NULL || now->adam_v == NULL ||
+        now->data_mean == NULL || l->plan == NULL) {
+        return vae_fail_memory(err, 3 * now->n_params * sizeof(float), "a checkpoint");
+    }
+    return VAE_OK;
+}
+
+static vae_status open_model(vae_loop *l, vae_error *err)
+{
+    const vae_config *c = l->config;
+    const size_t n_rows = l->n_train + l->n_labelled;
+    /* with every row in place, no index is needed */
+    const uint32_t *index = l->n_train == l->train_set->n ? NULL : l->rows;
+    vae_status status = VAE_OK;
+    TRY(vae_backend_for(&l->be, c, err));
+    l->measure_batch = vae_measure_batch(c);
+    TRY(vae_model_create(&l->model, c, l->train_set->d, l->measure_batch, true, l->be, err));
+    l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);
+    if (l->n_validation > 0) {
+        l->validation =
+            l->be->ops->data_open(l->be, l->train_set, l->rows + n_rows, l->n_validation);
+    }
+    if (l->test_set != NULL) {
+        l->test = l->be->ops->data_open(l->be, l->test_set, NULL, l->test_set->n);
+    }
+    TRY(l->be->ops->sync(l->be, err));
+done:
+    return status;
+}
+
+vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *train_set,
+                         vae_dataset *test_set, const vae_stop_flag *stop, const vae_notes *notes,
+                         vae_error *err)
+{
+    vae_status status = VAE_OK;
+    *l = (vae_loop){.train_set = train_set, .test_set = test_set, .stop = stop, .pace = {1}};
+    l->notes = notes != NULL ? *notes : l->notes;
+    TRY(make_room(l, config, err));
+    TRY(vae_loop_check_data(l, err));
+    TRY(vae_loop_resolve_classes(&l->now->config, train_set, test_set, err));
+    TRY(vae_loop_choose_rows(l, err));
+    TRY(vae_loop_choose_labelled(l, err));
+    TRY(vae_loop_standardize(l, err));
+    TRY(open_model(l, err));
+    TRY(make_room_for_parameters(l, err));
+    l->steps_per_epoch = (l->n_train + config->batch_size - 1) / config->batch_size;
+done:
+    if (status != VAE_OK) {
+        vae_loop_close(l);
+    }
+    return status;
+}
+
+void vae_loop_close(vae_loop *l)
+{
+    if (l->be != NULL) {
+        vae_model_free(l->model);
+        l->be->ops->data_close(l->be, l->test);
+        l->be->ops->data_close(l->be, l->validation);
+        l->be->ops->data_close(l->be, l->train);
+        l->be->ops->close(l->be);
+    }
+    vae_checkpoint_free(l->now);
+    free(l->plan);
+    free(l->rows);
+    *l = (vae_loop){.now = NULL};
+}
+
+/* Sets the output layer's bias in packed parameters to give the mean of the data. */
+static void set_output_bias(vae_loop *l)
+{
+    const param_layout *layout = vae_model_layout(l->model);
+    const float *mean = l->now->data_mean;
+    /* the decoder's last tensor is the output's bias: D values, then raw log variances if
+     * learned */
+    const size_t output = 2 * (layout->n_encoder + layout->n_decoder) - 1;
+    float *bias = l->now->params;
+    for (size_t i = 0; i < output; i++) {
+        bias += layout->tensors[i].rows * layout->tensors[i].cols;
+    }
+    for (size_t j = 0; j < layout->d; j++) {
+        const float p = fminf(fmaxf(mean[j], 0.001f), 0.999f);
+        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : mean[j];
+    }
+}
+
+/* Parameters from the seed, and the data's mean. */
+static vae_status initialize(vae_loop *l, vae_error *err)
+{
+    const param_layout *layout = vae_model_layout(l->model);
+    vae_status status = VAE_OK;
+    float *flat = calloc(layout->total, sizeof *flat);
+    if (flat == NULL) {
+        return vae_fail_memory(err, layout->total * sizeof *flat, "initial parameters");
+    }
+    vae_layout_init(layout, flat, l->config->init, l->config->seed);
+    vae_layout_pack(layout, l->now->params, flat);
+    for (size_t i = 0; i < l->now->n_params; i++) {
+        l->now->adam_v[i] = (float)l->config->adam_v0;
+    }
+    TRY(vae_loop_data_mean(l, l->now->data_mean, err));
+    if (l->config->output_bias_from_data) {
+        set_output_bias(l);
+    }
+done:
+    free(flat);
+    return status;
+}
+
+static void take_up(vae_loop *l, const vae_checkpoint *from)
+{
+    vae_checkpoint *now = l->now;
+    const vae_train_state *s = &from->state;
+    const size_t floats = from->n_params * sizeof(float), epochs = l->config->epochs;
+    memcpy(now->params, from->params, floats);
+    memcpy(now->adam_m, from->adam_m, floats);
+    memcpy(now->adam_v, from->adam_v, floats);
+    if (from->data_mean != NULL) {
+        memcpy(now->data_mean, from->data_mean, from->d * sizeof(float));
+    }
+    memcpy(now->summary, from->summary, sizeof from->summary);
+    now->state = *s;
+    /* stopping early is for good unless more epochs are asked for than it had */
+    const bool early = s->finished && s->epoch < from->config.epochs;
+    const bool for_good = s->finished && epochs <= (early ? from->config.epochs : s->epoch);
+    now->state.finished = for_good || (s->epoch >= epochs && s->position == 0);
+}
+
+bool vae_loop_fits(const vae_loop *l, const vae_train_state *s)
+{
+    const size_t batch = l->config->batch_size;
+    const uint64_t in_epoch = (s->position + batch - 1) / batch;
+    return s->position <= l->n_train && (s->position % batch == 0 || s->position == l->n_train) &&
+           s->epoch <= UINT64_MAX / 2 / l->steps_per_epoch &&
+           s->step == s->epoch * l->steps_per_epoch + in_epoch;
+}
+
+void vae_loop_describe(const vae_loop *l)
+{
+    char device[512];
+    vae_note(&l->notes, "%s: %zu rows to train on, %zu to validate, %zu to test; %zu parameters",
+             l->train_set->source, l->n_train, l->n_validation,
+             l->test_set != NULL ? l->test_set->n : 0, l->now->n_params);
+    if (l->n_labelled > 0) {
+        vae_note(&l->notes, "%zu more training rows have a label, %zu of them in every step",
+                 l->n_labelled, vae_config_labelled_batch(l->config));
+    }
+    l->be->ops->describe(l->be, device, sizeof device);
+    vae_note(&l->notes, "%s", device);
+    vae_schedule_notes(l->config, &l->notes);
+}
+
+vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (from != NULL) {
+        take_up(l, from);
+    } else {
+        TRY(initialize(l, err));
+    }
+    l->before = l->now->state;
+    l->wall_before = l->now->state.wall_s;
+    l->started = vae_clock();
+    TRY(vae_model_set(l->model, VAE_PARAMS, l->now->params, err));
+    TRY(vae_model_set(l->model, VAE_ADAM_M, l->now->adam_m, err));
+    TRY(vae_model_set(l->model, VAE_ADAM_V, l->now->adam_v, err));
+done:
+    return status;
+}
+
+/* ---- where it stands ---- */
+
+double vae_loop_wall(const vae_loop *l)
+{
+    return l->wall_before + (vae_clock() - l->started);
+}
+
+static double seconds_left(const vae_loop *l)
+{
+    const vae_train_state *s = &l->now->state;
+    double done = (double)s->epoch * (double)l->n_train + (double)s->position;
+    double left = (double)l->config->epochs * (double)l->n_train - done;
+    double seconds = vae_clock() - l->started;
+    return l->examples > 0 && left > 0 ? left * seconds / l->examples : 0;
+}
+
+static double examples_per_s(const vae_loop *l)
+{
+    return l->epoch_seconds > 0 ? l->epoch_examples / l->epoch_seconds : 0;
+}
+
+vae_progress vae_loop_progress(const vae_loop *l)
+{
+    const vae_train_state *s = &l->now->state;
+    return (vae_progress){
+        .epoch = s->epoch + 1,
+        .epochs = l->config->epochs,
+        .position = s->position,
+        .n = l->n_train,
+        .elbo = -(s->recon + s->kl) / s->examples,
+        .recon = s->recon / s->examples,
+        .kl = s->kl / s->examples,
+        .examples_per_s = examples_per_s(l),
+        .seconds_left = seconds_left(l),
+    };
+}
+
+static vae_status diverged(const vae_loop *l, uint64_t step, const char *what, vae_error *err)
+{
+    return vae_fail(err, VAE_ERR_DIVERGED,
+                    "%s, in step %" PRIu64 " of epoch %" PRIu64
+                    "; try a lower --lr (now %g), --clip-norm 100%s",
+                    what, step, l->now->state.epoch + 1, l->config->lr,
+                    vae_likelihood_of(l->config->likelihood)->outputs == 2 ? ", or a fixed variance"
+                                                                           : "");
+}
+
+static bool all_finite(const float *v, size_t n)
+{
+    float sum = 0; /* of zeros, unless there is a NaN or Inf among v */
+    for (size_t i = 0; i < n; i++) {
+        sum += v[i] * 0.0f;
+    }
+    return sum == 0;
+}
+
+vae_status vae_loop_capture(vae_loop *l, vae_error *err)
+{
+    vae_checkpoint *now = l->now;
+    vae_status status = VAE_OK;
+    now->state.wall_s = vae_loop_wall(l);
+    TRY(vae_model_get(l->model, VAE_PARAMS, now->params, err));
+    /* a finite loss may still have given an update that overflows */
+    if (!all_finite(now->params, now->n_params)) {
+        TRY(diverged(l, now->state.step, "a parameter became NaN or Inf", err));
+    }
+    TRY(vae_model_get(l->model, VAE_ADAM_M, now->adam_m, err));
+    TRY(vae_model_get(l->model, VAE_ADAM_V, now->adam_v, err));
+done:
+    return status;
+}
+
+/* ---- an epoch ---- */
+
+/* Runs as many steps of one size as the pace allows; totals and counters follow. */
+static vae_status run_steps(vae_loop *l, vae_error *err)
+{
+    vae_train_state *s = &l->now->state;
+    const size_t left = l->n_train - (size_t)s->position;
+    const size_t rows = left < l->config->batch_size ? left : l->config->batch_size;
+    const size_t n = left / rows < l->pace.n ? left / rows : l->pace.n;
+    for (size_t i = 0; i < n; i++) {
+        vae_train_plan(&l->plan[i], l->config, s->step + 1 + i, s->epoch, s->position + i * rows,
+                       l->steps_per_epoch);
+        vae_loop_plan_labelled(l, &l->plan[i], rows);
+    }
+    vae_totals totals;
+    vae_error inner = {0};
+    const double start = vae_clock();
+    vae_model_train(l->model, l->train, l->plan, n, rows);
+    /* not cleared within an epoch: the sums are those of its steps in order, however they are
+     * grouped */
+    vae_status status = vae_model_totals(l->model, &totals, false, &inner);
+    const double seconds = vae_clock() - start;
+    if (status == VAE_ERR_DIVERGED) {
+        return diverged(l, totals.bad_step, "the loss or its gradient became NaN or Inf", err);
+    }
+    if (status != VAE_OK) {
+        return vae_fail(err, status, "%s", inner.text);
+    }
+    if (rows == l->config->batch_size) {
+        pace_adapt(&l->pace, n, seconds);
+    }
+    s->step += n;
+    s->position += n * rows;
+    s->recon = l->before.recon + totals.recon;
+    s->kl = l->before.kl + totals.kl;
+    s->objective = l->before.objective + totals.objective;
+    s->examples = l->before.examples + totals.examples;
+    l->examples += (double)(n * rows);
+    l->epoch_examples += (double)(n * rows);
+    l->epoch_seconds += seconds;
+    return VAE_OK;
+}
+
+static vae_status measure(vae_loop *l, vae_measurement *out, vae_data *data, size_t n,
+                          const char *what, vae_error *err)
+{
+    vae_error inner = {0};
+    if (data == NULL) {
+        return VAE_OK;
+    }
+    vae_status status =
+        vae_measure(out, l->model, l->config, data, n, VAE_EVAL_DRAW(0), l->stop, &inner);
+    if (status == VAE_ERR_DIVERGED) {
+        char text[VAE_ERROR_TEXT];
+        snprintf(text, sizeof text, "%s: %.800s", what, inner.text);
+        return diverged(l, l->now->state.step, text, err);
+    }
+    return status == VAE_OK ? VAE_OK : vae_fail(err, status, "%s", inner.text);
+}
+
+/* The record of the epoch whose steps are all done. Changes no state: stopped in here, the epoch
+ * stays open, to be closed when the loop goes on. */
+static vae_status measure_epoch(vae_loop *l, vae_epoch_record *r, vae_error *err)
+{
+    const vae_train_state *s = &l->now->state;
+    vae_totals ignored;
+    vae_status status = VAE_OK;
+    *r = (vae_epoch_record){
+        .epoch = s->epoch + 1,
+        .epochs = l->config->epochs,
+        .step = s->step,
+        .train = {.elbo = -(s->recon + s->kl) / s->examples,
+                  .recon = s->recon / s->examples,
+                  .kl = s->kl / s->examples,
+                  .bound = s->objective / s->examples,
+                  .n = l->n_train},
+        .lr = vae_learning_rate(l->config, s->step, s->epoch, l->steps_per_epoch),
+        .beta = vae_kl_weight(l->config, s->step, l->steps_per_epoch),
+        .examples_per_s = examples_per_s(l),
+    };
+    if (l->config->objective == VAE_OBJ_ELBO) {
+        r->train.bound = -r->train.elbo; /* without beta and free bits, as the others */
+    }
+    TRY(vae_model_totals(l->model, &ignored, true, err));
+    TRY(measure(l, &r->validation, l->validation, l->n_validation, "validation", err));
+    TRY(measure(l, &r->test, l->test, l->test_set != NULL ? l->test_set->n : 0, "test", err));
+done:
+    return status;
+}
+
+/* The epoch is over: best and stop rules. */
+static void close_epoch(vae_loop *l, vae_epoch_record *r)
+{
+    vae_train_state *s = &l->now->state;
+    s->epoch++;
+    s->position = 0;
+    s->recon = s->kl = s->objective = s->examples = 0;
+    l->before = (vae_train_state){0};
+    l->epoch_examples = l->epoch_seconds = 0;
+    if (l->validation != NULL) {
+        r->best = r->validation.bound < s->best;
+        s->best = r->best ? r->validation.bound : s->best;
+        s->best_epoch = r->best ? s->epoch : s->best_epoch;
+        s->bad_epochs = r->best ? 0 : s->bad_epochs + 1;
+    }
+    s->finished = s->epoch >= l->config->epochs;
+    if (l->config->patience > 0 && s->bad_epochs >= l->config->patience && !s->finished) {
+        s->finished = true;
+        vae_note(&l->notes,
+                 "stopped early: no better validation loss in %" PRIu64
+                 " epochs; the best, %.3f, was after epoch %" PRIu64,
+                 s->bad_epochs, s->best, s->best_epoch);
+    }
+    s->wall_s = vae_loop_wall(l);
+    r->wall_s = s->wall_s;
+    r->seconds_left = seconds_left(l);
+}
+
+vae_status vae_loop_next(vae_loop *l, vae_loop_event *event, vae_error *err)
+{
+    vae_epoch_record record;
+    vae_error inner = {0};
+    if (l->now->state.finished) {
+        *event = VAE_LOOP_DONE;
+        return VAE_OK;
+    }
+    if (vae_stopping(l->stop)) {
+        *event = VAE_LOOP_STOPPED;
+        return VAE_OK;
+    }
+    if (l->now->state.position < l->n_train) {
+        *event = VAE_LOOP_STEPS;
+        return run_steps(l, err);
+    }
+    vae_status status = measure_epoch(l, &record, &inner);
+    if (status == VAE_ERR_INTERRUPTED) {
+        *event = VAE_LOOP_STOPPED;
+        return VAE_OK;
+    }
+    if (status != VAE_OK) {
+        return vae_fail(err, status, "%s", inner.text);
+    }
+    *event = VAE_LOOP_EPOCH;
+    close_epoch(l, &record);
+    l->last = record;
+    return VAE_OK;
+}

@@ -1,0 +1,142 @@
+/* The training loop: epochs of steps, schedules, measuring, stop rules. It keeps its state in
+ * memory and does no more than train: whoever drives it decides what to write, show or send.
+ *
+ *     TRY(vae_loop_open(&loop, &config, set, NULL, NULL, NULL, err));
+ *     TRY(vae_loop_begin(&loop, NULL, err));
+ *     do {
+ *         TRY(vae_loop_next(&loop, &event, err));
+ *     } while (event < VAE_LOOP_STOPPED);
+ *     TRY(vae_loop_capture(&loop, err));
+ *     ... loop.now is the model ...
+ * done:
+ *     vae_loop_close(&loop);
+ *
+ * Every number that training depends on is in the config and in vae_train_state, so that a loop
+ * that begins from what another one captured goes on bit for bit. */
+#ifndef VAE_TRAIN_LOOP_H
+#define VAE_TRAIN_LOOP_H
+
+#include "backend.h"
+#include "base/note.h"
+#include "base/stop.h"
+#include "config/config.h"
+#include "dataset/dataset.h"
+#include "model/model.h"
+#include "run/checkpoint.h"
+
+/* Mean losses over a data set, nats per example. bound: of what the objective minimizes, at beta 1
+ * and without free bits: recon + kl for elbo, -log mean_k w_k for the others. */
+typedef struct {
+    double elbo, recon, kl, bound;
+    size_t n; /* examples; 0 = there was no such data */
+    /* of a semi-supervised model: examples whose label is known, and how many of them q(y|x) takes
+     * for another class, as a fraction */
+    size_t classified;
+    double error;
+} vae_measurement;
+
+/* Where training stands, between two steps. */
+typedef struct {
+    uint64_t epoch, epochs; /* the current epoch, from 1 */
+    uint64_t position, n;   /* examples of it that are done */
+    double elbo, recon, kl; /* means of it so far, nats per example */
+    double examples_per_s, seconds_left;
+} vae_progress;
+
+/* An epoch that is done. */
+typedef struct {
+    uint64_t epoch, epochs, step;
+    vae_measurement train, validation, test; /* train: while its parameters still moved */
+    double lr, beta, examples_per_s, wall_s, seconds_left;
+    bool best; /* the best validation loss so far */
+} vae_epoch_record;
+
+/* How many steps to ask for at once: as many as take about 0.15 s, so that signals and progress are
+ * served a few times a second and the waiting for totals costs nothing. Steps do not depend on it.
+ */
+typedef struct {
+    size_t n;
+} pace;
+enum { PACE_MOST = 1024 };
+void pace_adapt(pace *p, size_t ran, double seconds);
+
+typedef enum {
+    VAE_LOOP_STEPS,   /* some steps of an epoch are done: vae_loop_progress tells */
+    VAE_LOOP_EPOCH,   /* an epoch is done and measured: `last` tells */
+    VAE_LOOP_STOPPED, /* asked to stop: nothing was done, and `next` would go on */
+    VAE_LOOP_DONE,    /* all epochs are done, or the stop rule ended them */
+} vae_loop_event;
+
+/* Fields are for reading. */
+typedef struct {
+    /* What a checkpoint holds. config, shape and state are always up to date (but for wall_s),
+     * parameters and moments after vae_loop_capture; whoever drives may fill in the summary.
+     * Whoever needs it longer takes it and leaves NULL before vae_loop_close. */
+    vae_checkpoint *now;
+    const vae_config *config; /* now's: what was given, and the number of classes */
+    vae_epoch_record last;    /* last.epoch == 0: none was done here */
+    vae_dataset *train_set, *test_set;
+    const vae_stop_flag *stop;
+    vae_notes notes;
+    vae_backend *be;
+    vae_model *model;
+    vae_data *train, *validation, *test; /* on the backend; NULL: there are none */
+    uint32_t *rows; /* of train_set, in this order: those that train, labelled ones, validation's */
+    size_t n_train, n_labelled, n_validation;
+    size_t measure_batch; /* the model's max_batch */
+    uint64_t steps_per_epoch;
+    double started; /* monotonic time of vae_loop_begin */
+    /* its own */
+    vae_plan *plan; /* PACE_MOST */
+    pace pace;
+    vae_train_state before; /* its totals: those of the epoch before this loop took it up */
+    double wall_before;     /* now's wall_s at `started` */
+    double examples;        /* trained here */
+    double epoch_seconds, epoch_examples; /* of this epoch's steps here */
+} vae_loop;
+
+/* Everything that has to be there before the first step. Both sets are standardized in place where
+ * the config asks for it, by the rows that train, and must outlive the loop. train_set's rows may
+ * be split into training and validation; test_set, which may be NULL, is measured after every
+ * epoch. stop and notes may be NULL. The config must have passed vae_config_check. VAE_ERR_USAGE
+ * and VAE_ERR_DATA for data that do not suit the options; as vae_backend_open and vae_model_create.
+ * After an error there is nothing to close. */
+vae_status vae_loop_open(vae_loop *loop, const vae_config *config, vae_dataset *train_set,
+                         vae_dataset *test_set, const vae_stop_flag *stop, const vae_notes *notes,
+                         vae_error *err);
+void vae_loop_close(vae_loop *loop);
+
+/* From the seed, or from what a loop of this config captured, moments included, and whose counters
+ * vae_loop_fits. Only the number of epochs may be another: what was finished goes on if it is
+ * larger. */
+vae_status vae_loop_begin(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
+/* Do its counters fit together, and with this loop's data and batches? They may come from a
+ * file. */
+bool vae_loop_fits(const vae_loop *loop, const vae_train_state *state);
+
+/* Tells the notes what there is to train, on what and where. */
+void vae_loop_describe(const vae_loop *loop);
+
+/* Goes on to the next event; within an epoch that is a fraction of a second. VAE_ERR_DIVERGED: a
+ * loss, gradient or parameter became NaN or Inf. After an error the loop is of no more use. */
+vae_status vae_loop_next(vae_loop *loop, vae_loop_event *event, vae_error *err);
+vae_progress vae_loop_progress(const vae_loop *loop);
+
+/* Fetches parameters and moments, and sets wall_s: `now` is a checkpoint of this moment.
+ * VAE_ERR_DIVERGED as above. */
+vae_status vae_loop_capture(vae_loop *loop, vae_error *err);
+/* Seconds of training so far, earlier loops included. */
+double vae_loop_wall(const vae_loop *loop);
+
+/* The batch of measuring passes: larger than training's where that is small. What vae_measure's
+ * model must have as its max_batch. */
+size_t vae_measure_batch(const vae_config *config);
+
+/* Mean losses of `data` (n examples) under the model (of config): one pass in order, with noise of
+ * draw `draw`. The model's totals must be clear, and are afterwards. stop_signal may be NULL;
+ * VAE_ERR_INTERRUPTED when it is set. VAE_ERR_DIVERGED if the loss is not finite. */
+vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
+                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
+                       vae_error *err);
+
+#endif

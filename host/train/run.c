@@ -1,0 +1,243 @@
+/* The training run: drives the loop, and writes what it tells.
+ *
+ * What is written at the end of an epoch is written in an order that lets a run that was killed at
+ * any moment go on bit for bit from its newest checkpoint: pictures and metrics first, then
+ * best.vae, then the checkpoint that says the epoch is over. On resume, metrics past the checkpoint
+ * are dropped and come again. */
+#include "train/run.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "infer/stack.h"
+#include "train/run_parts.h"
+
+/* Epochs may last hours: within them, a checkpoint every so many seconds. */
+static const double save_seconds = 600;
+
+/* ---- checkpoints ---- */
+
+static vae_status save(training_run *t, bool best, vae_error *err)
+{
+    char name[64], path[VAE_RUN_PATH];
+    vae_status status = VAE_OK;
+    TRY(vae_loop_capture(&t->loop, err));
+    if (fdatasync(t->folder.metrics) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s/metrics.jsonl: cannot write", t->folder.path));
+    }
+    if (best) {
+        /* before the other one, which says that this is the best: killed in between, the epoch
+         * comes again and writes both */
+        vae_run_folder_path(&t->folder, "checkpoints/best.vae", path);
+        TRY(vae_checkpoint_write(path, t->loop.now, err));
+    }
+    snprintf(name, sizeof name, "checkpoints/step-%010" PRIu64 ".vae", t->loop.now->state.step);
+    vae_run_folder_path(&t->folder, name, path);
+    TRY(vae_checkpoint_write(path, t->loop.now, err));
+    memcpy(t->result->checkpoint, path, sizeof path);
+    vae_run_folder_rotate(&t->folder, t->loop.config->keep);
+    t->saved = vae_clock();
+done:
+    return status;
+}
+
+static vae_status save_and_stop(training_run *t, vae_error *err)
+{
+    const vae_train_state *s = &t->loop.now->state;
+    vae_status status = VAE_OK;
+    vae_note(&t->notes, "interrupted: saving step %" PRIu64, s->step);
+    TRY(save(t, false, err));
+    TRY(vae_fail(err, VAE_ERR_INTERRUPTED,
+                 "interrupted in epoch %" PRIu64 ", step %" PRIu64
+                 "; --resume --out %s goes on from there",
+                 s->epoch + 1, s->step, t->folder.path));
+done:
+    return status;
+}
+
+/* ---- events ---- */
+
+static vae_status steps_done(training_run *t, vae_error *err)
+{
+    const vae_train_events *events = &t->options->events;
+    if (events->progress != NULL) {
+        const vae_progress progress = vae_loop_progress(&t->loop);
+        events->progress(events->ctx, &progress);
+    }
+    return vae_clock() - t->saved > save_seconds ? save(t, false, err) : VAE_OK;
+}
+
+static vae_status epoch_done(training_run *t, vae_error *err)
+{
+    const vae_config *c = t->loop.config;
+    const vae_epoch_record *r = &t->loop.last;
+    const vae_train_events *events = &t->options->events;
+    const bool finished = t->loop.now->state.finished;
+    const bool draw = finished || (c->sample_every > 0 && r->epoch % c->sample_every == 0);
+    vae_status status = VAE_OK;
+    vae_train_summarize(t->loop.now, r);
+    if (draw) {
+        vae_train_draw(t, r->epoch);
+    }
+    TRY(vae_train_write_metrics(t, r, err));
+    if (finished || r->best || r->epoch % c->save_every == 0) {
+        TRY(save(t, r->best, err));
+    }
+    if (draw && !finished && vae_train_report_due(t)) {
+        vae_train_report(t, false);
+    }
+    if (events->epoch != NULL) {
+        events->epoch(events->ctx, r);
+    }
+done:
+    return status;
+}
+
+/* ---- a run ---- */
+
+/* Loads or initializes. */
+static vae_status begin(training_run *t, bool empty, vae_error *err)
+{
+    const vae_train_state *s = &t->loop.now->state;
+    vae_checkpoint *found = NULL;
+    vae_status status = VAE_OK;
+    if (t->options->resume && !empty) {
+        TRY(vae_train_find(t, &found, err));
+    }
+    if (t->options->resume && found == NULL) {
+        vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
+                 t->folder.path);
+    }
+    TRY(vae_loop_begin(&t->loop, found, err));
+    if (found != NULL && !s->finished) {
+        vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
+                 t->result->checkpoint, s->epoch + (s->position > 0), s->step);
+    }
+    t->saved = t->loop.started;
+done:
+    vae_checkpoint_free(found);
+    return status;
+}
+
+static vae_status drive(training_run *t, vae_error *err)
+{
+    const vae_train_state *s = &t->loop.now->state;
+    /* lines of the epoch that a checkpoint closes carry its step; one in mid-epoch closes none */
+    const uint64_t last_line = s->position > 0 ? s->step - 1 : s->step;
+    vae_loop_event event;
+    vae_status status = VAE_OK;
+    TRY(vae_train_write_config(t, err));
+    TRY(vae_train_write_run(t, "running", NULL, err));
+    TRY(vae_run_folder_metrics(&t->folder, last_line, err));
+    vae_loop_describe(&t->loop);
+    if (t->result->checkpoint[0] == '\0') {
+        TRY(save(t, false, err)); /* from here on, a killed run can be resumed */
+    }
+    do {
+        TRY(vae_loop_next(&t->loop, &event, err));
+        switch (event) {
+        case VAE_LOOP_STEPS:
+            TRY(steps_done(t, err));
+            break;
+        case VAE_LOOP_EPOCH:
+            TRY(epoch_done(t, err));
+            break;
+        case VAE_LOOP_STOPPED:
+            TRY(save_and_stop(t, err));
+            break;
+        case VAE_LOOP_DONE:
+            break;
+        }
+    } while (event != VAE_LOOP_DONE);
+done:
+    return status;
+}
+
+static vae_status drive_to_the_end(training_run *t, vae_error *err)
+{
+    vae_error inner = {0}, ignored = {0};
+    const char *checkpoint = t->result->checkpoint, *word = "done";
+    const vae_status status = drive(t, &inner);
+    t->loop.now->state.wall_s = vae_loop_wall(&t->loop);
+    if (status == VAE_ERR_DIVERGED) {
+        vae_fail(err, status, "%s; last good checkpoint: %s", inner.text,
+                 checkpoint[0] != '\0' ? checkpoint : "none");
+    } else if (status != VAE_OK) {
+        vae_fail(err, status, "%s", inner.text);
+    }
+    if (status != VAE_OK) {
+        word = status == VAE_ERR_INTERRUPTED ? "interrupted" : "failed";
+        vae_note(&t->notes, "%s: %s", word, err->text);
+    }
+    vae_train_write_run(t, word, status != VAE_OK ? err->text : NULL, &ignored);
+    if (status == VAE_OK || status == VAE_ERR_INTERRUPTED) {
+        vae_train_report(t, true);
+    }
+    return status;
+}
+
+/* With --stack, the latents of the run below take the data's place. */
+static vae_status stack_data(training_run *t, vae_config *config, vae_dataset *sets[2],
+                             vae_error *err)
+{
+    vae_trained below = {.own = NULL};
+    vae_status status = VAE_OK;
+    if (config->stack[0] == '\0') {
+        return VAE_OK;
+    }
+    TRY(vae_stack_open(&below, config, err));
+    for (int i = 0; i < 2 && sets[i] != NULL; i++) {
+        TRY(vae_stack_encode(&t->stacked[i], &below, sets[i], err));
+        sets[i] = t->stacked[i];
+    }
+done:
+    vae_trained_close(&below);
+    return status;
+}
+
+static void take_note(void *ctx, const char *line)
+{
+    training_run *t = ctx;
+    const vae_train_events *events = &t->options->events;
+    if (events->note != NULL) {
+        events->note(events->ctx, line);
+    }
+    vae_train_log(t, line);
+}
+
+vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
+                     const vae_train_options *options, vae_train_result *result, vae_error *err)
+{
+    vae_error own = {0};
+    vae_config resolved = *config;
+    vae_dataset *sets[2] = {train_set, test_set};
+    training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
+    bool empty = true;
+    vae_status status = VAE_OK;
+    err = err != NULL ? err : &own;
+    *result = (vae_train_result){0};
+    t.notes = (vae_notes){take_note, &t};
+    TRY(vae_config_check(config, 0, err));
+    TRY(vae_run_folder_check(config->out, options->resume, options->force, err));
+    TRY(stack_data(&t, &resolved, sets, err));
+    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], options->stop_signal, &t.notes, err));
+    TRY(vae_run_folder_open(&t.folder, config->out, options->resume, options->force, &empty, err));
+    TRY(begin(&t, empty, err));
+    result->had_finished = t.loop.now->state.finished;
+    if (!result->had_finished) {
+        TRY(drive_to_the_end(&t, err));
+    }
+done:
+    if (t.loop.now != NULL) {
+        result->state = t.loop.now->state;
+        result->last = t.loop.last;
+    }
+    vae_loop_close(&t.loop);
+    vae_run_folder_close(&t.folder);
+    vae_dataset_free(t.stacked[0]);
+    vae_dataset_free(t.stacked[1]);
+    return status;
+}

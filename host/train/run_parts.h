@@ -1,0 +1,39 @@
+/* What the files of a run share. run.c: the order of things; resume.c: taking up what is there;
+ * records.c: config.json, run.json, metrics.jsonl, log.txt; show.c: pictures and report.html. */
+#ifndef VAE_TRAIN_RUN_PARTS_H
+#define VAE_TRAIN_RUN_PARTS_H
+
+#include "train/run.h"
+
+typedef struct {
+    vae_loop loop;
+    const vae_train_options *options;
+    vae_train_result *result;
+    vae_run_folder folder;
+    vae_notes notes;                       /* to the events and log.txt */
+    vae_dataset *stacked[2];               /* with --stack: both sets, encoded; else NULL */
+    double saved;                          /* monotonic time of the last checkpoint */
+    double report_written, report_seconds; /* monotonic time of the last report; what it took */
+    char start_time[32];
+} training_run;
+
+/* The newest good checkpoint of the folder to *found, NULL if there is none at all. Refuses one of
+ * another model or other data. */
+vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err);
+
+/* A line to log.txt, with the time in front. */
+void vae_train_log(training_run *t, const char *line);
+vae_status vae_train_write_config(training_run *t, vae_error *err);
+/* status: running, done, interrupted, failed; why: the error, or NULL. */
+vae_status vae_train_write_run(training_run *t, const char *status, const char *why,
+                               vae_error *err);
+vae_status vae_train_write_metrics(training_run *t, const vae_epoch_record *r, vae_error *err);
+
+/* Pictures after an epoch, where data are pictures. */
+void vae_train_draw(training_run *t, uint64_t epoch);
+/* report.html, if it is wanted. Due: is it time for one while training goes on? last: the run is
+ * over. */
+bool vae_train_report_due(const training_run *t);
+void vae_train_report(training_run *t, bool last);
+
+#endif
