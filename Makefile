@@ -146,26 +146,29 @@ $(BUILD)/vae: $(program) $(call front,release)
 	$(call say,LD,$@)
 	$(Q)$(PIE) -o $@ $^ $(LIBS)
 
-# ---- libvae: position-independent objects, one symbol list for both kinds ----
-SOVERSION := 0
+# ---- libvae: position-independent objects; vae.h has its names and its number ----
+SOVERSION := $(shell sed -n 's/^.define VAE_API_VERSION //p' include/vae.h)
 PREFIX    ?= /usr/local
 LIBDIR    ?= $(PREFIX)/lib
 LIBSO     := $(BUILD)/lib/libvae.so.$(VERSION)
-LIB_MAP   := host/lib/libvae.map
-$(LIBSO): $(program) $(LIB_MAP)
+LIB_NAMES := $(BUILD)/gen/libvae.names
+# A declaration begins its line and has the name on it.
+$(LIB_NAMES): include/vae.h
+	$(Q)mkdir -p $(@D) && sed -n '/^typedef/d; s/^[a-z][a-z ]*[ *]\(vae_[a-z_]*\)(.*/\1/p' $< >$@
+$(LIBSO): $(program) $(LIB_NAMES)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(LIB_MAP) \
+	$(Q)(echo 'LIBVAE_$(SOVERSION) { global:'; sed 's/$$/;/' $(LIB_NAMES); echo 'local: *; };') >$(@D)/libvae.map
+	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(@D)/libvae.map \
 	    -Wl,-z,relro,-z,now,-z,defs -o $@ $(filter %.o,$^) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/libvae.so.$(SOVERSION)
 	$(Q)ln -sf libvae.so.$(SOVERSION) $(@D)/libvae.so
 # One object in which only the public names are global.
-$(BUILD)/lib/libvae.a: $(program) $(LIB_MAP)
+$(BUILD)/lib/libvae.a: $(program) $(LIB_NAMES)
 	$(call say,AR,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)sed -n 's/^ *\(vae_[a-z_]*\);$$/\1/p' $(LIB_MAP) >$(@D)/libvae.names
 	$(Q)$(LD) -r -o $(@D)/libvae.o $(filter %.o,$^)
-	$(Q)objcopy --keep-global-symbols=$(@D)/libvae.names $(@D)/libvae.o
+	$(Q)objcopy --keep-global-symbols=$(LIB_NAMES) $(@D)/libvae.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $(@D)/libvae.o
 lib: $(LIBSO) $(BUILD)/lib/libvae.a ## libvae, shared and static
 

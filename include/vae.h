@@ -9,8 +9,7 @@
  * D = height*width*channels, channels last.
  *
  * A handle may be used by one thread at a time; different handles are independent. Nothing is
- * written to standard output. Symbols are versioned: a program linked with this version runs with
- * any later libvae.so of the same major number. */
+ * printed: vae_on_log has what there is to say. */
 #ifndef VAE_H
 #define VAE_H
 
@@ -20,8 +19,10 @@
 extern "C" {
 #endif
 
-/* Of this header; vae_version() has the library's. */
-#define VAE_API_VERSION 1
+/* Of this header, and the number in the library's name, libvae.so.2. It grows when a program would
+ * have to change. Until then functions, results and options are only added, and structs grow only
+ * at their end: a program runs with any later libvae.so of the same number. */
+#define VAE_API_VERSION 2
 
 typedef struct vae vae;
 
@@ -45,8 +46,12 @@ enum vae_type {
     VAE_PACKED_BITS = 2,
 };
 
-/* "0.1.0" */
+/* "0.1.0", and as a number to compare with: 10000 * major + 100 * minor + patch. */
 const char *vae_version(void);
+unsigned long vae_version_number(void);
+
+/* What a result means, in a few words: "training met NaN or Inf". */
+const char *vae_result_text(int result);
 
 /* A handle without a model; NULL if there is no memory. */
 vae *vae_new(void);
@@ -56,11 +61,22 @@ void vae_free(vae *v);
 /* Why the last call on this handle failed; "" if it did not. Good until the next call. */
 const char *vae_message(const vae *v);
 
-/* Where and how the functions below compute:
+/* Sets an option of `vae train --help` by its name there, to a value as it is written there; a flag
+ * is "true" or "false". It holds for every later call on this handle. Most are about vae_fit; three
+ * say where and how all functions compute:
+ *
  *   "device"    "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"      [auto]
  *   "threads"   CPU threads; "0" = all cores                                 [0]
- *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's] */
+ *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's]
+ *
+ * VAE_RESULT_USAGE for an unknown name or a bad value, and for options that say where the program
+ * gets its data and how it reads them. */
 int vae_set_option(vae *v, const char *name, const char *value);
+
+/* Told what a handle has to say: what is trained, warnings. `line` ends without a newline and is
+ * good during the call, which must not use the handle, but for vae_stop. */
+typedef void vae_log_fn(void *context, const char *line);
+void vae_on_log(vae *v, vae_log_fn *fn, void *context);
 
 /* ---- models ---- */
 
@@ -78,7 +94,9 @@ struct vae_shape {
     size_t latent;                  /* Z */
     size_t parameters;
 };
-int vae_get_shape(vae *v, struct vae_shape *shape);
+/* size: sizeof *shape, as the program was compiled; what a newer library would add stays away, what
+ * an older one does not have is zero. */
+int vae_get_shape(vae *v, struct vae_shape *shape, size_t size);
 
 /* ---- use; x: (n,D) of `type` ---- */
 
@@ -102,19 +120,25 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
 
 /* ---- training ---- */
 
-/* Told after each epoch; means over the training rows, nats. */
-typedef void vae_epoch_fn(void *context, unsigned long epoch, unsigned long epochs, double elbo,
-                          double recon, double kl);
+/* An epoch that is done; losses are means over the training rows, in nats. */
+struct vae_epoch {
+    unsigned long number, of; /* from 1 */
+    double elbo, recon, kl;
+};
+/* Told after each epoch; must not use the handle, but for vae_stop. Not 0: stop here. */
+typedef int vae_epoch_fn(void *context, const struct vae_epoch *epoch);
 void vae_on_epoch(vae *v, vae_epoch_fn *fn, void *context);
 
 /* Trains a new model on n rows of height x width x channels values (1, D, 1 where they are no
- * pictures). options: JSON object of the options of `vae train --help`, for example
- * {"latent": 10, "hidden": [400], "epochs": 5}, or NULL. With "out" the run folder is kept there;
- * without it nothing is left behind. A model that was there stays if this fails. */
+ * pictures), by the handle's options. Nothing is written, unless option "out" names a run folder,
+ * as the program would write it. VAE_RESULT_INTERRUPTED where the function told after each epoch,
+ * or vae_stop, ended it: the handle then has the model as far as it was trained. A model that was
+ * there stays if anything else fails. */
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
-            size_t channels, const char *options);
+            size_t channels);
 
-/* Makes vae_fit stop soon; the only call that another thread, or a signal handler, may make. */
+/* Makes a vae_fit under way stop soon, within a fraction of a second; the only call on a handle in
+ * use that another thread, or a signal handler, may make. */
 void vae_stop(vae *v);
 
 #ifdef __cplusplus

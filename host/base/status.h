@@ -6,6 +6,8 @@
 #include <stdarg.h>
 #include <stdbool.h>
 
+#include "base/note.h"
+
 typedef enum {
     VAE_OK = 0,
     VAE_ERR_RUNTIME = 1,     /* out of memory, a library failed */
@@ -23,6 +25,7 @@ enum { VAE_ERROR_TEXT = 1024 };
 typedef struct {
     vae_status status;
     char text[VAE_ERROR_TEXT]; /* one line, lower case, no "vae: " in front, no newline */
+    const vae_notes *notes;    /* told what is wrong but no failure; NULL: nobody is */
 } vae_error;
 
 /* Records status and a printf-style message unless err already holds an error. err may be NULL.

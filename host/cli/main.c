@@ -1,3 +1,4 @@
+/* The program: a command, its error and its exit code. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -6,9 +7,16 @@
 #include "cli/cli.h"
 #include "cli/signals.h"
 
+static void print_note(void *ctx, const char *line)
+{
+    (void)ctx;
+    fprintf(stderr, "vae: %s\n", line);
+}
+
 int main(int argc, char **argv)
 {
-    vae_error err = {0};
+    const vae_notes notes = {.tell = print_note};
+    vae_error err = {.notes = &notes};
     vae_status status = vae_cli(argc, argv, &err);
     /* a full disk shows only when the buffer is flushed, at the latest here */
     const bool lost_before = ferror(stdout) != 0;

@@ -1,8 +1,7 @@
-/* The library's interface: vae.h over the checkpoint, the runner and the trainer. */
+/* The library's interface: vae.h over the checkpoint, the trained model and the training loop. */
 #include "vae.h"
 
-#include <ftw.h>
-#include <math.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +24,13 @@ _Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32 
 
 struct vae {
     vae_error err;
-    vae_config options; /* device, threads, seed */
-    bool seed_given;
+    vae_config options;
+    uint64_t given;             /* a bit per row of the option table that was set */
     vae_checkpoint *checkpoint; /* NULL: no model */
     vae_trained trained;        /* of it; started if trained.model is there */
+    vae_notes notes;
     vae_epoch_fn *on_epoch;
-    void *context;
+    void *epoch_context;
     vae_stop_flag stop;
 };
 
@@ -39,13 +39,50 @@ const char *vae_version(void)
     return vae_build_version;
 }
 
+unsigned long vae_version_number(void)
+{
+    unsigned long major = 0, minor = 0, patch = 0;
+    sscanf(vae_build_version, "%lu.%lu.%lu", &major, &minor, &patch);
+    return 10000 * major + 100 * minor + patch;
+}
+
+const char *vae_result_text(int result)
+{
+    switch ((enum vae_result)result) {
+    case VAE_RESULT_OK:
+        return "success";
+    case VAE_RESULT_RUNTIME:
+        return "out of memory, or a library failed";
+    case VAE_RESULT_USAGE:
+        return "an unknown option, a bad value or no model";
+    case VAE_RESULT_DATA:
+        return "data or a file that is not what it should be";
+    case VAE_RESULT_IO:
+        return "cannot open, read or write";
+    case VAE_RESULT_DIVERGED:
+        return "training met NaN or Inf";
+    case VAE_RESULT_NO_DEVICE:
+        return "the GPU asked for is not there";
+    case VAE_RESULT_INTERRUPTED:
+        return "training was stopped";
+    }
+    return "unknown result";
+}
+
 vae *vae_new(void)
 {
     vae *v = calloc(1, sizeof *v);
     if (v != NULL) {
         vae_config_defaults(&v->options);
+        snprintf(v->options.data, sizeof v->options.data, "(memory)");
     }
     return v;
+}
+
+/* The last call's message. */
+static void forget(vae *v)
+{
+    v->err = (vae_error){.notes = &v->notes};
 }
 
 void vae_free(vae *v)
@@ -62,20 +99,40 @@ const char *vae_message(const vae *v)
     return v->err.text;
 }
 
+/* Options about data that the program reads, and models that this library does not run. */
+static bool is_the_programs(size_t row)
+{
+    static const char *const names[] = {"data",         "limit", "image-size",   "image-channels",
+                                        "label-column", "stack", "stack-weights"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (row == vae_config_find(names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int vae_set_option(vae *v, const char *name, const char *value)
 {
-    v->err = (vae_error){0};
-    const bool seed = strcmp(name, "seed") == 0;
-    if (!seed && strcmp(name, "device") != 0 && strcmp(name, "threads") != 0) {
-        return (int)vae_fail(&v->err, VAE_ERR_USAGE,
-                             "option '%s': expected device, threads or seed; options of training "
-                             "go to vae_fit",
-                             name);
+    const size_t row = vae_config_find(name);
+    vae_status status = VAE_OK;
+    forget(v);
+    if (row != SIZE_MAX && is_the_programs(row)) {
+        TRY(vae_fail(&v->err, VAE_ERR_USAGE,
+                     "option '%s' is the program's: this library trains on the rows that vae_fit "
+                     "is given",
+                     name));
     }
-    vae_status status = vae_config_set(&v->options, name, value, &v->err);
-    v->seed_given = v->seed_given || (seed && status == VAE_OK);
+    TRY(vae_config_set(&v->options, name, value, &v->err));
+    v->given |= (uint64_t)1 << row;
     vae_trained_close(&v->trained);
+done:
     return (int)status;
+}
+
+void vae_on_log(vae *v, vae_log_fn *fn, void *context)
+{
+    v->notes = (vae_notes){fn, context};
 }
 
 /* ---- models ---- */
@@ -91,26 +148,30 @@ int vae_load(vae *v, const char *path)
 {
     static const vae_import_options options;
     char found[VAE_PATH];
-    vae_checkpoint *c;
-    v->err = (vae_error){0};
-    vae_status status = vae_weights_is_file(path)
-                            ? vae_import(&c, path, &options, &v->err)
-                            : vae_checkpoint_open_run(&c, path, false, false, found, &v->err);
-    if (status == VAE_OK && (vae_config_has_classes(&c->config) || c->config.stack[0] != '\0')) {
-        vae_checkpoint_free(c);
-        status = vae_fail(&v->err, VAE_ERR_USAGE,
-                          "%s: a conditional, semi-supervised or stacked model, which this library "
-                          "does not run; the program vae does",
-                          path);
-    } else if (status == VAE_OK) {
-        take_checkpoint(v, c);
+    vae_checkpoint *c = NULL;
+    vae_status status = VAE_OK;
+    forget(v);
+    if (vae_weights_is_file(path)) {
+        TRY(vae_import(&c, path, &options, &v->err));
+    } else {
+        TRY(vae_checkpoint_open_run(&c, path, false, false, found, &v->err));
     }
+    if (vae_config_has_classes(&c->config) || c->config.stack[0] != '\0') {
+        TRY(vae_fail(&v->err, VAE_ERR_USAGE,
+                     "%s: a conditional, semi-supervised or stacked model, which this library does "
+                     "not run; the program vae does",
+                     path));
+    }
+    take_checkpoint(v, c);
+    c = NULL;
+done:
+    vae_checkpoint_free(c);
     return (int)status;
 }
 
 static vae_status need_model(vae *v)
 {
-    v->err = (vae_error){0};
+    forget(v);
     return v->checkpoint != NULL
                ? VAE_OK
                : vae_fail(&v->err, VAE_ERR_USAGE, "no model: vae_load or vae_fit comes first");
@@ -118,24 +179,28 @@ static vae_status need_model(vae *v)
 
 int vae_save(vae *v, const char *path)
 {
-    vae_status status = need_model(v);
-    if (status != VAE_OK) {
-        return (int)status;
+    vae_status status = VAE_OK;
+    TRY(need_model(v));
+    if (vae_ends_with(path, ".safetensors")) {
+        TRY(vae_export_safetensors(path, v->checkpoint, &v->err));
+    } else if (vae_ends_with(path, ".npz")) {
+        TRY(vae_export_npz(path, v->checkpoint, &v->err));
+    } else {
+        TRY(vae_checkpoint_write(path, v->checkpoint, &v->err));
     }
-    status = vae_ends_with(path, ".safetensors")
-                 ? vae_export_safetensors(path, v->checkpoint, &v->err)
-             : vae_ends_with(path, ".npz") ? vae_export_npz(path, v->checkpoint, &v->err)
-                                           : vae_checkpoint_write(path, v->checkpoint, &v->err);
+done:
     return (int)status;
 }
 
-int vae_get_shape(vae *v, struct vae_shape *shape)
+int vae_get_shape(vae *v, struct vae_shape *shape, size_t size)
 {
-    vae_status status = need_model(v);
+    const vae_status status = need_model(v);
     if (status == VAE_OK) {
         const vae_checkpoint *c = v->checkpoint;
-        *shape = (struct vae_shape){c->d,        c->height,        c->width,
-                                    c->channels, c->config.latent, c->n_params};
+        const struct vae_shape all = {c->d,        c->height,        c->width,
+                                      c->channels, c->config.latent, c->n_params};
+        memset(shape, 0, size);
+        memcpy(shape, &all, size < sizeof all ? size : sizeof all);
     }
     return (int)status;
 }
@@ -143,21 +208,26 @@ int vae_get_shape(vae *v, struct vae_shape *shape)
 /* ---- use ---- */
 
 /* A model that is ready to compute, opened at the first use. */
-static vae_status need_runner(vae *v)
+static vae_status need_trained(vae *v)
 {
-    vae_status status = need_model(v);
-    if (status != VAE_OK || v->trained.model != NULL) {
-        return status;
-    }
     const vae_config *o = &v->options;
-    vae_trained_of(&v->trained, v->checkpoint);
-    v->trained.config.device = o->device;
-    v->trained.config.device_index = o->device_index;
-    v->trained.config.threads = o->threads;
-    v->trained.config.seed = v->seed_given ? o->seed : v->trained.config.seed;
-    status = vae_trained_start(&v->trained, VAE_INFER_BATCH, 1, &v->err);
+    vae_trained *m = &v->trained;
+    vae_status status = VAE_OK;
+    TRY(need_model(v));
+    if (m->model != NULL) {
+        return VAE_OK;
+    }
+    vae_trained_of(m, v->checkpoint);
+    m->config.device = o->device;
+    m->config.device_index = o->device_index;
+    m->config.threads = o->threads;
+    if ((v->given >> vae_config_find("seed") & 1) != 0) {
+        m->config.seed = o->seed;
+    }
+    TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, &v->err));
+done:
     if (status != VAE_OK) {
-        vae_trained_close(&v->trained);
+        vae_trained_close(m);
     }
     return status;
 }
@@ -209,23 +279,19 @@ static vae_status own_rows(vae_dataset *set, float **copy, vae_error *err)
 static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                            const vae_batch_out *out)
 {
-    vae_dataset set = {.n = 0};
-    vae_status status = need_runner(v);
-    if (status == VAE_OK) {
-        status = borrow_rows(&set, x, type, n, v->checkpoint->height, v->checkpoint->width,
-                             v->checkpoint->channels, &v->err);
-    }
-    if (status == VAE_OK) {
-        status = vae_dataset_check_range(&set, v->checkpoint->config.likelihood, &v->err);
-    }
+    vae_dataset set;
     float *copy = NULL;
-    const float *standard = status == VAE_OK ? v->checkpoint->standard : NULL;
-    if (standard != NULL && (status = own_rows(&set, &copy, &v->err)) == VAE_OK) {
-        status = vae_dataset_standardize(&set, standard, standard + set.d, &v->err);
+    vae_status status = VAE_OK;
+    TRY(need_trained(v));
+    const vae_checkpoint *c = v->checkpoint;
+    TRY(borrow_rows(&set, x, type, n, c->height, c->width, c->channels, &v->err));
+    TRY(vae_dataset_check_range(&set, c->config.likelihood, &v->err));
+    if (c->standard != NULL) {
+        TRY(own_rows(&set, &copy, &v->err));
+        TRY(vae_dataset_standardize(&set, c->standard, c->standard + set.d, &v->err));
     }
-    if (status == VAE_OK) {
-        status = vae_trained_run_set(&v->trained, &set, 0, out, &v->err);
-    }
+    TRY(vae_trained_run_set(&v->trained, &set, 0, out, &v->err));
+done:
     free(copy);
     return status;
 }
@@ -237,76 +303,75 @@ int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, f
     return (int)run_rows(v, x, type, n, &out);
 }
 
+static vae_status decode(vae *v, const float *z, size_t n, float *x_hat)
+{
+    vae_status status = VAE_OK;
+    TRY(vae_trained_decode(&v->trained, x_hat, z, NULL, n, &v->err));
+    vae_checkpoint_units(v->checkpoint, x_hat, n);
+done:
+    return status;
+}
+
 int vae_decode(vae *v, const float *z, size_t n, float *x_hat)
 {
-    vae_status status = need_runner(v);
-    if (status == VAE_OK &&
-        (status = vae_trained_decode(&v->trained, x_hat, z, NULL, n, &v->err)) == VAE_OK) {
-        vae_checkpoint_units(v->checkpoint, x_hat, n);
-    }
+    vae_status status = VAE_OK;
+    TRY(need_trained(v));
+    TRY(decode(v, z, n, x_hat));
+done:
     return (int)status;
 }
 
-static float *room_for(vae *v, size_t n, size_t cols)
+static vae_status room_for(vae *v, float **out, size_t n, size_t cols)
 {
     size_t floats;
-    float *p = __builtin_mul_overflow(n, cols, &floats) || floats > SIZE_MAX / sizeof(float)
-                   ? NULL
-                   : malloc((floats > 0 ? floats : 1) * sizeof *p);
-    if (p == NULL) {
-        vae_fail(&v->err, VAE_ERR_RUNTIME, "out of memory: %zu x %zu floats", n, cols);
+    if (!__builtin_mul_overflow(n, cols, &floats) && floats <= SIZE_MAX / sizeof **out) {
+        *out = malloc((floats > 0 ? floats : 1) * sizeof **out);
     }
-    return p;
+    return *out != NULL
+               ? VAE_OK
+               : vae_fail(&v->err, VAE_ERR_RUNTIME, "out of memory: %zu x %zu floats", n, cols);
 }
 
 int vae_reconstruct(vae *v, const void *x, enum vae_type type, size_t n, float *x_hat)
 {
-    vae_status status = need_runner(v);
-    if (status != VAE_OK) {
-        return (int)status;
-    }
-    float *mu = room_for(v, n, v->checkpoint->config.latent);
-    if (mu == NULL) {
-        return (int)v->err.status;
-    }
-    status = (vae_status)vae_encode(v, x, type, n, mu, NULL, NULL);
-    status = status == VAE_OK ? (vae_status)vae_decode(v, mu, n, x_hat) : status;
+    float *mu = NULL;
+    vae_status status = VAE_OK;
+    TRY(need_trained(v));
+    TRY(room_for(v, &mu, n, v->checkpoint->config.latent));
+    const vae_batch_out out = {.mu = mu};
+    TRY(run_rows(v, x, type, n, &out));
+    TRY(decode(v, mu, n, x_hat));
+done:
     free(mu);
     return (int)status;
 }
 
 int vae_sample(vae *v, size_t n, float *x_hat, float *z)
 {
-    vae_status status = need_runner(v);
-    float *drawn = z;
-    if (status == VAE_OK && z == NULL &&
-        (drawn = room_for(v, n, v->checkpoint->config.latent)) == NULL) {
-        status = v->err.status;
+    float *own = NULL;
+    vae_status status = VAE_OK;
+    TRY(need_trained(v));
+    if (z == NULL) {
+        TRY(room_for(v, &own, n, v->checkpoint->config.latent));
+        z = own;
     }
-    if (status == VAE_OK) {
-        vae_prior_rows(drawn, v->trained.config.seed, 0, n, v->trained.config.latent, 1);
-        status = (vae_status)vae_decode(v, drawn, n, x_hat);
-    }
-    if (drawn != z) {
-        free(drawn);
-    }
+    vae_prior_rows(z, v->trained.config.seed, 0, n, v->trained.config.latent, 1);
+    TRY(decode(v, z, n, x_hat));
+done:
+    free(own);
     return (int)status;
 }
 
 int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negative_elbo,
               float *recon, float *kl)
 {
-    vae_status status = need_model(v);
-    if (status != VAE_OK) {
-        return (int)status;
-    }
-    float *both = room_for(v, n, 2);
-    if (both == NULL) {
-        return (int)v->err.status;
-    }
+    float *both = NULL;
+    vae_status status = VAE_OK;
+    TRY(need_model(v));
+    TRY(room_for(v, &both, n, 2));
     const vae_batch_out out = {.recon = both, .kl = both + n};
-    status = run_rows(v, x, type, n, &out);
-    for (size_t i = 0; status == VAE_OK && i < n; i++) {
+    TRY(run_rows(v, x, type, n, &out));
+    for (size_t i = 0; i < n; i++) {
         if (negative_elbo != NULL) {
             negative_elbo[i] = both[i] + both[n + i];
         }
@@ -317,6 +382,7 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
             kl[i] = both[n + i];
         }
     }
+done:
     free(both);
     return (int)status;
 }
@@ -326,7 +392,7 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
 void vae_on_epoch(vae *v, vae_epoch_fn *fn, void *context)
 {
     v->on_epoch = fn;
-    v->context = context;
+    v->epoch_context = context;
 }
 
 void vae_stop(vae *v)
@@ -334,91 +400,88 @@ void vae_stop(vae *v)
     v->stop = 1;
 }
 
-static void tell_epoch(void *ctx, const vae_epoch_record *report)
+static void tell_epoch(void *ctx, const vae_epoch_record *r)
 {
-    const vae *v = ctx;
-    v->on_epoch(v->context, (unsigned long)report->epoch, (unsigned long)report->epochs,
-                report->train.elbo, report->train.recon, report->train.kl);
+    vae *v = ctx;
+    const struct vae_epoch epoch = {(unsigned long)r->epoch, (unsigned long)r->epochs,
+                                    r->train.elbo, r->train.recon, r->train.kl};
+    if (v->on_epoch != NULL && v->on_epoch(v->epoch_context, &epoch) != 0) {
+        v->stop = 1;
+    }
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
+static void tell_note(void *ctx, const char *line)
 {
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
+    vae_note(&((vae *)ctx)->notes, "%s", line);
 }
 
-/* The options of a fit: the JSON's over the handle's over the defaults. *temporary: the run folder
- * is to be removed. */
-static vae_status fit_config(vae *v, vae_config *config, const char *options, bool *temporary)
+static vae_status fit_in_memory(vae *v, vae_dataset *set)
 {
-    *config = v->options;
+    vae_loop loop;
+    vae_loop_event event;
     vae_status status = VAE_OK;
-    snprintf(config->data, sizeof config->data, "(memory)");
-    if (options != NULL) {
-        status = vae_config_from_json(config, options, "options", &v->err);
-    }
-    if (status == VAE_OK) {
-        status = vae_config_check(config, 0, &v->err);
-    }
-    *temporary = status == VAE_OK && config->out[0] == '\0';
-    if (*temporary) {
-        const char *base = getenv("TMPDIR");
-        config->sample_every = 0;
-        config->report = false;
-        snprintf(config->out, sizeof config->out, "%.400s/libvae-XXXXXX",
-                 base != NULL && base[0] != '\0' ? base : "/tmp");
-        if (mkdtemp(config->out) == NULL) {
-            *temporary = false;
-            status = vae_fail(&v->err, VAE_ERR_IO, "%s: cannot make a folder", config->out);
+    TRY(vae_loop_open(&loop, &v->options, set, NULL, &v->stop, &v->notes, &v->err));
+    TRY(vae_loop_begin(&loop, NULL, &v->err));
+    vae_loop_describe(&loop);
+    do {
+        TRY(vae_loop_next(&loop, &event, &v->err));
+        if (event == VAE_LOOP_EPOCH) {
+            tell_epoch(v, &loop.last);
         }
+    } while (event < VAE_LOOP_STOPPED);
+    TRY(vae_loop_capture(&loop, &v->err));
+    if (loop.last.epoch > 0) {
+        vae_train_summarize(loop.now, &loop.last);
     }
+    if (event == VAE_LOOP_STOPPED) {
+        status = vae_fail(&v->err, VAE_ERR_INTERRUPTED,
+                          "interrupted in epoch %" PRIu64 ", step %" PRIu64,
+                          loop.now->state.epoch + 1, loop.now->state.step);
+    }
+    free(loop.now->adam_m);
+    free(loop.now->adam_v);
+    loop.now->adam_m = loop.now->adam_v = NULL;
+    take_checkpoint(v, loop.now);
+    loop.now = NULL;
+done:
+    vae_loop_close(&loop);
     return status;
 }
 
-int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
-            size_t channels, const char *options)
+static vae_status fit_in_folder(vae *v, vae_dataset *set)
 {
-    vae_config config;
-    vae_dataset set;
-    vae_checkpoint *c = NULL;
-    bool temporary = false;
-    v->err = (vae_error){0};
-    v->stop = 0;
-    vae_status status = borrow_rows(&set, x, type, n, height, width, channels, &v->err);
-    if (status == VAE_OK) {
-        status = fit_config(v, &config, options, &temporary);
-    }
-    float *copy = NULL;
-    if (status == VAE_OK) {
-        status = vae_dataset_hash(&set, &v->err);
-    }
-    if (status == VAE_OK) {
-        status =
-            config.standardize == VAE_STANDARDIZE_COLUMNS ? own_rows(&set, &copy, &v->err) : VAE_OK;
-    }
-    if (status == VAE_OK) {
-        const vae_train_options trainer = {
-            .force = temporary,
-            .stop_signal = &v->stop,
-            .events = {.ctx = v, .epoch = v->on_epoch != NULL ? tell_epoch : NULL}};
-        vae_train_result result = {0};
-        char found[VAE_PATH];
-        status = vae_train(&config, &set, NULL, &trainer, &result, &v->err);
-        if (status == VAE_OK) {
-            status = vae_checkpoint_open_run(&c, config.out, false, false, found, &v->err);
-        }
-    }
-    if (status == VAE_OK) {
+    const vae_train_options options = {
+        .stop_signal = &v->stop, .events = {.ctx = v, .epoch = tell_epoch, .note = tell_note}};
+    char path[VAE_PATH];
+    vae_train_result result;
+    vae_checkpoint *c;
+    vae_error inner = {.notes = &v->notes};
+    const vae_status trained = vae_train(&v->options, set, NULL, &options, &result, &v->err);
+    vae_status status = trained;
+    if (trained == VAE_OK || trained == VAE_ERR_INTERRUPTED) {
+        TRY(vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner));
         take_checkpoint(v, c);
     }
-    free(copy);
-    if (temporary) {
-        if (c != NULL) {
-            c->config.out[0] = '\0';
-        }
-        nftw(config.out, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+done:
+    return status == trained ? trained : vae_fail(&v->err, status, "%s", inner.text);
+}
+
+int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
+            size_t channels)
+{
+    vae_dataset set;
+    float *copy = NULL;
+    vae_status status = VAE_OK;
+    forget(v);
+    v->stop = 0;
+    TRY(borrow_rows(&set, x, type, n, height, width, channels, &v->err));
+    TRY(vae_config_check(&v->options, v->given, &v->err));
+    TRY(vae_dataset_hash(&set, &v->err));
+    if (v->options.standardize == VAE_STANDARDIZE_COLUMNS) {
+        TRY(own_rows(&set, &copy, &v->err));
     }
+    TRY(v->options.out[0] != '\0' ? fit_in_folder(v, &set) : fit_in_memory(v, &set));
+done:
+    free(copy);
     return (int)status;
 }

@@ -61,8 +61,8 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
                                  vae_error *err);
 
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
- * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). A damaged newest file is named
- * on stderr and the one before it is taken. */
+ * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest
+ * file is damaged, err's notes name it, and the one before it is taken. */
 vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool best, bool moments,
                                    char path[VAE_PATH], vae_error *err);
 

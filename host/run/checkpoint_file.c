@@ -84,8 +84,8 @@ vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool b
         vae_error why = {0};
         if (snprintf(path, VAE_PATH, "%s/checkpoints/%s", run, names[i]) < VAE_PATH &&
             vae_checkpoint_read(out, path, moments, &why) != VAE_OK) {
-            fprintf(stderr, "vae: warning: %s%s\n", why.text,
-                    i + 1 < n ? "; taking the checkpoint before it" : "");
+            vae_note(err != NULL ? err->notes : NULL, "warning: %s%s", why.text,
+                     i + 1 < n ? "; taking the checkpoint before it" : "");
             if (i == 0) {
                 first = why;
             }

@@ -286,15 +286,15 @@ def check_library():
     with np.load("saved.npz") as saved:
         check_models.same("fc1.weight", saved["fc1.weight"], torch_weights(5)["fc1.weight"])
     for call, says in ((lambda: model.encode(np.full((2, 784), 1.5, np.float32)), "outside [0,1]"),
-                       (lambda: model.set_option("lr", 1), "expected device, threads or seed"),
-                       (lambda: model.fit(x.reshape(30, 28, 28), '{"latnet": 3}'), "latent"),
+                       (lambda: model.set_option("limit", 1), "'limit' is the program's"),
+                       (lambda: model.fit(x.reshape(30, 28, 28), latnet=3), "latent"),
                        (lambda: type(model)("no/such", LIBRARY), "cannot open")):
         try:
             call()
             raise AssertionError("not refused: " + says)
         except RuntimeError as why:
             assert says in str(why), why
-    model.fit(x.reshape(30, 28, 28), '{"hidden": [8], "latent": 3, "epochs": 2}')
+    model.fit(x.reshape(30, 28, 28), hidden=8, latent=3, epochs=2)
     assert model.shape.latent == 3 and model.shape.height == 28
 
 

@@ -6,19 +6,20 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dataset_fixture.h"
 #include "vae.h"
 
 enum { N = 70, SIDE = 4, D = SIDE * SIDE, Z = 2 };
-
-static const char small[] = "{\"hidden\": [8], \"latent\": 2, \"epochs\": 2, \"threads\": 1}";
 
 static unsigned char bytes[N * D];
 static float floats[N * D];
@@ -31,16 +32,45 @@ static void fill_rows(void)
     }
 }
 
-static vae *fitted(void)
+static void set(vae *v, const char *name, const char *value)
+{
+    if (vae_set_option(v, name, value) != 0) {
+        fail_msg("%s", vae_message(v));
+    }
+}
+
+/* A handle whose options make a small model. */
+static vae *small(void)
 {
     vae *v = vae_new();
     assert_non_null(v);
-    assert_int_equal(vae_set_option(v, "device", "cpu"), 0);
-    assert_int_equal(vae_set_option(v, "threads", "1"), 0);
-    if (vae_fit(v, bytes, VAE_BYTES, N, SIDE, SIDE, 1, small) != 0) {
+    set(v, "device", "cpu");
+    set(v, "threads", "1");
+    set(v, "hidden", "8");
+    set(v, "latent", "2");
+    set(v, "epochs", "2");
+    return v;
+}
+
+static int fit(vae *v)
+{
+    return vae_fit(v, bytes, VAE_BYTES, N, SIDE, SIDE, 1);
+}
+
+static vae *fitted(void)
+{
+    vae *v = small();
+    if (fit(v) != 0) {
         fail_msg("%s", vae_message(v));
     }
     return v;
+}
+
+static size_t latent_of(vae *v)
+{
+    struct vae_shape shape;
+    assert_int_equal(vae_get_shape(v, &shape, sizeof shape), 0);
+    return shape.latent;
 }
 
 static void assert_says(const vae *v, int result, int expected, const char *says)
@@ -59,7 +89,7 @@ static void test_use(void **state)
     static float score[N], recon[N], kl[N];
     struct vae_shape shape;
     vae *v = fitted();
-    assert_int_equal(vae_get_shape(v, &shape), 0);
+    assert_int_equal(vae_get_shape(v, &shape, sizeof shape), 0);
     assert_true(shape.rows_of == D && shape.height == SIDE && shape.channels == 1);
     assert_true(shape.latent == Z &&
                 shape.parameters == D * 8 + 8 + 8 * 4 + 4 + Z * 8 + 8 + 8 * D + D);
@@ -98,14 +128,14 @@ static void test_bits(void **state)
         bits[i / 8] |= (unsigned char)(bit << i % 8);
     }
     vae *v = fitted();
-    assert_int_equal(vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1, small), 0);
+    assert_int_equal(vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1), 0);
     assert_int_equal(vae_encode(v, bits, VAE_PACKED_BITS, N, mu, NULL, NULL), 0);
-    assert_int_equal(vae_fit(v, values, VAE_FLOATS, N, SIDE, SIDE, 1, small), 0);
+    assert_int_equal(vae_fit(v, values, VAE_FLOATS, N, SIDE, SIDE, 1), 0);
     assert_int_equal(vae_encode(v, values, VAE_FLOATS, N, other, NULL, NULL), 0);
     assert_memory_equal(mu, other, sizeof mu);
-    assert_says(v,
-                vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1, "{\"binarize\": \"static\"}"),
-                VAE_RESULT_USAGE, "--binarize has no effect");
+    set(v, "binarize", "static");
+    assert_says(v, vae_fit(v, bits, VAE_PACKED_BITS, N, SIDE, SIDE, 1), VAE_RESULT_USAGE,
+                "--binarize has no effect");
     vae_free(v);
 }
 
@@ -143,20 +173,20 @@ static void test_refusals(void **state)
     assert_string_equal(vae_message(v), "");
     assert_says(v, vae_encode(v, bytes, VAE_BYTES, N, out, NULL, NULL), VAE_RESULT_USAGE,
                 "no model");
-    assert_says(v, vae_get_shape(v, &shape), VAE_RESULT_USAGE, "no model");
+    assert_says(v, vae_get_shape(v, &shape, sizeof shape), VAE_RESULT_USAGE, "no model");
     assert_says(v, vae_sample(v, 1, out, NULL), VAE_RESULT_USAGE, "no model");
     assert_says(v, vae_save(v, "x.npz"), VAE_RESULT_USAGE, "no model");
-    assert_says(v, vae_set_option(v, "lr", "1"), VAE_RESULT_USAGE,
-                "expected device, threads or seed");
+    assert_says(v, vae_set_option(v, "latnet", "3"), VAE_RESULT_USAGE, "latent");
+    assert_says(v, vae_set_option(v, "limit", "3"), VAE_RESULT_USAGE, "'limit' is the program's");
     assert_says(v, vae_set_option(v, "threads", "many"), VAE_RESULT_USAGE, "--threads: expected");
-    assert_says(v, vae_fit(v, bytes, VAE_BYTES, N, SIDE, SIDE, 1, "{\"latnet\": 3}"),
-                VAE_RESULT_USAGE, "latent");
-    assert_says(v, vae_fit(v, bytes, VAE_BYTES, 0, SIDE, SIDE, 1, NULL), VAE_RESULT_USAGE,
-                "0 rows");
-    assert_says(v, vae_fit(v, bytes, (enum vae_type)5, N, SIDE, SIDE, 1, NULL), VAE_RESULT_USAGE,
-                "type");
-    assert_says(v, vae_fit(v, bytes, VAE_BYTES, SIZE_MAX / 2, SIDE, SIDE, 1, NULL),
-                VAE_RESULT_USAGE, "rows of");
+    set(v, "lr-gamma", "0.5"); /* without a schedule that uses it: vae_fit says so */
+    assert_says(v, fit(v), VAE_RESULT_USAGE, "--lr-gamma");
+    vae_free(v);
+    v = vae_new();
+    assert_says(v, vae_fit(v, bytes, VAE_BYTES, 0, SIDE, SIDE, 1), VAE_RESULT_USAGE, "0 rows");
+    assert_says(v, vae_fit(v, bytes, (enum vae_type)5, N, SIDE, SIDE, 1), VAE_RESULT_USAGE, "type");
+    assert_says(v, vae_fit(v, bytes, VAE_BYTES, SIZE_MAX / 2, SIDE, SIDE, 1), VAE_RESULT_USAGE,
+                "rows of");
     vae_free(v);
     vae_free(NULL);
     v = fitted();
@@ -169,69 +199,195 @@ static void test_refusals(void **state)
     vae_free(v);
 }
 
-typedef struct {
-    vae *v;
-    unsigned long epochs;
-} watched;
+/* ---- training ---- */
 
-static void stop_after_two(void *context, unsigned long epoch, unsigned long epochs, double elbo,
-                           double recon, double kl)
+static int stop_after(void *context, const struct vae_epoch *e)
 {
-    watched *w = context;
-    assert_true(epochs == 1000 && isfinite(elbo) && fabs(elbo + recon + kl) < 1e-6);
-    w->epochs = epoch;
-    if (epoch == 2) {
-        vae_stop(w->v);
-    }
+    const unsigned long *most = context;
+    assert_true(e->of == 1000 && isfinite(e->elbo) && fabs(e->elbo + e->recon + e->kl) < 1e-6);
+    assert_true(e->number <= *most);
+    return e->number == *most;
 }
 
-static size_t count_leftovers(const char *folder)
+/* Told to stop, the handle has the model of that moment: the same as that of a shorter training. */
+static void test_stop(void **state)
 {
-    size_t n = 0;
-    DIR *dir = opendir(folder);
-    assert_non_null(dir);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        n += strncmp(entry->d_name, "libvae-", 7) == 0;
-    }
-    closedir(dir);
-    return n;
+    (void)state;
+    static float stopped[N], whole[N];
+    unsigned long most = 2;
+    vae *v = fitted(), *other = fitted();
+    set(v, "latent", "3");
+    set(v, "epochs", "1000");
+    vae_on_epoch(v, stop_after, &most);
+    assert_says(v, fit(v), VAE_RESULT_INTERRUPTED, "interrupted in epoch 3");
+    assert_int_equal(latent_of(v), 3);
+    set(other, "latent", "3");
+    assert_int_equal(fit(other), 0);
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, stopped, NULL, NULL), 0);
+    assert_int_equal(vae_score(other, bytes, VAE_BYTES, N, whole, NULL, NULL), 0);
+    assert_memory_equal(stopped, whole, sizeof whole);
+    /* anything else that fails leaves the model before it */
+    set(v, "latent", "4");
+    set(v, "lr", "1e30");
+    vae_on_epoch(v, NULL, NULL);
+    assert_says(v, fit(v), VAE_RESULT_DIVERGED, "in step 2 of epoch 2");
+    assert_int_equal(latent_of(v), 3);
+    vae_free(v);
+    vae_free(other);
 }
 
-static void test_training(void **state)
+static void *stop_soon(void *handle)
+{
+    usleep(100000);
+    vae_stop(handle);
+    return NULL;
+}
+
+static void test_stop_from_a_thread(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    vae *v = small();
+    set(v, "epochs", "1000000");
+    assert_int_equal(pthread_create(&thread, NULL, stop_soon, v), 0);
+    assert_says(v, fit(v), VAE_RESULT_INTERRUPTED, "interrupted");
+    pthread_join(thread, NULL);
+    assert_int_equal(latent_of(v), Z);
+    vae_free(v);
+}
+
+/* Where no file can be written or made: neither in the working folder nor in the temporary one. */
+static void test_fit_writes_nothing(void **state)
 {
     scratch *s = *state;
-    char options[1024];
-    setenv("TMPDIR", s->folder, 1);
-    watched w = {.v = fitted()};
-    vae_on_epoch(w.v, stop_after_two, &w);
-    assert_says(w.v,
-                vae_fit(w.v, bytes, VAE_BYTES, N, SIDE, SIDE, 1,
-                        "{\"hidden\": [8], \"latent\": 3, \"epochs\": 1000}"),
-                VAE_RESULT_INTERRUPTED, "interrupted");
-    assert_int_equal(w.epochs, 2);
-    struct vae_shape shape;
-    assert_int_equal(vae_get_shape(w.v, &shape), 0);
-    assert_int_equal(shape.latent, Z); /* the model before it stays */
-    vae_on_epoch(w.v, NULL, NULL);
-    assert_int_equal(count_leftovers(s->folder), 0);
-    /* a run folder that is asked for is kept, and can be loaded */
-    snprintf(options, sizeof options,
-             "{\"hidden\": [8], \"latent\": 3, \"epochs\": 1, \"out\": \"%s\"}",
-             scratch_path(s, "run"));
-    assert_int_equal(vae_fit(w.v, bytes, VAE_BYTES, N, 1, D, 1, options), 0);
-    assert_int_equal(vae_load(w.v, scratch_path(s, "run")), 0);
-    assert_int_equal(vae_get_shape(w.v, &shape), 0);
-    assert_true(shape.latent == 3 && shape.height == 1 && shape.width == D);
+    struct rlimit old;
+    char here[512];
+    const char *empty = scratch_write(s, "empty/x", "", 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(unlink(empty), 0);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(scratch_path(s, "empty")), 0);
+    setenv("TMPDIR", scratch_path(s, "empty"), 1);
+    const struct rlimit none = {0, old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    vae *v = small();
+    set(v, "validation", "0.2");
+    const int result = fit(v);
+    setrlimit(RLIMIT_FSIZE, &old);
     unsetenv("TMPDIR");
-    vae_free(w.v);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(result, 0);
+    assert_int_equal(rmdir(scratch_path(s, "empty")), 0); /* nothing was made there either */
+    vae_free(v);
+}
+
+typedef struct {
+    char text[4096];
+} log_lines;
+
+static void take_line(void *context, const char *line)
+{
+    log_lines *log = context;
+    const size_t used = strlen(log->text);
+    snprintf(log->text + used, sizeof log->text - used, "%s\n", line);
+}
+
+/* A run folder that is asked for is kept, and can be loaded. */
+static void test_run_folder(void **state)
+{
+    scratch *s = *state;
+    static float fitted_score[N], loaded_score[N];
+    struct vae_shape shape;
+    log_lines log = {""};
+    vae *v = small();
+    vae_on_log(v, take_line, &log);
+    set(v, "epochs", "1");
+    set(v, "out", scratch_path(s, "run"));
+    assert_int_equal(vae_fit(v, bytes, VAE_BYTES, N, 1, D, 1), 0);
+    assert_non_null(strstr(log.text, "70 rows to train on"));
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, fitted_score, NULL, NULL), 0);
+    assert_says(v, vae_fit(v, bytes, VAE_BYTES, N, 1, D, 1), VAE_RESULT_USAGE, "not empty");
+    assert_int_equal(vae_load(v, scratch_path(s, "run")), 0);
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, loaded_score, NULL, NULL), 0);
+    assert_memory_equal(fitted_score, loaded_score, sizeof loaded_score);
+    assert_int_equal(vae_get_shape(v, &shape, sizeof shape), 0);
+    assert_true(shape.latent == Z && shape.height == 1 && shape.width == D);
+    vae_free(v);
+}
+
+/* What is damaged is told, and nothing is printed. */
+static void test_log(void **state)
+{
+    scratch *s = *state;
+    struct stat info;
+    log_lines log = {""};
+    vae *v = small();
+    set(v, "epochs", "1");
+    set(v, "out", scratch_path(s, "worn"));
+    assert_int_equal(fit(v), 0);
+    scratch_write(s, "worn/checkpoints/step-0000009999.vae", "torn", 4);
+    vae_on_log(v, take_line, &log);
+    const char *printed = scratch_write(s, "printed", "", 0);
+    const int out = dup(1), err = dup(2);
+    fflush(NULL);
+    assert_true(freopen(printed, "a", stdout) != NULL && dup2(1, 2) == 2);
+    const int result = vae_load(v, scratch_path(s, "worn"));
+    fflush(NULL);
+    assert_true(dup2(out, 1) == 1 && dup2(err, 2) == 2);
+    close(out);
+    close(err);
+    assert_int_equal(result, 0);
+    assert_true(stat(scratch_path(s, "printed"), &info) == 0 && info.st_size == 0);
+    assert_non_null(strstr(log.text, "step-0000009999.vae: not a checkpoint"));
+    assert_non_null(strstr(log.text, "taking the checkpoint before it"));
+    vae_free(v);
+}
+
+static void test_words(void **state)
+{
+    (void)state;
+    unsigned long major, minor, patch;
+    assert_int_equal(sscanf(vae_version(), "%lu.%lu.%lu", &major, &minor, &patch), 3);
+    assert_int_equal(vae_version_number(), 10000 * major + 100 * minor + patch);
+    for (int i = VAE_RESULT_OK; i <= VAE_RESULT_INTERRUPTED; i++) {
+        assert_true(strlen(vae_result_text(i)) > 5);
+        assert_string_not_equal(vae_result_text(i), vae_result_text(99));
+    }
+    assert_string_equal(vae_result_text(99), "unknown result");
+}
+
+/* A program that was compiled when the struct was shorter, or will be when it is longer. */
+static void test_structs_grow(void **state)
+{
+    (void)state;
+    struct {
+        struct vae_shape known;
+        size_t later;
+    } longer = {.later = 7};
+    struct vae_shape shorter = {.latent = 7};
+    vae *v = fitted();
+    assert_int_equal(vae_get_shape(v, &longer.known, sizeof longer), 0);
+    assert_true(longer.known.latent == Z && longer.later == 0);
+    assert_int_equal(vae_get_shape(v, &shorter, offsetof(struct vae_shape, latent)), 0);
+    assert_true(shorter.rows_of == D && shorter.latent == 7);
+    vae_free(v);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_use),      cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_use),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop_from_a_thread),
+        cmocka_unit_test(test_fit_writes_nothing),
+        cmocka_unit_test(test_run_folder),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_structs_grow),
     };
     fill_rows();
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

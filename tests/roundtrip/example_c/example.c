@@ -13,16 +13,17 @@ enum { N = 512, SIDE = 8, D = SIDE * SIDE };
 static void check(vae *v, int result)
 {
     if (result != VAE_RESULT_OK) {
-        fprintf(stderr, "example: %s\n", vae_message(v));
+        fprintf(stderr, "example: %s: %s\n", vae_result_text(result), vae_message(v));
         exit(result);
     }
 }
 
-static void tell(void *context, unsigned long epoch, unsigned long epochs, double elbo,
-                 double recon, double kl)
+static int tell(void *context, const struct vae_epoch *e)
 {
     (void)context;
-    printf("epoch %lu/%lu  elbo %.2f  (recon %.2f, kl %.2f)\n", epoch, epochs, elbo, recon, kl);
+    printf("epoch %lu/%lu  elbo %.2f  (recon %.2f, kl %.2f)\n", e->number, e->of, e->elbo, e->recon,
+           e->kl);
+    return 0; /* go on */
 }
 
 int main(int argc, char **argv)
@@ -36,9 +37,13 @@ int main(int argc, char **argv)
         x[100 * D + i] = (unsigned char)(i * 4); /* and one that is none */
     }
     vae *v = vae_new();
+    static const char *const options[][2] = {
+        {"hidden", "64"}, {"latent", "2"}, {"epochs", "20"}, {"lr", "0.005"}};
+    for (int i = 0; i < 4; i++) {
+        check(v, vae_set_option(v, options[i][0], options[i][1]));
+    }
     vae_on_epoch(v, tell, NULL);
-    check(v, vae_fit(v, x, VAE_BYTES, N, SIDE, SIDE, 1,
-                     "{\"hidden\": [64], \"latent\": 2, \"epochs\": 20, \"lr\": 0.005}"));
+    check(v, vae_fit(v, x, VAE_BYTES, N, SIDE, SIDE, 1));
     check(v, vae_score(v, x, VAE_BYTES, N, score, NULL, NULL));
     int odd = 0;
     for (int i = 1; i < N; i++) {

@@ -29,13 +29,13 @@ def load_library(path):
         "vae_set_option": (c_int, [c_void, c_text, c_text]),
         "vae_load": (c_int, [c_void, c_text]),
         "vae_save": (c_int, [c_void, c_text]),
-        "vae_get_shape": (c_int, [c_void, ctypes.POINTER(Shape)]),
+        "vae_get_shape": (c_int, [c_void, ctypes.POINTER(Shape), c_size]),
         "vae_encode": (c_int, [c_void, c_void, c_int, c_size, c_void, c_void, c_void]),
         "vae_decode": (c_int, [c_void, c_void, c_size, c_void]),
         "vae_reconstruct": (c_int, [c_void, c_void, c_int, c_size, c_void]),
         "vae_sample": (c_int, [c_void, c_size, c_void, c_void]),
         "vae_score": (c_int, [c_void, c_void, c_int, c_size, c_void, c_void, c_void]),
-        "vae_fit": (c_int, [c_void, c_void, c_int, c_size, c_size, c_size, c_size, c_text]),
+        "vae_fit": (c_int, [c_void, c_void, c_int, c_size, c_size, c_size, c_size]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -49,7 +49,7 @@ class Vae:
     handle = None
 
     def __init__(self, path=None, library=None):
-        self.lib = load_library(library or os.environ.get("LIBVAE", "libvae.so.0"))
+        self.lib = load_library(library or os.environ.get("LIBVAE", "libvae.so.2"))
         self.handle = self.lib.vae_new()
         if path is not None:
             self.check(self.lib.vae_load(self.handle, os.fsencode(path)))
@@ -65,7 +65,7 @@ class Vae:
     @property
     def shape(self):
         shape = Shape()
-        self.check(self.lib.vae_get_shape(self.handle, ctypes.byref(shape)))
+        self.check(self.lib.vae_get_shape(self.handle, ctypes.byref(shape), ctypes.sizeof(shape)))
         return shape
 
     @staticmethod
@@ -81,10 +81,13 @@ class Vae:
     def set_option(self, name, value):
         self.check(self.lib.vae_set_option(self.handle, name.encode(), str(value).encode()))
 
-    def fit(self, x, options="{}"):
+    def fit(self, x, **options):
+        """Trains by the options of `vae train --help`: latent=10, hidden="400,200", epochs=5."""
+        for name, value in options.items():
+            self.set_option(name, value)
         x, kind = self.rows(x)
         n, h, w, c = (x.shape + (1, 1))[:4] if x.ndim > 2 else (len(x), 1, x.shape[1], 1)
-        self.check(self.lib.vae_fit(self.handle, x.ctypes.data, kind, n, h, w, c, options.encode()))
+        self.check(self.lib.vae_fit(self.handle, x.ctypes.data, kind, n, h, w, c))
         return self
 
     def save(self, path):
@@ -127,7 +130,7 @@ def main():
     else:
         x = np.zeros((512, 8, 8), np.uint8)
         x[np.arange(512), :, np.arange(512) % 8] = 255
-        model = Vae().fit(x, '{"hidden": [64], "latent": 2, "epochs": 10, "lr": 0.005}')
+        model = Vae().fit(x, hidden=64, latent=2, epochs=10, lr=0.005)
     mu, logvar, z = model.encode(x)
     score, recon, kl = model.score(x)
     print(f"libvae {model.lib.vae_version().decode()}: D {model.shape.rows_of}, "
