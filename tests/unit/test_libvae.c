@@ -148,6 +148,7 @@ static void test_files(void **state)
     assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, before, NULL, NULL), 0);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         vae *other = vae_new();
+        set(other, "device", "cpu");
         assert_int_equal(vae_save(v, scratch_path(s, names[i])), 0);
         assert_int_equal(vae_load(other, s->path), 0);
         assert_int_equal(vae_score(other, bytes, VAE_BYTES, N, after, NULL, NULL), 0);
