@@ -79,28 +79,27 @@ static void put_shape(unsigned char *at, const vae_checkpoint *c)
 static vae_status make_tensors(unsigned char **out, size_t *size, const vae_checkpoint *c,
                                vae_error *err)
 {
-    param_layout layout;
-    vae_status status = vae_layout_build(&layout, &c->config, c->d, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    param_layout layout = {.n = 0};
+    uint64_t offset = 0;
+    vae_status status = VAE_OK;
+    TRY(vae_layout_build(&layout, &c->config, c->d, err));
     if (layout.n_params != c->n_params) {
-        status = vae_fail(err, VAE_ERR_RUNTIME, "a checkpoint of %zu parameters for a model of %zu",
-                          c->n_params, layout.n_params);
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "a checkpoint of %zu parameters for a model of %zu",
+                     c->n_params, layout.n_params));
     }
     *size = layout.n * TENSOR_BYTES;
-    *out = status == VAE_OK ? calloc(layout.n, TENSOR_BYTES) : NULL;
-    if (status == VAE_OK && *out == NULL) {
-        status = vae_fail_memory(err, *size, "the table of tensors");
+    *out = calloc(layout.n, TENSOR_BYTES);
+    if (*out == NULL) {
+        TRY(vae_fail_memory(err, *size, "the table of tensors"));
     }
-    uint64_t offset = 0;
-    for (size_t i = 0; i < layout.n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < layout.n; i++) {
         const tensor_desc *t = &layout.tensors[i];
         const uint64_t row[3] = {t->rows, t->cols, offset};
         memcpy(*out + i * TENSOR_BYTES, t->name, sizeof t->name);
         memcpy(*out + i * TENSOR_BYTES + TENSOR_NAME_BYTES, row, sizeof row);
         offset += t->rows * t->cols;
     }
+done:
     vae_layout_clear(&layout);
     return status;
 }
@@ -163,13 +162,11 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
     size_t tensor_bytes = 0;
     draft d = {.n = 0};
     char *config = vae_config_to_json(&checkpoint->config);
-    vae_status status = make_tensors(&tensors, &tensor_bytes, checkpoint, err);
+    vae_status status = VAE_OK;
     if (config == NULL) {
-        status = vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the checkpoint's options");
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the checkpoint's options"));
     }
-    if (status != VAE_OK) {
-        goto cleanup;
-    }
+    TRY(make_tensors(&tensors, &tensor_bytes, checkpoint, err));
     put_state(state, &checkpoint->state);
     put_shape(shape, checkpoint);
     add_section(&d, "config", config, strlen(config));
@@ -188,8 +185,8 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
         add_section(&d, "summary", checkpoint->summary, strlen(checkpoint->summary));
     }
     /* parts: header, then (gap, section) pairs; parts[1 + 2*i] is the gap before section i */
-    status = vae_file_replace(path, d.parts, finish_draft(&d), err);
-cleanup:
+    TRY(vae_file_replace(path, d.parts, finish_draft(&d), err));
+done:
     free(tensors);
     free(config);
     return status;

@@ -36,20 +36,21 @@ vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool mome
     /* not blocking: opening a FIFO would wait for a writer */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat info;
+    vae_status status = VAE_OK;
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    vae_status status = VAE_OK;
     if (fstat(fd, &info) != 0) {
-        status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s: %s, expected a checkpoint file", path,
-                          S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-    } else {
-        file_source file = {fd, path};
-        vae_checkpoint_source source = {&file, (uint64_t)info.st_size, path, read_file};
-        status = vae_checkpoint_parse(out, &source, moments, err);
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
     }
+    if (!S_ISREG(info.st_mode)) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %s, expected a checkpoint file", path,
+                     S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
+    }
+    file_source file = {fd, path};
+    const vae_checkpoint_source source = {&file, (uint64_t)info.st_size, path, read_file};
+    TRY(vae_checkpoint_parse(out, &source, moments, err));
+done:
     close(fd);
     return status;
 }
@@ -58,6 +59,10 @@ vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool b
                                    char path[VAE_PATH], vae_error *err)
 {
     struct stat info;
+    char **names = NULL;
+    size_t n = 0;
+    vae_error first = {0};
+    vae_status status = VAE_OK;
     *out = NULL;
     if (stat(run, &info) != 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", run, strerror(errno));
@@ -72,13 +77,7 @@ vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool b
         }
         return vae_checkpoint_read(out, path, moments, err);
     }
-    char **names;
-    size_t n;
-    vae_status status = vae_run_list(&names, &n, run, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    vae_error first = {0};
+    TRY(vae_run_list(&names, &n, run, err));
     vae_fail(&first, VAE_ERR_DATA, "%s: no checkpoints here (checkpoints/step-*.vae)", run);
     for (size_t i = 0; i < n && *out == NULL; i++) {
         vae_error why = {0};
@@ -91,6 +90,10 @@ vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool b
             }
         }
     }
+    if (*out == NULL) {
+        TRY(vae_fail(err, first.status, "%s", first.text));
+    }
+done:
     vae_run_list_free(names, n);
-    return *out != NULL ? VAE_OK : vae_fail(err, first.status, "%s", first.text);
+    return status;
 }

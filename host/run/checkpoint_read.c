@@ -98,14 +98,15 @@ static vae_status check_place(const reader *r, const section *s, uint64_t end, v
     }
     vae_status status = VAE_OK;
     if (start > end) {
-        status = r->source->read(r->source->ctx, gap, end, start - end, err);
+        TRY(r->source->read(r->source->ctx, gap, end, start - end, err));
     }
-    for (uint64_t i = 0; i < start - end && status == VAE_OK; i++) {
+    for (uint64_t i = 0; i < start - end; i++) {
         if (gap[i] != 0) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: offset %" PRIu64 ": byte %02x, expected 00",
-                              r->source->name, end + i, gap[i]);
+            return vae_fail(err, VAE_ERR_DATA, "%s: offset %" PRIu64 ": byte %02x, expected 00",
+                            r->source->name, end + i, gap[i]);
         }
     }
+done:
     return status;
 }
 
@@ -133,44 +134,37 @@ static vae_status read_table(reader *r, vae_error *err)
 {
     const vae_checkpoint_source *source = r->source;
     unsigned char header[HEADER_BYTES + MAX_SECTIONS * SECTION_BYTES];
+    vae_status status = VAE_OK;
     if (source->size < HEADER_BYTES) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: not a checkpoint of vae: %" PRIu64 " bytes, its header alone has %d",
                         source->name, source->size, HEADER_BYTES);
     }
-    vae_status status = source->read(source->ctx, header, 0, HEADER_BYTES, err);
-    if (status == VAE_OK) {
-        status = check_header(r, header, err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
+    TRY(source->read(source->ctx, header, 0, HEADER_BYTES, err));
+    TRY(check_header(r, header, err));
     const size_t n = get_u32(header + 16), bytes = HEADER_BYTES + n * SECTION_BYTES;
     if (bytes > source->size) {
         return damaged(r, err, "the table of sections is cut short");
     }
-    status =
-        source->read(source->ctx, header + HEADER_BYTES, HEADER_BYTES, bytes - HEADER_BYTES, err);
+    unsigned char *table = header + HEADER_BYTES;
+    TRY(source->read(source->ctx, table, HEADER_BYTES, bytes - HEADER_BYTES, err));
     const uint32_t crc = get_u32(header + HEADER_CRC_AT);
     memset(header + HEADER_CRC_AT, 0, 4);
-    if (status == VAE_OK && vae_crc32(0, header, bytes) != crc) {
+    if (vae_crc32(0, header, bytes) != crc) {
         return damaged(r, err, "the header's CRC does not match");
     }
     uint64_t end = bytes;
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         section s;
-        status = read_entry(r, &s, header + HEADER_BYTES + i * SECTION_BYTES, err);
-        if (status == VAE_OK) {
-            status = check_place(r, &s, end, err);
-        }
-        if (status == VAE_OK) {
-            end = s.offset + s.length;
-            r->sections[r->n++] = s;
-        }
+        TRY(read_entry(r, &s, table + i * SECTION_BYTES, err));
+        TRY(check_place(r, &s, end, err));
+        end = s.offset + s.length;
+        r->sections[r->n++] = s;
     }
-    if (status == VAE_OK && end != source->size) {
+    if (end != source->size) {
         return damaged(r, err, "bytes behind the last section");
     }
+done:
     return status;
 }
 
@@ -186,19 +180,12 @@ static const section *find(const reader *r, const char *tag)
     return NULL;
 }
 
-static vae_status bad_crc(const reader *r, const section *s, vae_error *err)
-{
-    return vae_fail(err, VAE_ERR_DATA,
-                    "%s: damaged checkpoint: the CRC of section %s (offset %" PRIu64
-                    ") does not match",
-                    r->source->name, s->tag, s->offset);
-}
-
 /* Reads section `tag`, which must have `length` bytes, to `to`. */
 static vae_status read_into(const reader *r, const char *tag, void *to, uint64_t length,
                             vae_error *err)
 {
     const section *s = find(r, tag);
+    vae_status status = VAE_OK;
     if (s == NULL) {
         return vae_fail(err, VAE_ERR_DATA, "%s: damaged checkpoint: no section %s", r->source->name,
                         tag);
@@ -208,10 +195,14 @@ static vae_status read_into(const reader *r, const char *tag, void *to, uint64_t
                         "%s: section %s has %" PRIu64 " bytes, expected %" PRIu64, r->source->name,
                         tag, s->length, length);
     }
-    vae_status status = r->source->read(r->source->ctx, to, s->offset, s->length, err);
-    if (status == VAE_OK && vae_crc32(0, to, s->length) != s->crc) {
-        status = bad_crc(r, s, err);
+    TRY(r->source->read(r->source->ctx, to, s->offset, s->length, err));
+    if (vae_crc32(0, to, s->length) != s->crc) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: damaged checkpoint: the CRC of section %s (offset %" PRIu64
+                        ") does not match",
+                        r->source->name, s->tag, s->offset);
     }
+done:
     return status;
 }
 
@@ -221,6 +212,7 @@ static vae_status read_new(const reader *r, const char *tag, uint64_t length, vo
                            vae_error *err)
 {
     const section *s = find(r, tag);
+    vae_status status = VAE_OK;
     if (s == NULL) {
         return VAE_OK;
     }
@@ -231,35 +223,34 @@ static vae_status read_new(const reader *r, const char *tag, uint64_t length, vo
     if (bytes == NULL) {
         return vae_fail_memory(err, length + 1, tag);
     }
-    vae_status status = read_into(r, tag, bytes, length, err);
-    if (status != VAE_OK) {
-        free(bytes);
-        return status;
-    }
+    TRY(read_into(r, tag, bytes, length, err));
     bytes[length] = '\0';
     *(void **)out = bytes;
-    return VAE_OK;
+    bytes = NULL;
+done:
+    free(bytes);
+    return status;
 }
 
 static vae_status read_config(const reader *r, vae_config *config, vae_error *err)
 {
     char *text = NULL, where[VAE_PATH + 32];
+    vae_error inner = {0};
+    vae_status status = VAE_OK;
     const section *s = find(r, "config");
     if (s == NULL || s->length > MAX_CONFIG_BYTES) {
         return damaged(r, err, "no section config, or one that is too long");
     }
-    vae_status status = read_new(r, "config", s->length, &text, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    vae_error inner = {0};
+    TRY(read_new(r, "config", s->length, &text, err));
     vae_config_defaults(config);
     snprintf(where, sizeof where, "%.512s: config", r->source->name);
     if (strlen(text) != s->length) {
-        status = damaged(r, err, "a zero byte in section config");
-    } else if (vae_config_from_json(config, text, where, &inner) != VAE_OK) {
-        status = vae_fail(err, VAE_ERR_DATA, "%s", inner.text);
+        TRY(damaged(r, err, "a zero byte in section config"));
     }
+    if (vae_config_from_json(config, text, where, &inner) != VAE_OK) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s", inner.text));
+    }
+done:
     free(text);
     return status;
 }
@@ -267,11 +258,9 @@ static vae_status read_config(const reader *r, vae_config *config, vae_error *er
 static vae_status read_shape(const reader *r, vae_checkpoint *c, vae_error *err)
 {
     unsigned char shape[SHAPE_BYTES];
-    vae_status status = read_into(r, "shape", shape, sizeof shape, err);
-    if (status != VAE_OK) {
-        return status;
-    }
     uint64_t size[5], product, values;
+    vae_status status = VAE_OK;
+    TRY(read_into(r, "shape", shape, sizeof shape, err));
     for (size_t i = 0; i < 5; i++) {
         size[i] = get_u64(shape + 8 * i);
     }
@@ -290,7 +279,8 @@ static vae_status read_shape(const reader *r, vae_checkpoint *c, vae_error *err)
     c->channels = size[3];
     c->n_params = size[4];
     memcpy(c->data_sha256, shape + 40, sizeof c->data_sha256);
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* The table of tensors must be what the config gives. */
@@ -299,32 +289,29 @@ static vae_status check_tensors(const reader *r, const vae_checkpoint *c, vae_er
     unsigned char table[2 * VAE_MAX_LAYER_ROWS * TENSOR_BYTES];
     param_layout layout;
     vae_error inner = {0};
+    vae_status status = VAE_OK;
     if (vae_layout_build(&layout, &c->config, c->d, &inner) != VAE_OK) {
         return vae_fail(err, VAE_ERR_DATA, "%s: %.900s", r->source->name, inner.text);
     }
-    vae_status status = VAE_OK;
     if (layout.n_params != c->n_params) {
-        status =
-            vae_fail(err, VAE_ERR_DATA, "%s: the options give %zu parameters, the file says %zu",
-                     r->source->name, layout.n_params, c->n_params);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: the options give %zu parameters, the file says %zu",
+                     r->source->name, layout.n_params, c->n_params));
     }
-    if (status == VAE_OK) {
-        status = read_into(r, "tensors", table, layout.n * TENSOR_BYTES, err);
-    }
-    uint64_t offset = 0;
-    for (size_t i = 0; i < layout.n && status == VAE_OK; i++) {
+    TRY(read_into(r, "tensors", table, layout.n * TENSOR_BYTES, err));
+    for (size_t i = 0, offset = 0; i < layout.n; i++) {
         const tensor_desc *t = &layout.tensors[i];
         const unsigned char *row = table + i * TENSOR_BYTES;
         if (memcmp(row, t->name, TENSOR_NAME_BYTES) != 0 || get_u64(row + 32) != t->rows ||
             get_u64(row + 40) != t->cols || get_u64(row + 48) != offset) {
-            status = vae_fail(err, VAE_ERR_DATA,
-                              "%s: tensor %zu is %.31s, %" PRIu64 " x %" PRIu64
-                              ", expected %s, %zu x %zu",
-                              r->source->name, i, (const char *)row, get_u64(row + 32),
-                              get_u64(row + 40), t->name, t->rows, t->cols);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: tensor %zu is %.31s, %" PRIu64 " x %" PRIu64
+                         ", expected %s, %zu x %zu",
+                         r->source->name, i, (const char *)row, get_u64(row + 32),
+                         get_u64(row + 40), t->name, t->rows, t->cols));
         }
         offset += t->rows * t->cols;
     }
+done:
     vae_layout_clear(&layout);
     return status;
 }
@@ -332,10 +319,8 @@ static vae_status check_tensors(const reader *r, const vae_checkpoint *c, vae_er
 static vae_status read_state(const reader *r, vae_train_state *s, vae_error *err)
 {
     unsigned char at[STATE_BYTES];
-    vae_status status = read_into(r, "state", at, sizeof at, err);
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(read_into(r, "state", at, sizeof at, err));
     s->step = get_u64(at);
     s->epoch = get_u64(at + 8);
     s->position = get_u64(at + 16);
@@ -353,7 +338,8 @@ static vae_status read_state(const reader *r, vae_train_state *s, vae_error *err
         !isfinite(s->recon + s->kl + s->objective + s->examples + s->wall_s) || isnan(s->best)) {
         return damaged(r, err, "the state of training makes no sense");
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *err)
@@ -370,12 +356,14 @@ static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *er
 
 static vae_status read_standard(const reader *r, vae_checkpoint *c, vae_error *err)
 {
-    vae_status status = read_new(r, "standard", 2 * c->d * sizeof(float), &c->standard, err);
-    for (size_t i = 0; status == VAE_OK && c->standard != NULL && i < 2 * c->d; i++) {
+    vae_status status = VAE_OK;
+    TRY(read_new(r, "standard", 2 * c->d * sizeof(float), &c->standard, err));
+    for (size_t i = 0; c->standard != NULL && i < 2 * c->d; i++) {
         if (!isfinite(c->standard[i]) || (i >= c->d && !(c->standard[i] > 0))) {
-            status = damaged(r, err, "section standard holds no shift and scale");
+            return damaged(r, err, "section standard holds no shift and scale");
         }
     }
+done:
     return status;
 }
 
@@ -383,6 +371,7 @@ static vae_status read_standard(const reader *r, vae_checkpoint *c, vae_error *e
 static vae_status read_columns(const reader *r, vae_checkpoint *c, vae_error *err)
 {
     const section *s = find(r, "columns");
+    vae_status status = VAE_OK;
     if (s == NULL) {
         return VAE_OK;
     }
@@ -390,14 +379,15 @@ static vae_status read_columns(const reader *r, vae_checkpoint *c, vae_error *er
     if (c->columns == NULL) {
         return vae_fail_memory(err, s->length + 1, "the names of columns");
     }
-    vae_status status = read_into(r, "columns", c->columns, s->length, err);
+    TRY(read_into(r, "columns", c->columns, s->length, err));
     size_t names = 0;
     for (size_t i = 0; i < s->length; i++) {
         names += c->columns[i] == '\n';
     }
-    if (status == VAE_OK && (names != c->d || strlen(c->columns) != s->length)) {
-        status = damaged(r, err, "section columns does not name each column");
+    if (names != c->d || strlen(c->columns) != s->length) {
+        return damaged(r, err, "section columns does not name each column");
     }
+done:
     return status;
 }
 
@@ -405,41 +395,35 @@ vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_sourc
                                 bool moments, vae_error *err)
 {
     reader r = {.source = source};
+    vae_status status = VAE_OK;
     *out = NULL;
     vae_checkpoint *c = calloc(1, sizeof *c);
     if (c == NULL) {
         return vae_fail_memory(err, sizeof *c, "a checkpoint");
     }
-    vae_status status = read_table(&r, err);
-    if (status == VAE_OK && (status = read_config(&r, &c->config, err)) == VAE_OK &&
-        (status = read_shape(&r, c, err)) == VAE_OK &&
-        (status = check_tensors(&r, c, err)) == VAE_OK &&
-        (status = read_state(&r, &c->state, err)) == VAE_OK &&
-        (status = read_summary(&r, c, err)) == VAE_OK) {
-        const uint64_t floats = (uint64_t)c->n_params * sizeof(float);
-        status = read_new(&r, "params", floats, &c->params, err);
-        if (status == VAE_OK && c->params == NULL) {
-            status = damaged(&r, err, "no section params");
-        }
-        if (status == VAE_OK && moments) {
-            status = read_new(&r, "adam_m", floats, &c->adam_m, err);
-        }
-        if (status == VAE_OK && moments) {
-            status = read_new(&r, "adam_v", floats, &c->adam_v, err);
-        }
-        if (status == VAE_OK) {
-            status = read_new(&r, "data_mean", c->d * sizeof(float), &c->data_mean, err);
-        }
-        if (status == VAE_OK && (status = read_standard(&r, c, err)) == VAE_OK) {
-            status = read_columns(&r, c, err);
-        }
+    TRY(read_table(&r, err));
+    TRY(read_config(&r, &c->config, err));
+    TRY(read_shape(&r, c, err));
+    TRY(check_tensors(&r, c, err));
+    TRY(read_state(&r, &c->state, err));
+    TRY(read_summary(&r, c, err));
+    const uint64_t floats = (uint64_t)c->n_params * sizeof(float);
+    TRY(read_new(&r, "params", floats, &c->params, err));
+    if (c->params == NULL) {
+        TRY(damaged(&r, err, "no section params"));
     }
-    if (status != VAE_OK) {
-        vae_checkpoint_free(c);
-        return status;
+    if (moments) {
+        TRY(read_new(&r, "adam_m", floats, &c->adam_m, err));
+        TRY(read_new(&r, "adam_v", floats, &c->adam_v, err));
     }
+    TRY(read_new(&r, "data_mean", c->d * sizeof(float), &c->data_mean, err));
+    TRY(read_standard(&r, c, err));
+    TRY(read_columns(&r, c, err));
     *out = c;
-    return VAE_OK;
+    c = NULL;
+done:
+    vae_checkpoint_free(c);
+    return status;
 }
 
 static vae_status read_memory(void *ctx, void *to, uint64_t offset, size_t n, vae_error *err)

@@ -1,3 +1,4 @@
+/* The run folder: its files, its lock, and which of them stay. */
 #include "run/folder.h"
 
 #include <dirent.h>
@@ -59,27 +60,27 @@ vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *er
                    : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
     vae_status status = VAE_OK;
-    for (struct dirent *entry; status == VAE_OK && (entry = readdir(dir)) != NULL;) {
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         if (!is_step_checkpoint(entry->d_name)) {
             continue;
         }
         char **more = realloc(*names, (*n + 1) * sizeof **names);
-        char *name = strdup(entry->d_name);
         *names = more != NULL ? more : *names;
-        if (more == NULL || name == NULL) {
-            free(name);
-            status = vae_fail_memory(err, (*n + 1) * sizeof **names, "names of checkpoints");
-        } else {
-            (*names)[(*n)++] = name;
+        char *name = more != NULL ? strdup(entry->d_name) : NULL;
+        if (name == NULL) {
+            TRY(vae_fail_memory(err, (*n + 1) * sizeof **names, "names of checkpoints"));
         }
+        (*names)[(*n)++] = name;
     }
+    if (*n > 0) {
+        qsort(*names, *n, sizeof **names, newest_first);
+    }
+done:
     closedir(dir);
     if (status != VAE_OK) {
         vae_run_list_free(*names, *n);
         *names = NULL;
         *n = 0;
-    } else if (*n > 0) {
-        qsort(*names, *n, sizeof **names, newest_first);
     }
     return status;
 }
@@ -188,16 +189,18 @@ static vae_status look_inside(const char *path, bool *empty, vae_error *err)
 vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err)
 {
     bool empty;
+    vae_status status = VAE_OK;
     if (resume || force || access(path, F_OK) != 0) {
         return VAE_OK;
     }
-    vae_status status = look_inside(path, &empty, err);
-    if (status == VAE_OK && !empty) {
-        status = vae_fail(err, VAE_ERR_USAGE,
-                          "%s: the folder is not empty: --resume continues the run in it, --force "
-                          "replaces it, or give another --out",
-                          path);
+    TRY(look_inside(path, &empty, err));
+    if (!empty) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "%s: the folder is not empty: --resume continues the run in it, --force "
+                        "replaces it, or give another --out",
+                        path);
     }
+done:
     return status;
 }
 
@@ -223,39 +226,33 @@ vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool re
                                bool *empty, vae_error *err)
 {
     static const char *const inside[] = {"checkpoints", "samples"};
+    char part[VAE_RUN_PATH];
+    vae_status status = VAE_OK;
     folder->log = folder->metrics = -1;
     if (path[0] == '\0' || snprintf(folder->path, sizeof folder->path, "%s", path) >= VAE_PATH) {
         return vae_fail(err, VAE_ERR_USAGE, "--out: no name for the run folder, or too long a one");
     }
-    vae_status status = vae_run_folder_check(path, resume, force, err);
-    if (status == VAE_OK) {
-        status = make_folder(path, err);
-    }
-    if (status == VAE_OK) {
-        status = look_inside(path, empty, err);
-    }
-    if (status == VAE_OK) {
-        status = lock_log(folder, err);
-    }
-    if (status == VAE_OK && force) {
+    TRY(vae_run_folder_check(path, resume, force, err));
+    TRY(make_folder(path, err));
+    TRY(look_inside(path, empty, err));
+    TRY(lock_log(folder, err));
+    if (force) {
         remove_run(folder);
-        if (ftruncate(folder->log, 0) != 0) {
-            status =
-                vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", path, strerror(errno));
-        }
         *empty = true;
+        if (ftruncate(folder->log, 0) != 0) {
+            TRY(vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", path, strerror(errno)));
+        }
     }
-    for (size_t i = 0; i < 2 && status == VAE_OK; i++) {
-        char part[VAE_RUN_PATH];
+    for (size_t i = 0; i < sizeof inside / sizeof inside[0]; i++) {
         vae_run_folder_path(folder, inside[i], part);
-        status = make_folder(part, err);
-    }
-    if (status != VAE_OK) {
-        vae_run_folder_close(folder);
-        return status;
+        TRY(make_folder(part, err));
     }
     remove_temps(folder);
-    return VAE_OK;
+done:
+    if (status != VAE_OK) {
+        vae_run_folder_close(folder);
+    }
+    return status;
 }
 
 void vae_run_folder_close(vae_run_folder *folder)
@@ -303,22 +300,20 @@ vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_err
     vae_run_folder_path(folder, "metrics.jsonl", path);
     vae_status status = VAE_OK;
     if (access(path, F_OK) == 0) {
-        status = vae_file_read(&text, path, max_metrics, err);
-    }
-    if (status == VAE_OK && text != NULL) {
-        size_t n = strlen(text), kept = keep_lines(text, step);
-        struct iovec part = {text, kept};
-        status = kept == n ? VAE_OK : vae_file_replace(path, &part, 1, err);
-    }
-    free(text);
-    if (status != VAE_OK) {
-        return status;
+        TRY(vae_file_read(&text, path, max_metrics, err));
+        const size_t n = strlen(text), kept = keep_lines(text, step);
+        const struct iovec part = {text, kept};
+        if (kept < n) {
+            TRY(vae_file_replace(path, &part, 1, err));
+        }
     }
     folder->metrics = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (folder->metrics < 0) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
-    return VAE_OK;
+done:
+    free(text);
+    return status;
 }
 
 vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_error *err)

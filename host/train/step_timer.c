@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "infer/trained.h"
 #include "train/loop.h"
 #include "train/schedule.h"
 
@@ -22,16 +23,16 @@ struct vae_step_timer {
 static vae_status set_parameters(vae_step_timer *t, vae_error *err)
 {
     const param_layout *layout = vae_model_layout(t->model);
+    vae_status status = VAE_OK;
     float *flat = calloc(layout->total, sizeof *flat);
     float *packed = malloc(layout->n_params * sizeof *packed);
-    vae_status status = VAE_OK;
     if (flat == NULL || packed == NULL) {
-        status = vae_fail_memory(err, layout->total * sizeof *flat, "the initial parameters");
-    } else {
-        vae_layout_init(layout, flat, t->config.init, t->config.seed);
-        vae_layout_pack(layout, packed, flat);
-        status = vae_model_set(t->model, VAE_PARAMS, packed, err);
+        TRY(vae_fail_memory(err, layout->total * sizeof *flat, "the initial parameters"));
     }
+    vae_layout_init(layout, flat, t->config.init, t->config.seed);
+    vae_layout_pack(layout, packed, flat);
+    TRY(vae_model_set(t->model, VAE_PARAMS, packed, err));
+done:
     free(flat);
     free(packed);
     return status;
@@ -40,6 +41,7 @@ static vae_status set_parameters(vae_step_timer *t, vae_error *err)
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
                                const vae_dataset *set, vae_error *err)
 {
+    vae_status status = VAE_OK;
     *out = NULL;
     if (config->batch_size > set->n) {
         return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows",
@@ -51,20 +53,16 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
     }
     t->config = *config;
     t->per_epoch = set->n / config->batch_size;
-    vae_status status = vae_backend_for(&t->be, config, err);
-    if (status == VAE_OK) {
-        status = vae_model_create(&t->model, config, set->d, config->batch_size, true, t->be, err);
-    }
-    if (status == VAE_OK && (status = set_parameters(t, err)) == VAE_OK) {
-        t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
-        status = t->be->ops->sync(t->be, err);
-    }
-    if (status != VAE_OK) {
-        vae_step_timer_close(t);
-        return status;
-    }
+    TRY(vae_backend_for(&t->be, config, err));
+    TRY(vae_model_create(&t->model, config, set->d, config->batch_size, true, t->be, err));
+    TRY(set_parameters(t, err));
+    t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
+    TRY(t->be->ops->sync(t->be, err));
     *out = t;
-    return VAE_OK;
+    t = NULL;
+done:
+    vae_step_timer_close(t);
+    return status;
 }
 
 void vae_step_timer_close(vae_step_timer *t)
@@ -98,15 +96,17 @@ vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_
 vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n, vae_error *err)
 {
     double took;
-    vae_status status = vae_step_timer_run(t, 2, &took, err);
-    for (*n = 1; status == VAE_OK; *n *= 2) {
-        status = vae_step_timer_run(t, *n, &took, err);
+    vae_status status = VAE_OK;
+    TRY(vae_step_timer_run(t, 2, &took, err));
+    for (*n = 1;; *n *= 2) {
+        TRY(vae_step_timer_run(t, *n, &took, err));
         if (took > seconds / 8) {
             break;
         }
     }
     const double fill = (double)*n * seconds / took;
     *n = fill > 1 ? (size_t)fill : 1;
+done:
     return status;
 }
 
