@@ -34,7 +34,7 @@ enum vae_result {
     VAE_RESULT_IO = 4,          /* cannot open, read or write */
     VAE_RESULT_DIVERGED = 5,    /* training met NaN or Inf */
     VAE_RESULT_NO_DEVICE = 6,   /* the GPU asked for is not there */
-    VAE_RESULT_INTERRUPTED = 7, /* by vae_stop */
+    VAE_RESULT_INTERRUPTED = 7, /* training was stopped, see vae_fit */
 };
 
 /* What rows are made of. */

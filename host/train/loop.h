@@ -63,7 +63,7 @@ void pace_adapt(pace *p, size_t ran, double seconds);
 typedef enum {
     VAE_LOOP_STEPS,   /* some steps of an epoch are done: vae_loop_progress tells */
     VAE_LOOP_EPOCH,   /* an epoch is done and measured: `last` tells */
-    VAE_LOOP_STOPPED, /* asked to stop: nothing was done, and `next` would go on */
+    VAE_LOOP_STOPPED, /* asked to stop: nothing is lost, and `next` goes on once it may */
     VAE_LOOP_DONE,    /* all epochs are done, or the stop rule ended them */
 } vae_loop_event;
 
@@ -106,9 +106,9 @@ vae_status vae_loop_open(vae_loop *loop, const vae_config *config, vae_dataset *
                          vae_error *err);
 void vae_loop_close(vae_loop *loop);
 
-/* From the seed, or from what a loop of this config captured, moments included, and whose counters
- * vae_loop_fits. Only the number of epochs may be another: what was finished goes on if it is
- * larger. */
+/* Begins anew, or where another loop of this config was when it captured `from`: moments included,
+ * and counters that vae_loop_fits. Only the number of epochs may be another: what was finished goes
+ * on if it is larger. */
 vae_status vae_loop_begin(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
 /* Do its counters fit together, and with this loop's data and batches? They may come from a
  * file. */

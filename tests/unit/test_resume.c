@@ -129,6 +129,72 @@ static void test_resume_at_the_seam(void **state)
     run_free_set(&set);
 }
 
+static void next_is(vae_loop *l, vae_loop_event wanted)
+{
+    vae_loop_event event;
+    vae_error err = {0};
+    if (vae_loop_next(l, &event, &err) != VAE_OK || event != wanted) {
+        fail_msg("event %d, expected %d; %s", (int)event, (int)wanted, err.text);
+    }
+}
+
+/* The loop alone, without any folder: stopped, it goes on; another one takes up what it captured. */
+static void test_loop_in_memory(void **state)
+{
+    (void)state;
+    vae_dataset set;
+    vae_config c;
+    vae_loop whole, first, second;
+    vae_loop_event event;
+    vae_stop_flag stop = 0;
+    vae_error err = {0};
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "");
+    run_set_option(&c, "validation", "0.1");
+    assert_int_equal(vae_loop_open(&whole, &c, &set, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_begin(&whole, NULL, &err), VAE_OK);
+    size_t epochs = 0;
+    do {
+        assert_int_equal(vae_loop_next(&whole, &event, &err), VAE_OK);
+        epochs += event == VAE_LOOP_EPOCH;
+    } while (event != VAE_LOOP_DONE);
+    assert_true(epochs == 4 && whole.last.epoch == 4 && whole.last.validation.n == 20);
+    assert_int_equal(vae_loop_capture(&whole, &err), VAE_OK);
+
+    assert_int_equal(vae_loop_open(&first, &c, &set, NULL, &stop, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_begin(&first, NULL, &err), VAE_OK);
+    next_is(&first, VAE_LOOP_STEPS);
+    stop = 15;
+    next_is(&first, VAE_LOOP_STOPPED);
+    next_is(&first, VAE_LOOP_STOPPED);
+    stop = 0;
+    next_is(&first, VAE_LOOP_STEPS);
+    const vae_progress p = vae_loop_progress(&first);
+    assert_true(p.epoch == 1 && p.position > 16 && p.n == 180 && p.elbo < 0);
+    assert_int_equal(vae_loop_capture(&first, &err), VAE_OK);
+
+    assert_int_equal(vae_loop_open(&second, &c, &set, NULL, NULL, NULL, &err), VAE_OK);
+    assert_true(vae_loop_fits(&second, &first.now->state));
+    assert_int_equal(vae_loop_begin(&second, first.now, &err), VAE_OK);
+    vae_loop_close(&first);
+    do {
+        assert_int_equal(vae_loop_next(&second, &event, &err), VAE_OK);
+    } while (event != VAE_LOOP_DONE);
+    assert_int_equal(vae_loop_capture(&second, &err), VAE_OK);
+    const size_t bytes = whole.now->n_params * sizeof(float);
+    assert_memory_equal(whole.now->params, second.now->params, bytes);
+    assert_memory_equal(whole.now->adam_m, second.now->adam_m, bytes);
+    assert_memory_equal(whole.now->adam_v, second.now->adam_v, bytes);
+    assert_memory_equal(&whole.last.train, &second.last.train, sizeof whole.last.train);
+    assert_true(whole.now->state.best == second.now->state.best);
+    vae_train_state wrong = second.now->state;
+    wrong.step++;
+    assert_false(vae_loop_fits(&second, &wrong));
+    vae_loop_close(&whole);
+    vae_loop_close(&second);
+    run_free_set(&set);
+}
+
 /* 2 epochs, then 2 more, are 4; a finished run has nothing to do. */
 static void test_more_epochs(void **state)
 {
@@ -163,10 +229,9 @@ static void test_more_epochs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume_is_exact),
-        cmocka_unit_test(test_resume_after_kill),
-        cmocka_unit_test(test_resume_at_the_seam),
-        cmocka_unit_test(test_more_epochs),
+        cmocka_unit_test(test_resume_is_exact),    cmocka_unit_test(test_resume_after_kill),
+        cmocka_unit_test(test_resume_at_the_seam), cmocka_unit_test(test_more_epochs),
+        cmocka_unit_test(test_loop_in_memory),
     };
     return cmocka_run_group_tests_name("resume", tests, scratch_setup, scratch_teardown);
 }
