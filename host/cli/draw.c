@@ -125,7 +125,7 @@ vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n,
     return VAE_OK;
 }
 
-void draw_report(const drawing *d, size_t n, const char *what, json_t *more)
+void draw_say(const drawing *d, size_t n, const char *what, json_t *more)
 {
     if (!d->args->json) {
         cli_say(d->args, "%s: %zu %s of %s", strcmp(d->out, "-") == 0 ? "standard output" : d->out,

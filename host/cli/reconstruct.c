@@ -42,7 +42,7 @@ static vae_status run_reconstruct(const cli_args *args, vae_error *err)
     const bool mixed = rows == NULL && d.m.set->factor_sizes != NULL;
     TRY(vae_paint_reconstructions(&d.painter, d.out, n, mixed, columns, err));
     cli_progress_clear(&d.progress);
-    draw_report(&d, n, "reconstructions", NULL);
+    draw_say(&d, n, "reconstructions", NULL);
 done:
     draw_close(&d);
     free(rows);

@@ -349,7 +349,7 @@ static vae_status run_sample(const cli_args *args, vae_error *err)
     TRY(sample(&s, &d, err));
     cli_progress_clear(&d.progress);
     say(&s, &d);
-    draw_report(&d, s.n, "samples", details(&s, &d));
+    draw_say(&d, s.n, "samples", details(&s, &d));
 done:
     draw_close(&d);
     vae_mixture_clear(&s.mixture);

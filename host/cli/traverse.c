@@ -157,7 +157,7 @@ static vae_status run_traverse(const cli_args *args, vae_error *err)
     TRY(draw_finish(&d, err));
     cli_progress_clear(&d.progress);
     print_order(&t, &d);
-    draw_report(&d, t.lines * t.steps, "pictures along the latents", traverse_details(&t, &d));
+    draw_say(&d, t.lines * t.steps, "pictures along the latents", traverse_details(&t, &d));
 done:
     draw_close(&d);
     free(t.order);

@@ -256,36 +256,34 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
 static vae_status write_graphs(const vae_onnx_paths *paths, builder *b,
                                const vae_metadata *metadata, vae_error *err)
 {
-    vae_status status = write_graph(paths->encoder, "encoder", build_encoder, b, metadata, err);
-    if (status == VAE_OK) {
-        status = write_graph(paths->decoder, "decoder", build_decoder, b, metadata, err);
+    vae_status status = VAE_OK;
+    TRY(write_graph(paths->encoder, "encoder", build_encoder, b, metadata, err));
+    TRY(write_graph(paths->decoder, "decoder", build_decoder, b, metadata, err));
+    if (paths->classifier[0] != '\0') {
+        TRY(write_graph(paths->classifier, "classifier", build_classifier, b, metadata, err));
     }
-    return status == VAE_OK && paths->classifier[0] != '\0'
-               ? write_graph(paths->classifier, "classifier", build_classifier, b, metadata, err)
-               : status;
+done:
+    return status;
 }
 
 vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *checkpoint,
                            vae_error *err)
 {
-    param_layout layout;
-    vae_metadata metadata;
+    param_layout layout = {0};
+    vae_metadata metadata = {0};
     vae_named_tensor tensors[VAE_EXPORT_TENSORS];
-    vae_status status = vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    status = vae_metadata_build(&metadata, checkpoint, err);
-    if (status == VAE_OK) {
-        builder b = {.layout = &layout,
-                     .params = checkpoint->params,
-                     .tensors = tensors,
-                     .n_tensors = vae_export_tensors(&layout, tensors),
-                     .act = checkpoint->config.activation,
-                     .likelihood = vae_likelihood_of(checkpoint->config.likelihood)};
-        status = write_graphs(paths, &b, &metadata, err);
-        vae_metadata_clear(&metadata);
-    }
+    vae_status status = VAE_OK;
+    TRY(vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err));
+    TRY(vae_metadata_build(&metadata, checkpoint, err));
+    builder b = {.layout = &layout,
+                 .params = checkpoint->params,
+                 .tensors = tensors,
+                 .n_tensors = vae_export_tensors(&layout, tensors),
+                 .act = checkpoint->config.activation,
+                 .likelihood = vae_likelihood_of(checkpoint->config.likelihood)};
+    TRY(write_graphs(paths, &b, &metadata, err));
+done:
+    vae_metadata_clear(&metadata);
     vae_layout_clear(&layout);
     return status;
 }

@@ -13,22 +13,18 @@ typedef void build_fn(vae_parts *out, const vae_named_tensor *tensors, size_t n,
 static vae_status export_file(const char *path, const vae_checkpoint *checkpoint, build_fn *build,
                               vae_error *err)
 {
-    param_layout layout;
-    vae_metadata metadata;
+    param_layout layout = {0};
+    vae_metadata metadata = {0};
     vae_named_tensor tensors[VAE_EXPORT_TENSORS];
-    vae_status status = vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    size_t n = vae_export_tensors(&layout, tensors);
+    vae_parts parts = {0};
+    vae_status status = VAE_OK;
+    TRY(vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err));
+    TRY(vae_metadata_build(&metadata, checkpoint, err));
+    build(&parts, tensors, vae_export_tensors(&layout, tensors), checkpoint->params, &metadata);
+    TRY(vae_parts_put(&parts, path, err));
+done:
+    vae_metadata_clear(&metadata);
     vae_layout_clear(&layout);
-    status = vae_metadata_build(&metadata, checkpoint, err);
-    if (status == VAE_OK) {
-        vae_parts parts = {0};
-        build(&parts, tensors, n, checkpoint->params, &metadata);
-        status = vae_parts_put(&parts, path, err);
-        vae_metadata_clear(&metadata);
-    }
     return status;
 }
 

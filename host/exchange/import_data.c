@@ -25,31 +25,31 @@ static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json
                              const vae_import_options *options, vae_error *err)
 {
     const char *text = vae_metadata_text(metadata, "data_shape");
-    size_t h = options->height, width = options->width, channels = options->channels;
+    size_t h = options->height, width = options->width, channels = options->channels, product;
     const bool given = h > 0;
     if (!given && text != NULL && sscanf(text, "[%zu,%zu,%zu]", &h, &width, &channels) != 3) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: metadata: data_shape: expected [height,width,channels], found %.60s",
                         w->path, text);
     }
-    if (h == 0) {
+    if (h == 0) { /* a guess: a square in grey, or in colour, or a row */
         const size_t grey = root_of(c->d), colour = c->d % 3 == 0 ? root_of(c->d / 3) : 0;
-        const size_t side = grey >= 8 ? grey : colour >= 8 ? colour : 0;
-        h = side > 0 ? side : 1;
-        channels = side > 0 && grey < 8 ? 3 : 1;
+        h = grey >= 8 ? grey : colour;
+        channels = grey < 8 && colour >= 8 ? 3 : 1;
+        h = h >= 8 ? h : 1;
         width = c->d / h / channels;
     }
-    size_t product;
-    if (__builtin_mul_overflow(h, width, &product) ||
-        __builtin_mul_overflow(product, channels, &product) || product != c->d) {
-        return given ? vae_fail(err, VAE_ERR_USAGE,
-                                "a shape of %zux%zux%zu is not %zu values, "
-                                "which the tensors of %s take",
-                                h, width, channels, c->d, w->path)
-                     : vae_fail(err, VAE_ERR_DATA,
-                                "%s: metadata says data_shape %.60s, but the "
-                                "tensors take %zu values",
-                                w->path, text, c->d);
+    const bool fits = !__builtin_mul_overflow(h, width, &product) &&
+                      !__builtin_mul_overflow(product, channels, &product) && product == c->d;
+    if (!fits && given) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "a shape of %zux%zux%zu is not %zu values, which the tensors of %s take", h,
+                        width, channels, c->d, w->path);
+    }
+    if (!fits) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: metadata says data_shape %.60s, but the tensors take %zu values",
+                        w->path, text, c->d);
     }
     c->height = h;
     c->width = width;
@@ -80,16 +80,18 @@ static vae_status standard(vae_checkpoint *c, const vae_weights *w, const json_t
 {
     const char *shift = vae_metadata_text(metadata, "data_shift");
     const char *scale = vae_metadata_text(metadata, "data_scale");
+    vae_status status = VAE_OK;
     if (shift == NULL && scale == NULL) {
         return VAE_OK;
     }
     c->standard = malloc(2 * c->d * sizeof *c->standard);
     if (c->standard == NULL) {
-        return vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale");
+        TRY(vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale"));
     }
-    vae_status status = read_row(c->standard, c->d, shift, false, w, "data_shift", err);
-    return status == VAE_OK ? read_row(c->standard + c->d, c->d, scale, true, w, "data_scale", err)
-                            : status;
+    TRY(read_row(c->standard, c->d, shift, false, w, "data_shift", err));
+    TRY(read_row(c->standard + c->d, c->d, scale, true, w, "data_scale", err));
+done:
+    return status;
 }
 
 /* ---- names of columns ---- */
@@ -101,25 +103,30 @@ static vae_status columns(vae_checkpoint *c, const vae_weights *w, const json_t 
     json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
     bool good = json_array_size(names) == c->d;
     size_t bytes = 1;
+    vae_status status = VAE_OK;
+    if (text == NULL) {
+        return VAE_OK;
+    }
     for (size_t i = 0; good && i < c->d; i++) {
         const char *name = json_string_value(json_array_get(names, i));
         good = name != NULL && strchr(name, '\n') == NULL;
         bytes += good ? strlen(name) + 1 : 0;
     }
-    vae_status status = VAE_OK;
-    if (text != NULL && !good) {
-        status = vae_fail(err, VAE_ERR_DATA,
-                          "%s: metadata: columns: expected an array of %zu names", w->path, c->d);
-    } else if (text != NULL && (c->columns = malloc(bytes)) == NULL) {
-        status = vae_fail_memory(err, bytes, "the names of columns");
-    } else if (text != NULL) {
-        char *at = c->columns;
-        for (size_t i = 0; i < c->d; i++) {
-            at = stpcpy(at, json_string_value(json_array_get(names, i)));
-            *at++ = '\n';
-        }
-        *at = '\0';
+    if (!good) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: metadata: columns: expected an array of %zu names",
+                     w->path, c->d));
     }
+    c->columns = malloc(bytes);
+    if (c->columns == NULL) {
+        TRY(vae_fail_memory(err, bytes, "the names of columns"));
+    }
+    char *at = c->columns;
+    for (size_t i = 0; i < c->d; i++) {
+        at = stpcpy(at, json_string_value(json_array_get(names, i)));
+        *at++ = '\n';
+    }
+    *at = '\0';
+done:
     json_decref(names);
     return status;
 }
@@ -127,7 +134,10 @@ static vae_status columns(vae_checkpoint *c, const vae_weights *w, const json_t 
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
                            const vae_import_options *options, vae_error *err)
 {
-    vae_status status = data_shape(c, w, metadata, options, err);
-    status = status == VAE_OK ? standard(c, w, metadata, err) : status;
-    return status == VAE_OK ? columns(c, w, metadata, err) : status;
+    vae_status status = VAE_OK;
+    TRY(data_shape(c, w, metadata, options, err));
+    TRY(standard(c, w, metadata, err));
+    TRY(columns(c, w, metadata, err));
+done:
+    return status;
 }

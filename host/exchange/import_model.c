@@ -102,9 +102,11 @@ static vae_status read_facts(const vae_weights *w, shape_facts *f, vae_error *er
         return VAE_ERR_DATA;
     }
     size_t z_in = output->shape[1]; /* where there are no hidden layers */
-    vae_status status = read_hidden(w, "encoder", &f->hidden, &f->d, err);
-    status = status == VAE_OK ? read_hidden(w, "decoder", &f->decoder, &z_in, err) : status;
+    vae_status status = VAE_OK;
+    TRY(read_hidden(w, "encoder", &f->hidden, &f->d, err));
+    TRY(read_hidden(w, "decoder", &f->decoder, &z_in, err));
     f->c = z_in > f->z ? z_in - f->z : 0;
+done:
     return status;
 }
 
@@ -154,19 +156,18 @@ static vae_status choose_options(vae_config *config, bool *has_config, const vae
         *config = *options->config;
     }
     size_t n;
+    vae_status status = VAE_OK;
     const vae_option *table = vae_config_options(&n);
     for (size_t i = 0; text != NULL && options->config != NULL && i < n; i++) {
         char value[VAE_PATH];
         if ((options->given >> i & 1) != 0) {
             vae_config_get(options->config, table[i].name, value, sizeof value);
-            vae_status status = vae_config_set(config, table[i].name, value, err);
-            if (status != VAE_OK) {
-                return status;
-            }
+            TRY(vae_config_set(config, table[i].name, value, err));
         }
     }
     config->out[0] = '\0';
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* A contradiction is the user's (VAE_ERR_USAGE) or the file's (VAE_ERR_DATA). */
@@ -246,13 +247,10 @@ static vae_status make_config(vae_config *config, shape_facts *f, const vae_weig
                               vae_error *err)
 {
     bool has_config;
-    vae_status status = choose_options(config, &has_config, w, metadata, options, err);
-    if (status == VAE_OK && (status = settle_classes(config, f, w, options, err)) == VAE_OK) {
-        status = check_sizes(config, f, w, options, has_config, err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
+    vae_status status = VAE_OK;
+    TRY(choose_options(config, &has_config, w, metadata, options, err));
+    TRY(settle_classes(config, f, w, options, err));
+    TRY(check_sizes(config, f, w, options, has_config, err));
     config->hidden = f->hidden;
     config->latent = f->z;
     config->decoder_hidden = (vae_sizes){0};
@@ -263,7 +261,8 @@ static vae_status make_config(vae_config *config, shape_facts *f, const vae_weig
     if (f->learned) {
         config->likelihood = VAE_GAUSSIAN_LEARNED;
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* ---- tensors ---- */
@@ -326,11 +325,9 @@ static vae_status check_tensor(const vae_weights *w, const vae_named_tensor *wan
 static vae_status check_tensors(const vae_weights *w, const vae_named_tensor *want, size_t n,
                                 vae_error *err)
 {
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < n; i++) {
-        vae_status status = check_tensor(w, &want[i], err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(check_tensor(w, &want[i], err));
     }
     for (size_t i = 0; i < w->n; i++) {
         bool known = false;
@@ -338,34 +335,34 @@ static vae_status check_tensors(const vae_weights *w, const vae_named_tensor *wa
             known = strcmp(w->tensors[i].name, want[k].name) == 0;
         }
         if (!known) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: unexpected tensor '%.100s': expected the %zu tensors of this "
-                            "model, %s to %s, and found %zu; leave out what is not the model's",
-                            w->path, w->tensors[i].name, n, want[0].name, want[n - 1].name, w->n);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: unexpected tensor '%.100s': expected the %zu tensors of this model, "
+                         "%s to %s, and found %zu; leave out what is not the model's",
+                         w->path, w->tensors[i].name, n, want[0].name, want[n - 1].name, w->n));
         }
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status read_tensors(float *params, const vae_weights *w, const vae_named_tensor *want,
                                size_t n, vae_error *err)
 {
+    vae_status status = VAE_OK;
     for (size_t i = 0; i < n; i++) {
         float *values = params + want[i].offset;
-        vae_status status = vae_weights_read(w, vae_weights_find(w, want[i].name), values, err);
-        if (status != VAE_OK) {
-            return status;
-        }
+        TRY(vae_weights_read(w, vae_weights_find(w, want[i].name), values, err));
         const size_t cols = want[i].ndim == 2 ? want[i].shape[1] : 1;
         for (size_t k = 0; k < want[i].n; k++) {
             if (!isfinite(values[k])) {
-                return vae_fail(err, VAE_ERR_DATA,
-                                "%s: tensor '%s': element (%zu,%zu) is %g; expected finite numbers",
-                                w->path, want[i].name, k / cols, k % cols, (double)values[k]);
+                TRY(vae_fail(err, VAE_ERR_DATA,
+                             "%s: tensor '%s': element (%zu,%zu) is %g; expected finite numbers",
+                             w->path, want[i].name, k / cols, k % cols, (double)values[k]));
             }
         }
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* ---- all of it ---- */
@@ -374,67 +371,59 @@ static vae_status fill(vae_checkpoint *c, const vae_weights *w, const json_t *me
                        const vae_import_options *options, vae_error *err)
 {
     shape_facts facts;
-    param_layout layout;
+    param_layout layout = {0};
     vae_named_tensor want[VAE_EXPORT_TENSORS];
-    vae_status status = read_facts(w, &facts, err);
-    if (status == VAE_OK) {
-        status = make_config(&c->config, &facts, w, metadata, options, err);
-    }
-    if (status != VAE_OK) {
-        return status;
-    }
     vae_error why = {0};
+    vae_status status = VAE_OK;
+    TRY(read_facts(w, &facts, err));
+    TRY(make_config(&c->config, &facts, w, metadata, options, err));
     status = vae_layout_build(&layout, &c->config, facts.d, &why);
     if (status != VAE_OK) {
-        return vae_fail(err, status == VAE_ERR_USAGE ? VAE_ERR_DATA : status, "%s: %s", w->path,
-                        why.text);
+        TRY(vae_fail(err, status == VAE_ERR_USAGE ? VAE_ERR_DATA : status, "%s: %s", w->path,
+                     why.text));
     }
     const size_t n = vae_export_tensors(&layout, want);
     c->d = facts.d;
     c->n_params = layout.n_params;
-    vae_layout_clear(&layout);
     if (!facts.torch) {
         use_regular_names(want, n);
     }
-    status = check_tensors(w, want, n, err);
-    if (status == VAE_OK) {
-        status = vae_import_data(c, w, metadata, options, err);
+    TRY(check_tensors(w, want, n, err));
+    TRY(vae_import_data(c, w, metadata, options, err));
+    c->params = malloc(c->n_params * sizeof(float));
+    if (c->params == NULL) {
+        TRY(vae_fail_memory(err, c->n_params * sizeof(float), "weights"));
     }
-    if (status == VAE_OK) {
-        c->params = malloc(c->n_params * sizeof(float));
-        status = c->params != NULL ? read_tensors(c->params, w, want, n, err)
-                                   : vae_fail_memory(err, c->n_params * sizeof(float), "weights");
-    }
+    TRY(read_tensors(c->params, w, want, n, err));
+done:
+    vae_layout_clear(&layout);
     return status;
 }
 
 vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
                               const vae_import_options *options, vae_error *err)
 {
-    *out = NULL;
     vae_checkpoint *c = calloc(1, sizeof *c);
-    if (c == NULL) {
-        return vae_fail_memory(err, sizeof *c, "a checkpoint");
-    }
-    c->state.best = INFINITY;
     json_t *metadata = NULL;
     vae_status status = VAE_OK;
+    *out = NULL;
+    if (c == NULL) {
+        TRY(vae_fail_memory(err, sizeof *c, "a checkpoint"));
+    }
+    c->state.best = INFINITY;
     if (w->metadata != NULL) {
         metadata = json_loads(w->metadata, JSON_REJECT_DUPLICATES, NULL);
         if (!json_is_object(metadata)) {
-            status = vae_fail(err, VAE_ERR_DATA, "%s: metadata: expected a JSON object", w->path);
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: metadata: expected a JSON object", w->path));
         }
     }
-    if (status == VAE_OK) {
-        status = fill(c, w, metadata, options, err);
-    }
-    json_decref(metadata);
-    if (status != VAE_OK) {
-        vae_checkpoint_free(c);
-        return status;
-    }
+    TRY(fill(c, w, metadata, options, err));
     *out = c;
-    return VAE_OK;
+    c = NULL;
+done:
+    json_decref(metadata);
+    vae_checkpoint_free(c);
+    return status;
 }
 
 vae_status vae_import(vae_checkpoint **out, const char *path, const vae_import_options *options,

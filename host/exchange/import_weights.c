@@ -1,3 +1,4 @@
+/* Files of tensors, safetensors and npz, behind one face. */
 #include "exchange/import_weights.h"
 
 #include <errno.h>
@@ -90,6 +91,7 @@ static vae_status read_metadata(vae_weights *w, const vae_npz_member *m, vae_err
 static vae_status list_npz(vae_weights *w, vae_error *err)
 {
     static const char *const floats[] = {"<f4", "<f8", "<f2", NULL};
+    vae_status status = VAE_OK;
     w->tensors = calloc(w->npz.n + 1, sizeof *w->tensors);
     if (w->tensors == NULL) {
         return vae_fail_memory(err, w->npz.n * sizeof *w->tensors, "a table of tensors");
@@ -103,10 +105,7 @@ static vae_status list_npz(vae_weights *w, vae_error *err)
     for (size_t i = 0; i < w->npz.n; i++) {
         const vae_npz_member *m = &w->npz.members[i];
         if (strcmp(m->name, "metadata") == 0) {
-            vae_status status = read_metadata(w, m, err);
-            if (status != VAE_OK) {
-                return status;
-            }
+            TRY(read_metadata(w, m, err));
             continue;
         }
         w->tensors[w->n++] = (vae_weight){m->name,
@@ -117,7 +116,8 @@ static vae_status list_npz(vae_weights *w, vae_error *err)
                                           m->header.n_items,
                                           i};
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status open_kind(vae_weights *w, vae_error *err)
@@ -132,17 +132,19 @@ static vae_status open_kind(vae_weights *w, vae_error *err)
         return vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected safetensors or npz",
                         w->path);
     }
-    vae_status status;
-    if (is_zip(first, (size_t)got)) {
-        w->is_npz = true;
-        status = vae_npz_open_fd(&w->npz, w->fd, w->path, err);
-        return status == VAE_OK ? list_npz(w, err) : status;
+    vae_status status = VAE_OK;
+    w->is_npz = is_zip(first, (size_t)got);
+    if (w->is_npz) {
+        TRY(vae_npz_open_fd(&w->npz, w->fd, w->path, err));
+        TRY(list_npz(w, err));
+    } else if (is_safetensors(first, (size_t)got)) {
+        TRY(vae_safetensors_read(&w->st, w->fd, (uint64_t)info.st_size, w->path, err));
+        TRY(list_safetensors(w, err));
+    } else {
+        TRY(fail_kind(w->path, first, (size_t)got, err));
     }
-    if (!is_safetensors(first, (size_t)got)) {
-        return fail_kind(w->path, first, (size_t)got, err);
-    }
-    status = vae_safetensors_read(&w->st, w->fd, (uint64_t)info.st_size, w->path, err);
-    return status == VAE_OK ? list_safetensors(w, err) : status;
+done:
+    return status;
 }
 
 vae_status vae_weights_open_fd(vae_weights *out, int fd, const char *name, vae_error *err)
@@ -150,12 +152,13 @@ vae_status vae_weights_open_fd(vae_weights *out, int fd, const char *name, vae_e
     *out = (vae_weights){.path = strdup(name), .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)};
     vae_status status = VAE_OK;
     if (out->path == NULL) {
-        status = vae_fail_memory(err, strlen(name), "a file name");
-    } else if (out->fd < 0) {
-        status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno));
-    } else {
-        status = open_kind(out, err);
+        TRY(vae_fail_memory(err, strlen(name), "a file name"));
     }
+    if (out->fd < 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno)));
+    }
+    TRY(open_kind(out, err));
+done:
     if (status != VAE_OK) {
         vae_weights_close(out);
     }

@@ -35,10 +35,13 @@ vae_sink_kind vae_sink_kind_of(const char *path)
     if (vae_ends_with(path, "/") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
         return VAE_SINK_FOLDER;
     }
-    return vae_ends_with(path, ".png")                             ? VAE_SINK_PNG
-           : vae_ends_with(path, ".gif")                           ? VAE_SINK_GIF
-           : vae_ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY
-                                                                   : VAE_SINK_NONE;
+    if (vae_ends_with(path, ".png")) {
+        return VAE_SINK_PNG;
+    }
+    if (vae_ends_with(path, ".gif")) {
+        return VAE_SINK_GIF;
+    }
+    return vae_ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY : VAE_SINK_NONE;
 }
 
 /* ---- the three kinds ---- */
@@ -133,11 +136,33 @@ static vae_status open_npy(vae_row_sink *sink, vae_error *err)
     uint8_t header[VAE_NPY_WRITE_HEADER_MAX];
     const bool picture = s->height > 1;
     const size_t shape[4] = {s->n, picture ? s->height : sink->d, s->width, s->channels};
-    const size_t ndim = !picture ? 2 : s->channels == 1 ? 3 : 4;
-    vae_status status = vae_file_begin(&sink->file, sink->path, err);
-    return status == VAE_OK ? vae_file_add(&sink->file, header,
-                                           vae_npy_format_header(header, "<f4", shape, ndim), err)
-                            : status;
+    const size_t of_picture = s->channels == 1 ? 3 : 4;
+    const size_t bytes = vae_npy_format_header(header, "<f4", shape, picture ? of_picture : 2);
+    vae_status status = VAE_OK;
+    TRY(vae_file_begin(&sink->file, sink->path, err));
+    TRY(vae_file_add(&sink->file, header, bytes, err));
+done:
+    return status;
+}
+
+static vae_status open_kind(vae_row_sink *sink, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (sink->kind == VAE_SINK_NPY) {
+        return open_npy(sink, err);
+    }
+    TRY(vae_row_sink_check(sink->path, &sink->spec, err));
+    if (sink->kind == VAE_SINK_PNG) {
+        TRY(open_grid(sink, err));
+    } else if (sink->kind == VAE_SINK_FOLDER) {
+        TRY(open_folder(sink, err));
+    } else {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: expected a name that ends in .png, .npy or / (a folder), or -",
+                     sink->path));
+    }
+done:
+    return status;
 }
 
 vae_status vae_row_sink_check(const char *path, const vae_sink_spec *s, vae_error *err)
@@ -155,37 +180,20 @@ vae_status vae_row_sink_check(const char *path, const vae_sink_spec *s, vae_erro
 vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sink_spec *spec,
                              vae_error *err)
 {
-    *out = NULL;
     vae_row_sink *sink = calloc(1, sizeof *sink);
+    vae_status status = VAE_OK;
+    *out = NULL;
     if (sink == NULL) {
-        return vae_fail_memory(err, sizeof *sink, "a file");
+        TRY(vae_fail_memory(err, sizeof *sink, "a file"));
     }
     *sink = (vae_row_sink){.kind = vae_sink_kind_of(path), .spec = *spec, .path = path};
     sink->d = spec->height * spec->width * spec->channels;
-    vae_status status = sink->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(path, spec, err);
-    if (status == VAE_OK) {
-        switch (sink->kind) {
-        case VAE_SINK_PNG:
-            status = open_grid(sink, err);
-            break;
-        case VAE_SINK_FOLDER:
-            status = open_folder(sink, err);
-            break;
-        case VAE_SINK_NPY:
-            status = open_npy(sink, err);
-            break;
-        default:
-            status =
-                vae_fail(err, VAE_ERR_USAGE,
-                         "%s: expected a name that ends in .png, .npy or / (a folder), or -", path);
-        }
-    }
-    if (status != VAE_OK) {
-        vae_row_sink_close(sink, false, NULL);
-        return status;
-    }
+    TRY(open_kind(sink, err));
     *out = sink;
-    return VAE_OK;
+    sink = NULL;
+done:
+    vae_row_sink_close(sink, false, NULL);
+    return status;
 }
 
 /* ---- rows ---- */
@@ -229,15 +237,16 @@ vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae
         sink->done += n;
         return vae_file_add(&sink->file, rows, n * sink->d * sizeof *rows, err);
     }
-    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (sink->kind == VAE_SINK_PNG) {
             vae_grid_draw(&sink->grid, cell_of(&sink->spec, sink->done, sink->spec.line),
                           rows + i * sink->d);
         } else {
-            status = put_picture(sink, rows + i * sink->d, err);
+            TRY(put_picture(sink, rows + i * sink->d, err));
         }
         sink->done++;
     }
+done:
     return status;
 }
 

@@ -29,7 +29,10 @@ static size_t cells_that_fit(const report *r, size_t wanted, size_t columns)
     const vae_checkpoint *c = r->about;
     const size_t zoom = c->width < 56 && c->height < 56 ? 2 : 1; /* about */
     const size_t pixels = c->width * c->height * zoom * zoom, fit = MOST_PIXELS / pixels;
-    return fit >= wanted ? wanted : fit < columns ? columns : fit / columns * columns;
+    if (fit >= wanted) {
+        return wanted;
+    }
+    return fit < columns ? columns : fit / columns * columns;
 }
 
 /* <img> of cells (n,D) in columns. band: lines that belong together; apart: the first and last
