@@ -36,8 +36,7 @@ static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char 
                      set->n, set->d, c->d, c->d, c->height, c->width * c->channels));
     }
     for (size_t i = 0; i < c->d; i++) {
-        const float v = set->dtype == VAE_F32 ? ((const float *)set->rows)[i]
-                                              : (float)((const uint8_t *)set->rows)[i];
+        const float v = vae_dataset_value(set, i / set->d, i % set->d);
         observed[i] = v != 0.0f;
         if (v != 0.0f && v != 1.0f && v != 255.0f) {
             TRY(vae_fail(err, VAE_ERR_DATA,

@@ -108,12 +108,13 @@ def trained():
     return "run"
 
 
-def write_npy(name, rows, columns, values):
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
+def write_npy(name, rows, columns, values, descr="<f4"):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
     header += " " * (63 - (10 + len(header)) % 64) + "\n"
     with open(path(name), "wb") as file:
         file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
-        file.write(struct.pack(f"<{rows * columns}f", *values))
+        kind = {"<f4": "f", "|b1": "?", "|u1": "B"}[descr]
+        file.write(struct.pack(f"<{rows * columns}{kind}", *values))
     return name
 
 

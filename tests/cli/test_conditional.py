@@ -285,6 +285,15 @@ def missing_parts_are_filled_in():
     vae("complete", run, "--mask", short, code=3, says="expected 784, as (1,784) or (28,28)")
     odd = write_npy("odd.npy", 28, 28, [0.25] * 784)
     vae("complete", run, "--mask", odd, code=3, says="a mask has 0 (missing) and 1 (observed)")
+    # as floats, booleans (which are read as bits) or bytes, a mask is the same
+    half = [k % 28 < 14 for k in range(784)]
+    drawn = []
+    for descr, values in (("<f4", half), ("|b1", half), ("|u1", [255 * v for v in half])):
+        mask = write_npy("half.npy", 28, 28, values, descr)
+        vae("complete", run, "--mask", mask, "--rows", 4, "-n", 1, "--rounds", 2, "--out", "h.png")
+        with open(path("h.png"), "rb") as file:
+            drawn.append(file.read())
+    assert drawn[0] == drawn[1] == drawn[2]
     # what is observed stays: with everything observed, the completion is the original
     full = write_npy("full.npy", 28, 28, [1.0] * 784)
     vae("complete", run, "--mask", full, "--rows", 4, "-n", 1, "--rounds", 1, "--out", "f1.png")
