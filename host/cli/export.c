@@ -98,9 +98,8 @@ done:
 static const cli_option export_options[] = {
     {"format", 'f', "safetensors|npz|onnx", "default: by the name of --out"},
     {"out", 'o', "FILE",
-     "onnx writes FILE.encoder.onnx, FILE.decoder.onnx, if it classifies FILE.classifier.onnx; - "
-     "is "
-     "standard output"},
+     "onnx writes FILE.encoder.onnx, FILE.decoder.onnx, if it classifies FILE.classifier.onnx; "
+     "- is standard output"},
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},
 };
 

@@ -18,7 +18,7 @@ void cli_say(const cli_args *args, const char *format, ...)
     va_end(list);
 }
 
-void cli_print_json(json_t *o, int digits)
+void cli_print_json(json_t *o, size_t digits)
 {
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
     putchar('\n');
