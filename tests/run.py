@@ -135,7 +135,7 @@ def tell(program):
     if program.failed:
         if len(program.lines) > SHOWN:
             print(f"... {len(program.lines) - SHOWN} lines before these are in {program.log}")
-        print("\n".join(program.lines[-SHOWN:]))
+        print("\n".join([*program.lines[-SHOWN:], f"exit status {program.process.returncode}; {program.log}"]))
     elif program.skipped:
         print("\n".join([x for x in program.lines if re.search("SKIPPED|skip", x)][:8]))
     sys.stdout.flush()
