@@ -49,7 +49,7 @@ static bool sync_folder_of(const char *path)
 {
     char folder[VAE_PATH + 128];
     const char *slash = strrchr(path, '/');
-    const int length = slash > path ? (int)(slash - path) : 1;
+    const int length = slash != NULL && slash != path ? (int)(slash - path) : 1;
     snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : path);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {

@@ -1,6 +1,6 @@
 /* A file put together from pieces of memory, most of them borrowed, and written at once. */
-#ifndef VAE_EXPORT_PARTS_H
-#define VAE_EXPORT_PARTS_H
+#ifndef VAE_PARTS_H
+#define VAE_PARTS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -34,12 +34,11 @@ uint64_t vae_stream_offset(const vae_stream *s);
  * give for a packed one. Compare with a header's claim before believing it. */
 uint64_t vae_stream_bound(const vae_stream *s);
 
-/* Reads up to n bytes, *got fewer only at the end (or on failure). VAE_ERR_IO, or VAE_ERR_DATA where the packed
- * data is damaged, cut short or followed by something else. */
+/* Reads up to n bytes, *got fewer only at the end or on failure. VAE_ERR_IO, or VAE_ERR_DATA where
+ * the packed data is damaged, cut short or followed by something else. */
 vae_status vae_stream_read(vae_stream *s, void *out, size_t n, size_t *got, vae_error *err);
 
-/* Reads n bytes; VAE_ERR_DATA "`what`: N bytes expected at offset O, M found" if there are fewer.
- */
+/* Reads n bytes; fewer are VAE_ERR_DATA: "`what`: expected N bytes at offset O, found M". */
 vae_status vae_stream_read_exact(vae_stream *s, void *out, size_t n, const char *what,
                                  vae_error *err);
 

@@ -1,5 +1,5 @@
 /* The option table and everything that is derived from it: defaults, parsing, printing, bounds.
- * An option is one row here and a field in vae_config; JSON is json.c, what goes together check.c. */
+ * An option is one row here and a field in vae_config. JSON is json.c's, combinations check.c's. */
 #include "config/config.h"
 
 #include <inttypes.h>

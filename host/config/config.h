@@ -19,8 +19,7 @@ typedef enum { VAE_ADAM = 0, VAE_ADAMW } vae_optimizer;
 typedef enum { VAE_LR_CONSTANT = 0, VAE_LR_COSINE, VAE_LR_STEP, VAE_LR_STAGED } vae_lr_schedule;
 typedef enum { VAE_INIT_TORCH = 0, VAE_INIT_GLOROT, VAE_INIT_HE } vae_init;
 typedef enum { VAE_FP32 = 0, VAE_TF32, VAE_BF16 } vae_precision;
-/* Columns to mean 0 and standard deviation 1: auto does so to tables under a Gaussian likelihood.
- */
+/* Columns to mean 0 and deviation 1: auto does so to tables under a Gaussian likelihood. */
 typedef enum {
     VAE_STANDARDIZE_AUTO = 0,
     VAE_STANDARDIZE_NONE,
@@ -46,8 +45,7 @@ typedef struct vae_config {
     bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */
     size_t classes;          /* C of the labels; 0 until the training set has told */
     char stack[VAE_PATH];    /* run whose latents are the data (M1+M2); "" = none */
-    char stack_weights[VAE_PATH]; /* SHA-256 of that run's weights, hex; "" until training fills it
-                                   */
+    char stack_weights[VAE_PATH]; /* SHA-256 of its weights, hex; "" until training fills it in */
     /* the objective */
     vae_objective objective;
     size_t particles; /* K */

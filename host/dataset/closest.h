@@ -1,5 +1,4 @@
-/* The rows of a data set that are closest to given ones: is a sample a memory of the training data?
- */
+/* The rows of a data set closest to given ones: is a sample a memory of the training data? */
 #ifndef VAE_CLOSEST_H
 #define VAE_CLOSEST_H
 

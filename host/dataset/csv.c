@@ -328,8 +328,7 @@ static vae_status take_field(csv *c, size_t column, uint64_t line, vae_error *er
     return VAE_OK;
 }
 
-/* One record; *more is false at the end of the file. Rows beyond the limit are checked, not kept.
- */
+/* One record; *more: is there another? Rows beyond the limit are checked, not kept. */
 static vae_status read_record(csv *c, size_t limit, bool *more, vae_error *err)
 {
     csv_end end = END_FIELD;

@@ -69,27 +69,26 @@ typedef struct vae_dataset {
  *   (or with a dot, train-images.idx3-ubyte), in the folder itself, raw/, MNIST/raw/,
  *   FashionMNIST/raw/ or KMNIST/raw/. Labels are optional; where there, their number must match.
  * - An IDX images file (labels: the file beside it that is named alike), of 2, 3 or 4 dimensions,
- *   unsigned bytes or floats.
- *   Integers of other sizes and doubles are made floats.
+ *   unsigned bytes or floats; integers of other sizes and doubles are made floats.
  * - An .npy file, plain or .gz: u1, f4, f8 (made f4) or b1 (made bits), little-endian, C order,
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
  * - A folder of PNG and JPEG files. Folders in it are classes, in the order of their names, and
- * hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have no
- *   labels. Folders train and test (or val, valid) make splits. Rows are in the order of the paths.
+ *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
+ *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths.
  *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
- * of one size.
+ *   of one size.
  * - A .csv file, plain or .gz, whose first line holds the names of its columns: RFC 4180, comma,
  *   UTF-8, numbers only. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
  *   0..255, or up to 256 texts, numbered in their order.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
- * Files are told apart by their first bytes. A single file has no test split: asking for it is
- * VAE_ERR_DATA with a message that says so. With a limit the rest of a file is still checked.
- * options may be NULL.
+ * Files are told apart by their first bytes, .npz and .csv by their names. A single file that is no
+ * .npz has no test split: asking for it is VAE_ERR_DATA with a message that says so. With a limit
+ * the rest of a file is still checked. options may be NULL.
  * *out is owned by the caller: vae_dataset_free. On failure it is NULL.
  * Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file, the offset, what was
  * expected and what was found), VAE_ERR_RUNTIME (memory). */
@@ -98,8 +97,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
 void vae_dataset_free(vae_dataset *set);
 
 /* True if `name` offers a split of its own for testing (digits, an IDX folder with t10k files, an
- * .npz with x_test, a folder with pictures in test). Looks at names only: opening may still fail.
- */
+ * .npz with x_test, a folder with pictures in test). Opening it may still fail. */
 bool vae_dataset_has_test(const char *name);
 
 /* Refuses an option that the user named (given: a bit per row of the option table) but which is for
@@ -135,8 +133,7 @@ vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bo
 
 /* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
  * into shift and scale, (d) each, in double and in the rows' order; a column that does not vary
- * gets scale
- * 1. VAE_ERR_DATA for bytes, which are pictures. */
+ * gets scale 1. VAE_ERR_DATA for bytes, which are pictures. */
 vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
                                float *shift, float *scale, vae_error *err);
 

@@ -1,5 +1,5 @@
 /* The ways the ten digits are written: the points their strokes run through, drawn for this
- * project. The box is 100 x 100, y downwards; dataset_digits.c bends, scales and inks them. */
+ * project. The box is 100 x 100, y downwards; digits.c bends, scales and inks them. */
 #include <assert.h>
 
 #include "dataset/readers.h"

@@ -183,8 +183,7 @@ typedef struct {
     uint8_t *rows;
 } job;
 
-/* Shape of the rows, from the files' headers: all are read, so that a misfit shows before the work.
- */
+/* Shape of the rows, from the headers of all files, so that a misfit shows before the work. */
 static vae_status choose_shape(job *j, vae_error *err)
 {
     vae_status status = VAE_OK;

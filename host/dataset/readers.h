@@ -1,7 +1,7 @@
-/* The readers of data sets, of which vae_dataset_open chooses one, and what they share. A new format
- * is a file with its vae_reader, and a place in open.c's list. */
-#ifndef VAE_DATASET_INTERNAL_H
-#define VAE_DATASET_INTERNAL_H
+/* The readers of data sets, of which vae_dataset_open chooses one, and what they share. A new
+ * format is a file with its vae_reader, and a place in open.c's list. */
+#ifndef VAE_READERS_H
+#define VAE_READERS_H
 
 #include <stdbool.h>
 #include <stddef.h>

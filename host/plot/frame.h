@@ -1,6 +1,6 @@
 /* What the charts of plot.c stand on: scales, ticks, and the frame of title, legend and axes. */
-#ifndef VAE_PLOT_INTERNAL_H
-#define VAE_PLOT_INTERNAL_H
+#ifndef VAE_FRAME_H
+#define VAE_FRAME_H
 
 #include "plot/plot.h"
 

@@ -1,4 +1,4 @@
-/* Linear probes and neighbours on a representation, with their settings chosen by cross-validation. */
+/* What a representation says of labels: settings are chosen by cross-validation. */
 #include "stats/probe.h"
 
 #include <math.h>
@@ -73,8 +73,6 @@ static void rows_add(vae_labelled *rows, const vae_labelled *from, size_t row)
     ((uint8_t *)(uintptr_t)rows->y)[rows->n++] = from->y[row];
 }
 
-/* The candidate of least mean error when every fold in turn is left out; folds: how many of FOLDS.
- */
 typedef vae_status trial_fn(double *error, const vae_labelled *train, const vae_labelled *test,
                             double candidate, int threads, vae_error *err);
 
@@ -90,6 +88,7 @@ static vae_status try_neighbours(double *error, const vae_labelled *train, const
     return knn_error(error, train, test, (size_t)candidate, threads, err);
 }
 
+/* The candidate of least mean error when each of the first `folds` of `parts` is left out. */
 static vae_status choose(double *best, const vae_labelled *rows, const double *candidates, size_t n,
                          size_t folds, size_t parts, trial_fn *trial, int threads, vae_error *err)
 {
