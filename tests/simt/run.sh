@@ -2,6 +2,7 @@
 # The program end to end on the emulated CUDA backend: 100 training steps against the CPU for every
 # likelihood, activation and objective, resume, streaming, exit codes, and API calls that fail.
 #   run.sh [parity|bits|refusals|failures ...]   only these parts
+# shellcheck disable=SC2319 # the $? of a condition is what is meant
 set -u
 build=${BUILD:-build}
 vae=$build/simt/vae
