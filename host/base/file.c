@@ -9,6 +9,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+bool vae_is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < n) {
+        const ssize_t got = pread(fd, (char *)to + done, n - done, (off_t)(offset + done));
+        if (got < 0 && errno != EINTR) {
+            return -1;
+        }
+        if (got == 0) {
+            break;
+        }
+        done += got > 0 ? (size_t)got : 0;
+    }
+    return (ssize_t)done;
+}
+
 bool vae_write_all(int fd, const void *bytes, size_t n)
 {
     const char *at = bytes;

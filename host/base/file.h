@@ -4,6 +4,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include "base/status.h"
@@ -36,6 +38,13 @@ vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t 
 /* The same where `path` is a regular file or new. A device, a pipe or standard output ("-") is
  * written into, as a rename would replace it. VAE_ERR_IO. */
 vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
+
+/* Is there a folder of this name? */
+bool vae_is_folder(const char *path);
+
+/* Reads n bytes from `offset` on, whatever pread() makes of it: fewer only at the end of the file,
+ * -1 with errno. */
+ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset);
 
 /* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
 bool vae_write_all(int fd, const void *bytes, size_t n);

@@ -1,8 +1,8 @@
 /* vae report: the HTML page of a run or a checkpoint. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/signals.h"
 #include "report/report.h"
@@ -13,9 +13,8 @@ static const char standard_output[] = "/dev/stdout";
 static void find_folder(const char *run, const char *checkpoint, char folder[VAE_PATH])
 {
     static const char inside[] = "/checkpoints/";
-    struct stat info;
     folder[0] = '\0';
-    if (stat(run, &info) == 0 && S_ISDIR(info.st_mode)) {
+    if (vae_is_folder(run)) {
         snprintf(folder, VAE_PATH, "%s", run);
         return;
     }

@@ -399,8 +399,8 @@ static void hand_over_names(csv *c)
     c->columns = 0;
 }
 
-vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
-                               vae_error *err)
+static vae_status load(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                       vae_error *err)
 {
     csv *c = calloc(1, sizeof *c);
     bool more = true;
@@ -439,19 +439,6 @@ done:
     return status;
 }
 
-static vae_status load(vae_dataset *set, const char *path, vae_split split,
-                       const vae_data_options *options, vae_error *err)
-{
-    (void)split;
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err);
-    if (status == VAE_OK) {
-        status = vae_csv_load_stream(set, s, options, err);
-        vae_stream_close(s);
-    }
-    return status;
-}
-
 static const char *const own_options[] = {"label-column", NULL};
 
 const vae_reader vae_csv_reader = {.name = "CSV",
@@ -459,4 +446,4 @@ const vae_reader vae_csv_reader = {.name = "CSV",
                                    .kind = VAE_KIND_TABLE,
                                    .endings = {".csv", ".csv.gz"},
                                    .options = own_options,
-                                   .load = load};
+                                   .load_stream = load};

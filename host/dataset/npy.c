@@ -173,13 +173,14 @@ done:
     return status;
 }
 
-vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err)
+static vae_status load(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                       vae_error *err)
 {
     npy_header header;
     vae_status status = VAE_OK;
     TRY(read_header(s, &header, err));
     TRY(vae_npy_shape_set(set, &header, vae_stream_name(s), err));
-    const size_t n_total = set->n;
+    const size_t n_total = set->n, limit = options->limit;
     set->n = limit > 0 && limit < n_total ? limit : n_total;
     const size_t n_items = set->n * set->d;
     if (set->dtype == VAE_BITS) {
@@ -197,20 +198,10 @@ done:
     return status;
 }
 
-static vae_status load(vae_dataset *set, const char *path, vae_split split,
-                       const vae_data_options *options, vae_error *err)
-{
-    (void)split;
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err);
-    if (status == VAE_OK) {
-        status = vae_npy_load_stream(set, s, options->limit, err);
-        vae_stream_close(s);
-    }
-    return status;
-}
-
 static const uint8_t magic[2] = {0x93, 'N'};
 
-const vae_reader vae_npy_reader = {
-    .name = "NPY", .source = VAE_SOURCE_FILE, .endings = {".npy"}, .magic = magic, .load = load};
+const vae_reader vae_npy_reader = {.name = "NPY",
+                                   .source = VAE_SOURCE_FILE,
+                                   .endings = {".npy"},
+                                   .magic = magic,
+                                   .load_stream = load};

@@ -238,6 +238,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     static const vae_config unset;
     vae_data_options how = options != NULL ? *options : (vae_data_options){0};
     const vae_reader *reader;
+    vae_stream *s = NULL;
     vae_status status = VAE_OK;
     *out = NULL;
     how.config = how.config != NULL ? how.config : &unset;
@@ -254,7 +255,12 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
                      name));
     }
     set->kind = reader->kind;
-    TRY(reader->load(set, name, split, &how, err));
+    if (reader->load_stream != NULL) {
+        TRY(vae_stream_open(&s, name, err));
+        TRY(reader->load_stream(set, s, &how, err));
+    } else {
+        TRY(reader->load(set, name, split, &how, err));
+    }
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
         set->dtype == VAE_U8) {
         TRY(refuse_binary_bytes(set, err));
@@ -264,6 +270,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     *out = set;
     set = NULL;
 done:
+    vae_stream_close(s);
     vae_dataset_free(set);
     return status;
 }

@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
+#include "base/stream.h"
 #include "base/text.h"
 #include "config/config.h"
 #include "dataset/readers.h"
@@ -28,12 +29,6 @@ static bool is_picture(const char *name)
         is = is || vae_ends_with_any_case(name, endings[i]);
     }
     return is;
-}
-
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 static int wanted(const struct dirent *entry)
@@ -60,7 +55,7 @@ static bool split_folder(const char *folder, vae_split split, char path[PATH_BYT
     static const char *const names[2][3] = {{"train", NULL, NULL}, {"test", "val", "valid"}};
     for (size_t i = 0; i < 3 && names[split][i] != NULL; i++) {
         int n = snprintf(path, PATH_BYTES, "%s/%s", folder, names[split][i]);
-        if (n > 0 && n < PATH_BYTES && is_folder(path)) {
+        if (n > 0 && n < PATH_BYTES && vae_is_folder(path)) {
             return true;
         }
     }
@@ -112,7 +107,7 @@ static vae_status walk(file_list *files, const char *folder, size_t label, bool 
         }
         if (is_picture(entries[i]->d_name)) {
             TRY(add_file(files, path, label, err));
-        } else if (deep && depth < 16 && is_folder(path)) {
+        } else if (deep && depth < 16 && vae_is_folder(path)) {
             TRY(walk(files, path, label, deep, depth + 1, err));
         }
     }
@@ -134,7 +129,7 @@ static vae_status list_files(file_list *files, const char *folder, size_t *class
         char path[PATH_BYTES];
         const size_t before = files->n;
         if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) >= PATH_BYTES ||
-            !is_folder(path)) {
+            !vae_is_folder(path)) {
             continue;
         }
         if (*classes == MAX_CLASSES) {
@@ -162,7 +157,7 @@ static bool holds_pictures(const char *folder, int depth)
                               : depth < 2 &&
                                     snprintf(path, sizeof path, "%s/%s", folder,
                                              entries[i]->d_name) < PATH_BYTES &&
-                                    is_folder(path) && holds_pictures(path, depth + 1);
+                                    vae_is_folder(path) && holds_pictures(path, depth + 1);
         }
     }
     free_entries(entries, n);
@@ -172,7 +167,7 @@ static bool holds_pictures(const char *folder, int depth)
 static bool has(const char *folder, vae_split split)
 {
     char path[PATH_BYTES];
-    return is_folder(folder) && split_folder(folder, split, path) && holds_pictures(path, 0);
+    return vae_is_folder(folder) && split_folder(folder, split, path) && holds_pictures(path, 0);
 }
 
 typedef struct {

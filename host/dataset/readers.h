@@ -30,9 +30,12 @@ typedef struct {
     /* Does the file or folder hold a part of that split? May be NULL for a built-in set or a file:
      * there is no test split. */
     bool (*has)(const char *name, vae_split split);
-    /* Fills an empty set, but for source, kind, n_classes and sha256. options->config is there. */
+    /* Either fills an empty set, but for source, kind, n_classes and sha256; load_stream from a
+     * file's beginning. options->config is there. */
     vae_status (*load)(vae_dataset *set, const char *name, vae_split split,
                        const vae_data_options *options, vae_error *err);
+    vae_status (*load_stream)(vae_dataset *set, vae_stream *s, const vae_data_options *options,
+                              vae_error *err);
 } vae_reader;
 
 extern const vae_reader vae_digits_reader, vae_sprites_reader;
@@ -57,9 +60,6 @@ typedef struct {
  * On failure out->data is NULL. VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err);
 
-/* Reads an NPY stream; `s` is at its beginning. */
-vae_status vae_npy_load_stream(vae_dataset *set, vae_stream *s, size_t limit, vae_error *err);
-
 /* What an array's header makes of the set: n, d, height, width, channels, dtype. Doubles become
  * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */
 vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const char *name,
@@ -68,10 +68,6 @@ vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const c
 /* *labels: (n) bytes, malloc'ed, from whole numbers 0..255; name: for messages. VAE_ERR_DATA. */
 vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
                                   vae_error *err);
-
-/* Reads a CSV stream; `s` is at its beginning. */
-vae_status vae_csv_load_stream(vae_dataset *set, vae_stream *s, const vae_data_options *options,
-                               vae_error *err);
 
 /* ---- drawing ---- */
 

@@ -2,9 +2,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/parts.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "format/onnx.h"
@@ -230,10 +231,8 @@ static vae_status write_graph(const char *path, const char *name, void (*build)(
 vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const vae_config *config,
                                  vae_error *err)
 {
-    struct stat info;
     size_t n = strlen(out);
-    const bool folder =
-        n > 0 && (out[n - 1] == '/' || (stat(out, &info) == 0 && S_ISDIR(info.st_mode)));
+    const bool folder = vae_ends_with(out, "/") || vae_is_folder(out);
     if (n == 0 || n >= VAE_PATH) {
         return vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
                         VAE_PATH - 1, n);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/half.h"
 #include "run/checkpoint_format.h"
 
@@ -233,18 +234,11 @@ static vae_status read_safetensors(const vae_weights *w, const vae_weight *t, fl
     for (size_t i = 0, n; i < st->n_items; i += n) {
         n = st->n_items - i < per_chunk ? st->n_items - i : per_chunk;
         const uint64_t at = w->st.data_offset + st->begin + i * st->item_bytes;
-        size_t done = 0;
-        while (done < n * st->item_bytes) {
-            ssize_t got = pread(w->fd, chunk + done, n * st->item_bytes - done, (off_t)(at + done));
-            if (got < 0 && errno == EINTR) {
-                continue;
-            }
-            if (got <= 0) {
-                return vae_fail(err, VAE_ERR_IO, "%s: cannot read '%.100s' at offset %llu: %s",
-                                w->path, t->name, (unsigned long long)(at + done),
-                                got < 0 ? strerror(errno) : "the file has become shorter");
-            }
-            done += (size_t)got;
+        const ssize_t got = vae_read_at(w->fd, chunk, n * st->item_bytes, at);
+        if (got != (ssize_t)(n * st->item_bytes)) {
+            return vae_fail(err, VAE_ERR_IO, "%s: cannot read '%.100s' at offset %llu: %s", w->path,
+                            t->name, (unsigned long long)at,
+                            got < 0 ? strerror(errno) : "the file has become shorter");
         }
         for (size_t j = 0; j < n; j++) {
             values[i + j] = widen(chunk + j * st->item_bytes, st->dtype);

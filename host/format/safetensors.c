@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/stream.h"
 
 /* Bytes of an item; 0 = a type that safetensors does not have, or one of less than a byte. */
@@ -218,30 +218,13 @@ vae_status vae_safetensors_parse(vae_safetensors *out, const char *json, size_t 
     return status;
 }
 
-/* Reads n bytes at `offset`; short only at the end of the file. */
-static ssize_t read_at(int fd, void *to, size_t n, uint64_t offset)
-{
-    size_t done = 0;
-    while (done < n) {
-        ssize_t got = pread(fd, (char *)to + done, n - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return got < 0 ? -1 : (ssize_t)done;
-        }
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
 vae_status vae_safetensors_read(vae_safetensors *out, int fd, uint64_t file_bytes, const char *name,
                                 vae_error *err)
 {
     *out = (vae_safetensors){0};
     uint8_t prefix[8];
     uint64_t n = 0;
-    if (file_bytes < sizeof prefix || read_at(fd, prefix, sizeof prefix, 0) != sizeof prefix) {
+    if (file_bytes < sizeof prefix || vae_read_at(fd, prefix, sizeof prefix, 0) != sizeof prefix) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: expected a safetensors file (at least 10 bytes), found %llu bytes",
                         name, (unsigned long long)file_bytes);
@@ -262,7 +245,7 @@ vae_status vae_safetensors_read(vae_safetensors *out, int fd, uint64_t file_byte
     }
     vae_error why = {0};
     vae_status status = VAE_OK;
-    if (read_at(fd, json, (size_t)n, sizeof prefix) != (ssize_t)n) {
+    if (vae_read_at(fd, json, (size_t)n, sizeof prefix) != (ssize_t)n) {
         status = vae_fail(&why, VAE_ERR_IO, "cannot read the header: %s", strerror(errno));
     } else {
         status = vae_safetensors_parse(out, json, (size_t)n, file_bytes - sizeof prefix - n, &why);

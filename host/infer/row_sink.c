@@ -31,8 +31,7 @@ struct vae_row_sink {
 
 vae_sink_kind vae_sink_kind_of(const char *path)
 {
-    struct stat info;
-    if (vae_ends_with(path, "/") || (stat(path, &info) == 0 && S_ISDIR(info.st_mode))) {
+    if (vae_ends_with(path, "/") || vae_is_folder(path)) {
         return VAE_SINK_FOLDER;
     }
     if (vae_ends_with(path, ".png")) {

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "run/checkpoint_format.h"
 #include "run/folder.h"
 
@@ -17,17 +18,13 @@ typedef struct {
 static vae_status read_file(void *ctx, void *to, uint64_t offset, size_t n, vae_error *err)
 {
     const file_source *file = ctx;
-    for (size_t done = 0; done < n;) {
-        ssize_t got = pread(file->fd, (char *)to + done, n - done, (off_t)(offset + done));
-        if (got < 0 && errno != EINTR) {
-            return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", file->path, strerror(errno));
-        }
-        if (got == 0) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: it shrank while it was read", file->path);
-        }
-        done += got > 0 ? (size_t)got : 0;
+    const ssize_t got = vae_read_at(file->fd, to, n, offset);
+    if (got < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", file->path, strerror(errno));
     }
-    return VAE_OK;
+    return (size_t)got == n
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA, "%s: it shrank while it was read", file->path);
 }
 
 vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool moments, vae_error *err)

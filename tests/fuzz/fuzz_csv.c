@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     }
     if (vae_stream_open_fd(&s, fd, "fuzz", &err) == VAE_OK) {
-        vae_status status = vae_csv_load_stream(set, s, &options, &err);
+        vae_status status = vae_csv_reader.load_stream(set, s, &options, &err);
         if ((status == VAE_OK) != (err.text[0] == '\0')) {
             abort();
         }

@@ -49,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     vae_status status = vae_stream_open_fd(&s, fd, "fuzz", &err);
     if (status == VAE_OK) {
-        status = vae_npy_load_stream(set, s, 0, &err);
+        status = vae_npy_reader.load_stream(set, s, &(vae_data_options){0}, &err);
         vae_stream_close(s);
     }
     if ((status == VAE_OK) != (err.text[0] == '\0')) {
