@@ -56,9 +56,10 @@ static void make_tables(const cli_args *args, struct option *longs, char *shorts
     *shorts++ = ':'; /* tells a missing value from an unknown option */
     for (size_t i = 0; i < args->n_options; i++) {
         const cli_option *o = &args->options[i];
-        int has = o->value != NULL                       ? required_argument
-                  : vae_config_find(o->name) != SIZE_MAX ? optional_argument
-                                                         : no_argument;
+        int has = o->value != NULL ? required_argument : no_argument;
+        if (o->value == NULL && vae_config_find(o->name) != SIZE_MAX) {
+            has = optional_argument;
+        }
         longs[i] = (struct option){o->name, has, NULL, FIRST_CODE + (int)i};
         if (o->letter != 0) {
             *shorts++ = o->letter;

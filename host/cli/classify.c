@@ -5,7 +5,7 @@
 
 #include "base/parts.h"
 #include "cli/cli.h"
-#include "train/loop.h"
+#include "infer/measure.h"
 
 /* q(y|x) of all rows, (n,C), batch by batch. */
 typedef struct {

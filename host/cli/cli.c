@@ -71,9 +71,9 @@ static vae_status unknown_command(const char *name, vae_error *err)
     for (size_t i = 0; i < N_COMMANDS; i++) {
         vae_nearest_offer(&nearest, commands[i]->name);
     }
-    return vae_fail(err, VAE_ERR_USAGE, "unknown command '%s'%s%s%s", name,
-                    nearest.best != NULL ? "; did you mean '" : "; vae --help lists them",
-                    nearest.best != NULL ? nearest.best : "", nearest.best != NULL ? "'?" : "");
+    char text[64];
+    return vae_fail(err, VAE_ERR_USAGE, "unknown command '%s'%s", name,
+                    cli_meant(text, &nearest, "; vae --help lists them"));
 }
 
 static vae_status help_command(int argc, char **argv, vae_error *err)

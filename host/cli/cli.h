@@ -80,6 +80,8 @@ vae_status cli_training_options(const cli_args *args, vae_config *config, uint64
 
 /* A line on stderr, "vae: " in front, unless -q. */
 void cli_say(const cli_args *args, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* "; did you mean '...'?" where a word was near enough, else the other text. */
+const char *cli_meant(char text[64], const vae_nearest *nearest, const char *otherwise);
 /* An object to standard output, reals with so many digits; it is taken over. */
 void cli_print_json(json_t *o, size_t digits);
 /* A number, or null where it is not finite; a string, or null for NULL and "". */

@@ -16,10 +16,19 @@ static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
 {
     for (size_t i = 0; i < c->d; i++) {
         const size_t y = i / c->channels / c->width, x = i / c->channels % c->width;
-        observed[i] = strcmp(side, "left") == 0    ? x >= c->width / 2
-                      : strcmp(side, "right") == 0 ? x < c->width - c->width / 2
-                      : strcmp(side, "top") == 0   ? y >= c->height / 2
-                                                   : y < c->height - c->height / 2;
+        switch (side[0]) {
+        case 'l':
+            observed[i] = x >= c->width / 2;
+            break;
+        case 'r':
+            observed[i] = x < c->width - c->width / 2;
+            break;
+        case 't':
+            observed[i] = y >= c->height / 2;
+            break;
+        default:
+            observed[i] = y < c->height - c->height / 2;
+        }
     }
 }
 

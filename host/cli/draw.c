@@ -45,11 +45,11 @@ done:
 
 vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err)
 {
-    return !vae_config_has_classes(&d->m.config) || d->only >= 0
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class K%s%s",
-                          d->m.path, besides != NULL ? ", or by " : "",
-                          besides != NULL ? besides : "");
+    if (!vae_config_has_classes(&d->m.config) || d->only >= 0) {
+        return VAE_OK;
+    }
+    return vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class K%s%s", d->m.path,
+                    besides != NULL ? ", or by " : "", besides != NULL ? besides : "");
 }
 
 vae_status draw_open_model(drawing *d, vae_error *err)
@@ -125,8 +125,9 @@ vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n,
     return VAE_OK;
 }
 
-void draw_say(const drawing *d, size_t n, const char *what, json_t *more)
+void draw_say(drawing *d, size_t n, const char *what, json_t *more)
 {
+    cli_progress_clear(&d->progress);
     if (!d->args->json) {
         cli_say(d->args, "%s: %zu %s of %s", strcmp(d->out, "-") == 0 ? "standard output" : d->out,
                 n, what, d->m.path);

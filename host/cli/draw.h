@@ -45,6 +45,6 @@ vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n,
 
 /* What was made: a line on stderr, or with --json an object that has the keys of `more`, which is
  * taken over and may be NULL, too. */
-void draw_say(const drawing *d, size_t n, const char *what, json_t *more);
+void draw_say(drawing *d, size_t n, const char *what, json_t *more);
 
 #endif

@@ -370,7 +370,6 @@ static vae_status run_interpolate(const cli_args *args, vae_error *err)
     TRY(open_ends(&p, &d, err));
     p.latent = d.m.config.latent;
     TRY(d.kind == VAE_SINK_GIF ? draw_animation(&p, &d, err) : draw_lines(&p, &d, err));
-    cli_progress_clear(&d.progress);
     draw_say(&d, p.pairs * p.steps, "steps of interpolation", details(&p));
 done:
     draw_close(&d);

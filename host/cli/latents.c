@@ -199,11 +199,11 @@ static vae_status run_encode(const cli_args *args, vae_error *err)
     TRY(rename_spool(&s, cli_open_set(&m, &with_path, err), err));
     TRY(run_encoder(&m, &l, want_z, err));
     const size_t shape[2] = {l.n, l.latent};
-    TRY(npz ? write_npz(out, &l, m.set, err)
-            : vae_npy_write(out, "<f4", shape, 2, want_z ? l.z : l.mu, err));
     if (npz) {
+        TRY(write_npz(out, &l, m.set, err));
         print_done(args, &m, out, l.n, "latents");
     } else {
+        TRY(vae_npy_write(out, "<f4", shape, 2, want_z ? l.z : l.mu, err));
         print_done(args, &m, out, l.n, want_z ? "draws of z" : "means");
     }
 done:

@@ -18,6 +18,15 @@ void cli_say(const cli_args *args, const char *format, ...)
     va_end(list);
 }
 
+const char *cli_meant(char text[64], const vae_nearest *nearest, const char *otherwise)
+{
+    if (nearest->best != NULL) {
+        snprintf(text, 64, "; did you mean '%.40s'?", nearest->best);
+        return text;
+    }
+    return otherwise;
+}
+
 void cli_print_json(json_t *o, size_t digits)
 {
     json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));

@@ -92,8 +92,12 @@ static void make_bar(char *bar, double fraction)
     int full = (int)(fraction * CELLS);
     *bar++ = ' ';
     *bar++ = '[';
+    char *tip = bar + full;
     for (int i = 0; i < CELLS; i++) {
-        *bar++ = i < full ? '=' : i == full ? '>' : ' ';
+        *bar++ = i < full ? '=' : ' ';
+    }
+    if (full < CELLS) {
+        *tip = '>';
     }
     *bar++ = ']';
     *bar = '\0';

@@ -41,7 +41,6 @@ static vae_status run_reconstruct(const cli_args *args, vae_error *err)
     TRY(vae_trained_put(&d.m, rows, n, err));
     const bool mixed = rows == NULL && d.m.set->factor_sizes != NULL;
     TRY(vae_paint_reconstructions(&d.painter, d.out, n, mixed, columns, err));
-    cli_progress_clear(&d.progress);
     draw_say(&d, n, "reconstructions", NULL);
 done:
     draw_close(&d);

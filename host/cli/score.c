@@ -15,6 +15,7 @@ enum { N_TOP = 3 };
 static vae_status read_score(const char *name, vae_score_kind *score, vae_error *err)
 {
     vae_nearest nearest = {.word = name};
+    char text[64];
     *score = VAE_NEG_ELBO;
     if (name == NULL) {
         return VAE_OK;
@@ -27,9 +28,8 @@ static vae_status read_score(const char *name, vae_score_kind *score, vae_error 
         vae_nearest_offer(&nearest, vae_score_name((vae_score_kind)k));
     }
     return vae_fail(err, VAE_ERR_USAGE,
-                    "--score: expected recon_error, recon_prob, neg_elbo or nll, found '%s'%s%s%s",
-                    name, nearest.best != NULL ? "; did you mean '" : "",
-                    nearest.best != NULL ? nearest.best : "", nearest.best != NULL ? "'?" : "");
+                    "--score: expected recon_error, recon_prob, neg_elbo or nll, found '%s'%s",
+                    name, cli_meant(text, &nearest, ""));
 }
 
 static bool has_ending(const char *path, const char *a, const char *b)

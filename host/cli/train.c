@@ -162,8 +162,8 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     cli_progress progress;
     vae_train_result result = {0};
     vae_train_options options = {.resume = cli_given(args, "resume"),
-                                   .force = cli_given(args, "force"),
-                                   .stop_signal = vae_signals_flag()};
+                                 .force = cli_given(args, "force"),
+                                 .stop_signal = vae_signals_flag()};
     vae_status status = VAE_OK;
     if (options.resume && options.force) {
         return vae_fail(err, VAE_ERR_USAGE,

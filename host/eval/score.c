@@ -70,7 +70,10 @@ static double gaussian_values(double *sum, const float *mean, const float *raw, 
     return total;
 }
 
-double vae_recon_values(double *sum, const float *logits, const float *x, size_t d, vae_recon recon)
+/* -log p(x|z) of a row as the sum of its values' -log p(x_d|z), by the functions that recon_loss
+ * sums. logits: a row of vae_model_logits; x: (d). sum: (d), += each value's; or NULL. */
+static double recon_values(double *sum, const float *logits, const float *x, size_t d,
+                           vae_recon recon)
 {
     switch (recon.likelihood) {
     case VAE_GAUSSIAN:
@@ -142,8 +145,8 @@ static void add_values(scoring *s, size_t rows, size_t K, bool to_sums, double *
     for (size_t r = 0; r < rows; r++) {
         double total = 0;
         for (size_t k = r * K; k < (r + 1) * K; k++) {
-            total += vae_recon_values(to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
-                                      s->x + r * d, d, s->recon);
+            total += recon_values(to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
+                                  s->x + r * d, d, s->recon);
         }
         if (error != NULL) {
             error[r] = total;

@@ -66,9 +66,4 @@ void vae_row_scores_clear(vae_row_scores *s);
 vae_status vae_score_row(float *x, float *x_hat, float *contributions, const vae_score_job *job,
                          size_t row, vae_error *err);
 
-/* -log p(x|z) of a row as the sum of its values' -log p(x_d|z), by the functions that recon_loss
- * sums. logits: a row of vae_model_logits; x: (d). sum: (d), += each value's; or NULL. */
-double vae_recon_values(double *sum, const float *logits, const float *x, size_t d,
-                        vae_recon recon);
-
 #endif

@@ -11,11 +11,6 @@
 #include "format/npz.h"
 #include "image/image.h"
 
-bool vae_scores_are_npz(const char *path)
-{
-    return vae_ends_with(path, ".npz");
-}
-
 /* ---- CSV ---- */
 
 /* Inside quotes a quote is written twice. */
@@ -115,14 +110,14 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
 
 vae_status vae_scores_write(const vae_score_table *table, const char *path, vae_error *err)
 {
-    return vae_scores_are_npz(path) ? write_npz(table, path, err) : write_csv(table, path, err);
+    return vae_ends_with(path, ".npz") ? write_npz(table, path, err) : write_csv(table, path, err);
 }
 
 vae_status vae_contributions_write(const vae_score_table *table, const char *path, vae_error *err)
 {
     const vae_row_scores *s = table->scores;
     const size_t shape[2] = {s->n, s->d};
-    if (!vae_scores_are_npz(path)) {
+    if (!vae_ends_with(path, ".npz")) {
         return vae_npy_write(path, "<f4", shape, 2, s->contributions, err);
     }
     vae_npz_writer w = {.n = 0};

@@ -15,9 +15,6 @@ typedef struct {
     float threshold;
 } vae_score_table;
 
-/* True where `path` says .npz. */
-bool vae_scores_are_npz(const char *path);
-
 /* A line a row, in the set's order, numbers with nine digits, which tell float32 apart:
  *   row,label,recon_error,recon_prob,neg_elbo,nll,flag,top_features
  * label where the set has labels; top_features where the scores have them: "column=contribution"

@@ -240,7 +240,10 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
     if (n > 5 && !folder && strcmp(out + n - 5, ".onnx") == 0) {
         n -= 5;
     }
-    const char *joint = !folder ? "." : out[n - 1] == '/' ? "" : "/";
+    const char *joint = folder ? "/" : ".";
+    if (out[n - 1] == '/') {
+        joint = "";
+    }
     const int length = (int)n;
     snprintf(paths->encoder, sizeof paths->encoder, "%.*s%sencoder.onnx", length, out, joint);
     snprintf(paths->decoder, sizeof paths->decoder, "%.*s%sdecoder.onnx", length, out, joint);

@@ -30,22 +30,19 @@ static bool is_safetensors(const unsigned char *first, size_t n)
            memchr("{ \t\r\n", first[8], 5) != NULL;
 }
 
-bool vae_weights_detect(const unsigned char *first, size_t n)
-{
-    return is_zip(first, n) || is_safetensors(first, n);
-}
-
 static vae_status fail_kind(const char *name, const unsigned char *first, size_t n, vae_error *err)
 {
-    const bool checkpoint = n >= sizeof vae_checkpoint_magic &&
-                            memcmp(first, vae_checkpoint_magic, sizeof vae_checkpoint_magic) == 0;
-    const bool pickle = n >= 2 && first[0] == 0x80 && first[1] >= 2 && first[1] <= 5;
-    return vae_fail(
-        err, VAE_ERR_DATA, "%s: expected a safetensors or npz file, found %s", name,
-        checkpoint ? "a checkpoint of this program: use it as RUN, or export it first"
-        : pickle   ? "a pickle, which can run code: save with safetensors.torch.save_file instead"
-        : n == 0   ? "an empty file"
-                   : "neither; save weights with safetensors.torch.save_file or numpy.savez");
+    const char *found = "neither; save weights with safetensors.torch.save_file or numpy.savez";
+    if (n >= sizeof vae_checkpoint_magic &&
+        memcmp(first, vae_checkpoint_magic, sizeof vae_checkpoint_magic) == 0) {
+        found = "a checkpoint of this program: use it as RUN, or export it first";
+    } else if (n >= 2 && first[0] == 0x80 && first[1] >= 2 && first[1] <= 5) {
+        found = "a pickle, which can run code: save with safetensors.torch.save_file instead";
+    } else if (n == 0) {
+        found = "an empty file";
+    }
+    return vae_fail(err, VAE_ERR_DATA, "%s: expected a safetensors or npz file, found %s", name,
+                    found);
 }
 
 static bool is_dtype(const char *dtype, const char *const *types)
@@ -268,5 +265,5 @@ bool vae_weights_is_file(const char *path)
     }
     size_t n = fread(first, 1, sizeof first, f); /* of a folder: nothing */
     fclose(f);
-    return vae_weights_detect(first, n);
+    return is_zip(first, n) || is_safetensors(first, n);
 }

@@ -56,9 +56,7 @@ const char *vae_metadata_text(const json_t *metadata, const char *key);
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
                            const vae_import_options *options, vae_error *err);
 
-/* Is this the beginning of a file that vae_weights_open would take? */
-bool vae_weights_detect(const unsigned char *first, size_t n);
-/* The same of a file; false for what cannot be read. */
+/* Is this a file that vae_weights_open would take? False for what cannot be read. */
 bool vae_weights_is_file(const char *path);
 
 #endif

@@ -35,11 +35,13 @@ void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
     const size_t n_vae = layout->n_encoder + layout->n_decoder;
     /* a conditional model's inputs are wider than those pytorch/examples' VAE has */
     const bool torch = layout->n_encoder == 2 && layout->n_decoder == 2 && layout->c == 0;
+    static const char *const heads[2][2] = {{"mu", "logvar"}, {"fc21", "fc22"}};
+    static const char *const outputs[2][2] = {{"output_mean", "output_logvar"}, {"fc41", "fc42"}};
     const char *fixed = NULL;
     if (l == head_of(layout)) {
-        fixed = torch ? (half ? "fc22" : "fc21") : (half ? "logvar" : "mu");
+        fixed = heads[torch][half];
     } else if (l == output_of(layout) && is_double(layout, l)) {
-        fixed = torch ? (half ? "fc42" : "fc41") : (half ? "output_logvar" : "output_mean");
+        fixed = outputs[torch][half];
     } else if (l == output_of(layout)) {
         fixed = torch ? "fc4" : "output";
     } else if (torch) {

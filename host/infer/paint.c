@@ -29,16 +29,6 @@ done:
     return status;
 }
 
-size_t vae_paint_lines(const vae_painter *p, size_t n, size_t *columns)
-{
-    const size_t C = vae_model_layout(p->on->model)->c;
-    if (C == 0 || p->one_class != NULL) {
-        return n;
-    }
-    *columns = (n + C - 1) / C;
-    return *columns * C;
-}
-
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n)
 {
     const vae_checkpoint *shape = vae_trained_shape(p->on);
@@ -141,20 +131,16 @@ vae_status vae_paint_latents(const vae_painter *p, const float *z, size_t n, vae
 
 typedef struct {
     uint64_t seed;
-    double temperature;
-    size_t latent, each; /* each: of a line for one class; 0 = no lines */
+    size_t latent, each; /* each: of a line for one class */
 } prior;
 
 static vae_status make_prior(void *ctx, float *z, size_t first, size_t n, vae_error *err)
 {
     const prior *from = ctx;
     (void)err;
-    for (size_t i = 0; from->each > 0 && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         vae_prior_rows(z + i * from->latent, from->seed, (first + i) % from->each, 1, from->latent,
-                       from->temperature);
-    }
-    if (from->each == 0) {
-        vae_prior_rows(z, from->seed, first, n, from->latent, from->temperature);
+                       1);
     }
     return VAE_OK;
 }
@@ -179,14 +165,14 @@ done:
     return vae_row_sink_done(sink, status, err);
 }
 
-vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, size_t columns,
-                           uint64_t seed, double temperature, vae_error *err)
+vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, uint64_t seed,
+                           vae_error *err)
 {
-    prior from = {seed, temperature, p->on->config.latent, 0};
-    n = vae_paint_lines(p, n, &from.each);
-    const vae_latent_source source = {make_prior, NULL, &from, from.each > 0 ? label_prior : NULL};
-    vae_sink_spec spec = vae_painter_spec(p, n);
-    spec.columns = columns > 0 ? columns : from.each;
+    const size_t C = p->one_class == NULL ? vae_model_layout(p->on->model)->c : 0;
+    prior from = {seed, p->on->config.latent, C > 0 ? (n + C - 1) / C : n};
+    const vae_latent_source source = {make_prior, NULL, &from, C > 0 ? label_prior : NULL};
+    vae_sink_spec spec = vae_painter_spec(p, C > 0 ? from.each * C : n);
+    spec.columns = C > 0 ? from.each : 0;
     return paint_to(p, path, &spec, &source, err);
 }
 

@@ -37,18 +37,13 @@ vae_status vae_paint_latents(const vae_painter *p, const float *z, size_t n, vae
 vae_status vae_paint_decode(const vae_painter *p, float *x_hat, const float *z,
                             const uint32_t *label, size_t n, vae_error *err);
 
-/* How many rows whole lines take, where n were asked for: of a model with classes and without
- * one_class, a line for each class, in which ceil(n / C) draws of z come again. *columns: of a
- * line; left alone where there are no such lines. */
-size_t vae_paint_lines(const vae_painter *p, size_t n, size_t *columns);
-
 /* Sink for n decoded rows. */
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n);
 
-/* n draws from the prior by (seed, VAE_RNG_PRIOR), to `path`; with classes, as vae_paint_lines has
- * them. columns: of a grid; 0 = square. */
-vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, size_t columns,
-                           uint64_t seed, double temperature, vae_error *err);
+/* n draws from the prior by (seed, VAE_RNG_PRIOR), to `path`, as a square grid; of a model with
+ * classes and without one_class, a line for each class, in which ceil(n / C) draws come again. */
+vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, uint64_t seed,
+                           vae_error *err);
 
 /* n rows of the model's data decoded from their mu, to `path`; in a grid the originals stand above
  * them. The first n, or with `mixed` the first of a fixed random order, for data whose neighbours

@@ -94,7 +94,7 @@ static void decode(const report_decoder *d, const vae_config *c, const float *z,
 
 static double pixel(float v)
 {
-    return v > 0 ? (v < 1 ? 255 * (double)v : 255) : 0;
+    return 255 * fmin(fmax((double)v, 0), 1);
 }
 
 /* Rounds all weights to float16; the largest error of a pixel over a few latents then, INFINITY if

@@ -43,7 +43,7 @@ static vae_status make_room_for_parameters(vae_loop *l, vae_error *err)
     now->adam_m = calloc(now->n_params, sizeof(float));
     now->adam_v = calloc(now->n_params, sizeof(float));
     now->data_mean = calloc(now->d, sizeof(float));
-    l->plan = malloc(PACE_MOST * sizeof *l->plan);
+    l->plan = malloc(VAE_PACE_MOST * sizeof *l->plan);
     if (now->params == NULL || now->adam_m == NULL || now->adam_v == NULL ||
         now->data_mean == NULL || l->plan == NULL) {
         return vae_fail_memory(err, 3 * now->n_params * sizeof(float), "a checkpoint");
@@ -315,7 +315,7 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
         return vae_fail(err, status, "%s", inner.text);
     }
     if (rows == l->config->batch_size) {
-        pace_adapt(&l->pace, n, seconds);
+        vae_pace_adapt(&l->pace, n, seconds);
     }
     s->step += n;
     s->position += n * rows;

@@ -21,19 +21,8 @@
 #include "base/stop.h"
 #include "config/config.h"
 #include "dataset/dataset.h"
-#include "model/model.h"
+#include "infer/measure.h"
 #include "run/checkpoint.h"
-
-/* Mean losses over a data set, nats per example. bound: of what the objective minimizes, at beta 1
- * and without free bits: recon + kl for elbo, -log mean_k w_k for the others. */
-typedef struct {
-    double elbo, recon, kl, bound;
-    size_t n; /* examples; 0 = there was no such data */
-    /* of a semi-supervised model: examples whose label is known, and how many of them q(y|x) takes
-     * for another class, as a fraction */
-    size_t classified;
-    double error;
-} vae_measurement;
 
 /* Where training stands, between two steps. */
 typedef struct {
@@ -50,15 +39,6 @@ typedef struct {
     double lr, beta, examples_per_s, wall_s, seconds_left;
     bool best; /* the best validation loss so far */
 } vae_epoch_record;
-
-/* How many steps to ask for at once: as many as take about 0.15 s, so that signals and progress are
- * served a few times a second and the waiting for totals costs nothing. Steps do not depend on it.
- */
-typedef struct {
-    size_t n;
-} pace;
-enum { PACE_MOST = 1024 };
-void pace_adapt(pace *p, size_t ran, double seconds);
 
 typedef enum {
     VAE_LOOP_STEPS,   /* some steps of an epoch are done: vae_loop_progress tells */
@@ -87,8 +67,8 @@ typedef struct {
     uint64_t steps_per_epoch;
     double started; /* monotonic time of vae_loop_begin */
     /* its own */
-    vae_plan *plan; /* PACE_MOST */
-    pace pace;
+    vae_plan *plan; /* VAE_PACE_MOST */
+    vae_pace pace;
     vae_train_state before; /* its totals: those of the epoch before this loop took it up */
     double wall_before;     /* now's wall_s at `started` */
     double examples;        /* trained here */
@@ -127,16 +107,5 @@ vae_progress vae_loop_progress(const vae_loop *loop);
 vae_status vae_loop_capture(vae_loop *loop, vae_error *err);
 /* Seconds of training so far, earlier loops included. */
 double vae_loop_wall(const vae_loop *loop);
-
-/* The batch of measuring passes: larger than training's where that is small. What vae_measure's
- * model must have as its max_batch. */
-size_t vae_measure_batch(const vae_config *config);
-
-/* Mean losses of `data` (n examples) under the model (of config): one pass in order, with noise of
- * draw `draw`. The model's totals must be clear, and are afterwards. stop_signal may be NULL;
- * VAE_ERR_INTERRUPTED when it is set. VAE_ERR_DIVERGED if the loss is not finite. */
-vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
-                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
-                       vae_error *err);
 
 #endif

@@ -57,7 +57,7 @@ void vae_train_draw(training_run *t, uint64_t epoch)
     }
     snprintf(name, sizeof name, "samples/epoch-%03llu.png", (unsigned long long)epoch);
     vae_run_folder_path(&t->folder, name, path);
-    if (vae_paint_prior(&painter, path, N_SAMPLES, 0, l->config->seed, 1, &err) == VAE_OK) {
+    if (vae_paint_prior(&painter, path, N_SAMPLES, l->config->seed, &err) == VAE_OK) {
         memcpy(t->result->samples, path, sizeof path);
     }
     snprintf(name, sizeof name, "samples/reconstruction-%03llu.png", (unsigned long long)epoch);

@@ -1,16 +1,18 @@
 /* Measuring passes: forward only, in order, with a fixed draw. */
+#include "infer/measure.h"
+
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "train/loop.h"
 
-void pace_adapt(pace *p, size_t ran, double seconds)
+void vae_pace_adapt(vae_pace *p, size_t ran, double seconds)
 {
     const double target = 0.15;
     const double most = 4.0 * (double)p->n; /* the first steps say little: they warm caches up */
     double want = seconds > 0 ? (double)ran * target / seconds : most;
     want = want > most ? most : want;
-    p->n = want >= PACE_MOST ? PACE_MOST : want < 1 ? 1 : (size_t)want;
+    want = want > VAE_PACE_MOST ? VAE_PACE_MOST : want;
+    p->n = want < 1 ? 1 : (size_t)want;
 }
 
 size_t vae_measure_batch(const vae_config *config)
@@ -25,10 +27,10 @@ size_t vae_measure_batch(const vae_config *config)
 static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t batch, uint64_t draw,
                            vae_plan *plan, const vae_stop_flag *stop_signal, vae_error *err)
 {
-    vae_status status = VAE_OK;
     vae_totals totals;
-    pace p = {1};
-    for (size_t at = 0, number = 0; at < n && status == VAE_OK;) {
+    vae_pace p = {1};
+    vae_status status = VAE_OK;
+    for (size_t at = 0, number = 0; at < n;) {
         size_t rows = n - at < batch ? n - at : batch;
         size_t steps = (n - at) / rows < p.n ? (n - at) / rows : p.n;
         for (size_t i = 0; i < steps; i++) {
@@ -39,13 +41,14 @@ static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t ba
         vae_model_measure(model, data, plan, steps, rows);
         at += steps * rows;
         if (at < n) { /* waits, so that a signal need not */
-            status = vae_model_totals(model, &totals, false, err);
-            pace_adapt(&p, steps, vae_clock() - start);
-            if (status == VAE_OK && vae_stopping(stop_signal)) {
-                status = vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted");
+            TRY(vae_model_totals(model, &totals, false, err));
+            vae_pace_adapt(&p, steps, vae_clock() - start);
+            if (vae_stopping(stop_signal)) {
+                TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
             }
         }
     }
+done:
     return status;
 }
 
@@ -55,9 +58,9 @@ vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config 
 {
     const size_t batch = vae_measure_batch(config);
     *out = (vae_measurement){0};
-    vae_plan *plan = malloc(PACE_MOST * sizeof *plan);
+    vae_plan *plan = malloc(VAE_PACE_MOST * sizeof *plan);
     if (plan == NULL) {
-        return vae_fail_memory(err, PACE_MOST * sizeof *plan, "the plan of a measuring pass");
+        return vae_fail_memory(err, VAE_PACE_MOST * sizeof *plan, "the plan of a measuring pass");
     }
     vae_error inner = {0};
     vae_totals totals;
