@@ -15,6 +15,7 @@
 
 #include "backend/open.h"
 #include "base/version.h"
+#include "dataset/dataset.h"
 #include "model/model.h"
 
 enum { MAX_OPS = 64, MAX_REPEATS = 99, CLASSES = 10 };

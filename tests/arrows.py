@@ -109,6 +109,9 @@ def calls(folder):
                 continue
             path = os.path.join(here, name)
             source = os.path.relpath(path, folder)[:-2] + ".c"
+            source = re.sub(r"/kernels_[a-z0-9]+\.c$", "/kernels.c", source)  # one object a level
+            if not os.path.exists(source):
+                continue  # left over from another commit
             out = subprocess.run(["nm", "-g", path], capture_output=True, text=True, check=True).stdout
             for line in out.splitlines():
                 *_, kind, symbol = line.split()

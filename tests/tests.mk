@@ -122,7 +122,7 @@ test-programs: $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
 # ---- style and static checks ----
 lint: deps ## style, static checks, the house's rules
 	$(Q)data/install.sh test lint
-	$(Q)$(SUBMAKE) $(REPORT_PAGE)
+	$(Q)$(SUBMAKE) $(BUILD)/vae
 	$(Q)clang-format --dry-run -Werror $(HOST_C) $(wildcard host/*/*.h host/*/*/*.h include/*.h kernels/*.cu \
 	    kernels/*.h tests/*/*.[ch] tests/simt/*.cc tests/simt/include/*.h bench/*.c)
 	$(Q)for f in $(filter-out $(CUDA_C),$(HOST_C)) bench/bench_step.c bench/bench_ops.c; do \
