@@ -339,9 +339,12 @@ static float recon_row(float *dl, const float *logits, const float *x, size_t D,
 static void decode_row(float *restrict x_hat, const float *restrict logits, size_t D,
                        vae_recon recon)
 {
-    const bool sigmoid = vae_likelihood_of(recon.likelihood)->sigmoid;
+    if (!vae_likelihood_of(recon.likelihood)->sigmoid) {
+        memcpy(x_hat, logits, D * sizeof *x_hat);
+        return;
+    }
     for (size_t d = 0; d < D; d++) {
-        x_hat[d] = sigmoid ? vae_sigmoidf(logits[d]) : logits[d];
+        x_hat[d] = vae_sigmoidf(logits[d]);
     }
 }
 
