@@ -63,8 +63,8 @@ cudaError_t vae_gather_launch(vae_elem type, vae_mat x, vae_rows rows, vae_now n
 cudaError_t vae_latent_forward_launch(vae_elem type, vae_mat z, float *kl_row, float *log_pq,
                                       vae_mat head, vae_now now, size_t B, size_t K, size_t Z,
                                       vae_noise noise, cudaStream_t stream);
-/* dhead: (B,2Z) out; formulas: model/model.c. One thread per example and four latents, particles in turn.
- */
+/* dhead: (B,2Z) out; formulas: model/model.c. One thread per example and four latents,
+ * particles in turn. */
 cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz, vae_mat head,
                                        const float *weight, const float *kl_dim, vae_now now,
                                        size_t B, size_t K, size_t Z, vae_latent_grad grad,

@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* What one particle adds to dmu and dlogvar of one latent; sw = kl_scale * w. Formulas: model/model.c. */
+/* What one particle adds to dmu and dlogvar of one latent; sw = kl_scale * w. Formulas:
+ * model/model.c. */
 static __device__ __forceinline__ void particle_grad(float *dmu, float *dlogvar, float dz, float mu,
                                                      float logvar, float eps, float w, float sw,
                                                      vae_objective objective)

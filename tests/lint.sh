@@ -35,6 +35,7 @@ done
 check "CUDA headers only in backend/cuda and kernels" \
     absent '#include *[<"](cuda|cublas|curand)' "${not_cuda[@]}"
 check "the step sees no backend's inside" absent '#include *"backend/' host/model/*
+check "no line of more than 100 columns" absent '.{101}' host/**/*.[ch] include/*.h kernels/*
 check "only main.c exits" absent '(^|[^_a-z])exit\(' "${not_main[@]}"
 
 # The rooms' rule, on includes and, where the program is built, on calls.

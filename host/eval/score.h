@@ -30,8 +30,8 @@ typedef enum {
 const char *vae_score_name(vae_score_kind score);
 
 typedef struct {
-    /* started for vae_score_shape's batches. Of a conditional model scores are of -log p(x|y), y the
-     * row's label. The threads of the config are those of this pass's own loops, too */
+    /* started for vae_score_shape's batches. Of a conditional model scores are of -log p(x|y), y
+     * the row's label. The threads of the config are those of this pass's own loops, too */
     const vae_trained *on;
     vae_data *data; /* n rows on its backend */
     size_t n;

@@ -1,6 +1,6 @@
-/* A trained model put to use: opened once from what a run left, with the data it is asked about, and
- * rows pushed through it in input order. What commands, reports, training's own pictures and libvae
- * are made of. */
+/* A trained model put to use: opened once from what a run left, with the data it is asked about,
+ * and rows pushed through it in input order. What commands, reports, training's own
+ * pictures and libvae are made of. */
 #ifndef VAE_TRAINED_H
 #define VAE_TRAINED_H
 
@@ -29,9 +29,8 @@ struct vae_trained {
     /* from vae_trained_start on: */
     vae_backend *be;
     vae_model *model;
-    size_t batch; /* rows that the model takes at once */
-    vae_trained
-        *below; /* of a stacked model, if it was opened: the run whose latents its rows are */
+    size_t batch;       /* rows that the model takes at once */
+    vae_trained *below; /* of a stacked model: the run whose latents its rows are, if opened */
     /* the data it is asked about, if any: */
     vae_dataset *set;  /* as the model takes them */
     const char *split; /* "train" or "test" */
@@ -71,9 +70,9 @@ vae_status vae_trained_put(vae_trained *m, const uint32_t *rows, size_t n, vae_e
 
 /* ---- passes ---- */
 
-/* The plan of the first pass that evaluates; `mixed`: its rows not in order but in a fixed random one, for data of which
- * only some rows are shown and whose neighbours look alike: row i of the pass is
- * vae_shuffle(VAE_MIXED_ORDER, ...). */
+/* The plan of the first pass that evaluates; `mixed`: its rows not in order but in a fixed random
+ * one, for data of which only some rows are shown and whose neighbours look alike: row i of the
+ * pass is vae_shuffle(VAE_MIXED_ORDER, ...). */
 vae_plan vae_mixed_plan(bool mixed);
 enum { VAE_MIXED_ORDER = 20140119 };
 

@@ -1,6 +1,6 @@
-/* A model's state, and what its files ask of each other, each of those below it: host.c, what the
- * host asks besides steps; model.c, the step; classes.c, what conditional and semi-supervised models
- * do differently; layers.c, what both are made of. */
+/* A model's state, and what its files ask of each other, each of those below it: host.c,
+ * what the host asks besides steps; model.c, the step; classes.c, what conditional and
+ * semi-supervised models do differently; layers.c, what both are made of. */
 #ifndef VAE_MODEL_STATE_H
 #define VAE_MODEL_STATE_H
 

@@ -7,13 +7,13 @@
 
 /* What a report is made of. What is NULL is left out of it, and a note says so. */
 typedef struct {
-    const vae_trained *on; /* with the parameters that are shown; of its checkpoint all but those:
-                            * config, shape, state, summary. Its data, if it has any, are shown, too;
-                            * split: train, validation or test */
-    const uint32_t *rows;  /* (n) numbers of these data's rows in the set; NULL = 0..n-1 */
-    const char *name;      /* of the run or the checkpoint, as the user knows it */
-    const char *folder;    /* where metrics.jsonl and run.json are, or NULL */
-    const char *missing;   /* why there are no data, or NULL */
+    /* With the parameters that are shown; of its checkpoint all but those: config, shape, state,
+     * summary. Its data, if it has any, are shown, too; split: train, validation or test. */
+    const vae_trained *on;
+    const uint32_t *rows; /* (n) numbers of these data's rows in the set; NULL = 0..n-1 */
+    const char *name;     /* of the run or the checkpoint, as the user knows it */
+    const char *folder;   /* where metrics.jsonl and run.json are, or NULL */
+    const char *missing;  /* why there are no data, or NULL */
     vae_watch watch;
 } vae_report_source;
 

@@ -1,3 +1,4 @@
+/* Data sets for tests, in memory and in files. */
 #include "dataset_fixture.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* Checkpoints for tests of exporting and importing. */
 #include "export_fixture.h"
 
 #include <math.h>

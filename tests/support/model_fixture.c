@@ -1,3 +1,4 @@
+/* A small model, its data and its plan. */
 #include "model_fixture.h"
 
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* The operations again, in double and as plainly as can be: what results are compared with. */
 #include "reference.h"
 
 #include <math.h>

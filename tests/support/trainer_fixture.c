@@ -1,3 +1,4 @@
+/* Runs for tests of training: folders, data, what is in them. */
 #include "trainer_fixture.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Linear layers: matrix products, with bias, activation and bias gradients in cuBLASLt's epilogues
  * where it has them for the type, in kernels of our own where not.
  *
- * cuBLAS reads row-major (r,c) as column-major (c,r), so with W (out,in), X (rows,in), Y (rows,out):
+ * cuBLAS reads row-major (r,c) as column-major (c,r): with W (out,in), X (rows,in), Y (rows,out)
  *   forward  Y' (out,rows) = op_t(W' (in,out)) X' (in,rows)       k = in
  *   weight   dW' (in,out)  = X' (in,rows) op_t(dY' (out,rows))    k = rows
  *   input    dX' (in,rows) = W' (in,out) dY' (out,rows)           k = out
