@@ -1,6 +1,7 @@
 /* Files written and read whole. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +14,77 @@ bool vae_is_folder(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+{
+    struct stat info;
+    *there = stat(path, &info) == 0;
+    return *there || errno == ENOENT || errno == ENOTDIR
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno));
+}
+
+void vae_names_free(char **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(names[i]);
+    }
+    free(names);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static vae_status add_name(char ***names, size_t *n, const char *name, vae_error *err)
+{
+    if ((*n & (*n - 1)) == 0) { /* full: the room is the next power of two */
+        char **more = realloc(*names, (*n > 0 ? 2 * *n : 1) * sizeof *more);
+        if (more == NULL) {
+            return vae_fail_memory(err, 2 * *n * sizeof *more, "names of files");
+        }
+        *names = more;
+    }
+    char *copy = strdup(name);
+    if (copy == NULL) {
+        return vae_fail_memory(err, strlen(name), "names of files");
+    }
+    (*names)[(*n)++] = copy;
+    return VAE_OK;
+}
+
+vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    *names = NULL;
+    *n = 0;
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return errno == ENOENT
+                   ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    for (const struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            TRY(add_name(names, n, entry->d_name, err));
+        }
+    }
+    if (errno != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read the folder: %s", path, strerror(errno)));
+    }
+    if (*n > 0) {
+        qsort(*names, *n, sizeof **names, by_bytes);
+    }
+done:
+    closedir(dir);
+    if (status != VAE_OK) {
+        vae_names_free(*names, *n);
+        *names = NULL;
+        *n = 0;
+    }
+    return status;
 }
 
 ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset)

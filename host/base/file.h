@@ -42,6 +42,16 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 /* Is there a folder of this name? */
 bool vae_is_folder(const char *path);
 
+/* Is there anything of this name? That it cannot be known (no permission, a failing disk) is
+ * VAE_ERR_IO, never "no". */
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err);
+
+/* The names in a folder, "." and ".." left out, in the order of their bytes: n of them, malloc'ed,
+ * to be freed with vae_names_free. No such folder: none. VAE_ERR_IO where it cannot be read to its
+ * end. */
+vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_error *err);
+void vae_names_free(char **names, size_t n);
+
 /* Reads n bytes from `offset` on, whatever pread() makes of it: fewer only at the end of the file,
  * -1 with errno. */
 ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset);

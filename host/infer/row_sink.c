@@ -1,7 +1,6 @@
 /* A sink for rows: one of three kinds behind one face. */
 #include "infer/row_sink.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -93,22 +92,18 @@ static bool picture_number(const char *name, size_t *number)
 
 static vae_status refuse_leftovers(const vae_row_sink *sink, vae_error *err)
 {
-    DIR *folder = opendir(sink->path);
-    vae_status status = VAE_OK;
-    size_t number;
-    if (folder == NULL) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open the folder: %s", sink->path,
-                        strerror(errno));
-    }
-    for (const struct dirent *e; status == VAE_OK && (e = readdir(folder)) != NULL;) {
-        if (picture_number(e->d_name, &number) && number >= sink->spec.n) {
+    char **names;
+    size_t n, number;
+    vae_status status = vae_folder_names(&names, &n, sink->path, err);
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        if (picture_number(names[i], &number) && number >= sink->spec.n) {
             status = vae_fail(err, VAE_ERR_USAGE,
                               "%s: holds %s of an earlier set, which %zu pictures would not "
                               "replace; remove it or name another folder",
-                              sink->path, e->d_name, sink->spec.n);
+                              sink->path, names[i], sink->spec.n);
         }
     }
-    closedir(folder);
+    vae_names_free(names, n);
     return status;
 }
 

@@ -1,7 +1,6 @@
 /* The run folder: its files, its lock, and which of them stay. */
 #include "run/folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -31,6 +30,11 @@ static bool is_step_checkpoint(const char *name)
            strspn(name + 5, "0123456789") == strlen(name) - 9;
 }
 
+uint64_t vae_run_step_of(const char *name)
+{
+    return strtoull(name + sizeof "step-" - 1, NULL, 10); /* too many digits: UINT64_MAX */
+}
+
 static int newest_first(const void *a, const void *b)
 {
     const char *x = *(const char *const *)a, *y = *(const char *const *)b;
@@ -41,64 +45,28 @@ static int newest_first(const void *a, const void *b)
 
 void vae_run_list_free(char **names, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        free(names[i]);
-    }
-    free(names);
+    vae_names_free(names, n);
 }
 
 vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *err)
 {
     char path[VAE_RUN_PATH];
-    *names = NULL;
-    *n = 0;
+    size_t all, kept = 0;
     snprintf(path, sizeof path, "%s/checkpoints", run);
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return errno == ENOENT
-                   ? VAE_OK
-                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    }
-    vae_status status = VAE_OK;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (!is_step_checkpoint(entry->d_name)) {
-            continue;
+    const vae_status status = vae_folder_names(names, &all, path, err);
+    for (size_t i = 0; i < all; i++) {
+        char *name = (*names)[i];
+        if (is_step_checkpoint(name)) {
+            (*names)[kept++] = name;
+        } else {
+            free(name);
         }
-        char **more = realloc(*names, (*n + 1) * sizeof **names);
-        *names = more != NULL ? more : *names;
-        char *name = more != NULL ? strdup(entry->d_name) : NULL;
-        if (name == NULL) {
-            TRY(vae_fail_memory(err, (*n + 1) * sizeof **names, "names of checkpoints"));
-        }
-        (*names)[(*n)++] = name;
     }
-    if (*n > 0) {
-        qsort(*names, *n, sizeof **names, newest_first);
-    }
-done:
-    closedir(dir);
-    if (status != VAE_OK) {
-        vae_run_list_free(*names, *n);
-        *names = NULL;
-        *n = 0;
+    *n = kept;
+    if (kept > 0) {
+        qsort(*names, kept, sizeof **names, newest_first);
     }
     return status;
-}
-
-void vae_run_folder_rotate(const vae_run_folder *folder, size_t keep)
-{
-    char **names;
-    size_t n;
-    vae_error ignored = {0};
-    if (vae_run_list(&names, &n, folder->path, &ignored) != VAE_OK) {
-        return;
-    }
-    for (size_t i = keep; i < n; i++) {
-        char path[VAE_RUN_PATH + 64];
-        snprintf(path, sizeof path, "%s/checkpoints/%s", folder->path, names[i]);
-        unlink(path);
-    }
-    vae_run_list_free(names, n);
 }
 
 /* Removes files of folder/`inside` whose names begin and end like that. */
@@ -107,19 +75,19 @@ static void remove_files(const vae_run_folder *folder, const char *inside, const
 {
     char path[VAE_RUN_PATH];
     vae_run_folder_path(folder, inside, path);
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    char **names;
+    size_t n;
+    vae_error ignored = {0};
+    vae_folder_names(&names, &n, path, &ignored);
+    for (size_t i = 0; i < n; i++) {
         char file[VAE_RUN_PATH + 256];
-        int n = snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        if (strncmp(entry->d_name, begin, strlen(begin)) == 0 &&
-            vae_ends_with(entry->d_name, end) && (size_t)n < sizeof file) {
+        const int length = snprintf(file, sizeof file, "%s/%s", path, names[i]);
+        if (strncmp(names[i], begin, strlen(begin)) == 0 && vae_ends_with(names[i], end) &&
+            (size_t)length < sizeof file) {
             unlink(file);
         }
     }
-    closedir(dir);
+    vae_names_free(names, n);
 }
 
 /* ---- opening ---- */
@@ -172,25 +140,19 @@ static vae_status make_folder(const char *path, vae_error *err)
 /* Is there anything in the folder? */
 static vae_status look_inside(const char *path, bool *empty, vae_error *err)
 {
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    }
-    *empty = true;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            *empty = false;
-        }
-    }
-    closedir(dir);
-    return VAE_OK;
+    char **names;
+    size_t n;
+    const vae_status status = vae_folder_names(&names, &n, path, err);
+    vae_names_free(names, n);
+    *empty = n == 0;
+    return status;
 }
 
 vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err)
 {
     bool empty;
     vae_status status = VAE_OK;
-    if (resume || force || access(path, F_OK) != 0) {
+    if (resume || force) {
         return VAE_OK;
     }
     TRY(look_inside(path, &empty, err));
@@ -297,9 +259,11 @@ static size_t keep_lines(char *text, uint64_t step)
 vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err)
 {
     char path[VAE_RUN_PATH], *text = NULL;
+    bool there;
     vae_run_folder_path(folder, "metrics.jsonl", path);
     vae_status status = VAE_OK;
-    if (access(path, F_OK) == 0) {
+    TRY(vae_path_exists(&there, path, err));
+    if (there) {
         TRY(vae_file_read(&text, path, max_metrics, err));
         const size_t n = strlen(text), kept = keep_lines(text, step);
         const struct iovec part = {text, kept};

@@ -1,4 +1,4 @@
-/* The run folder and the files in it: locking, rotation, what --resume keeps. Their names are
+/* The run folder and the files in it: locking, what --resume keeps. Their names are
  * config.json, run.json, metrics.jsonl, log.txt, report.html, checkpoints/, samples/. */
 #ifndef VAE_RUN_FOLDER_H
 #define VAE_RUN_FOLDER_H
@@ -43,8 +43,7 @@ void vae_run_folder_log(vae_run_folder *folder, const char *line);
  * vae_run_list_free). A missing folder has none. */
 vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *err);
 void vae_run_list_free(char **names, size_t n);
-
-/* Removes all but the newest `keep` checkpoints. Failures are not errors: the next one retries. */
-void vae_run_folder_rotate(const vae_run_folder *folder, size_t keep);
+/* The number in such a name. */
+uint64_t vae_run_step_of(const char *name);
 
 #endif

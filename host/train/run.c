@@ -38,7 +38,7 @@ static vae_status save(training_run *t, bool best, vae_error *err)
     vae_run_folder_path(&t->folder, name, path);
     TRY(vae_checkpoint_write(path, t->loop.now, err));
     memcpy(t->result->checkpoint, path, sizeof path);
-    vae_run_folder_rotate(&t->folder, t->loop.config->keep);
+    vae_checkpoint_rotate(t->folder.path, t->loop.now->state.step, t->loop.config->keep);
     t->saved = vae_clock();
 done:
     return status;
