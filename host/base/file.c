@@ -16,6 +16,14 @@ bool vae_is_folder(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+void vae_remove_link(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+        unlink(path);
+    }
+}
+
 vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
 {
     struct stat info;
@@ -157,7 +165,7 @@ static bool sync_folder_of(const char *path)
     return ok;
 }
 
-static vae_status begin_temp(vae_file *f, const char *path, vae_error *err)
+vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err)
 {
     *f = (vae_file){.replaces = true, .name = path, .path = path};
     f->fd = open_temp(path, f->temp, sizeof f->temp);
@@ -174,7 +182,7 @@ vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
         f->name = "standard output";
         f->fd = dup(STDOUT_FILENO);
     } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
-        return begin_temp(f, path, err);
+        return vae_file_begin_new(f, path, err);
     } else if (S_ISDIR(info.st_mode)) {
         return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
     } else {
@@ -207,7 +215,7 @@ vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
         return VAE_OK;
     }
     f->open = false;
-    bool ok = !keep || !f->replaces || fsync(f->fd) == 0;
+    bool ok = !keep || !f->replaces || f->hasty || fsync(f->fd) == 0;
     int reason = errno;
     if (close(f->fd) != 0 && ok) {
         ok = false;
@@ -223,7 +231,7 @@ vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
     if (!ok) {
         return write_failed(f, reason, err);
     }
-    if (f->replaces && keep && !sync_folder_of(f->path)) {
+    if (f->replaces && keep && !f->hasty && !sync_folder_of(f->path)) {
         return vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s",
                         f->path, strerror(errno));
     }
@@ -245,7 +253,7 @@ done:
 vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err)
 {
     vae_file f;
-    vae_status status = begin_temp(&f, path, err);
+    vae_status status = vae_file_begin_new(&f, path, err);
     return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
 }
 

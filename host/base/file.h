@@ -18,6 +18,7 @@ enum { VAE_PATH = 512 };
  * pipe or standard output ("-") is written into. Zero-initialize. */
 typedef struct {
     bool open, replaces;
+    bool hasty; /* not synced: one of thousands, which are worth little one by one */
     int fd;
     const char *name; /* for messages; path, or "standard output" */
     const char *path; /* the caller's, until vae_file_end */
@@ -26,6 +27,8 @@ typedef struct {
 
 /* VAE_ERR_IO: cannot write there, or it is a folder. */
 vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
+/* The same, but whatever has this name is replaced and never written into: a link, a device, too. */
+vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err);
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
 /* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. */
 vae_status vae_file_end(vae_file *f, bool keep, vae_error *err);
@@ -41,6 +44,9 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 
 /* Is there a folder of this name? */
 bool vae_is_folder(const char *path);
+
+/* Removes `path` if it is a symbolic link; what it points to stays. */
+void vae_remove_link(const char *path);
 
 /* Is there anything of this name? That it cannot be known (no permission, a failing disk) is
  * VAE_ERR_IO, never "no". */

@@ -34,6 +34,7 @@ static vae_status start_from_run(vae_config *config, const char *out, vae_error 
     if (out == NULL) {
         return vae_fail(err, VAE_ERR_USAGE, "--resume needs --out RUN, the run to go on with");
     }
+    TRY(vae_run_folder_check(out, true, false, err)); /* before a line of it is believed */
     if (snprintf(path, sizeof path, "%s/config.json", out) < (int)sizeof path) {
         TRY(vae_path_exists(&there, path, err));
     }

@@ -197,7 +197,7 @@ done:
 static vae_status put_picture(vae_row_sink *sink, const float *row, vae_error *err)
 {
     char path[VAE_PATH + 32];
-    uint8_t *bytes;
+    uint8_t *bytes = NULL;
     size_t n;
     for (size_t i = 0; i < sink->d; i++) {
         sink->pixels[i] = vae_pixel(row[i]);
@@ -213,15 +213,15 @@ static vae_status put_picture(vae_row_sink *sink, const float *row, vae_error *e
     if (status != VAE_OK) {
         return status;
     }
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && vae_write_all(fd, bytes, n);
-    int reason = errno;
-    if (fd >= 0 && close(fd) != 0 && ok) {
-        ok = false;
-        reason = errno;
-    }
+    vae_file file;
+    TRY(vae_file_begin_new(&file, path, err));
+    file.hasty = true;
+    status = vae_file_add(&file, bytes, n, err);
+    const vae_status ended = vae_file_end(&file, status == VAE_OK, err);
+    status = status == VAE_OK ? ended : status;
+done:
     free(bytes);
-    return ok ? VAE_OK : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(reason));
+    return status;
 }
 
 vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae_error *err)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "run/ours.h"
 
 /* Largest metrics.jsonl that is read: a line is about 250 bytes. */
 static const size_t max_metrics = (size_t)1 << 30;
@@ -22,13 +23,13 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
     snprintf(out, VAE_RUN_PATH, "%s/%s", folder->path, name);
 }
 
-/* ---- names in a folder ---- */
-
-static bool is_step_checkpoint(const char *name)
+void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH])
 {
-    return strncmp(name, "step-", 5) == 0 && vae_ends_with(name, ".vae") &&
-           strspn(name + 5, "0123456789") == strlen(name) - 9;
+    vae_run_folder_path(folder, name, out);
+    vae_remove_link(out);
 }
+
+/* ---- names in a folder ---- */
 
 uint64_t vae_run_step_of(const char *name)
 {
@@ -56,7 +57,7 @@ vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *er
     const vae_status status = vae_folder_names(names, &all, path, err);
     for (size_t i = 0; i < all; i++) {
         char *name = (*names)[i];
-        if (is_step_checkpoint(name)) {
+        if (vae_run_is_step(name)) {
             (*names)[kept++] = name;
         } else {
             free(name);
@@ -69,53 +70,32 @@ vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *er
     return status;
 }
 
-/* Removes files of folder/`inside` whose names begin and end like that. */
-static void remove_files(const vae_run_folder *folder, const char *inside, const char *begin,
-                         const char *end)
-{
-    char path[VAE_RUN_PATH];
-    vae_run_folder_path(folder, inside, path);
-    char **names;
-    size_t n;
-    vae_error ignored = {0};
-    vae_folder_names(&names, &n, path, &ignored);
-    for (size_t i = 0; i < n; i++) {
-        char file[VAE_RUN_PATH + 256];
-        const int length = snprintf(file, sizeof file, "%s/%s", path, names[i]);
-        if (strncmp(names[i], begin, strlen(begin)) == 0 && vae_ends_with(names[i], end) &&
-            (size_t)length < sizeof file) {
-            unlink(file);
-        }
-    }
-    vae_names_free(names, n);
-}
-
 /* ---- opening ---- */
 
-/* What else a run leaves; a folder with none of it but not empty belongs to somebody else. */
-static void remove_run(const vae_run_folder *folder)
+/* An earlier run's files. What tells that they are one goes last, so that it can be said again
+ * where this was cut short. */
+static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
 {
-    static const char *const files[] = {"config.json", "run.json", "metrics.jsonl", "report.html"};
-    char path[VAE_RUN_PATH];
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        vae_run_folder_path(folder, files[i], path);
-        unlink(path);
+    vae_status status = VAE_OK;
+    if (ftruncate(folder->log, 0) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", folder->path,
+                     strerror(errno)));
     }
-    remove_files(folder, "checkpoints", "step-", ".vae");
-    remove_files(folder, "checkpoints", "best.vae", "best.vae");
-    remove_files(folder, "samples", "epoch-", ".png");
-    remove_files(folder, "samples", "reconstruction-", ".png");
+    TRY(vae_run_remove_files(folder->path, "samples", false, err));
+    TRY(vae_run_remove_files(folder->path, "checkpoints", false, err));
+    TRY(vae_run_remove_files(folder->path, "", false, err));
+done:
+    return status;
 }
 
-/* Temp files of a process that was killed while it wrote; nobody else writes here now. */
+/* Temp files of a process that was killed while it wrote; nobody else writes here now. One that
+ * stays does no harm. */
 static void remove_temps(const vae_run_folder *folder)
 {
-    remove_files(folder, ".", "config.json.", ".tmp");
-    remove_files(folder, ".", "run.json.", ".tmp");
-    remove_files(folder, ".", "metrics.jsonl.", ".tmp");
-    remove_files(folder, ".", "report.html.", ".tmp");
-    remove_files(folder, "checkpoints", "", ".tmp");
-    remove_files(folder, "samples", "", ".tmp");
+    vae_error ignored = {0};
+    vae_run_remove_files(folder->path, "", true, &ignored);
+    vae_run_remove_files(folder->path, "checkpoints", true, &ignored);
+    vae_run_remove_files(folder->path, "samples", true, &ignored);
 }
 
 static vae_status make_folder(const char *path, vae_error *err)
@@ -152,25 +132,28 @@ vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_e
 {
     bool empty;
     vae_status status = VAE_OK;
-    if (resume || force) {
-        return VAE_OK;
-    }
     TRY(look_inside(path, &empty, err));
+    if (!empty && !resume && !force) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: the folder is not empty: --resume continues the run in it, --force "
+                     "replaces it, or give another --out",
+                     path));
+    }
     if (!empty) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s: the folder is not empty: --resume continues the run in it, --force "
-                        "replaces it, or give another --out",
-                        path);
+        TRY(vae_run_check_ours(path, err));
     }
 done:
     return status;
 }
 
+/* Links are not followed, FIFOs not waited for. */
+static const int own_file = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+
 static vae_status lock_log(vae_run_folder *folder, vae_error *err)
 {
     char path[VAE_RUN_PATH];
     vae_run_folder_path(folder, "log.txt", path);
-    folder->log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    folder->log = open(path, own_file, 0666);
     if (folder->log < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
@@ -199,11 +182,8 @@ vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool re
     TRY(look_inside(path, empty, err));
     TRY(lock_log(folder, err));
     if (force) {
-        remove_run(folder);
+        TRY(remove_run(folder, err));
         *empty = true;
-        if (ftruncate(folder->log, 0) != 0) {
-            TRY(vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", path, strerror(errno)));
-        }
     }
     for (size_t i = 0; i < sizeof inside / sizeof inside[0]; i++) {
         vae_run_folder_path(folder, inside[i], part);
@@ -271,7 +251,7 @@ vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_err
             TRY(vae_file_replace(path, &part, 1, err));
         }
     }
-    folder->metrics = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    folder->metrics = open(path, own_file, 0666);
     if (folder->metrics < 0) {
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }

@@ -107,6 +107,9 @@ static vae_status begin(training_run *t, bool empty, vae_error *err)
     if (t->options->resume && !empty) {
         TRY(vae_train_find(t, &found, err));
     }
+    if (found == NULL) { /* before log.txt has a line, so that the folder is known as a run's */
+        TRY(vae_train_write_config(t, err));
+    }
     if (t->options->resume && found == NULL) {
         vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
                  t->folder.path);

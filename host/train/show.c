@@ -56,12 +56,12 @@ void vae_train_draw(training_run *t, uint64_t epoch)
         return;
     }
     snprintf(name, sizeof name, "samples/epoch-%03llu.png", (unsigned long long)epoch);
-    vae_run_folder_path(&t->folder, name, path);
+    vae_run_folder_place(&t->folder, name, path);
     if (vae_paint_prior(&painter, path, N_SAMPLES, l->config->seed, &err) == VAE_OK) {
         memcpy(t->result->samples, path, sizeof path);
     }
     snprintf(name, sizeof name, "samples/reconstruction-%03llu.png", (unsigned long long)epoch);
-    vae_run_folder_path(&t->folder, name, path);
+    vae_run_folder_place(&t->folder, name, path);
     if (vae_paint_reconstructions(&painter, path, n, mixed, 0, &err) == VAE_OK) {
         memcpy(t->result->reconstruction, path, sizeof path);
     }
@@ -95,7 +95,7 @@ void vae_train_report(training_run *t, bool last)
     if (!t->loop.config->report) {
         return;
     }
-    vae_run_folder_path(&t->folder, "report.html", path);
+    vae_run_folder_place(&t->folder, "report.html", path);
     vae_status status = vae_report_write(&source, path, &result, &err);
     t->report_written = vae_clock();
     if (status == VAE_OK) {

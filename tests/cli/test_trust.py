@@ -103,3 +103,131 @@ def a_checkpoint_that_cannot_be_read_now_is_an_error():
     # damage is: the one before is taken
     cut(f"{run}/checkpoints/{checkpoints(run)[-1]}", 5000)
     vae("export", run, "--out", "transient.npz", says="taking the checkpoint before it")
+
+
+# ---- folders that are not a run's ----
+
+def foreign_folders():
+    """Projects of a person, each with names that a run uses too."""
+    own = {"config.json": '{"epochs": 3, "lr": 0.1}', "run.json": '{"schema": 1, "status": "mine"}',
+           "report.html": "<p>mine", "log.txt": "2026-01-01T00:00:00Z mine\n",
+           "metrics.jsonl": '{"step": 1}\n', "samples/epoch-001.png": "mine",
+           "checkpoints/step-0000000001.vae": "mine", "checkpoints/best.vae": "mine",
+           "config.json.1-0.tmp": "mine", "notes.txt": "mine"}
+    for names in ([name] for name in own):
+        yield "foreign", {name: own[name] for name in names}
+    yield "foreign", own
+
+
+@test
+def what_is_not_a_run_stays_as_it_is():
+    vae("export", trained(), "--out", "weights.npz", "-q")
+    for folder, files in foreign_folders():
+        shutil.rmtree(path(folder), ignore_errors=True)
+        for name, text in files.items():
+            put(text, folder, name)
+        before = snapshot(folder)
+        for args in (["train", *TINY, "--force"], ["train", "--resume"],
+                     ["import", "weights.npz", "--force"], ["train", *TINY],
+                     ["import", "weights.npz"]):
+            vae(*args, "--out", folder, code=2, says=folder)
+            assert snapshot(folder) == before, (args, files)
+    # a run of this program beside a config.json that is not
+    copy("run", "mixed")
+    put('{"name": "mine"}', "mixed/config.json")
+    before = snapshot("mixed")
+    for args in (["train", *TINY, "--force"], ["train", "--resume"], ["import", "weights.npz", "--force"]):
+        vae(*args, "--out", "mixed", code=2, says="config.json is another program's")
+        assert snapshot("mixed") == before
+
+
+@test
+def force_removes_what_a_run_wrote():
+    run = copy(trained(), "forced")
+    own = ["notes.txt", "samples/epoch-mine.png", "samples/face.png", "samples/mine.tmp",
+           "checkpoints/step-mine.vae", "checkpoints/my best.vae", "checkpoints/mine.tmp", "x.tmp"]
+    for name in own:
+        put("mine", run, name)
+    put("torn", run, "checkpoints/step-0000000099.vae.77-0.tmp")
+    put("torn", run, "config.json.77-1.tmp")
+    vae("train", *TINY, "--epochs", 1, "--out", run, "--force", "-q")
+    left = {os.path.relpath(at, path(run)) for at in snapshot(run)}
+    assert left == {"checkpoints", "samples", "config.json", "run.json", "log.txt", "metrics.jsonl",
+                    "report.html", "samples/epoch-001.png", "samples/reconstruction-001.png",
+                    "checkpoints/step-0000000000.vae", "checkpoints/step-0000000010.vae",
+                    *own}, left
+    os.symlink(path(run), path("by-link"))  # the folder itself may be named by a link
+    vae("train", *TINY, "--epochs", 1, "--out", "by-link", "--force", "-q")
+    assert os.path.islink(path("by-link"))
+
+
+@test
+def a_run_killed_at_birth_is_a_run():
+    """SIGKILL at each system call that makes something, up to config.json."""
+    for call in ("mkdir", "openat", "flock", "rename", "fsync"):
+        for when in range(1, 40 if call == "openat" else 4):
+            shutil.rmtree(path("born"), ignore_errors=True)
+            args = ["train", *TINY, "--epochs", "1", "--limit", "40", "--out", "born"]
+            prefix = strace(f"{call}:signal=SIGKILL:when={when}")
+            prefix[1:1] = ["-P", "born", "-P", "born/log.txt", "-P", "born/config.json"]
+            dead = subprocess.run([*prefix, VAE, *args], cwd=WORK, capture_output=True,
+                                  env={**os.environ, **TRACED}).returncode != 0
+            if dead:
+                vae("train", "--resume" if when % 2 else "--force", *args[1:], "-q")
+            else:
+                break
+
+
+@test
+def links_are_not_written_through():
+    put("mine", "elsewhere/file")
+    os.makedirs(path("elsewhere/folder"), exist_ok=True)
+    os.makedirs(path("elsewhere/pictures"), exist_ok=True)
+    elsewhere = snapshot("elsewhere")
+
+    def plant(target, *parts):
+        at = path(*parts)
+        if os.path.isdir(at):
+            shutil.rmtree(at)
+        elif os.path.lexists(at):
+            os.unlink(at)
+        os.symlink(path("elsewhere", target), at)
+
+    # what is written into: refused
+    for name, target in (("log.txt", "file"), ("metrics.jsonl", "file"), ("log.txt", "new"),
+                         ("metrics.jsonl", "new"), ("checkpoints", "folder"), ("samples", "folder")):
+        run = copy(trained(), "linked")
+        plant(target, run, name)
+        before = snapshot(run)
+        for args in (["--force"], ["--resume", "--epochs", 4]):
+            vae("train", *(TINY if args == ["--force"] else []), *args, "--out", run, code=2,
+                says=f"linked/{name}: a symbolic link")
+            assert snapshot("elsewhere") == elsewhere and snapshot(run) == before, name
+    # what is replaced: the link itself is; one to a device, too
+    run = copy(trained(), "linked")
+    for name in ("run.json", "config.json", "report.html", "samples/epoch-004.png",
+                 "samples/reconstruction-004.png", "checkpoints/best.vae",
+                 "checkpoints/step-0000000036.vae"):
+        plant("file", run, name)
+    os.unlink(path(run, "config.json"))
+    shutil.copy(path("run/config.json"), path("elsewhere/config.json"))
+    plant("config.json", run, "config.json")
+    os.unlink(path(run, "run.json"))
+    os.unlink(path(run, "samples/epoch-004.png"))
+    os.symlink("/dev/full", path(run, "samples/epoch-004.png"))
+    os.unlink(path(run, "report.html"))
+    os.symlink("/dev/full", path(run, "report.html"))
+    elsewhere = snapshot("elsewhere")
+    vae("train", "--resume", "--out", run, "--epochs", 4, "-q")
+    assert snapshot("elsewhere") == elsewhere
+    assert not any(os.path.islink(at) for at in snapshot(run))
+    os.unlink(path(run, "report.html"))
+    os.symlink("/dev/full", path(run, "report.html"))
+    vae("report", run, "-q")
+    assert not os.path.islink(path(run, "report.html"))
+    # a folder of pictures
+    vae("sample", run, "-n", 3, "--out", "drawn/", "-q")
+    plant("file", "drawn/000001.png")
+    vae("sample", run, "-n", 3, "--out", "drawn/", "-q")
+    assert snapshot("elsewhere") == elsewhere and len(os.listdir(path("drawn"))) == 3
+    assert not os.path.islink(path("drawn/000001.png"))
