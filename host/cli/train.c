@@ -189,7 +189,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     vae_signals_install();
     status = vae_train(&config, train, test, &options, &result, err);
     cli_progress_clear(&progress);
-    if (status == VAE_OK) {
+    if (status == VAE_OK || result.lost) {
         print_result(args, &config, &result);
     }
 done:

@@ -269,8 +269,10 @@ vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_e
     return VAE_OK;
 }
 
-void vae_run_folder_log(vae_run_folder *folder, const char *line)
+vae_status vae_run_folder_log(vae_run_folder *folder, const char *line, vae_error *err)
 {
-    /* a log that cannot be written is no reason to stop training; metrics.jsonl says it all */
-    (void)!vae_write_all(folder->log, line, strlen(line));
+    return vae_write_all(folder->log, line, strlen(line))
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot write: %s", folder->path,
+                          strerror(errno));
 }

@@ -44,7 +44,7 @@ vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_err
 
 /* Appends a line (with its newline) to metrics.jsonl, or to log.txt, in one write. */
 vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_error *err);
-void vae_run_folder_log(vae_run_folder *folder, const char *line);
+vae_status vae_run_folder_log(vae_run_folder *folder, const char *line, vae_error *err);
 
 /* Names of the checkpoints step-*.vae in RUN, newest first, malloc'ed (n of them, to be freed with
  * vae_run_list_free). A missing folder has none. */

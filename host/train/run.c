@@ -116,6 +116,7 @@ static vae_status begin(training_run *t, bool empty, vae_error *err)
     }
     TRY(vae_loop_begin(&t->loop, found, err));
     if (found != NULL && !s->finished) {
+        TRY(vae_train_write_config(t, err));
         vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
                  t->result->checkpoint, s->epoch + (s->position > 0), s->step);
     }
@@ -132,7 +133,6 @@ static vae_status drive(training_run *t, vae_error *err)
     const uint64_t last_line = s->position > 0 ? s->step - 1 : s->step;
     vae_loop_event event;
     vae_status status = VAE_OK;
-    TRY(vae_train_write_config(t, err));
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
     vae_loop_describe(&t->loop);
@@ -161,7 +161,7 @@ done:
 
 static vae_status drive_to_the_end(training_run *t, vae_error *err)
 {
-    vae_error inner = {0}, ignored = {0};
+    vae_error inner = {0}, lost = {0};
     const char *checkpoint = t->result->checkpoint, *word = "done";
     const vae_status status = drive(t, &inner);
     t->loop.now->state.wall_s = vae_loop_wall(&t->loop);
@@ -175,9 +175,19 @@ static vae_status drive_to_the_end(training_run *t, vae_error *err)
         word = status == VAE_ERR_INTERRUPTED ? "interrupted" : "failed";
         vae_note(&t->notes, "%s: %s", word, err->text);
     }
-    vae_train_write_run(t, word, status != VAE_OK ? err->text : NULL, &ignored);
+    if (vae_train_write_run(t, word, status != VAE_OK ? err->text : NULL, &lost) != VAE_OK) {
+        vae_train_lose(t, &lost);
+    }
     if (status == VAE_OK || status == VAE_ERR_INTERRUPTED) {
         vae_train_report(t, true);
+    }
+    if (status == VAE_OK && t->lost.status != VAE_OK) {
+        t->result->lost = true;
+        return vae_fail(
+            err, t->lost.status,
+            "%s; the training itself is done: %s holds it, and --resume --out %s draws the "
+            "last pictures and the report anew",
+            t->lost.text, checkpoint, t->folder.path);
     }
     return status;
 }

@@ -15,13 +15,18 @@ typedef struct {
     double saved;                          /* monotonic time of the last checkpoint */
     double report_written, report_seconds; /* monotonic time of the last report; what it took */
     char start_time[32];
+    vae_error lost; /* the first thing that should be in the folder and could not be written */
 } training_run;
+
+/* Remembers what could not be written: no reason to end the training, but one to end it with that
+ * error. What cannot be drawn at all is only told. */
+void vae_train_lose(training_run *t, const vae_error *why);
 
 /* The newest good checkpoint of the folder to *found, NULL if there is none at all. Refuses one of
  * another model or other data. */
 vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err);
 
-/* A line to log.txt, with the time in front. */
+/* A line to log.txt, with the time in front. One that cannot be written is lost (vae_train_lose). */
 void vae_train_log(training_run *t, const char *line);
 vae_status vae_train_write_config(training_run *t, vae_error *err);
 /* status: running, done, interrupted, failed; why: the error, or NULL. */

@@ -1,5 +1,5 @@
 /* What a run shows: samples from the prior, originals above reconstructions, report.html. What
- * cannot be written is no reason to lose the training: a note says so. */
+ * cannot be written is no reason to lose the training: it is told, and the run's error at the end. */
 #include <stdio.h>
 #include <string.h>
 
@@ -66,7 +66,7 @@ void vae_train_draw(training_run *t, uint64_t epoch)
         memcpy(t->result->reconstruction, path, sizeof path);
     }
     if (err.status != VAE_OK) {
-        vae_note(&t->notes, "warning: %s", err.text);
+        vae_train_lose(t, &err);
     }
 }
 
@@ -101,7 +101,9 @@ void vae_train_report(training_run *t, bool last)
     if (status == VAE_OK) {
         t->report_seconds = result.seconds;
         memcpy(t->result->report, path, sizeof path);
-    } else if (status != VAE_ERR_INTERRUPTED) {
+    } else if (last) {
+        vae_train_lose(t, &err);
+    } else if (status != VAE_ERR_INTERRUPTED) { /* the last one may do better */
         vae_note(&t->notes, "warning: no report: %s", err.text);
     }
 }

@@ -169,7 +169,8 @@ def a_run_killed_at_birth_is_a_run():
             shutil.rmtree(path("born"), ignore_errors=True)
             args = ["train", *TINY, "--epochs", "1", "--limit", "40", "--out", "born"]
             prefix = strace(f"{call}:signal=SIGKILL:when={when}")
-            prefix[1:1] = ["-P", "born", "-P", "born/log.txt", "-P", "born/config.json"]
+            prefix[1:1] = ["-P", "born", "-P", "born/log.txt", "-P", path("born/log.txt"), "-P",
+                           "born/checkpoints", "-P", "born/samples", "-P", "born/config.json"]
             dead = subprocess.run([*prefix, VAE, *args], cwd=WORK, capture_output=True,
                                   env={**os.environ, **TRACED}).returncode != 0
             if dead:
@@ -231,3 +232,72 @@ def links_are_not_written_through():
     vae("sample", run, "-n", 3, "--out", "drawn/", "-q")
     assert snapshot("elsewhere") == elsewhere and len(os.listdir(path("drawn"))) == 3
     assert not os.path.islink(path("drawn/000001.png"))
+
+
+# ---- a file that is damaged is an error ----
+
+@test
+def a_gif_that_failed_in_the_middle_is_not_kept():
+    run = trained()
+    args = ["interpolate", run, "--from", 1, "--to", 2, "--limit", 10, "--out", "walk.gif", "-q"]
+    vae(*args)
+    before = snapshot(".")[path(".", "walk.gif")]
+    for when in (1, 5, 20):
+        vae(*args, code=4, says="walk.gif: cannot write: ",
+            prefix=strace(f"write:error=EIO:when={when}"), env=TRACED)
+        after = {at: text for at, text in snapshot(".").items() if "walk.gif" in at}
+        assert after == {path(".", "walk.gif"): before}, sorted(after)
+
+
+@test
+def what_a_run_could_not_write_is_said():
+    """Of a run that is quiet, too: the training goes on, and the exit code is 4."""
+    args = ["train", *TINY, "--epochs", 2, "--out", "lossy", "-q"]
+    # renames: config.json, run.json, step 0; two pictures and a checkpoint each epoch; run.json, report
+    for when, says in ((4, "samples/epoch-001.png"), (8, "samples/reconstruction-002.png"),
+                       (10, "lossy/run.json"), (11, "lossy/report.html")):
+        lost = vae(*args, code=4, says=f"warning: lossy/{says[6:] if says[0] == 'l' else says}: cannot "
+                   "write: Input/output error", prefix=strace(f"rename:error=EIO:when={when}"),
+                   env=TRACED)
+        assert lost.err.count("warning: ") == 1 and "the training itself is done" in lost.err
+        vae("info", "lossy")
+        shutil.rmtree(path("lossy"))
+    prefix = strace("write:error=ENOSPC")
+    prefix[1:1] = ["-P", path("lossy/log.txt")]
+    lost = vae(*args, "--json", code=4, says="log.txt: cannot write: No space left", prefix=prefix,
+               env=TRACED)
+    assert lost.json()["epoch"] == 2 and lost.err.count("warning: ") == 1, lost.err
+
+
+@test
+def a_set_of_files_is_replaced_together():
+    vae("train", *TINY, "--epochs", 1, "--binarize", "dynamic", "--semi-supervised", "--labelled",
+        100, "--out", "half", "-q")
+    names = ["set.encoder.onnx", "set.decoder.onnx", "set.classifier.onnx"]
+    calls = [f"{call}:error={error}:when={when}" for call, error in (
+        ("renameat2", "EIO"), ("fsync", "EIO"), ("write", "ENOSPC"))
+        for when in range(1, 4)]
+    for old in ([], names[:1], names[1:], names):
+        for name in names:
+            if os.path.exists(path(name)):
+                os.unlink(path(name))
+        for name in old:
+            put("old " + name, name)
+        before = {at: text for at, text in snapshot(".").items() if "/set." in at}
+        for fault in calls:
+            prefix = strace(fault)
+            vae("export", "half", "--out", "set.onnx", "-q", code=4, says="cannot write",
+                prefix=prefix, env=TRACED)
+            after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+            assert after == before, (fault, old, sorted(after))
+        # where two names cannot be exchanged
+        prefix = strace("renameat2:error=EINVAL")
+        prefix[1:1] = ["-e", "inject=rename:error=EIO:when=4"]
+        prefix[prefix.index("trace=renameat2")] = "trace=renameat2,rename"
+        if len(old) == 3:
+            vae("export", "half", "--out", "set.onnx", "-q", code=4, prefix=prefix, env=TRACED)
+            after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+            assert after == before, sorted(after)
+        vae("export", "half", "--out", "set.onnx", "-q")
+        after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+        assert len(after) == 3 and all(len(text) > 1000 for text in after.values())
