@@ -301,3 +301,38 @@ def a_set_of_files_is_replaced_together():
         vae("export", "half", "--out", "set.onnx", "-q")
         after = {at: text for at, text in snapshot(".").items() if "/set." in at}
         assert len(after) == 3 and all(len(text) > 1000 for text in after.values())
+
+
+# ---- killed at the very end ----
+
+@test
+def a_run_killed_before_its_report_gets_one():
+    """At each rename behind the last checkpoint's: run.json, then report.html."""
+    vae("train", *TINY, "--epochs", 2, "--out", "whole-end", "-q")
+    done = vae("train", "--resume", "--out", "whole-end")
+    assert "already finished" in done.err and "not all was written" not in done.err
+    first = snapshot("whole-end")
+    for when in (10, 11):
+        run = f"cut-end-{when}"
+        args = ["train", *TINY, "--epochs", 2, "--out", run, "-q"]
+        dead = subprocess.run([*strace(f"rename:signal=SIGKILL:when={when}"), VAE, *map(str, args)],
+                              cwd=WORK, capture_output=True, env={**os.environ, **TRACED})
+        assert dead.returncode != 0 and not os.path.exists(path(run, "report.html"))
+        same_end(run, "whole-end")
+        if when == 11:
+            os.unlink(path(run, "samples/epoch-002.png"))
+        result = vae("train", "--resume", "--out", run, "--json", says="not all was written")
+        assert result.json()["had_finished"] and result.json()["report"] == f"{run}/report.html"
+        assert read_json(run, "run.json")["status"] == "done"
+        with open(path(run, "report.html")) as file:
+            assert ">done<" in file.read()
+        for picture in ("samples/epoch-002.png", "samples/reconstruction-002.png"):
+            assert snapshot(run)[path(run, picture)] == first[path("whole-end", picture)]
+        before = snapshot(run)
+        vae("train", "--resume", "--out", run, says="already finished")
+        assert {k: v for k, v in snapshot(run).items() if "log.txt" not in k} == {
+            k: v for k, v in before.items() if "log.txt" not in k}, "nothing is missing now"
+    # one that is not wanted is not missing
+    vae("train", *TINY, "--epochs", 1, "--out", "no-page", "--report=false", "-q")
+    vae("train", "--resume", "--out", "no-page", "-q")
+    assert not os.path.exists(path("no-page/report.html"))
