@@ -1,6 +1,8 @@
 /* Files written and read whole. */
 #include "base/file.h"
 
+#include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +15,85 @@ bool vae_is_folder(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+void vae_remove_link(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+        unlink(path);
+    }
+}
+
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+{
+    struct stat info;
+    *there = stat(path, &info) == 0;
+    return *there || errno == ENOENT || errno == ENOTDIR
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno));
+}
+
+void vae_names_free(char **names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(names[i]);
+    }
+    free(names);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static vae_status add_name(char ***names, size_t *n, const char *name, vae_error *err)
+{
+    if ((*n & (*n - 1)) == 0) { /* full: the room is the next power of two */
+        char **more = realloc(*names, (*n > 0 ? 2 * *n : 1) * sizeof *more);
+        if (more == NULL) {
+            return vae_fail_memory(err, 2 * *n * sizeof *more, "names of files");
+        }
+        *names = more;
+    }
+    char *copy = strdup(name);
+    if (copy == NULL) {
+        return vae_fail_memory(err, strlen(name), "names of files");
+    }
+    (*names)[(*n)++] = copy;
+    return VAE_OK;
+}
+
+vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    *names = NULL;
+    *n = 0;
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return errno == ENOENT
+                   ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    for (const struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            TRY(add_name(names, n, entry->d_name, err));
+        }
+    }
+    if (errno != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read the folder: %s", path, strerror(errno)));
+    }
+    if (*n > 0) {
+        qsort(*names, *n, sizeof **names, by_bytes);
+    }
+done:
+    closedir(dir);
+    if (status != VAE_OK) {
+        vae_names_free(*names, *n);
+        *names = NULL;
+        *n = 0;
+    }
+    return status;
 }
 
 ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset)
@@ -85,7 +166,7 @@ static bool sync_folder_of(const char *path)
     return ok;
 }
 
-static vae_status begin_temp(vae_file *f, const char *path, vae_error *err)
+vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err)
 {
     *f = (vae_file){.replaces = true, .name = path, .path = path};
     f->fd = open_temp(path, f->temp, sizeof f->temp);
@@ -102,7 +183,7 @@ vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
         f->name = "standard output";
         f->fd = dup(STDOUT_FILENO);
     } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
-        return begin_temp(f, path, err);
+        return vae_file_begin_new(f, path, err);
     } else if (S_ISDIR(info.st_mode)) {
         return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
     } else {
@@ -124,38 +205,111 @@ static vae_status write_failed(const vae_file *f, int reason, vae_error *err)
 
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err)
 {
-    return vae_write_all(f->fd, bytes, n) ? VAE_OK : write_failed(f, errno, err);
+    if (f->failed == 0 && !vae_write_all(f->fd, bytes, n)) {
+        f->failed = errno;
+    }
+    return f->failed == 0 ? VAE_OK : write_failed(f, f->failed, err);
 }
 
-/* After a failed fsync the pages may be lost yet marked clean: never retried, the file is given
- * up. */
-vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
+/* Writes out what is to be kept and closes; errno, or 0. After a failed fsync the pages may be lost
+ * yet marked clean: never retried, the file is given up. */
+static int close_file(vae_file *f, bool keep)
 {
-    if (!f->open) {
-        return VAE_OK;
+    int reason = keep ? f->failed : 0;
+    if (reason == 0 && keep && f->replaces && !f->hasty && fsync(f->fd) != 0) {
+        reason = errno;
+    }
+    if (close(f->fd) != 0 && reason == 0) {
+        reason = errno;
     }
     f->open = false;
-    bool ok = !keep || !f->replaces || fsync(f->fd) == 0;
-    int reason = errno;
-    if (close(f->fd) != 0 && ok) {
-        ok = false;
-        reason = errno;
+    return reason;
+}
+
+/* Puts the temp file in its place, and what was there, if anything, in the temp file's. Where a file
+ * system cannot exchange two names, in two steps. */
+static bool trade_places(const vae_file *f, bool *old)
+{
+    char aside[sizeof f->temp + 4];
+    *old = renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, RENAME_EXCHANGE) == 0;
+    if (*old || errno == ENOENT) {
+        return *old || rename(f->temp, f->path) == 0;
     }
-    if (f->replaces && keep && ok && rename(f->temp, f->path) != 0) {
-        ok = false;
-        reason = errno;
+    if (errno != EINVAL && errno != ENOSYS) {
+        return false;
     }
-    if (f->replaces && !(keep && ok)) {
-        unlink(f->temp);
+    snprintf(aside, sizeof aside, "%s.old", f->temp);
+    *old = rename(f->path, aside) == 0;
+    if (!*old && errno != ENOENT) {
+        return false;
     }
-    if (!ok) {
-        return write_failed(f, reason, err);
+    if (rename(f->temp, f->path) != 0) {
+        const int reason = errno;
+        if (*old) {
+            rename(aside, f->path);
+        }
+        errno = reason;
+        return false;
     }
-    if (f->replaces && keep && !sync_folder_of(f->path)) {
-        return vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s",
-                        f->path, strerror(errno));
+    return !*old || rename(aside, f->temp) == 0;
+}
+
+/* errno, or 0. One after the other; if one cannot (*at), those before it are taken back. */
+static int place_all(vae_file *const *files, size_t n, size_t *at)
+{
+    bool old[VAE_FILES];
+    for (*at = 0; *at < n; (*at)++) {
+        const vae_file *f = files[*at];
+        if (n == 1 ? rename(f->temp, f->path) != 0 : !trade_places(f, &old[*at])) {
+            const int reason = errno;
+            for (size_t i = *at; i-- > 0;) {
+                if (old[i]) {
+                    rename(files[i]->temp, files[i]->path);
+                } else {
+                    unlink(files[i]->path);
+                }
+            }
+            return reason;
+        }
     }
-    return VAE_OK;
+    return 0;
+}
+
+vae_status vae_files_end(vae_file *files, size_t n, bool keep, vae_error *err)
+{
+    assert(n <= VAE_FILES);
+    vae_file *temps[VAE_FILES];
+    size_t n_temps = 0, at;
+    vae_status status = VAE_OK;
+    for (size_t i = 0; i < n; i++) {
+        vae_file *f = &files[i];
+        if (f->open && f->replaces) {
+            temps[n_temps++] = f;
+        }
+        const int reason = f->open ? close_file(f, keep) : 0;
+        if (reason != 0 && status == VAE_OK) {
+            status = write_failed(f, reason, err);
+        }
+    }
+    if (keep && status == VAE_OK) {
+        const int reason = place_all(temps, n_temps, &at);
+        status = reason != 0 ? write_failed(temps[at], reason, err) : VAE_OK;
+    }
+    for (size_t i = 0; i < n_temps; i++) {
+        unlink(temps[i]->temp); /* what was not kept, or was there before */
+    }
+    for (size_t i = 0; i < n_temps && keep && status == VAE_OK; i++) {
+        if (!temps[i]->hasty && !sync_folder_of(temps[i]->path)) {
+            status = vae_fail(err, VAE_ERR_IO, "%s: written, but its folder cannot be synced: %s",
+                              temps[i]->path, strerror(errno));
+        }
+    }
+    return status;
+}
+
+vae_status vae_file_end(vae_file *f, bool keep, vae_error *err)
+{
+    return vae_files_end(f, 1, keep, err);
 }
 
 static vae_status fill_and_end(vae_file *f, const struct iovec *parts, size_t n, vae_error *err)
@@ -173,7 +327,7 @@ done:
 vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t n, vae_error *err)
 {
     vae_file f;
-    vae_status status = begin_temp(&f, path, err);
+    vae_status status = vae_file_begin_new(&f, path, err);
     return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
 }
 

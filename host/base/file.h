@@ -18,17 +18,29 @@ enum { VAE_PATH = 512 };
  * pipe or standard output ("-") is written into. Zero-initialize. */
 typedef struct {
     bool open, replaces;
+    int failed; /* errno of the first write that failed; such a file is not kept */
+    bool hasty; /* not synced: one of thousands, which are worth little one by one */
     int fd;
     const char *name; /* for messages; path, or "standard output" */
     const char *path; /* the caller's, until vae_file_end */
     char temp[VAE_PATH + 128];
 } vae_file;
 
+/* That belong together. */
+enum { VAE_FILES = 4 };
+
 /* VAE_ERR_IO: cannot write there, or it is a folder. */
 vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
+/* The same, but whatever has this name is replaced and never written into: a link, a device, too. */
+vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err);
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
-/* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. */
+/* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. A file
+ * that could not be added to is never kept, whether or not anyone looked at what vae_file_add said:
+ * VAE_ERR_IO. */
 vae_status vae_file_end(vae_file *f, bool keep, vae_error *err);
+/* The same of n files (at most VAE_FILES) that belong together: all are synced before the first takes its
+ * place, and where one cannot, those before it give way again to what was there. */
+vae_status vae_files_end(vae_file *files, size_t n, bool keep, vae_error *err);
 
 /* Puts a file with the bytes of n parts, one after another, in the place of `path`: a temp file
  * beside it (O_EXCL), every byte checked, fsync, rename, fsync of the folder. On failure the old
@@ -41,6 +53,19 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 
 /* Is there a folder of this name? */
 bool vae_is_folder(const char *path);
+
+/* Removes `path` if it is a symbolic link; what it points to stays. */
+void vae_remove_link(const char *path);
+
+/* Is there anything of this name? That it cannot be known (no permission, a failing disk) is
+ * VAE_ERR_IO, never "no". */
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err);
+
+/* The names in a folder, "." and ".." left out, in the order of their bytes: n of them, malloc'ed,
+ * to be freed with vae_names_free. No such folder: none. VAE_ERR_IO where it cannot be read to its
+ * end. */
+vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_error *err);
+void vae_names_free(char **names, size_t n);
 
 /* Reads n bytes from `offset` on, whatever pread() makes of it: fewer only at the end of the file,
  * -1 with errno. */

@@ -3,7 +3,8 @@
 #ifndef VAE_NOTE_H
 #define VAE_NOTE_H
 
-/* line: lower case, no newline; good during the call. NULL: nobody listens. */
+/* line: lower case, no newline; good during the call. One that begins with "warning: " is for
+ * those, too, who asked not to be told anything. NULL: nobody listens. */
 typedef struct {
     void (*tell)(void *ctx, const char *line);
     void *ctx;

@@ -7,7 +7,7 @@
 
 static const cli_option common[] = {
     {"json", 0, NULL, "print one JSON object"},
-    {"quiet", 'q', NULL, "no messages but errors"},
+    {"quiet", 'q', NULL, "no messages but errors and warnings"},
     {"help", 'h', NULL, "this text"},
 };
 

@@ -194,7 +194,7 @@ static vae_status write_run(const cli_args *args, vae_checkpoint *c, vae_error *
     vae_run_folder_path(&folder, "checkpoints/step-0000000000.vae", path);
     TRY(vae_checkpoint_write(path, c, err));
     snprintf(line, sizeof line, "imported from %s\n", args->words[0]);
-    vae_run_folder_log(&folder, line);
+    TRY(vae_run_folder_log(&folder, line, err));
 done:
     free(text);
     vae_run_folder_close(&folder);

@@ -165,7 +165,7 @@ static void print_epoch(void *ctx, const vae_epoch_record *r)
 static void print_note(void *ctx, const char *line)
 {
     cli_progress *progress = ctx;
-    if (!progress->quiet) {
+    if (!progress->quiet || strncmp(line, "warning: ", sizeof "warning: " - 1) == 0) {
         cli_progress_clear(progress);
         fprintf(stderr, "vae: %s\n", line);
     }

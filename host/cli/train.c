@@ -29,14 +29,20 @@ done:
 static vae_status start_from_run(vae_config *config, const char *out, vae_error *err)
 {
     char path[VAE_RUN_PATH];
+    bool there = false;
+    vae_status status = VAE_OK;
     if (out == NULL) {
         return vae_fail(err, VAE_ERR_USAGE, "--resume needs --out RUN, the run to go on with");
     }
-    if (snprintf(path, sizeof path, "%s/config.json", out) >= (int)sizeof path ||
-        access(path, F_OK) != 0) {
-        return VAE_OK; /* nothing there: it starts from the beginning */
+    TRY(vae_run_folder_check(out, true, false, err)); /* before a line of it is believed */
+    if (snprintf(path, sizeof path, "%s/config.json", out) < (int)sizeof path) {
+        TRY(vae_path_exists(&there, path, err));
     }
-    return read_config_file(config, path, err);
+    if (there) { /* else it starts from the beginning */
+        TRY(read_config_file(config, path, err));
+    }
+done:
+    return status;
 }
 
 /* Defaults, the resumed run's options, --config's, the command line's: each over the one before. */
@@ -183,7 +189,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     vae_signals_install();
     status = vae_train(&config, train, test, &options, &result, err);
     cli_progress_clear(&progress);
-    if (status == VAE_OK) {
+    if (status == VAE_OK || result.lost) {
         print_result(args, &config, &result);
     }
 done:

@@ -157,6 +157,9 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
     vae_status status = VAE_OK;
     vae_config changed = *config; /* all or nothing */
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
+    if (object == NULL && json_error_code(&at) == json_error_out_of_memory) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", source));
+    }
     if (object == NULL) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "%s: line %d: not JSON: %s", source, at.line, at.text));
     }

@@ -76,7 +76,7 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
  *            z (N,Z) -> mean (N,D), logvar (N,D) (bounded)          gaussian-learned
  *   classifier  x (N,D) -> logits (N,C), probabilities (N,C)        semi-supervised
  * Encoder and decoder of a model with classes have a second input, y (N,C), the one-hot class.
- * Each file is written atomically, in this order. VAE_ERR_USAGE (a model above ONNX's 2 GiB),
+ * All of them take their places together, or none does. VAE_ERR_USAGE (a model above ONNX's 2 GiB),
  * VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *checkpoint,
                            vae_error *err);

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/parts.h"
 #include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
@@ -203,9 +202,12 @@ static void build_classifier(builder *b)
     onnx_output(&b->graph, "probabilities", b->layout->c);
 }
 
-static vae_status write_graph(const char *path, const char *name, void (*build)(builder *b),
-                              builder *b, const vae_metadata *metadata, vae_error *err)
+/* Begins the file and fills it; vae_files_end puts all graphs in their places. */
+static vae_status write_graph(vae_file *file, const char *path, const char *name,
+                              void (*build)(builder *b), builder *b, const vae_metadata *metadata,
+                              vae_error *err)
 {
+    vae_status status = VAE_OK;
     const char *pairs[VAE_METADATA_PAIRS][2];
     for (size_t i = 0; i < metadata->n; i++) {
         pairs[i][0] = metadata->pairs[i].key;
@@ -215,17 +217,20 @@ static vae_status write_graph(const char *path, const char *name, void (*build)(
     build(b);
     onnx_buffer model =
         onnx_model(&b->graph, name, vae_build_version, (const char *const(*)[2])pairs, metadata->n);
-    if (model.n > INT32_MAX) {
-        const size_t n = model.n;
-        onnx_free(&model);
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s: the model needs %zu bytes and an ONNX file holds 2 GiB; use "
-                        "--format safetensors",
-                        path, n);
+    if (model.failed) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
     }
-    vae_parts parts = {.failed = model.failed};
-    vae_parts_own(&parts, model.bytes, model.n);
-    return vae_parts_put(&parts, path, err);
+    if (model.n > INT32_MAX) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: the model needs %zu bytes and an ONNX file holds 2 GiB; use "
+                     "--format safetensors",
+                     path, model.n));
+    }
+    TRY(vae_file_begin(file, path, err));
+    TRY(vae_file_add(file, model.bytes, model.n, err));
+done:
+    onnx_free(&model);
+    return status;
 }
 
 vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const vae_config *config,
@@ -258,13 +263,18 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
 static vae_status write_graphs(const vae_onnx_paths *paths, builder *b,
                                const vae_metadata *metadata, vae_error *err)
 {
+    enum { GRAPHS = 3 };
+    vae_file files[GRAPHS] = {{.open = false}};
     vae_status status = VAE_OK;
-    TRY(write_graph(paths->encoder, "encoder", build_encoder, b, metadata, err));
-    TRY(write_graph(paths->decoder, "decoder", build_decoder, b, metadata, err));
+    TRY(write_graph(&files[0], paths->encoder, "encoder", build_encoder, b, metadata, err));
+    TRY(write_graph(&files[1], paths->decoder, "decoder", build_decoder, b, metadata, err));
     if (paths->classifier[0] != '\0') {
-        TRY(write_graph(paths->classifier, "classifier", build_classifier, b, metadata, err));
+        TRY(write_graph(&files[2], paths->classifier, "classifier", build_classifier, b, metadata,
+                        err));
     }
+    return vae_files_end(files, GRAPHS, true, err);
 done:
+    vae_files_end(files, GRAPHS, false, NULL);
     return status;
 }
 

@@ -279,6 +279,7 @@ static vae_status write_frames(const char *path, uint8_t *indices, const palette
     if (gif != NULL && EGifCloseFile(gif, NULL) != GIF_OK) {
         ok = false;
     }
+    /* giflib goes on after a write that failed, and says nothing of it: the file itself knows */
     if (ok) {
         return vae_file_end(&to.file, true, err);
     }

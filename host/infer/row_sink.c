@@ -1,7 +1,6 @@
 /* A sink for rows: one of three kinds behind one face. */
 #include "infer/row_sink.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -93,22 +92,18 @@ static bool picture_number(const char *name, size_t *number)
 
 static vae_status refuse_leftovers(const vae_row_sink *sink, vae_error *err)
 {
-    DIR *folder = opendir(sink->path);
-    vae_status status = VAE_OK;
-    size_t number;
-    if (folder == NULL) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open the folder: %s", sink->path,
-                        strerror(errno));
-    }
-    for (const struct dirent *e; status == VAE_OK && (e = readdir(folder)) != NULL;) {
-        if (picture_number(e->d_name, &number) && number >= sink->spec.n) {
+    char **names;
+    size_t n, number;
+    vae_status status = vae_folder_names(&names, &n, sink->path, err);
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
+        if (picture_number(names[i], &number) && number >= sink->spec.n) {
             status = vae_fail(err, VAE_ERR_USAGE,
                               "%s: holds %s of an earlier set, which %zu pictures would not "
                               "replace; remove it or name another folder",
-                              sink->path, e->d_name, sink->spec.n);
+                              sink->path, names[i], sink->spec.n);
         }
     }
-    closedir(folder);
+    vae_names_free(names, n);
     return status;
 }
 
@@ -202,7 +197,7 @@ done:
 static vae_status put_picture(vae_row_sink *sink, const float *row, vae_error *err)
 {
     char path[VAE_PATH + 32];
-    uint8_t *bytes;
+    uint8_t *bytes = NULL;
     size_t n;
     for (size_t i = 0; i < sink->d; i++) {
         sink->pixels[i] = vae_pixel(row[i]);
@@ -218,15 +213,15 @@ static vae_status put_picture(vae_row_sink *sink, const float *row, vae_error *e
     if (status != VAE_OK) {
         return status;
     }
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && vae_write_all(fd, bytes, n);
-    int reason = errno;
-    if (fd >= 0 && close(fd) != 0 && ok) {
-        ok = false;
-        reason = errno;
-    }
+    vae_file file;
+    TRY(vae_file_begin_new(&file, path, err));
+    file.hasty = true;
+    status = vae_file_add(&file, bytes, n, err);
+    const vae_status ended = vae_file_end(&file, status == VAE_OK, err);
+    status = status == VAE_OK ? ended : status;
+done:
     free(bytes);
-    return ok ? VAE_OK : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", path, strerror(reason));
+    return status;
 }
 
 vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae_error *err)

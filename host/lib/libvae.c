@@ -458,7 +458,7 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
     vae_error inner = {.notes = &v->notes};
     const vae_status trained = vae_train(&v->options, set, NULL, &options, &result, &v->err);
     vae_status status = trained;
-    if (trained == VAE_OK || trained == VAE_ERR_INTERRUPTED) {
+    if (trained == VAE_OK || trained == VAE_ERR_INTERRUPTED || result.lost) {
         TRY(vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner));
         take_checkpoint(v, c);
     }

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "report/internal.h"
@@ -13,16 +12,25 @@
 /* A line of metrics.jsonl is about 250 bytes. */
 static const size_t most_metrics = (size_t)1 << 28, most_run = 1 << 20;
 
-static char *read_file(const report *r, const char *name, size_t most)
+/* *text: the file, malloc'ed, or NULL where it is missing or no text. VAE_ERR_IO, VAE_ERR_RUNTIME. */
+static vae_status read_file(char **text, const report *r, const char *name, size_t most,
+                            vae_error *err)
 {
-    char path[VAE_RUN_PATH], *text = NULL;
-    vae_error ignored = {0};
+    char path[VAE_RUN_PATH];
+    vae_error why = {0};
+    bool there = false;
+    vae_status status = VAE_OK;
+    *text = NULL;
     if (r->from->folder == NULL ||
-        snprintf(path, sizeof path, "%s/%s", r->from->folder, name) >= (int)sizeof path ||
-        access(path, R_OK) != 0) {
-        return NULL;
+        snprintf(path, sizeof path, "%s/%s", r->from->folder, name) >= (int)sizeof path) {
+        return VAE_OK;
     }
-    return vae_file_read(&text, path, most, &ignored) == VAE_OK ? text : NULL;
+    TRY(vae_path_exists(&there, path, err));
+    if (there && vae_file_read(text, path, most, &why) != VAE_OK && why.status != VAE_ERR_DATA) {
+        TRY(vae_fail(err, why.status, "%s", why.text));
+    }
+done:
+    return status;
 }
 
 const json_t *report_member(const json_t *object, const char *path)
@@ -89,11 +97,16 @@ static vae_status read_metrics(report_metrics *m, char *text, vae_error *err)
 
 vae_status report_read_run(report *r, vae_error *err)
 {
-    char *metrics = read_file(r, "metrics.jsonl", most_metrics);
-    char *run = read_file(r, "run.json", most_run);
-    vae_status status = metrics != NULL ? read_metrics(&r->metrics, metrics, err) : VAE_OK;
+    char *metrics = NULL, *run = NULL;
+    vae_status status = VAE_OK;
+    TRY(read_file(&metrics, r, "metrics.jsonl", most_metrics, err));
+    TRY(read_file(&run, r, "run.json", most_run, err));
+    if (metrics != NULL) {
+        TRY(read_metrics(&r->metrics, metrics, err));
+    }
     r->run = run != NULL ? json_loads(run, 0, NULL) : NULL;
     r->summary = json_loads(r->about->summary, 0, NULL);
+done:
     free(run);
     free(metrics);
     return status;

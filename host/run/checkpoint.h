@@ -61,9 +61,17 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
                                  vae_error *err);
 
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
- * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest
- * file is damaged, err's notes name it, and the one before it is taken. */
+ * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest file is damaged, err's
+ * notes name it, and the one before it is taken; where it cannot be read for another reason (the
+ * disk, permissions, memory), that is the error: it may be good. */
 vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool best, bool moments,
                                    char path[VAE_PATH], vae_error *err);
+
+/* Removes old checkpoints step-*.vae of a run that has just written the one of `step`: all but the
+ * newest `keep` that are whole, by their header and their size. One that is not whole is neither
+ * counted nor removed, nor is one of a later step: it was passed over as damaged when the run was
+ * taken up. So the one just written stays in any case. Failures are no errors: the next one
+ * retries. */
+void vae_checkpoint_rotate(const char *run, uint64_t step, size_t keep);
 
 #endif

@@ -45,7 +45,11 @@ typedef struct {
 vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_source *source,
                                 bool moments, vae_error *err);
 
-/* The same from memory. */
+/* Is there a checkpoint whose header is right and whose length is what it says? Nothing behind the
+ * header is read. */
+vae_status vae_checkpoint_peek(const vae_checkpoint_source *source, vae_error *err);
+
+/* vae_checkpoint_parse from memory. */
 vae_status vae_checkpoint_parse_memory(vae_checkpoint **out, const void *bytes, size_t n,
                                        const char *name, bool moments, vae_error *err);
 

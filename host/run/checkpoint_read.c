@@ -168,6 +168,12 @@ done:
     return status;
 }
 
+vae_status vae_checkpoint_peek(const vae_checkpoint_source *source, vae_error *err)
+{
+    reader r = {.source = source};
+    return read_table(&r, err);
+}
+
 /* ---- sections ---- */
 
 static const section *find(const reader *r, const char *tag)
@@ -248,7 +254,9 @@ static vae_status read_config(const reader *r, vae_config *config, vae_error *er
         TRY(damaged(r, err, "a zero byte in section config"));
     }
     if (vae_config_from_json(config, text, where, &inner) != VAE_OK) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s", inner.text));
+        /* what is wrong with the file is no wrong usage */
+        TRY(vae_fail(err, inner.status == VAE_ERR_USAGE ? VAE_ERR_DATA : inner.status, "%s",
+                     inner.text));
     }
 done:
     free(text);
@@ -291,7 +299,8 @@ static vae_status check_tensors(const reader *r, const vae_checkpoint *c, vae_er
     vae_error inner = {0};
     vae_status status = VAE_OK;
     if (vae_layout_build(&layout, &c->config, c->d, &inner) != VAE_OK) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: %.900s", r->source->name, inner.text);
+        return vae_fail(err, inner.status == VAE_ERR_USAGE ? VAE_ERR_DATA : inner.status,
+                        "%s: %.900s", r->source->name, inner.text);
     }
     if (layout.n_params != c->n_params) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: the options give %zu parameters, the file says %zu",

@@ -1,7 +1,6 @@
 /* The run folder: its files, its lock, and which of them stay. */
 #include "run/folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "run/ours.h"
 
 /* Largest metrics.jsonl that is read: a line is about 250 bytes. */
 static const size_t max_metrics = (size_t)1 << 30;
@@ -23,12 +23,17 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
     snprintf(out, VAE_RUN_PATH, "%s/%s", folder->path, name);
 }
 
+void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH])
+{
+    vae_run_folder_path(folder, name, out);
+    vae_remove_link(out);
+}
+
 /* ---- names in a folder ---- */
 
-static bool is_step_checkpoint(const char *name)
+uint64_t vae_run_step_of(const char *name)
 {
-    return strncmp(name, "step-", 5) == 0 && vae_ends_with(name, ".vae") &&
-           strspn(name + 5, "0123456789") == strlen(name) - 9;
+    return strtoull(name + sizeof "step-" - 1, NULL, 10); /* too many digits: UINT64_MAX */
 }
 
 static int newest_first(const void *a, const void *b)
@@ -41,113 +46,56 @@ static int newest_first(const void *a, const void *b)
 
 void vae_run_list_free(char **names, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        free(names[i]);
-    }
-    free(names);
+    vae_names_free(names, n);
 }
 
 vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *err)
 {
     char path[VAE_RUN_PATH];
-    *names = NULL;
-    *n = 0;
+    size_t all, kept = 0;
     snprintf(path, sizeof path, "%s/checkpoints", run);
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return errno == ENOENT
-                   ? VAE_OK
-                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    }
-    vae_status status = VAE_OK;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (!is_step_checkpoint(entry->d_name)) {
-            continue;
+    const vae_status status = vae_folder_names(names, &all, path, err);
+    for (size_t i = 0; i < all; i++) {
+        char *name = (*names)[i];
+        if (vae_run_is_step(name)) {
+            (*names)[kept++] = name;
+        } else {
+            free(name);
         }
-        char **more = realloc(*names, (*n + 1) * sizeof **names);
-        *names = more != NULL ? more : *names;
-        char *name = more != NULL ? strdup(entry->d_name) : NULL;
-        if (name == NULL) {
-            TRY(vae_fail_memory(err, (*n + 1) * sizeof **names, "names of checkpoints"));
-        }
-        (*names)[(*n)++] = name;
     }
-    if (*n > 0) {
-        qsort(*names, *n, sizeof **names, newest_first);
-    }
-done:
-    closedir(dir);
-    if (status != VAE_OK) {
-        vae_run_list_free(*names, *n);
-        *names = NULL;
-        *n = 0;
+    *n = kept;
+    if (kept > 0) {
+        qsort(*names, kept, sizeof **names, newest_first);
     }
     return status;
 }
 
-void vae_run_folder_rotate(const vae_run_folder *folder, size_t keep)
-{
-    char **names;
-    size_t n;
-    vae_error ignored = {0};
-    if (vae_run_list(&names, &n, folder->path, &ignored) != VAE_OK) {
-        return;
-    }
-    for (size_t i = keep; i < n; i++) {
-        char path[VAE_RUN_PATH + 64];
-        snprintf(path, sizeof path, "%s/checkpoints/%s", folder->path, names[i]);
-        unlink(path);
-    }
-    vae_run_list_free(names, n);
-}
-
-/* Removes files of folder/`inside` whose names begin and end like that. */
-static void remove_files(const vae_run_folder *folder, const char *inside, const char *begin,
-                         const char *end)
-{
-    char path[VAE_RUN_PATH];
-    vae_run_folder_path(folder, inside, path);
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        char file[VAE_RUN_PATH + 256];
-        int n = snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        if (strncmp(entry->d_name, begin, strlen(begin)) == 0 &&
-            vae_ends_with(entry->d_name, end) && (size_t)n < sizeof file) {
-            unlink(file);
-        }
-    }
-    closedir(dir);
-}
-
 /* ---- opening ---- */
 
-/* What else a run leaves; a folder with none of it but not empty belongs to somebody else. */
-static void remove_run(const vae_run_folder *folder)
+/* An earlier run's files. What tells that they are one goes last, so that it can be said again
+ * where this was cut short. */
+static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
 {
-    static const char *const files[] = {"config.json", "run.json", "metrics.jsonl", "report.html"};
-    char path[VAE_RUN_PATH];
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        vae_run_folder_path(folder, files[i], path);
-        unlink(path);
+    vae_status status = VAE_OK;
+    if (ftruncate(folder->log, 0) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", folder->path,
+                     strerror(errno)));
     }
-    remove_files(folder, "checkpoints", "step-", ".vae");
-    remove_files(folder, "checkpoints", "best.vae", "best.vae");
-    remove_files(folder, "samples", "epoch-", ".png");
-    remove_files(folder, "samples", "reconstruction-", ".png");
+    TRY(vae_run_remove_files(folder->path, "samples", false, err));
+    TRY(vae_run_remove_files(folder->path, "checkpoints", false, err));
+    TRY(vae_run_remove_files(folder->path, "", false, err));
+done:
+    return status;
 }
 
-/* Temp files of a process that was killed while it wrote; nobody else writes here now. */
+/* Temp files of a process that was killed while it wrote; nobody else writes here now. One that
+ * stays does no harm. */
 static void remove_temps(const vae_run_folder *folder)
 {
-    remove_files(folder, ".", "config.json.", ".tmp");
-    remove_files(folder, ".", "run.json.", ".tmp");
-    remove_files(folder, ".", "metrics.jsonl.", ".tmp");
-    remove_files(folder, ".", "report.html.", ".tmp");
-    remove_files(folder, "checkpoints", "", ".tmp");
-    remove_files(folder, "samples", "", ".tmp");
+    vae_error ignored = {0};
+    vae_run_remove_files(folder->path, "", true, &ignored);
+    vae_run_remove_files(folder->path, "checkpoints", true, &ignored);
+    vae_run_remove_files(folder->path, "samples", true, &ignored);
 }
 
 static vae_status make_folder(const char *path, vae_error *err)
@@ -172,43 +120,40 @@ static vae_status make_folder(const char *path, vae_error *err)
 /* Is there anything in the folder? */
 static vae_status look_inside(const char *path, bool *empty, vae_error *err)
 {
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    }
-    *empty = true;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            *empty = false;
-        }
-    }
-    closedir(dir);
-    return VAE_OK;
+    char **names;
+    size_t n;
+    const vae_status status = vae_folder_names(&names, &n, path, err);
+    vae_names_free(names, n);
+    *empty = n == 0;
+    return status;
 }
 
 vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err)
 {
     bool empty;
     vae_status status = VAE_OK;
-    if (resume || force || access(path, F_OK) != 0) {
-        return VAE_OK;
-    }
     TRY(look_inside(path, &empty, err));
+    if (!empty && !resume && !force) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "%s: the folder is not empty: --resume continues the run in it, --force "
+                     "replaces it, or give another --out",
+                     path));
+    }
     if (!empty) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s: the folder is not empty: --resume continues the run in it, --force "
-                        "replaces it, or give another --out",
-                        path);
+        TRY(vae_run_check_ours(path, err));
     }
 done:
     return status;
 }
 
+/* Links are not followed, FIFOs not waited for. */
+static const int own_file = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+
 static vae_status lock_log(vae_run_folder *folder, vae_error *err)
 {
     char path[VAE_RUN_PATH];
     vae_run_folder_path(folder, "log.txt", path);
-    folder->log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    folder->log = open(path, own_file, 0666);
     if (folder->log < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
@@ -237,11 +182,8 @@ vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool re
     TRY(look_inside(path, empty, err));
     TRY(lock_log(folder, err));
     if (force) {
-        remove_run(folder);
+        TRY(remove_run(folder, err));
         *empty = true;
-        if (ftruncate(folder->log, 0) != 0) {
-            TRY(vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot empty: %s", path, strerror(errno)));
-        }
     }
     for (size_t i = 0; i < sizeof inside / sizeof inside[0]; i++) {
         vae_run_folder_path(folder, inside[i], part);
@@ -297,9 +239,11 @@ static size_t keep_lines(char *text, uint64_t step)
 vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err)
 {
     char path[VAE_RUN_PATH], *text = NULL;
+    bool there;
     vae_run_folder_path(folder, "metrics.jsonl", path);
     vae_status status = VAE_OK;
-    if (access(path, F_OK) == 0) {
+    TRY(vae_path_exists(&there, path, err));
+    if (there) {
         TRY(vae_file_read(&text, path, max_metrics, err));
         const size_t n = strlen(text), kept = keep_lines(text, step);
         const struct iovec part = {text, kept};
@@ -307,7 +251,7 @@ vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_err
             TRY(vae_file_replace(path, &part, 1, err));
         }
     }
-    folder->metrics = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    folder->metrics = open(path, own_file, 0666);
     if (folder->metrics < 0) {
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
@@ -325,8 +269,10 @@ vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_e
     return VAE_OK;
 }
 
-void vae_run_folder_log(vae_run_folder *folder, const char *line)
+vae_status vae_run_folder_log(vae_run_folder *folder, const char *line, vae_error *err)
 {
-    /* a log that cannot be written is no reason to stop training; metrics.jsonl says it all */
-    (void)!vae_write_all(folder->log, line, strlen(line));
+    return vae_write_all(folder->log, line, strlen(line))
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_IO, "%s/log.txt: cannot write: %s", folder->path,
+                          strerror(errno));
 }

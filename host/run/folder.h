@@ -1,4 +1,4 @@
-/* The run folder and the files in it: locking, rotation, what --resume keeps. Their names are
+/* The run folder and the files in it: locking, what --resume keeps. Their names are
  * config.json, run.json, metrics.jsonl, log.txt, report.html, checkpoints/, samples/. */
 #ifndef VAE_RUN_FOLDER_H
 #define VAE_RUN_FOLDER_H
@@ -19,32 +19,38 @@ typedef struct {
 /* Room for a name inside a run folder. */
 enum { VAE_RUN_PATH = VAE_PATH + 64 };
 
-/* The refusal of vae_run_folder_open alone, before time is spent on anything else. */
+/* The refusals of vae_run_folder_open alone, before time is spent on anything else; nothing is
+ * written. */
 vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err);
 
 /* Opens or makes the folder. Not empty: refused (VAE_ERR_USAGE) unless resume, or force, which
- * removes an earlier run's files (and nothing else). *empty tells that there is no earlier run to
- * resume. metrics is opened by vae_run_folder_metrics. */
+ * removes an earlier run's files (and nothing else). With these, a folder that is not recognisably a
+ * run is refused all the same: it has a config.json or run.json of ours, and none of another
+ * program, or a checkpoint, or no more than a run's first moments leave; and log.txt, metrics.jsonl,
+ * checkpoints and samples are no links. The folder itself may be named by a link. *empty tells that
+ * there is no earlier run to resume. metrics is opened by vae_run_folder_metrics. */
 vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool resume, bool force,
                                bool *empty, vae_error *err);
 void vae_run_folder_close(vae_run_folder *folder);
 
-/* path of a file inside the folder. */
+/* path of a file inside the folder, to be written with vae_file_replace. */
 void vae_run_folder_path(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
+/* The same of one that is written with vae_file_put, which writes into devices: a link in its place
+ * is taken away first. */
+void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
 
 /* Opens metrics.jsonl for appending, without the lines past `step` and without a torn last one. */
 vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err);
 
 /* Appends a line (with its newline) to metrics.jsonl, or to log.txt, in one write. */
 vae_status vae_run_folder_metric(vae_run_folder *folder, const char *line, vae_error *err);
-void vae_run_folder_log(vae_run_folder *folder, const char *line);
+vae_status vae_run_folder_log(vae_run_folder *folder, const char *line, vae_error *err);
 
 /* Names of the checkpoints step-*.vae in RUN, newest first, malloc'ed (n of them, to be freed with
  * vae_run_list_free). A missing folder has none. */
 vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *err);
 void vae_run_list_free(char **names, size_t n);
-
-/* Removes all but the newest `keep` checkpoints. Failures are not errors: the next one retries. */
-void vae_run_folder_rotate(const vae_run_folder *folder, size_t keep);
+/* The number in such a name. */
+uint64_t vae_run_step_of(const char *name);
 
 #endif

@@ -30,12 +30,27 @@ static void time_text(char text[32])
     strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
+void vae_train_lose(training_run *t, const vae_error *why)
+{
+    const bool told =
+        strcmp(t->lost.text, why->text) == 0; /* a log that fails does so at each line */
+    if (t->lost.status == VAE_OK && (why->status == VAE_ERR_IO || why->status == VAE_ERR_RUNTIME)) {
+        t->lost = *why;
+    }
+    if (!told) {
+        vae_note(&t->notes, "warning: %s", why->text);
+    }
+}
+
 void vae_train_log(training_run *t, const char *text)
 {
     char line[VAE_ERROR_TEXT + 64], when[32];
     time_text(when);
     snprintf(line, sizeof line, "%s %s\n", when, text);
-    vae_run_folder_log(&t->folder, line);
+    vae_error err = {0};
+    if (vae_run_folder_log(&t->folder, line, &err) != VAE_OK) {
+        vae_train_lose(t, &err);
+    }
 }
 
 /* ---- config.json and run.json ---- */

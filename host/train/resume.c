@@ -1,6 +1,9 @@
-/* Taking up a run where its newest good checkpoint stands. */
+/* Taking up a run where its newest good checkpoint stands, or completing one that had finished. */
 #include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/sha256.h"
 #include "train/run_parts.h"
@@ -108,5 +111,51 @@ vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *er
     c = NULL;
 done:
     vae_checkpoint_free(c);
+    return status;
+}
+
+/* Does run.json say that the run is done? */
+static vae_status says_done(const training_run *t, const char *path, bool *done, vae_error *err)
+{
+    enum { MOST = 1 << 20 };
+    char *text = NULL;
+    bool there;
+    vae_error why = {0};
+    vae_status status = VAE_OK;
+    *done = false;
+    TRY(vae_path_exists(&there, path, err));
+    if (there && vae_file_read(&text, path, MOST, &why) != VAE_OK && why.status != VAE_ERR_DATA) {
+        TRY(vae_fail(err, why.status, "%s", why.text));
+    }
+    json_t *run = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    const char *word = json_string_value(json_object_get(run, "status"));
+    const json_int_t step = json_integer_value(json_object_get(run, "step"));
+    *done = word != NULL && strcmp(word, "done") == 0 && (uint64_t)step == t->loop.now->state.step;
+    json_decref(run);
+done:
+    free(text);
+    return status;
+}
+
+vae_status vae_train_missing(const training_run *t, bool *run, bool *pictures, bool *report,
+                             vae_error *err)
+{
+    char path[VAE_RUN_PATH], page[VAE_RUN_PATH];
+    struct stat of_run, of_page;
+    bool done, drawn;
+    vae_status status = VAE_OK;
+    vae_run_folder_path(&t->folder, "run.json", path);
+    vae_run_folder_path(&t->folder, "report.html", page);
+    TRY(says_done(t, path, &done, err));
+    TRY(vae_train_drawn(t, t->loop.now->state.epoch, &drawn, err));
+    *run = !done;
+    *pictures = !drawn;
+    /* run.json is written first, as the report shows it */
+    *report =
+        t->loop.config->report && (!done || stat(path, &of_run) != 0 || stat(page, &of_page) != 0 ||
+                                   of_page.st_mtim.tv_sec < of_run.st_mtim.tv_sec ||
+                                   (of_page.st_mtim.tv_sec == of_run.st_mtim.tv_sec &&
+                                    of_page.st_mtim.tv_nsec < of_run.st_mtim.tv_nsec));
+done:
     return status;
 }

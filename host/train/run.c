@@ -38,7 +38,7 @@ static vae_status save(training_run *t, bool best, vae_error *err)
     vae_run_folder_path(&t->folder, name, path);
     TRY(vae_checkpoint_write(path, t->loop.now, err));
     memcpy(t->result->checkpoint, path, sizeof path);
-    vae_run_folder_rotate(&t->folder, t->loop.config->keep);
+    vae_checkpoint_rotate(t->folder.path, t->loop.now->state.step, t->loop.config->keep);
     t->saved = vae_clock();
 done:
     return status;
@@ -107,12 +107,16 @@ static vae_status begin(training_run *t, bool empty, vae_error *err)
     if (t->options->resume && !empty) {
         TRY(vae_train_find(t, &found, err));
     }
+    if (found == NULL) { /* before log.txt has a line, so that the folder is known as a run's */
+        TRY(vae_train_write_config(t, err));
+    }
     if (t->options->resume && found == NULL) {
         vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
                  t->folder.path);
     }
     TRY(vae_loop_begin(&t->loop, found, err));
     if (found != NULL && !s->finished) {
+        TRY(vae_train_write_config(t, err));
         vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
                  t->result->checkpoint, s->epoch + (s->position > 0), s->step);
     }
@@ -129,7 +133,6 @@ static vae_status drive(training_run *t, vae_error *err)
     const uint64_t last_line = s->position > 0 ? s->step - 1 : s->step;
     vae_loop_event event;
     vae_status status = VAE_OK;
-    TRY(vae_train_write_config(t, err));
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
     vae_loop_describe(&t->loop);
@@ -156,26 +159,77 @@ done:
     return status;
 }
 
+static vae_status told_of_lost(training_run *t, vae_error *err)
+{
+    if (t->lost.status == VAE_OK) {
+        return VAE_OK;
+    }
+    t->result->lost = true;
+    return vae_fail(err, t->lost.status,
+                    "%s; the training itself is done: %s holds it, and --resume --out %s draws the "
+                    "last pictures and the report anew",
+                    t->lost.text, t->result->checkpoint, t->folder.path);
+}
+
+/* The last files of a run that is over. What could not be written is the error of one that is done. */
+static vae_status write_end(training_run *t, const char *word, const char *why, bool report,
+                            vae_error *err)
+{
+    vae_error lost = {0};
+    if (vae_train_write_run(t, word, why, &lost) != VAE_OK) {
+        vae_train_lose(t, &lost);
+    }
+    if (report) {
+        vae_train_report(t, true);
+    }
+    return why == NULL ? told_of_lost(t, err) : VAE_OK;
+}
+
 static vae_status drive_to_the_end(training_run *t, vae_error *err)
 {
-    vae_error inner = {0}, ignored = {0};
-    const char *checkpoint = t->result->checkpoint, *word = "done";
+    vae_error inner = {0};
+    const char *checkpoint = t->result->checkpoint;
     const vae_status status = drive(t, &inner);
     t->loop.now->state.wall_s = vae_loop_wall(&t->loop);
+    if (status == VAE_OK) {
+        return write_end(t, "done", NULL, true, err);
+    }
     if (status == VAE_ERR_DIVERGED) {
         vae_fail(err, status, "%s; last good checkpoint: %s", inner.text,
                  checkpoint[0] != '\0' ? checkpoint : "none");
-    } else if (status != VAE_OK) {
+    } else {
         vae_fail(err, status, "%s", inner.text);
     }
-    if (status != VAE_OK) {
-        word = status == VAE_ERR_INTERRUPTED ? "interrupted" : "failed";
-        vae_note(&t->notes, "%s: %s", word, err->text);
+    const bool stopped = status == VAE_ERR_INTERRUPTED;
+    const char *word = stopped ? "interrupted" : "failed";
+    vae_note(&t->notes, "%s: %s", word, err->text);
+    write_end(t, word, err->text, stopped, err);
+    return status;
+}
+
+/* Of a run that had finished: what it was killed before. */
+static vae_status complete(training_run *t, vae_error *err)
+{
+    bool run, pictures, report;
+    vae_status status = VAE_OK;
+    TRY(vae_train_missing(t, &run, &pictures, &report, err));
+    if (!run && !pictures && !report) {
+        return VAE_OK;
     }
-    vae_train_write_run(t, word, status != VAE_OK ? err->text : NULL, &ignored);
-    if (status == VAE_OK || status == VAE_ERR_INTERRUPTED) {
+    vae_note(&t->notes, "%s: trained to the end, but not all was written; now it is:%s%s%s",
+             t->folder.path, pictures ? " pictures" : "", run ? " run.json" : "",
+             report ? " report.html" : "");
+    if (pictures) {
+        vae_train_draw(t, t->loop.now->state.epoch);
+    }
+    if (run) {
+        return write_end(t, "done", NULL, report, err);
+    }
+    if (report) {
         vae_train_report(t, true);
     }
+    return told_of_lost(t, err);
+done:
     return status;
 }
 
@@ -227,9 +281,7 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     TRY(vae_run_folder_open(&t.folder, config->out, options->resume, options->force, &empty, err));
     TRY(begin(&t, empty, err));
     result->had_finished = t.loop.now->state.finished;
-    if (!result->had_finished) {
-        TRY(drive_to_the_end(&t, err));
-    }
+    TRY(result->had_finished ? complete(&t, err) : drive_to_the_end(&t, err));
 done:
     if (t.loop.now != NULL) {
         result->state = t.loop.now->state;

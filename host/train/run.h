@@ -23,7 +23,8 @@ typedef struct {
 typedef struct {
     vae_train_state state;
     vae_epoch_record last; /* the last whole epoch of this session; epoch == 0: there was none */
-    bool had_finished;     /* resumed a run with nothing left to do */
+    bool had_finished; /* resumed a run with nothing left to train; what it lacked was written */
+    bool lost; /* trained to the end and saved, but the folder lacks something: that is the error */
     /* the newest of each; "" if there is none */
     char checkpoint[VAE_RUN_PATH];
     char samples[VAE_RUN_PATH], reconstruction[VAE_RUN_PATH]; /* of data that are pictures */

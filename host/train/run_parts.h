@@ -15,13 +15,23 @@ typedef struct {
     double saved;                          /* monotonic time of the last checkpoint */
     double report_written, report_seconds; /* monotonic time of the last report; what it took */
     char start_time[32];
+    vae_error lost; /* the first thing that should be in the folder and could not be written */
 } training_run;
+
+/* Remembers what could not be written: no reason to end the training, but one to end it with that
+ * error. What cannot be drawn at all is only told. */
+void vae_train_lose(training_run *t, const vae_error *why);
 
 /* The newest good checkpoint of the folder to *found, NULL if there is none at all. Refuses one of
  * another model or other data. */
 vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err);
 
-/* A line to log.txt, with the time in front. */
+/* What does a run lack that has finished? run: a run.json that says done; pictures: those after its
+ * last epoch; report: a report.html not older than run.json, if it is wanted. VAE_ERR_IO. */
+vae_status vae_train_missing(const training_run *t, bool *run, bool *pictures, bool *report,
+                             vae_error *err);
+
+/* A line to log.txt, with the time in front. One that cannot be written is lost (vae_train_lose). */
 void vae_train_log(training_run *t, const char *line);
 vae_status vae_train_write_config(training_run *t, vae_error *err);
 /* status: running, done, interrupted, failed; why: the error, or NULL. */
@@ -31,6 +41,8 @@ vae_status vae_train_write_metrics(training_run *t, const vae_epoch_record *r, v
 
 /* Pictures after an epoch, where data are pictures. */
 void vae_train_draw(training_run *t, uint64_t epoch);
+/* Are these there? VAE_ERR_IO. */
+vae_status vae_train_drawn(const training_run *t, uint64_t epoch, bool *drawn, vae_error *err);
 /* report.html, if it is wanted. Due: is it time for one while training goes on? last: the run is
  * over. */
 bool vae_train_report_due(const training_run *t);

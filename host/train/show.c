@@ -1,5 +1,5 @@
 /* What a run shows: samples from the prior, originals above reconstructions, report.html. What
- * cannot be written is no reason to lose the training: a note says so. */
+ * cannot be written is no reason to lose the training: it is told, and the run's error at the end. */
 #include <stdio.h>
 #include <string.h>
 
@@ -42,6 +42,27 @@ static const uint32_t *view(const vae_loop *l, vae_trained *on)
     return l->rows;
 }
 
+static void picture_name(char name[64], const char *kind, uint64_t epoch)
+{
+    snprintf(name, 64, "samples/%s-%03llu.png", kind, (unsigned long long)epoch);
+}
+
+vae_status vae_train_drawn(const training_run *t, uint64_t epoch, bool *drawn, vae_error *err)
+{
+    static const char *const kinds[] = {"epoch", "reconstruction"};
+    const vae_checkpoint *c = t->loop.now;
+    vae_status status = VAE_OK;
+    *drawn = true;
+    for (size_t i = 0; i < 2 && *drawn && vae_is_picture(c->height, c->width, c->channels); i++) {
+        char name[64], path[VAE_RUN_PATH];
+        picture_name(name, kinds[i], epoch);
+        vae_run_folder_path(&t->folder, name, path);
+        TRY(vae_path_exists(drawn, path, err));
+    }
+done:
+    return status;
+}
+
 void vae_train_draw(training_run *t, uint64_t epoch)
 {
     const vae_loop *l = &t->loop;
@@ -55,18 +76,18 @@ void vae_train_draw(training_run *t, uint64_t epoch)
     if (!vae_is_picture(l->now->height, l->now->width, l->now->channels)) {
         return;
     }
-    snprintf(name, sizeof name, "samples/epoch-%03llu.png", (unsigned long long)epoch);
-    vae_run_folder_path(&t->folder, name, path);
+    picture_name(name, "epoch", epoch);
+    vae_run_folder_place(&t->folder, name, path);
     if (vae_paint_prior(&painter, path, N_SAMPLES, l->config->seed, &err) == VAE_OK) {
         memcpy(t->result->samples, path, sizeof path);
     }
-    snprintf(name, sizeof name, "samples/reconstruction-%03llu.png", (unsigned long long)epoch);
-    vae_run_folder_path(&t->folder, name, path);
+    picture_name(name, "reconstruction", epoch);
+    vae_run_folder_place(&t->folder, name, path);
     if (vae_paint_reconstructions(&painter, path, n, mixed, 0, &err) == VAE_OK) {
         memcpy(t->result->reconstruction, path, sizeof path);
     }
     if (err.status != VAE_OK) {
-        vae_note(&t->notes, "warning: %s", err.text);
+        vae_train_lose(t, &err);
     }
 }
 
@@ -95,13 +116,15 @@ void vae_train_report(training_run *t, bool last)
     if (!t->loop.config->report) {
         return;
     }
-    vae_run_folder_path(&t->folder, "report.html", path);
+    vae_run_folder_place(&t->folder, "report.html", path);
     vae_status status = vae_report_write(&source, path, &result, &err);
     t->report_written = vae_clock();
     if (status == VAE_OK) {
         t->report_seconds = result.seconds;
         memcpy(t->result->report, path, sizeof path);
-    } else if (status != VAE_ERR_INTERRUPTED) {
+    } else if (last) {
+        vae_train_lose(t, &err);
+    } else if (status != VAE_ERR_INTERRUPTED) { /* the last one may do better */
         vae_note(&t->notes, "warning: no report: %s", err.text);
     }
 }

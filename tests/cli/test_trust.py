@@ -1,0 +1,338 @@
+"""What a run holds is not lost, and what is not a run's is not touched."""
+import os
+import shutil
+import signal
+import struct
+import subprocess
+
+from harness import (Skip, TINY, VAE, WORK, checkpoints, metrics, newest, path, read_json,
+                     same_end, test, trained, vae, write_npy)
+from test_program import TRACED, strace
+
+
+def copy(run, name):
+    shutil.rmtree(path(name), ignore_errors=True)
+    shutil.copytree(path(run), path(name))
+    return name
+
+
+def snapshot(folder):
+    """Every entry under a folder with its content: links as what they point to."""
+    found = {}
+    for root, folders, files in os.walk(path(folder)):
+        for name in folders + files:
+            at = os.path.join(root, name)
+            if os.path.islink(at):
+                found[at] = os.readlink(at)
+            elif os.path.isfile(at):
+                with open(at, "rb") as file:
+                    found[at] = file.read()
+            else:
+                found[at] = None
+    return found
+
+
+def put(text, *parts):
+    os.makedirs(os.path.dirname(path(*parts)), exist_ok=True)
+    with open(path(*parts), "wb") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def cut(name, size):
+    with open(path(name), "r+b") as file:
+        file.truncate(size)
+
+
+# ---- rotation ----
+
+@test
+def rotation_counts_what_can_be_read():
+    vae("train", *TINY, "--epochs", 2, "--out", "turn", "-q")
+    put("", "turn/checkpoints/step-0000008888.vae")
+    put("", "turn/checkpoints/step-0000009999.vae")
+    vae("train", "--resume", "--out", "turn", "--epochs", 4, "--keep", 2, "-q")
+    vae("info", "turn", says="step-0000009999.vae")
+    assert checkpoints("turn") == ["step-0000000030.vae", "step-0000000040.vae",
+                                   "step-0000008888.vae", "step-0000009999.vae"]
+    vae("train", *TINY, "--epochs", 4, "--out", "straight", "-q")
+    for name in ("step-0000008888.vae", "step-0000009999.vae"):
+        os.unlink(path("turn/checkpoints", name))
+    same_end("turn", "straight")
+
+
+@test
+def rotation_keeps_the_last_that_can_be_read():
+    """The newest is cut short, only one is kept, and the run ends at once."""
+    for size in (0, 1000, 20000):
+        shutil.rmtree(path("short"), ignore_errors=True)
+        vae("train", *TINY, "--epochs", 2, "--out", "short", "--keep", 2, "-q")
+        cut("short/checkpoints/step-0000000020.vae", size)
+        vae("train", "--resume", "--out", "short", "--keep", 1, "--epochs", 2, code=-signal.SIGTERM,
+            prefix=strace("rename:signal=SIGTERM:when=2"), env=TRACED)
+        vae("info", "short")
+        assert len(checkpoints("short")) == 2, checkpoints("short")
+        vae("train", "--resume", "--out", "short", "--keep", 1, "--epochs", 2, "-q")
+        vae("info", "short")
+        assert checkpoints("short") == ["step-0000000020.vae"]
+
+
+# ---- what is no damage is no reason to take an older checkpoint ----
+
+@test
+def a_checkpoint_that_cannot_be_read_now_is_an_error():
+    run = copy(trained(), "transient")
+    name = f"{run}/checkpoints/{checkpoints(run)[-1]}"
+    folder, config = f"{run}/checkpoints", f"{run}/config.json"
+    before = snapshot(run)
+    commands = [["export", run, "--out", "transient.npz"], ["info", run],
+                ["train", "--resume", "--out", run, "--epochs", 4], ["eval", run, "--limit", 10]]
+    for at, call, error, says in (
+            (name, "openat", "EMFILE", "Too many open files"), (name, "openat", "EACCES", "denied"),
+            (name, "openat", "EIO", "Input/output"), (name, "pread64", "EIO", "Input/output"),
+            (folder, "openat", "EACCES", "denied"), (folder, "getdents64", "EIO", "Input/output"),
+            (config, "access,newfstatat,faccessat2,stat", "EIO", "Input/output")):
+        prefix = strace(f"{call}:error={error}")
+        prefix[1:1] = ["-P", at]
+        for args in commands if at != config else commands[2:3]:
+            vae(*args, code=4, says=says, prefix=prefix, env=TRACED)
+            assert not os.path.exists(path("transient.npz"))
+    after = snapshot(run)
+    for at in before:
+        if not at.endswith((".json", "log.txt", ".html")):
+            assert after[at] == before[at], at
+    # damage is: the one before is taken
+    cut(f"{run}/checkpoints/{checkpoints(run)[-1]}", 5000)
+    vae("export", run, "--out", "transient.npz", says="taking the checkpoint before it")
+
+
+# ---- folders that are not a run's ----
+
+def foreign_folders():
+    """Projects of a person, each with names that a run uses too."""
+    own = {"config.json": '{"epochs": 3, "lr": 0.1}', "run.json": '{"schema": 1, "status": "mine"}',
+           "report.html": "<p>mine", "log.txt": "2026-01-01T00:00:00Z mine\n",
+           "metrics.jsonl": '{"step": 1}\n', "samples/epoch-001.png": "mine",
+           "checkpoints/step-0000000001.vae": "mine", "checkpoints/best.vae": "mine",
+           "config.json.1-0.tmp": "mine", "notes.txt": "mine"}
+    for names in ([name] for name in own):
+        yield "foreign", {name: own[name] for name in names}
+    yield "foreign", own
+
+
+@test
+def what_is_not_a_run_stays_as_it_is():
+    vae("export", trained(), "--out", "weights.npz", "-q")
+    for folder, files in foreign_folders():
+        shutil.rmtree(path(folder), ignore_errors=True)
+        for name, text in files.items():
+            put(text, folder, name)
+        before = snapshot(folder)
+        for args in (["train", *TINY, "--force"], ["train", "--resume"],
+                     ["import", "weights.npz", "--force"], ["train", *TINY],
+                     ["import", "weights.npz"]):
+            vae(*args, "--out", folder, code=2, says=folder)
+            assert snapshot(folder) == before, (args, files)
+    # a run of this program beside a config.json that is not
+    copy("run", "mixed")
+    put('{"name": "mine"}', "mixed/config.json")
+    before = snapshot("mixed")
+    for args in (["train", *TINY, "--force"], ["train", "--resume"], ["import", "weights.npz", "--force"]):
+        vae(*args, "--out", "mixed", code=2, says="config.json is another program's")
+        assert snapshot("mixed") == before
+
+
+@test
+def force_removes_what_a_run_wrote():
+    run = copy(trained(), "forced")
+    own = ["notes.txt", "samples/epoch-mine.png", "samples/face.png", "samples/mine.tmp",
+           "checkpoints/step-mine.vae", "checkpoints/my best.vae", "checkpoints/mine.tmp", "x.tmp"]
+    for name in own:
+        put("mine", run, name)
+    put("torn", run, "checkpoints/step-0000000099.vae.77-0.tmp")
+    put("torn", run, "config.json.77-1.tmp")
+    vae("train", *TINY, "--epochs", 1, "--out", run, "--force", "-q")
+    left = {os.path.relpath(at, path(run)) for at in snapshot(run)}
+    assert left == {"checkpoints", "samples", "config.json", "run.json", "log.txt", "metrics.jsonl",
+                    "report.html", "samples/epoch-001.png", "samples/reconstruction-001.png",
+                    "checkpoints/step-0000000000.vae", "checkpoints/step-0000000010.vae",
+                    *own}, left
+    os.symlink(path(run), path("by-link"))  # the folder itself may be named by a link
+    vae("train", *TINY, "--epochs", 1, "--out", "by-link", "--force", "-q")
+    assert os.path.islink(path("by-link"))
+
+
+@test
+def a_run_killed_at_birth_is_a_run():
+    """SIGKILL at each system call that makes something, up to config.json."""
+    for call in ("mkdir", "openat", "flock", "rename", "fsync"):
+        for when in range(1, 40 if call == "openat" else 4):
+            shutil.rmtree(path("born"), ignore_errors=True)
+            args = ["train", *TINY, "--epochs", "1", "--limit", "40", "--out", "born"]
+            prefix = strace(f"{call}:signal=SIGKILL:when={when}")
+            prefix[1:1] = ["-P", "born", "-P", "born/log.txt", "-P", path("born/log.txt"), "-P",
+                           "born/checkpoints", "-P", "born/samples", "-P", "born/config.json"]
+            dead = subprocess.run([*prefix, VAE, *args], cwd=WORK, capture_output=True,
+                                  env={**os.environ, **TRACED}).returncode != 0
+            if dead:
+                vae("train", "--resume" if when % 2 else "--force", *args[1:], "-q")
+            else:
+                break
+
+
+@test
+def links_are_not_written_through():
+    put("mine", "elsewhere/file")
+    os.makedirs(path("elsewhere/folder"), exist_ok=True)
+    os.makedirs(path("elsewhere/pictures"), exist_ok=True)
+    elsewhere = snapshot("elsewhere")
+
+    def plant(target, *parts):
+        at = path(*parts)
+        if os.path.isdir(at):
+            shutil.rmtree(at)
+        elif os.path.lexists(at):
+            os.unlink(at)
+        os.symlink(path("elsewhere", target), at)
+
+    # what is written into: refused
+    for name, target in (("log.txt", "file"), ("metrics.jsonl", "file"), ("log.txt", "new"),
+                         ("metrics.jsonl", "new"), ("checkpoints", "folder"), ("samples", "folder")):
+        run = copy(trained(), "linked")
+        plant(target, run, name)
+        before = snapshot(run)
+        for args in (["--force"], ["--resume", "--epochs", 4]):
+            vae("train", *(TINY if args == ["--force"] else []), *args, "--out", run, code=2,
+                says=f"linked/{name}: a symbolic link")
+            assert snapshot("elsewhere") == elsewhere and snapshot(run) == before, name
+    # what is replaced: the link itself is; one to a device, too
+    run = copy(trained(), "linked")
+    for name in ("run.json", "config.json", "report.html", "samples/epoch-004.png",
+                 "samples/reconstruction-004.png", "checkpoints/best.vae",
+                 "checkpoints/step-0000000036.vae"):
+        plant("file", run, name)
+    os.unlink(path(run, "config.json"))
+    shutil.copy(path("run/config.json"), path("elsewhere/config.json"))
+    plant("config.json", run, "config.json")
+    os.unlink(path(run, "run.json"))
+    os.unlink(path(run, "samples/epoch-004.png"))
+    os.symlink("/dev/full", path(run, "samples/epoch-004.png"))
+    os.unlink(path(run, "report.html"))
+    os.symlink("/dev/full", path(run, "report.html"))
+    elsewhere = snapshot("elsewhere")
+    vae("train", "--resume", "--out", run, "--epochs", 4, "-q")
+    assert snapshot("elsewhere") == elsewhere
+    assert not any(os.path.islink(at) for at in snapshot(run))
+    os.unlink(path(run, "report.html"))
+    os.symlink("/dev/full", path(run, "report.html"))
+    vae("report", run, "-q")
+    assert not os.path.islink(path(run, "report.html"))
+    # a folder of pictures
+    vae("sample", run, "-n", 3, "--out", "drawn/", "-q")
+    plant("file", "drawn/000001.png")
+    vae("sample", run, "-n", 3, "--out", "drawn/", "-q")
+    assert snapshot("elsewhere") == elsewhere and len(os.listdir(path("drawn"))) == 3
+    assert not os.path.islink(path("drawn/000001.png"))
+
+
+# ---- a file that is damaged is an error ----
+
+@test
+def a_gif_that_failed_in_the_middle_is_not_kept():
+    run = trained()
+    args = ["interpolate", run, "--from", 1, "--to", 2, "--limit", 10, "--out", "walk.gif", "-q"]
+    vae(*args)
+    before = snapshot(".")[path(".", "walk.gif")]
+    for when in (1, 5, 20):
+        vae(*args, code=4, says="walk.gif: cannot write: ",
+            prefix=strace(f"write:error=EIO:when={when}"), env=TRACED)
+        after = {at: text for at, text in snapshot(".").items() if "walk.gif" in at}
+        assert after == {path(".", "walk.gif"): before}, sorted(after)
+
+
+@test
+def what_a_run_could_not_write_is_said():
+    """Of a run that is quiet, too: the training goes on, and the exit code is 4."""
+    args = ["train", *TINY, "--epochs", 2, "--out", "lossy", "-q"]
+    # renames: config.json, run.json, step 0; two pictures and a checkpoint each epoch; run.json, report
+    for when, says in ((4, "samples/epoch-001.png"), (8, "samples/reconstruction-002.png"),
+                       (10, "lossy/run.json"), (11, "lossy/report.html")):
+        lost = vae(*args, code=4, says=f"warning: lossy/{says[6:] if says[0] == 'l' else says}: cannot "
+                   "write: Input/output error", prefix=strace(f"rename:error=EIO:when={when}"),
+                   env=TRACED)
+        assert lost.err.count("warning: ") == 1 and "the training itself is done" in lost.err
+        vae("info", "lossy")
+        shutil.rmtree(path("lossy"))
+    prefix = strace("write:error=ENOSPC")
+    prefix[1:1] = ["-P", path("lossy/log.txt")]
+    lost = vae(*args, "--json", code=4, says="log.txt: cannot write: No space left", prefix=prefix,
+               env=TRACED)
+    assert lost.json()["epoch"] == 2 and lost.err.count("warning: ") == 1, lost.err
+
+
+@test
+def a_set_of_files_is_replaced_together():
+    vae("train", *TINY, "--epochs", 1, "--binarize", "dynamic", "--semi-supervised", "--labelled",
+        100, "--out", "half", "-q")
+    names = ["set.encoder.onnx", "set.decoder.onnx", "set.classifier.onnx"]
+    calls = [f"{call}:error={error}:when={when}" for call, error in (
+        ("renameat2", "EIO"), ("fsync", "EIO"), ("write", "ENOSPC"))
+        for when in range(1, 4)]
+    for old in ([], names[:1], names[1:], names):
+        for name in names:
+            if os.path.exists(path(name)):
+                os.unlink(path(name))
+        for name in old:
+            put("old " + name, name)
+        before = {at: text for at, text in snapshot(".").items() if "/set." in at}
+        for fault in calls:
+            prefix = strace(fault)
+            vae("export", "half", "--out", "set.onnx", "-q", code=4, says="cannot write",
+                prefix=prefix, env=TRACED)
+            after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+            assert after == before, (fault, old, sorted(after))
+        # where two names cannot be exchanged
+        prefix = strace("renameat2:error=EINVAL")
+        prefix[1:1] = ["-e", "inject=rename:error=EIO:when=4"]
+        prefix[prefix.index("trace=renameat2")] = "trace=renameat2,rename"
+        if len(old) == 3:
+            vae("export", "half", "--out", "set.onnx", "-q", code=4, prefix=prefix, env=TRACED)
+            after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+            assert after == before, sorted(after)
+        vae("export", "half", "--out", "set.onnx", "-q")
+        after = {at: text for at, text in snapshot(".").items() if "/set." in at}
+        assert len(after) == 3 and all(len(text) > 1000 for text in after.values())
+
+
+# ---- killed at the very end ----
+
+@test
+def a_run_killed_before_its_report_gets_one():
+    """At each rename behind the last checkpoint's: run.json, then report.html."""
+    vae("train", *TINY, "--epochs", 2, "--out", "whole-end", "-q")
+    done = vae("train", "--resume", "--out", "whole-end")
+    assert "already finished" in done.err and "not all was written" not in done.err
+    first = snapshot("whole-end")
+    for when in (10, 11):
+        run = f"cut-end-{when}"
+        args = ["train", *TINY, "--epochs", 2, "--out", run, "-q"]
+        dead = subprocess.run([*strace(f"rename:signal=SIGKILL:when={when}"), VAE, *map(str, args)],
+                              cwd=WORK, capture_output=True, env={**os.environ, **TRACED})
+        assert dead.returncode != 0 and not os.path.exists(path(run, "report.html"))
+        same_end(run, "whole-end")
+        if when == 11:
+            os.unlink(path(run, "samples/epoch-002.png"))
+        result = vae("train", "--resume", "--out", run, "--json", says="not all was written")
+        assert result.json()["had_finished"] and result.json()["report"] == f"{run}/report.html"
+        assert read_json(run, "run.json")["status"] == "done"
+        with open(path(run, "report.html")) as file:
+            assert ">done<" in file.read()
+        for picture in ("samples/epoch-002.png", "samples/reconstruction-002.png"):
+            assert snapshot(run)[path(run, picture)] == first[path("whole-end", picture)]
+        before = snapshot(run)
+        vae("train", "--resume", "--out", run, says="already finished")
+        assert {k: v for k, v in snapshot(run).items() if "log.txt" not in k} == {
+            k: v for k, v in before.items() if "log.txt" not in k}, "nothing is missing now"
+    # one that is not wanted is not missing
+    vae("train", *TINY, "--epochs", 1, "--out", "no-page", "--report=false", "-q")
+    vae("train", "--resume", "--out", "no-page", "-q")
+    assert not os.path.exists(path("no-page/report.html"))
