@@ -89,6 +89,28 @@ bool vae_is_printable(const char *text)
     return vae_is_utf8(text);
 }
 
+size_t vae_names_bytes(const char *names, size_t n)
+{
+    const char *at = names;
+    for (size_t i = 0; i < n; i++) {
+        at += strlen(at) + 1;
+    }
+    return (size_t)(at - names);
+}
+
+char *vae_join_names(const char *const *names, size_t n)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        bytes += strlen(names[i]) + 1;
+    }
+    char *text = malloc(bytes), *at = text;
+    for (size_t i = 0; text != NULL && i < n; i++) {
+        at = stpcpy(at, names[i]) + 1;
+    }
+    return text;
+}
+
 const char *vae_base_name(char *text, size_t size, const char *path)
 {
     const char *end = path + strlen(path);

@@ -20,6 +20,11 @@ bool vae_is_utf8(const char *text);
  * carriage return are allowed, as spreadsheets put them into headers. */
 bool vae_is_printable(const char *text);
 
+/* Bytes of n names that lie one behind another, each with a zero byte behind it. */
+size_t vae_names_bytes(const char *names, size_t n);
+/* The same from an array of them; malloc'ed, NULL: out of memory. */
+char *vae_join_names(const char *const *names, size_t n);
+
 /* The last part of a path, slashes behind it left out, cut to `size` - 1 bytes. Returns text. */
 const char *vae_base_name(char *text, size_t size, const char *path);
 

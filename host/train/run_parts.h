@@ -18,8 +18,11 @@ typedef struct {
 } training_run;
 
 /* The newest good checkpoint of the folder to *found, NULL if there is none at all. Refuses one of
- * another model or other data. */
-vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err);
+ * other data than the set. */
+vae_status vae_train_find(training_run *t, const vae_dataset *set, vae_checkpoint **found,
+                          vae_error *err);
+/* Can the loop, which is open, go on from it? Refuses one of another model. */
+vae_status vae_train_check_found(training_run *t, const vae_checkpoint *found, vae_error *err);
 
 /* A line to log.txt, with the time in front. */
 void vae_train_log(training_run *t, const char *line);
