@@ -6,6 +6,13 @@
 
 #include "base/status.h"
 
+void vae_one_line(char *text)
+{
+    for (; *text != '\0'; text++) {
+        *text = (unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text;
+    }
+}
+
 void vae_note(const vae_notes *notes, const char *format, ...)
 {
     char line[VAE_ERROR_TEXT];
@@ -14,6 +21,7 @@ void vae_note(const vae_notes *notes, const char *format, ...)
         va_start(args, format);
         vsnprintf(line, sizeof line, format, args);
         va_end(args);
+        vae_one_line(line);
         notes->tell(notes->ctx, line);
     }
 }

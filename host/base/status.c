@@ -10,6 +10,7 @@ vae_status vae_fail(vae_error *err, vae_status status, const char *format, ...)
         va_start(args, format);
         vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
+        vae_one_line(err->text);
         err->status = status;
     }
     return status;

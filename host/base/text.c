@@ -26,8 +26,9 @@ bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 
 bool vae_parse_real(const char *text, double *out)
 {
-    /* strtod skips white space and takes "nan" and "inf" */
-    if ((*text < '0' || *text > '9') && *text != '.' && *text != '-' && *text != '+') {
+    /* strtod takes more: white space before it, "nan" and "inf", hexadecimal digits */
+    const char *at = text + (*text == '-' || *text == '+');
+    if (*text == '\0' || at[strspn(at, "0123456789.eE+-")] != '\0') {
         return false;
     }
     char *end;
@@ -73,6 +74,41 @@ bool vae_is_utf8(const char *text)
     bool ok = string != NULL;
     json_decref(string);
     return ok;
+}
+
+bool vae_is_printable(const char *text)
+{
+    for (const char *at = text; *at != '\0'; at++) {
+        const unsigned char c = (unsigned char)at[0], next = (unsigned char)at[1];
+        const bool blank = c == '\t' || c == '\n' || c == '\r';
+        /* U+0080 to U+009F steer terminals, too */
+        if ((c < 0x20 && !blank) || c == 0x7f || (c == 0xc2 && next < 0xa0)) {
+            return false;
+        }
+    }
+    return vae_is_utf8(text);
+}
+
+size_t vae_names_bytes(const char *names, size_t n)
+{
+    const char *at = names;
+    for (size_t i = 0; i < n; i++) {
+        at += strlen(at) + 1;
+    }
+    return (size_t)(at - names);
+}
+
+char *vae_join_names(const char *const *names, size_t n)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        bytes += strlen(names[i]) + 1;
+    }
+    char *text = malloc(bytes), *at = text;
+    for (size_t i = 0; text != NULL && i < n; i++) {
+        at = stpcpy(at, names[i]) + 1;
+    }
+    return text;
 }
 
 const char *vae_base_name(char *text, size_t size, const char *path)

@@ -8,7 +8,7 @@
 
 /* A whole decimal number in min..max, nothing before or after it. */
 bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out);
-/* A finite number. */
+/* A finite decimal number, nothing before or after it: no "0x10", "nan" or "1e999". */
 bool vae_parse_real(const char *text, double *out);
 /* Shortest decimal text that reads back to the same double (as JSON wants it: finite). */
 void vae_format_real(double value, char *text, size_t size);
@@ -16,6 +16,14 @@ void vae_format_real(double value, char *text, size_t size);
 const char *vae_thousands(char text[32], double number);
 /* True if text is valid UTF-8, as JSON wants it. */
 bool vae_is_utf8(const char *text);
+/* True if it may be shown: valid UTF-8 without control characters, of which tab, line feed and
+ * carriage return are allowed, as spreadsheets put them into headers. */
+bool vae_is_printable(const char *text);
+
+/* Bytes of n names that lie one behind another, each with a zero byte behind it. */
+size_t vae_names_bytes(const char *names, size_t n);
+/* The same from an array of them; malloc'ed, NULL: out of memory. */
+char *vae_join_names(const char *const *names, size_t n);
 
 /* The last part of a path, slashes behind it left out, cut to `size` - 1 bytes. Returns text. */
 const char *vae_base_name(char *text, size_t size, const char *path);

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "exchange/exchange.h"
 #include "run/folder.h"
+#include "train/rows.h"
 
 /* ---- export ---- */
 
@@ -138,16 +139,35 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
     return VAE_OK;
 }
 
+/* Shift and scale of the rows that would train. */
+static vae_status measure_scales(vae_checkpoint *c, const vae_dataset *set, vae_error *err)
+{
+    uint32_t *rows = NULL;
+    size_t n;
+    vae_status status = VAE_OK;
+    TRY(vae_training_rows(&rows, &n, &c->config, set, err));
+    c->standard = malloc(2 * c->d * sizeof *c->standard);
+    if (c->standard == NULL) {
+        TRY(vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale"));
+    }
+    TRY(vae_dataset_moments(set, rows, n, c->standard, c->standard + c->d, err));
+done:
+    free(rows);
+    return status;
+}
+
 /* What training needs to know of the data that it will go on with. */
-static vae_status attach_data(vae_checkpoint *c, vae_error *err)
+static vae_status attach_data(vae_checkpoint *c, bool measure, vae_error *err)
 {
     vae_dataset *set;
-    const vae_data_options options = cli_data_options(&c->config, c->config.limit);
+    vae_data_options options = cli_data_options(&c->config, c->config.limit);
     vae_status status = VAE_OK;
+    options.exact = c->standard != NULL;
     TRY(vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err));
-    if (set->d != c->d) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the imported model takes %zu",
-                     set->source, set->d, c->d));
+    TRY(vae_checkpoint_check_set(c, set, err));
+    TRY(measure ? measure_scales(c, set, err) : VAE_OK);
+    if (c->standard != NULL) {
+        TRY(vae_dataset_standardize(set, c->standard, c->standard + c->d, err));
     }
     c->data_mean = malloc(c->d * sizeof *c->data_mean);
     if (c->data_mean == NULL) {
@@ -161,6 +181,39 @@ static vae_status attach_data(vae_checkpoint *c, vae_error *err)
     c->channels = set->channels;
 done:
     vae_dataset_free(set);
+    return status;
+}
+
+/* The weights were trained on values as they are, or as the file's shift and scale make them; which
+ * of the two stays. *measure: the user says that they were standardized, and the data will tell. */
+static vae_status settle_scales(vae_checkpoint *c, const cli_args *args, uint64_t given,
+                                bool with_data, bool *measure, vae_error *err)
+{
+    const bool asked = (given >> vae_config_find("standardize") & 1) != 0;
+    vae_standardize *how = &c->config.standardize;
+    vae_status status = VAE_OK;
+    *measure = false;
+    if (c->standard != NULL) {
+        if (asked && *how == VAE_STANDARDIZE_NONE) {
+            TRY(vae_fail(err, VAE_ERR_USAGE,
+                         "--standardize none: %s has data_shift and data_scale, which are part of "
+                         "the model",
+                         args->words[0]));
+        }
+        return VAE_OK;
+    }
+    *measure = asked && *how == VAE_STANDARDIZE_COLUMNS;
+    if (*measure && !with_data) {
+        TRY(vae_fail(
+            err, VAE_ERR_USAGE,
+            "--standardize columns: %s has no data_shift and data_scale; they are measured "
+            "where --data names what it was trained on",
+            args->words[0]));
+    }
+    if (!*measure && vae_config_standardizes(&c->config, true)) {
+        *how = VAE_STANDARDIZE_NONE;
+    }
+done:
     return status;
 }
 
@@ -230,6 +283,7 @@ static vae_status run_import(const cli_args *args, vae_error *err)
     vae_import_options options = {.config = &config};
     vae_checkpoint *c = NULL;
     const bool with_data = cli_given(args, "data");
+    bool measure;
     vae_status status = VAE_OK;
     vae_config_defaults(&config);
     TRY(cli_training_options(args, &config, &options.given, err));
@@ -245,8 +299,9 @@ static vae_status run_import(const cli_args *args, vae_error *err)
     TRY(vae_import(&c, args->words[0], &options, err));
     memcpy(c->config.out, config.out, sizeof config.out);
     TRY(vae_config_check(&c->config, options.given, err));
+    TRY(settle_scales(c, args, options.given, with_data, &measure, err));
     if (with_data) {
-        TRY(attach_data(c, err));
+        TRY(attach_data(c, measure, err));
     }
     TRY(add_moments(c, err));
     TRY(file ? vae_checkpoint_write(config.out, c, err) : write_run(args, c, err));

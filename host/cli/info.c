@@ -59,13 +59,13 @@ static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
     if (c->standard != NULL) {
         json_t *shift = json_array(), *scale = json_array();
         for (size_t i = 0; i < c->d; i++) {
-            json_array_append_new(shift, json_real((double)c->standard[i]));
-            json_array_append_new(scale, json_real((double)c->standard[c->d + i]));
+            json_array_append_new(shift, json_real(c->standard[i]));
+            json_array_append_new(scale, json_real(c->standard[c->d + i]));
         }
         json_object_set_new(o, "data_shift", shift);
         json_object_set_new(o, "data_scale", scale);
     }
-    cli_print_json(o, 12);
+    cli_print_json(o, 15);
     free(config);
 }
 

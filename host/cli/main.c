@@ -1,5 +1,6 @@
 /* The program: a command, its error and its exit code. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +14,21 @@ static void print_note(void *ctx, const char *line)
     fprintf(stderr, "vae: %s\n", line);
 }
 
+/* A descriptor that the shell closed (2>&-) would be the next file that is opened, and messages
+ * would go into it. Modes are such that using it fails, as it should; but for messages. */
+static void hold_descriptors(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+            (void)!open("/dev/null", modes[fd]); /* the lowest that is free: this one */
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
+    hold_descriptors();
     const vae_notes notes = {.tell = print_note};
     vae_error err = {.notes = &notes};
     vae_status status = vae_cli(argc, argv, &err);

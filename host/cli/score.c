@@ -188,7 +188,8 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
             continue;
         }
         why = (vae_error){0};
-        const vae_data_options options = cli_data_options(&s->m.config, s->m.config.limit);
+        vae_data_options options = cli_data_options(&s->m.config, s->m.config.limit);
+        options.exact = c->standard != NULL;
         vae_status status =
             vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, &options, &why);
         if (status == VAE_OK && is_training_set(s, s->train_set)) {

@@ -61,6 +61,13 @@ bool vae_config_has_classes(const vae_config *config)
     return config->condition == VAE_CONDITION_LABELS || config->semi_supervised;
 }
 
+bool vae_config_standardizes(const vae_config *config, bool table)
+{
+    return config->standardize == VAE_STANDARDIZE_COLUMNS ||
+           (config->standardize == VAE_STANDARDIZE_AUTO && table &&
+            !vae_likelihood_of(config->likelihood)->unit);
+}
+
 size_t vae_config_labelled_batch(const vae_config *config)
 {
     const size_t n = config->labelled;

@@ -115,6 +115,8 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_channels), "0", 0, 3},
     {"label-column", 0, "NAME", "of a .csv; default: label, class, y or target; none = no labels",
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(label_column), "", 0, 0},
+    {"drop-columns", 0, "NAME,...", "of a .csv: leave these out (a name with a comma in quotes)",
+     VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(drop_columns), "", 0, 0},
     {"standardize", 0, "auto|none|columns",
      "columns to mean 0 and deviation 1; auto: those of a .csv under a gaussian likelihood",
      VAE_SCOPE_DATA, VAE_KIND_CHOICE, AT(standardize), "auto", VAE_STANDARDIZE_AUTO, 0},

@@ -74,6 +74,7 @@ typedef struct vae_config {
     size_t limit;                      /* first rows only; 0 = all */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
+    char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */
     vae_standardize standardize;
     int exclude_class; /* rows with this label are left out of training; -1 = none */
     /* the run */
@@ -157,6 +158,8 @@ size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t 
 
 /* Does the model see the class: conditional or semi-supervised? */
 bool vae_config_has_classes(const vae_config *config);
+/* Are columns to be standardized: of a table, or of other floats? */
+bool vae_config_standardizes(const vae_config *config, bool table);
 /* Labelled examples of a step: as many as unlabelled ones, if there are. */
 size_t vae_config_labelled_batch(const vae_config *config);
 

@@ -156,6 +156,8 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
     json_error_t at;
     vae_status status = VAE_OK;
     vae_config changed = *config; /* all or nothing */
+    /* editors on Windows put a byte order mark in front */
+    text += strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
     if (object == NULL && json_error_code(&at) == json_error_out_of_memory) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", source));

@@ -1,7 +1,9 @@
 /* The data set in memory: what readers and users of its rows share. */
 #include "dataset/dataset.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/sha256.h"
@@ -53,6 +55,7 @@ void vae_dataset_free(vae_dataset *set)
         return;
     }
     free(set->rows);
+    free(set->wide);
     free(set->labels);
     free(set->factors);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
@@ -100,51 +103,80 @@ static vae_status need_floats(const vae_dataset *set, vae_error *err)
                           set->source);
 }
 
-vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
-                               float *shift, float *scale, vae_error *err)
+const char *vae_dataset_column(const vae_dataset *set, size_t column, char text[64])
 {
-    vae_status status = need_floats(set, err);
-    if (status != VAE_OK) {
-        return status;
+    if (set->column_names != NULL) {
+        snprintf(text, 64, "'%.40s'", set->column_names[column]);
+    } else {
+        snprintf(text, 64, "%zu", column);
     }
-    double *sum = calloc(set->d, sizeof *sum);
-    if (sum == NULL) {
-        return vae_fail_memory(err, set->d * sizeof *sum, "the means of columns");
-    }
-    const float *rows = set->rows;
-    for (int pass = 0; pass < 2; pass++) { /* the mean, then the spread around it */
-        for (size_t i = 0; i < n; i++) {
-            const float *row = rows + (index != NULL ? index[i] : i) * set->d;
-            for (size_t col = 0; col < set->d; col++) {
-                double v = (double)row[col] - (pass > 0 ? (double)shift[col] : 0);
-                sum[col] += pass > 0 ? v * v : v;
-            }
-        }
-        for (size_t col = 0; col < set->d; col++) {
-            double mean = sum[col] / (double)n;
-            if (pass == 0) {
-                shift[col] = (float)mean;
-            } else { /* rounding of the mean alone is no spread */
-                double sd = sqrt(mean), least = 1e-6 * fabs((double)shift[col]);
-                scale[col] = sd > least ? (float)sd : 1.0f;
-            }
-            sum[col] = 0;
-        }
-    }
-    free(sum);
-    return VAE_OK;
+    return text;
 }
 
-vae_status vae_dataset_standardize(vae_dataset *set, const float *shift, const float *scale,
+/* A value before standardization. */
+static double value_of(const vae_dataset *set, size_t i)
+{
+    return set->wide != NULL ? set->wide[i] : (double)((const float *)set->rows)[i];
+}
+
+/* Sums of (x - around)^2; without `around`, of x - the first x: columns may lie far from 0. */
+static void sum_columns(const vae_dataset *set, const uint32_t *index, size_t n,
+                        const double *around, double *sum)
+{
+    const size_t d = set->d, first = index != NULL ? index[0] : 0;
+    for (size_t col = 0; col < d; col++) {
+        sum[col] = 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = index != NULL ? index[i] : i;
+        for (size_t col = 0; col < d; col++) {
+            const double from = around != NULL ? around[col] : value_of(set, first * d + col);
+            const double v = value_of(set, row * d + col) - from;
+            sum[col] += around != NULL ? v * v : v;
+        }
+    }
+}
+
+vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
+                               double *shift, double *scale, vae_error *err)
+{
+    /* a spread that rounding alone could make is none */
+    const double grain = set->wide != NULL ? DBL_EPSILON : FLT_EPSILON;
+    const size_t first = index != NULL ? index[0] : 0;
+    char name[64];
+    vae_status status = VAE_OK;
+    TRY(need_floats(set, err));
+    sum_columns(set, index, n, NULL, shift);
+    for (size_t col = 0; col < set->d; col++) {
+        shift[col] = value_of(set, first * set->d + col) + shift[col] / (double)n;
+    }
+    sum_columns(set, index, n, shift, scale);
+    for (size_t col = 0; col < set->d; col++) {
+        const double sd = sqrt(scale[col] / (double)n);
+        scale[col] = sd > grain * fabs(shift[col]) ? sd : 1;
+        if (scale[col] != sd && sd > DBL_EPSILON * fabs(shift[col])) {
+            vae_note(err != NULL ? err->notes : NULL,
+                     "warning: %s: column %s varies by no more than the rounding of its values, "
+                     "%g around %.9g, and is taken as constant: subtract a number near them first",
+                     set->source, vae_dataset_column(set, col, name), sd, shift[col]);
+        }
+    }
+done:
+    return status;
+}
+
+vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err)
 {
     vae_status status = need_floats(set, err);
     float *rows = set->rows;
-    for (size_t i = 0; status == VAE_OK && i < set->n; i++) {
+    for (size_t i = 0; status == VAE_OK && i < set->n * set->d; i += set->d) {
         for (size_t col = 0; col < set->d; col++) {
-            rows[i * set->d + col] = (rows[i * set->d + col] - shift[col]) / scale[col];
+            rows[i + col] = (float)((value_of(set, i + col) - shift[col]) / scale[col]);
         }
     }
+    free(set->wide);
+    set->wide = NULL;
     return status;
 }
 

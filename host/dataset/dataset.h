@@ -24,8 +24,13 @@ typedef enum {
 
 /* How data are read. All zero is the default. */
 typedef struct {
-    const struct vae_config *config; /* image_size, image_channels, label_column; NULL: unset */
-    size_t limit;                    /* > 0 keeps the first `limit` rows */
+    const struct vae_config
+        *config;   /* image_size, image_channels, label_column, drop_columns; NULL:
+                                      * unset */
+    bool exact;    /* keep doubles that floats round as `wide`: the rows are to be standardized; so
+                    * they are, too, where the config says so */
+    bool of_model; /* data for a model that is there: they need not have what it leaves out */
+    size_t limit;  /* > 0 keeps the first `limit` rows */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
 } vae_data_options;
@@ -40,6 +45,7 @@ typedef struct vae_dataset {
     bool draws;      /* rows are [mean | log variance], 2d floats; gather draws d normals */
     void *rows;      /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits; (n,2d) floats
                       * if draws */
+    double *wide;    /* (n,d): what `rows` are rounded from, until they are standardized; or NULL */
     uint8_t *labels; /* (n) or NULL */
     size_t n_classes; /* largest label + 1, or 0 */
     float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
@@ -81,8 +87,10 @@ typedef struct vae_dataset {
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
- * - A .csv file, plain or .gz, whose first line holds the names of its columns: RFC 4180, comma,
- *   UTF-8, numbers only. The label column is config->label_column, or else the one called label,
+ * - A .csv or .tsv file, plain or .gz, whose first line holds the names of its columns: RFC 4180,
+ *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
+ *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
+ *   err's notes are told. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
  *   0..255, or up to 256 texts, numbered in their order.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
@@ -131,15 +139,20 @@ static inline size_t vae_dataset_row_bytes(const vae_dataset *set)
 vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
                                     vae_error *err);
 
-/* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
- * into shift and scale, (d) each, in double and in the rows' order; a column that does not vary
- * gets scale 1. VAE_ERR_DATA for bytes, which are pictures. */
-vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
-                               float *shift, float *scale, vae_error *err);
+/* How messages call a column: its name in quotes, or its number. Returns text. */
+const char *vae_dataset_column(const vae_dataset *set, size_t column, char text[64]);
 
-/* Rows to (x - shift) / scale, in place; the checksum stays that of the rows as they were read.
+/* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
+ * into shift and scale, (d) each, in double and in the rows' order, of doubles where they were kept;
+ * a column that does not vary gets scale 1, and err's notes are told of one whose variation is no
+ * more than rounding. VAE_ERR_DATA for bytes, which are pictures. */
+vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
+                               double *shift, double *scale, vae_error *err);
+
+/* Rows to (x - shift) / scale, in double and in place; doubles that were kept are freed. The
+ * checksum stays that of the rows as they were read.
  * VAE_ERR_DATA for bytes. */
-vae_status vae_dataset_standardize(vae_dataset *set, const float *shift, const float *scale,
+vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
 
 /* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <

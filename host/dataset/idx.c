@@ -82,7 +82,7 @@ done:
 }
 
 /* One big-endian item of a type. */
-static float item_value(const uint8_t *p, uint8_t type)
+static double item_value(const uint8_t *p, uint8_t type)
 {
     const size_t size = item_size(type);
     uint64_t bits = 0;
@@ -93,38 +93,50 @@ static float item_value(const uint8_t *p, uint8_t type)
     }
     switch (type) {
     case 0x09:
-        return (float)(int8_t)bits;
+        return (int8_t)bits;
     case 0x0b:
-        return (float)(int16_t)bits;
+        return (int16_t)bits;
     case 0x0c:
-        return (float)(int32_t)bits;
+        return (int32_t)bits;
     case 0x0d: {
         const uint32_t half = (uint32_t)bits;
         memcpy(&f, &half, sizeof f);
-        return f;
+        return (double)f;
     }
     default:
         memcpy(&d, &bits, sizeof d);
-        return (float)d;
+        return d;
     }
 }
 
-/* Items of any type but bytes to floats: *data is replaced. */
-static vae_status to_floats(uint8_t **data, size_t n, uint8_t type, vae_error *err)
+/* Items of any type but bytes to floats: the data are replaced. */
+static vae_status to_floats(vae_idx *idx, uint8_t type, bool keep, vae_error *err)
 {
+    enum { PIECE = 512 };
+    const size_t n = idx->n_kept * idx->row_items, size = item_size(type);
+    double piece[PIECE];
+    vae_status status = VAE_OK;
     float *values = malloc(n * sizeof *values);
     if (values == NULL) {
         return vae_fail_memory(err, n * sizeof *values, "IDX data");
     }
-    for (size_t i = 0; i < n; i++) {
-        values[i] = item_value(*data + i * item_size(type), type);
+    TRY(vae_narrow_begin(&idx->narrowing, idx->row_items, keep, err));
+    for (size_t i = 0, m; i < n; i += m) {
+        m = n - i < PIECE ? n - i : PIECE;
+        for (size_t k = 0; k < m; k++) {
+            piece[k] = item_value(idx->data + (i + k) * size, type);
+        }
+        TRY(vae_narrow(&idx->narrowing, values + i, piece, m, err));
     }
-    free(*data);
-    *data = (uint8_t *)values;
-    return VAE_OK;
+    free(idx->data);
+    idx->data = (uint8_t *)values;
+    values = NULL;
+done:
+    free(values);
+    return status;
 }
 
-vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err)
+vae_status vae_idx_read(vae_stream *s, size_t limit, bool keep, vae_idx *out, vae_error *err)
 {
     vae_status status = VAE_OK;
     size_t n_bytes = 0;
@@ -137,35 +149,41 @@ vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *er
     TRY(vae_stream_skip(s, n_bytes - kept_bytes, "IDX data", err));
     TRY(vae_stream_expect_end(s, err));
     if (out->dtype == VAE_F32) {
-        TRY(to_floats(&out->data, out->n_kept * out->row_items, type, err));
+        TRY(to_floats(out, type, keep, err));
     }
 done:
     if (status != VAE_OK) {
-        free(out->data);
-        out->data = NULL;
+        vae_idx_clear(out);
     }
     return status;
 }
 
-static vae_status read_path(const char *path, size_t limit, vae_idx *out, vae_error *err)
+void vae_idx_clear(vae_idx *idx)
+{
+    vae_narrow_close(&idx->narrowing);
+    free(idx->data);
+    idx->data = NULL;
+}
+
+static vae_status read_path(const char *path, size_t limit, bool keep, vae_idx *out, vae_error *err)
 {
     *out = (vae_idx){0};
     vae_stream *s;
     vae_status status = vae_stream_open(&s, path, err);
     if (status == VAE_OK) {
-        status = vae_idx_read(s, limit, out, err);
+        status = vae_idx_read(s, limit, keep, out, err);
         vae_stream_close(s);
     }
     return status;
 }
 
 /* Reads images into the set, *n_total rows in the file of which the set may keep fewer. */
-static vae_status load_images(vae_dataset *set, const char *path, size_t limit, size_t *n_total,
-                              vae_error *err)
+static vae_status load_images(vae_dataset *set, const char *path, const vae_data_options *options,
+                              size_t *n_total, vae_error *err)
 {
     vae_idx idx;
     vae_status status = VAE_OK;
-    TRY(read_path(path, limit, &idx, err));
+    TRY(read_path(path, options->limit, options->exact, &idx, err));
     if (idx.ndim < 2) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: IDX dimensions: expected 2 (rows, values), 3 (images) or 4 (images with "
@@ -185,9 +203,12 @@ static vae_status load_images(vae_dataset *set, const char *path, size_t limit, 
     set->dtype = idx.dtype;
     set->rows = idx.data;
     idx.data = NULL;
+    if (idx.dtype == VAE_F32) {
+        vae_narrow_end(&idx.narrowing, set, err);
+    }
     *n_total = idx.dims[0];
 done:
-    free(idx.data);
+    vae_idx_clear(&idx);
     return status;
 }
 
@@ -196,7 +217,7 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
 {
     vae_idx idx;
     vae_status status = VAE_OK;
-    TRY(read_path(path, limit, &idx, err));
+    TRY(read_path(path, limit, false, &idx, err));
     if (idx.ndim != 1) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
                      idx.ndim));
@@ -215,7 +236,7 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
         idx.data = NULL;
     }
 done:
-    free(idx.data);
+    vae_idx_clear(&idx);
     return status;
 }
 
@@ -300,7 +321,7 @@ static vae_status load_folder(vae_dataset *set, const char *folder, vae_split sp
     }
     size_t n_total = 0;
     find_split_file(raw, split, false, path);
-    vae_status status = load_images(set, path, options->limit, &n_total, err);
+    vae_status status = load_images(set, path, options, &n_total, err);
     if (status == VAE_OK && find_split_file(raw, split, true, path)) {
         status = load_labels(set, path, options->limit, n_total, err);
     }
@@ -331,7 +352,7 @@ static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
     (void)split;
     size_t n_total = 0;
     char labels[PATH_BYTES];
-    vae_status status = load_images(set, path, options->limit, &n_total, err);
+    vae_status status = load_images(set, path, options, &n_total, err);
     if (status == VAE_OK && find_labels_beside(path, labels)) {
         status = load_labels(set, labels, options->limit, n_total, err);
     }

@@ -94,19 +94,21 @@ vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *h, const char *
     return VAE_OK;
 }
 
-static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, vae_error *err)
+static vae_status read_doubles_as_floats(vae_stream *s, vae_dataset *set, bool keep, vae_error *err)
 {
     enum { CHUNK = 4096 };
     double chunk[CHUNK];
     uint8_t *bytes = NULL;
-    size_t n_bytes = n * sizeof(double), kept = 0;
+    const size_t n = set->n * set->d, n_bytes = n * sizeof(double);
+    size_t kept = 0, capacity = 0;
+    float *values = NULL;
+    vae_narrowing narrowing = {0};
+    vae_status status = VAE_OK;
     if (n_bytes > vae_stream_bound(s)) {
         /* the failure that reading as many bytes would give */
         return vae_stream_read_new(s, &bytes, n_bytes, "npy data", err);
     }
-    vae_status status = VAE_OK;
-    float *values = NULL;
-    size_t capacity = 0;
+    TRY(vae_narrow_begin(&narrowing, set->d, keep, err));
     while (kept < n) {
         size_t piece = n - kept < CHUNK ? n - kept : CHUNK;
         if (kept + piece > capacity) {
@@ -120,13 +122,13 @@ static vae_status read_doubles_as_floats(vae_stream *s, void **out, size_t n, va
             values = grown;
         }
         TRY(vae_stream_read_exact(s, chunk, piece * sizeof *chunk, "npy data", err));
-        for (size_t i = 0; i < piece; i++) {
-            values[kept + i] = (float)chunk[i];
-        }
+        TRY(vae_narrow(&narrowing, values + kept, chunk, piece, err));
         kept += piece;
     }
+    vae_narrow_end(&narrowing, set, err);
 done:
-    *out = values;
+    vae_narrow_close(&narrowing);
+    set->rows = values;
     return status;
 }
 
@@ -186,7 +188,7 @@ static vae_status load(vae_dataset *set, vae_stream *s, const vae_data_options *
     if (set->dtype == VAE_BITS) {
         TRY(read_bools_as_bits(s, set, err));
     } else if (header.item_bytes == sizeof(double)) {
-        TRY(read_doubles_as_floats(s, &set->rows, n_items, err));
+        TRY(read_doubles_as_floats(s, set, options->exact, err));
     } else {
         uint8_t *data;
         TRY(vae_stream_read_new(s, &data, n_items * header.item_bytes, "npy data", err));

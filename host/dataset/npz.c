@@ -88,9 +88,48 @@ static void shrink(void **rows, size_t bytes)
     }
 }
 
-static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
-                            size_t limit, vae_error *err)
+/* Doubles to floats, those of the rows that are kept. */
+typedef struct {
+    vae_narrowing narrowing;
+    float *rows;
+    size_t n; /* values that are kept */
+} doubles;
+
+static vae_status narrow_chunk(void *ctx, const uint8_t *items, size_t n, vae_error *err)
 {
+    enum { PIECE = 512 };
+    doubles *to = ctx;
+    double values[PIECE];
+    vae_status status = VAE_OK;
+    for (size_t i = 0, piece; i < n && to->narrowing.n < to->n; i += piece) {
+        const size_t left = to->n - to->narrowing.n;
+        piece = n - i < PIECE ? n - i : PIECE;
+        piece = piece < left ? piece : left;
+        memcpy(values, items + i * sizeof *values, piece * sizeof *values);
+        TRY(vae_narrow(&to->narrowing, to->rows + to->narrowing.n, values, piece, err));
+    }
+done:
+    return status;
+}
+
+static vae_status read_doubles(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
+                               const vae_data_options *options, vae_error *err)
+{
+    const size_t n = options->limit > 0 && options->limit < set->n ? options->limit : set->n;
+    doubles to = {.rows = set->rows, .n = n * set->d};
+    vae_status status = VAE_OK;
+    TRY(vae_narrow_begin(&to.narrowing, set->d, options->exact, err));
+    TRY(vae_npz_read_chunks(npz, m, narrow_chunk, &to, err));
+    vae_narrow_end(&to.narrowing, set, err);
+done:
+    vae_narrow_close(&to.narrowing);
+    return status;
+}
+
+static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
+                            const vae_data_options *options, vae_error *err)
+{
+    const size_t limit = options->limit;
     char name[NAME];
     vae_status status = VAE_OK;
     snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
@@ -100,8 +139,11 @@ static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_
     if (set->rows == NULL) {
         TRY(vae_fail_memory(err, m->header.n_items * item, name));
     }
-    TRY(set->dtype == VAE_F32 ? vae_npz_read_floats(npz, m, set->rows, err)
-                              : vae_npz_read(npz, m, set->rows, err));
+    if (m->header.item_bytes == sizeof(double)) {
+        TRY(read_doubles(set, npz, m, options, err));
+    } else {
+        TRY(vae_npz_read(npz, m, set->rows, err));
+    }
     if (limit > 0 && limit < set->n) {
         set->n = limit;
         shrink(&set->rows, set->n * set->d * item);
@@ -176,7 +218,7 @@ static vae_status load(vae_dataset *set, const char *path, vae_split split,
     vae_status status = VAE_OK;
     TRY(vae_npz_open(&npz, path, err));
     TRY(choose(&npz, split, &rows, &labels, err));
-    TRY(read_rows(set, &npz, rows, options->limit, err));
+    TRY(read_rows(set, &npz, rows, options, err));
     if (labels != NULL) {
         TRY(read_labels(set, &npz, labels, rows->header.shape[0], err));
     }

@@ -255,6 +255,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
                      name));
     }
     set->kind = reader->kind;
+    how.exact = how.exact || vae_config_standardizes(how.config, set->kind == VAE_KIND_TABLE);
     if (reader->load_stream != NULL) {
         TRY(vae_stream_open(&s, name, err));
         TRY(reader->load_stream(set, s, &how, err));

@@ -16,7 +16,7 @@
 
 typedef enum { VAE_SOURCE_BUILT_IN, VAE_SOURCE_FILE, VAE_SOURCE_FOLDER } vae_source;
 
-enum { VAE_READER_ENDINGS = 2 };
+enum { VAE_READER_ENDINGS = 4 };
 
 /* All there is to know of a way to hold data. */
 typedef struct {
@@ -42,6 +42,28 @@ extern const vae_reader vae_digits_reader, vae_sprites_reader;
 extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
 extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
 
+/* ---- doubles on their way to floats ---- */
+
+/* A reader that finds doubles brings them to its set through this, row after row. Zero-initialize;
+ * vae_narrow_close in any case. */
+typedef struct {
+    size_t d, n;     /* columns; values so far */
+    double *extreme; /* (3,d): least value, greatest, largest rounding of each column */
+    bool keep;
+    double *wide; /* (n), if they are kept */
+    size_t room;
+} vae_narrowing;
+
+/* keep: the set gets the doubles, too, if floats round any of them. VAE_ERR_RUNTIME (memory). */
+vae_status vae_narrow_begin(vae_narrowing *w, size_t d, bool keep, vae_error *err);
+/* The next n values to floats. VAE_ERR_RUNTIME (memory). */
+vae_status vae_narrow(vae_narrowing *w, float *to, const double *from, size_t n, vae_error *err);
+/* Hands what is kept to the set, whose columns may have names by now. Where nothing is kept, err's
+ * notes hear of columns whose values are lost: floats round them by more than a hundredth of their
+ * range. */
+void vae_narrow_end(vae_narrowing *w, vae_dataset *set, const vae_error *err);
+void vae_narrow_close(vae_narrowing *w);
+
 /* ---- arrays and tables ---- */
 
 enum { VAE_IDX_MAX_DIMS = 4 };
@@ -53,12 +75,15 @@ typedef struct {
     size_t dims[VAE_IDX_MAX_DIMS]; /* as the file says; all > 0 */
     size_t n_kept;                 /* leading rows held: min(dims[0], limit) */
     size_t row_items;              /* product of dims[1..] */
-    uint8_t *data;                 /* (n_kept, row_items) uint8_t or float; free it */
+    uint8_t *data;                 /* (n_kept, row_items) uint8_t or float */
+    vae_narrowing narrowing;       /* of floats */
 } vae_idx;
 
-/* Reads a whole IDX stream and checks that it ends where its header says. limit 0 keeps all.
- * On failure out->data is NULL. VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
-vae_status vae_idx_read(vae_stream *s, size_t limit, vae_idx *out, vae_error *err);
+/* Reads a whole IDX stream and checks that it ends where its header says. limit 0 keeps all; keep:
+ * as vae_narrow_begin. On failure there is nothing to clear. VAE_ERR_DATA, VAE_ERR_IO,
+ * VAE_ERR_RUNTIME. */
+vae_status vae_idx_read(vae_stream *s, size_t limit, bool keep, vae_idx *out, vae_error *err);
+void vae_idx_clear(vae_idx *idx);
 
 /* What an array's header makes of the set: n, d, height, width, channels, dtype. Doubles become
  * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
 
@@ -59,14 +60,14 @@ static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json
 
 /* ---- standardization ---- */
 
-static vae_status read_row(float *row, size_t d, const char *text, bool above_zero,
+static vae_status read_row(double *row, size_t d, const char *text, bool above_zero,
                            const vae_weights *w, const char *key, vae_error *err)
 {
     json_t *array = text != NULL ? json_loads(text, 0, NULL) : NULL;
     bool good = json_array_size(array) == d;
     for (size_t i = 0; good && i < d; i++) {
         const json_t *value = json_array_get(array, i);
-        row[i] = (float)json_number_value(value);
+        row[i] = json_number_value(value);
         good = json_is_number(value) && isfinite(row[i]) && (!above_zero || row[i] > 0);
     }
     json_decref(array);
@@ -102,31 +103,29 @@ static vae_status columns(vae_checkpoint *c, const vae_weights *w, const json_t 
     const char *text = vae_metadata_text(metadata, "columns");
     json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
     bool good = json_array_size(names) == c->d;
-    size_t bytes = 1;
+    const char **list = NULL;
     vae_status status = VAE_OK;
     if (text == NULL) {
         return VAE_OK;
     }
+    list = calloc(c->d, sizeof *list);
+    if (list == NULL) {
+        TRY(vae_fail_memory(err, c->d * sizeof *list, "the names of columns"));
+    }
     for (size_t i = 0; good && i < c->d; i++) {
-        const char *name = json_string_value(json_array_get(names, i));
-        good = name != NULL && strchr(name, '\n') == NULL;
-        bytes += good ? strlen(name) + 1 : 0;
+        list[i] = json_string_value(json_array_get(names, i));
+        good = list[i] != NULL;
     }
     if (!good) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: metadata: columns: expected an array of %zu names",
                      w->path, c->d));
     }
-    c->columns = malloc(bytes);
+    c->columns = vae_join_names(list, c->d);
     if (c->columns == NULL) {
-        TRY(vae_fail_memory(err, bytes, "the names of columns"));
+        TRY(vae_fail_memory(err, c->d, "the names of columns"));
     }
-    char *at = c->columns;
-    for (size_t i = 0; i < c->d; i++) {
-        at = stpcpy(at, json_string_value(json_array_get(names, i)));
-        *at++ = '\n';
-    }
-    *at = '\0';
 done:
+    free(list);
     json_decref(names);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/sha256.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
 #include "vae_math.h"
@@ -114,25 +115,34 @@ static char *data_shape(const vae_checkpoint *c)
     return strdup(text);
 }
 
-/* n floats as a JSON array; NULL if there are none, or no memory. */
-static char *floats_text(const float *values, size_t n)
+/* n numbers as a JSON array, each as short as reads back alike; NULL: out of memory. */
+static char *numbers_text(const double *values, size_t n)
 {
-    json_t *array = values != NULL ? json_array() : NULL;
-    for (size_t i = 0; array != NULL && i < n; i++) {
-        json_array_append_new(array, json_real((double)values[i]));
+    char *text = NULL, number[40];
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (out == NULL) {
+        return NULL;
     }
-    char *text = array != NULL ? json_dumps(array, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(array);
+    for (size_t i = 0; i < n; i++) {
+        vae_format_real(values[i], number, sizeof number);
+        fprintf(out, "%c%s", i == 0 ? '[' : ',', number);
+    }
+    fputc(']', out);
+    if (ferror(out) != 0 || fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
     return text;
 }
 
 /* The names of a table's columns as a JSON array; NULL if they are not UTF-8, or no memory. */
-static char *names_text(const char *names)
+static char *names_text(const char *names, size_t n)
 {
     json_t *array = json_array();
     bool good = array != NULL;
-    for (; good && *names != '\0'; names += strcspn(names, "\n") + 1) {
-        good = json_array_append_new(array, json_stringn(names, strcspn(names, "\n"))) == 0;
+    for (size_t i = 0; good && i < n; i++, names += strlen(names) + 1) {
+        good = json_array_append_new(array, json_string(names)) == 0;
     }
     char *text = good ? json_dumps(array, JSON_COMPACT) : NULL;
     json_decref(array);
@@ -187,11 +197,11 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
         add(m, "data_sha256", strdup(hex));
     }
     if (checkpoint->standard != NULL) { /* the model's x is (data - data_shift) / data_scale */
-        add(m, "data_shift", floats_text(checkpoint->standard, checkpoint->d));
-        add(m, "data_scale", floats_text(checkpoint->standard + checkpoint->d, checkpoint->d));
+        add(m, "data_shift", numbers_text(checkpoint->standard, checkpoint->d));
+        add(m, "data_scale", numbers_text(checkpoint->standard + checkpoint->d, checkpoint->d));
     }
     if (checkpoint->columns != NULL) {
-        add(m, "columns", names_text(checkpoint->columns));
+        add(m, "columns", names_text(checkpoint->columns, checkpoint->d));
     }
     add(m, "training", training(checkpoint));
     for (size_t i = 0; i < m->n; i++) {

@@ -303,6 +303,40 @@ static void widen(float *to, const uint8_t *from, size_t n, size_t item_bytes)
     }
 }
 
+vae_status vae_npz_read_chunks(const vae_npz *npz, const vae_npz_member *member,
+                               vae_npz_chunk_fn *fn, void *ctx, vae_error *err)
+{
+    const npy_header *h = &member->header;
+    uint8_t chunk[CHUNK_ITEMS * 8];
+    vae_status status = VAE_OK;
+    zip_file_t *file;
+    TRY(open_member(npz, member, &file, err));
+    for (size_t i = 0, n; i < h->n_items; i += n) {
+        n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;
+        TRY(read_exact(npz, member, file, chunk, n * h->item_bytes, err));
+        TRY(fn(ctx, chunk, n, err));
+    }
+    TRY(expect_end(npz, member, file, err));
+done:
+    close_member(file);
+    return status;
+}
+
+/* Floats in the making. */
+typedef struct {
+    float *to;
+    size_t item_bytes;
+} widening;
+
+static vae_status widen_chunk(void *ctx, const uint8_t *items, size_t n, vae_error *err)
+{
+    widening *w = ctx;
+    (void)err;
+    widen(w->to, items, n, w->item_bytes);
+    w->to += n;
+    return VAE_OK;
+}
+
 vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member, float *values,
                                vae_error *err)
 {
@@ -320,17 +354,6 @@ vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member,
                         "numpy.ascontiguousarray(array)",
                         npz->path, member->name);
     }
-    uint8_t chunk[CHUNK_ITEMS * 8];
-    vae_status status = VAE_OK;
-    zip_file_t *file;
-    TRY(open_member(npz, member, &file, err));
-    for (size_t i = 0, n; i < h->n_items; i += n) {
-        n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;
-        TRY(read_exact(npz, member, file, chunk, n * h->item_bytes, err));
-        widen(values + i, chunk, n, h->item_bytes);
-    }
-    TRY(expect_end(npz, member, file, err));
-done:
-    close_member(file);
-    return status;
+    widening w = {values, h->item_bytes};
+    return vae_npz_read_chunks(npz, member, widen_chunk, &w, err);
 }

@@ -45,6 +45,12 @@ const vae_npz_member *vae_npz_find(const vae_npz *npz, const char *name);
 vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *data,
                         vae_error *err);
 
+/* Reads a member piece by piece: fn gets n items as they are, at most 8 bytes each, in their order;
+ * what it returns ends the reading. As vae_npz_read. */
+typedef vae_status vae_npz_chunk_fn(void *ctx, const uint8_t *items, size_t n, vae_error *err);
+vae_status vae_npz_read_chunks(const vae_npz *npz, const vae_npz_member *member,
+                               vae_npz_chunk_fn *fn, void *ctx, vae_error *err);
+
 /* Reads a member of f2, f4 or f8 (little-endian, C order) as float32. VAE_ERR_DATA. */
 vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member, float *values,
                                vae_error *err);

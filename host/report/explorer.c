@@ -205,10 +205,18 @@ static void put_floats(vae_text *out, const float *values, size_t n)
     vae_text_add(out, "]");
 }
 
-/* A JSON string; no "</script>" can be in it. */
-static void put_string(vae_text *out, const char *text, size_t n)
+static void put_doubles(vae_text *out, const double *values, size_t n)
 {
-    json_t *string = json_stringn(text, n);
+    for (size_t i = 0; i < n; i++) {
+        vae_text_add(out, "%c%.17g", i == 0 ? '[' : ',', values[i]);
+    }
+    vae_text_add(out, "]");
+}
+
+/* A JSON string; no "</script>" can be in it. */
+static void put_string(vae_text *out, const char *text)
+{
+    json_t *string = json_string(text);
     char *quoted = json_dumps(string, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     if (quoted == NULL) {
         vae_text_add(out, "\"\"");
@@ -231,17 +239,16 @@ static void put_units(report *r)
     vae_text *page = &r->page;
     if (c->standard != NULL) {
         vae_text_add(page, ",\"shift\":");
-        put_floats(page, c->standard, c->d);
+        put_doubles(page, c->standard, c->d);
         vae_text_add(page, ",\"scale\":");
-        put_floats(page, c->standard + c->d, c->d);
+        put_doubles(page, c->standard + c->d, c->d);
     }
     if (c->columns != NULL) {
         vae_text_add(page, ",\"columns\":[");
-        for (const char *name = c->columns; *name != '\0';) {
-            const size_t n = strcspn(name, "\n");
-            vae_text_add(page, "%s", name > c->columns ? "," : "");
-            put_string(page, name, n);
-            name += n + (name[n] == '\n');
+        const char *name = c->columns;
+        for (size_t i = 0; i < c->d; i++, name += strlen(name) + 1) {
+            vae_text_add(page, "%s", i > 0 ? "," : "");
+            put_string(page, name);
         }
         vae_text_add(page, "]");
     }

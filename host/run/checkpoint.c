@@ -22,8 +22,10 @@
  *   state      vae_train_state: step, epoch, position (u64), recon, kl, objective, examples, best
  *              (double), best_epoch, bad_epochs (u64), wall_s (double), finished (u64, 0 or 1)
  *   data_mean  d floats (may be absent)
- *   standard   d shifts, d scales: floats (absent where data are not standardized)
- *   columns    names of a table's columns, UTF-8, each ended by a line feed (absent if no table)
+ *   standard   d shifts, d scales: doubles (absent where data are not standardized); in older
+ *              files, floats
+ *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table); in
+ *              older files, by a line feed
  *   summary    JSON object (may be absent)
  *
  * A reader skips sections that it does not know. checkpoint_read.c reads. */
@@ -36,6 +38,8 @@
 #include <zlib.h>
 
 #include "base/sha256.h"
+#include "base/text.h"
+#include "image/image.h"
 #include "model/layout.h"
 #include "run/checkpoint_format.h"
 #include "run/folder.h"
@@ -177,9 +181,10 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
     add_section(&d, "adam_v", checkpoint->adam_v, floats);
     add_section(&d, "state", state, sizeof state);
     add_section(&d, "data_mean", checkpoint->data_mean, checkpoint->d * sizeof(float));
-    add_section(&d, "standard", checkpoint->standard, 2 * checkpoint->d * sizeof(float));
+    add_section(&d, "standard", checkpoint->standard, 2 * checkpoint->d * sizeof(double));
     if (checkpoint->columns != NULL) {
-        add_section(&d, "columns", checkpoint->columns, strlen(checkpoint->columns));
+        add_section(&d, "columns", checkpoint->columns,
+                    vae_names_bytes(checkpoint->columns, checkpoint->d));
     }
     if (checkpoint->summary[0] != '\0') {
         add_section(&d, "summary", checkpoint->summary, strlen(checkpoint->summary));
@@ -214,11 +219,44 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
     return vae_sha256(digest, &params, 1, err);
 }
 
+/* A set of one row a picture is as good as one of pictures; pictures of two shapes are not. */
+static bool same_shape(const vae_checkpoint *c, const vae_dataset *set)
+{
+    const bool both = vae_is_picture(c->height, c->width, c->channels) &&
+                      vae_is_picture(set->height, set->width, set->channels);
+    return set->d == c->d && (!both || (set->height == c->height && set->width == c->width));
+}
+
+vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *set, vae_error *err)
+{
+    const char *want = c->columns;
+    if (set->d != c->d && !vae_is_picture(set->height, set->width, set->channels)) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
+                        set->source, set->d, c->d);
+    }
+    if (!same_shape(c, set)) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: %zu columns, %zu x %zu with %zu channel%s; the model was trained on "
+                        "%zu, %zu x %zu with %zu",
+                        set->source, set->d, set->height, set->width, set->channels,
+                        set->channels == 1 ? "" : "s", c->d, c->height, c->width, c->channels);
+    }
+    for (size_t i = 0; want != NULL && set->column_names != NULL && i < set->d; i++) {
+        if (strcmp(set->column_names[i], want) != 0) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: column %zu is '%.40s'; the model was trained with '%.40s' there",
+                            set->source, i + 1, set->column_names[i], want);
+        }
+        want += strlen(want) + 1;
+    }
+    return VAE_OK;
+}
+
 void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n)
 {
     const size_t d = checkpoint->d;
-    const float *shift = checkpoint->standard;
+    const double *shift = checkpoint->standard;
     for (size_t i = 0; shift != NULL && i < n * d; i++) {
-        x[i] = x[i] * shift[d + i % d] + shift[i % d];
+        x[i] = (float)((double)x[i] * shift[d + i % d] + shift[i % d]);
     }
 }

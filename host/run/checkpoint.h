@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "config/config.h"
+#include "dataset/dataset.h"
 
 /* Where training stands. All of it is needed for a bit-exact continuation: noise, data order and
  * schedules are functions of these counters and the config. */
@@ -31,8 +32,8 @@ typedef struct {
     float *params;          /* (n_params) packed in the layout's order */
     float *adam_m, *adam_v; /* the same, or NULL */
     float *data_mean;       /* (d) mean of the training rows, or NULL */
-    float *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
-    char *columns;   /* of a table: the names, each with a line feed behind it, or NULL */
+    double *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
+    char *columns;    /* of a table: d names, each with a zero byte behind it, or NULL */
     vae_train_state state;
     uint8_t data_sha256[32]; /* of the training set */
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
@@ -50,6 +51,10 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
 vae_status vae_checkpoint_read(vae_checkpoint **out, const char *path, bool moments,
                                vae_error *err);
 void vae_checkpoint_free(vae_checkpoint *checkpoint);
+
+/* Are these rows of the model's shape, its columns in its order? VAE_ERR_DATA. */
+vae_status vae_checkpoint_check_set(const vae_checkpoint *checkpoint, const vae_dataset *set,
+                                    vae_error *err);
 
 /* x: (n,d), values of the model, to the data's units in place: x * scale + shift. Nothing where
  * data are not standardized. */

@@ -363,16 +363,32 @@ static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *er
     return read_into(r, "summary", c->summary, s->length, err);
 }
 
+/* Doubles, or the floats of earlier versions. */
 static vae_status read_standard(const reader *r, vae_checkpoint *c, vae_error *err)
 {
+    const section *s = find(r, "standard");
+    const size_t n = 2 * c->d;
+    float *floats = NULL;
     vae_status status = VAE_OK;
-    TRY(read_new(r, "standard", 2 * c->d * sizeof(float), &c->standard, err));
-    for (size_t i = 0; c->standard != NULL && i < 2 * c->d; i++) {
+    if (s != NULL && s->length == n * sizeof *floats) {
+        TRY(read_new(r, "standard", n * sizeof *floats, &floats, err));
+        c->standard = malloc(n * sizeof *c->standard);
+        if (c->standard == NULL) {
+            TRY(vae_fail_memory(err, n * sizeof *c->standard, "shift and scale"));
+        }
+        for (size_t i = 0; i < n; i++) {
+            c->standard[i] = (double)floats[i];
+        }
+    } else {
+        TRY(read_new(r, "standard", n * sizeof *c->standard, &c->standard, err));
+    }
+    for (size_t i = 0; c->standard != NULL && i < n; i++) {
         if (!isfinite(c->standard[i]) || (i >= c->d && !(c->standard[i] > 0))) {
-            return damaged(r, err, "section standard holds no shift and scale");
+            TRY(damaged(r, err, "section standard holds no shift and scale"));
         }
     }
 done:
+    free(floats);
     return status;
 }
 
@@ -381,20 +397,20 @@ static vae_status read_columns(const reader *r, vae_checkpoint *c, vae_error *er
 {
     const section *s = find(r, "columns");
     vae_status status = VAE_OK;
+    size_t names = 0;
     if (s == NULL) {
         return VAE_OK;
     }
-    c->columns = calloc(s->length + 1, 1);
-    if (c->columns == NULL) {
-        return vae_fail_memory(err, s->length + 1, "the names of columns");
-    }
-    TRY(read_into(r, "columns", c->columns, s->length, err));
-    size_t names = 0;
+    TRY(read_new(r, "columns", s->length, &c->columns, err));
+    const char end = memchr(c->columns, '\0', s->length) != NULL ? '\0' : '\n';
     for (size_t i = 0; i < s->length; i++) {
-        names += c->columns[i] == '\n';
+        if (c->columns[i] == end) {
+            c->columns[i] = '\0';
+            names++;
+        }
     }
-    if (names != c->d || strlen(c->columns) != s->length) {
-        return damaged(r, err, "section columns does not name each column");
+    if (names != c->d || c->columns[s->length - 1] != '\0') {
+        TRY(damaged(r, err, "section columns does not name each column"));
     }
 done:
     return status;

@@ -75,8 +75,8 @@ done:
 }
 
 vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *train_set,
-                         vae_dataset *test_set, const vae_stop_flag *stop, const vae_notes *notes,
-                         vae_error *err)
+                         vae_dataset *test_set, const vae_checkpoint *from,
+                         const vae_stop_flag *stop, const vae_notes *notes, vae_error *err)
 {
     vae_status status = VAE_OK;
     *l = (vae_loop){.train_set = train_set, .test_set = test_set, .stop = stop, .pace = {1}};
@@ -86,7 +86,7 @@ vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *tra
     TRY(vae_loop_resolve_classes(&l->now->config, train_set, test_set, err));
     TRY(vae_loop_choose_rows(l, err));
     TRY(vae_loop_choose_labelled(l, err));
-    TRY(vae_loop_standardize(l, err));
+    TRY(vae_loop_standardize(l, from, err));
     TRY(open_model(l, err));
     TRY(make_room_for_parameters(l, err));
     l->steps_per_epoch = (l->n_train + config->batch_size - 1) / config->batch_size;
@@ -165,6 +165,9 @@ static void take_up(vae_loop *l, const vae_checkpoint *from)
         memcpy(now->data_mean, from->data_mean, from->d * sizeof(float));
     }
     memcpy(now->summary, from->summary, sizeof from->summary);
+    now->height = from->height; /* rows without a shape may be those of pictures */
+    now->width = from->width;
+    now->channels = from->channels;
     now->state = *s;
     /* stopping early is for good unless more epochs are asked for than it had */
     const bool early = s->finished && s->epoch < from->config.epochs;

@@ -42,11 +42,10 @@ static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, cons
         path, name, there, here, name);
 }
 
-static vae_status check_data(const vae_loop *l, const vae_checkpoint *c, const char *path,
+static vae_status check_data(const vae_dataset *set, const vae_checkpoint *c, const char *path,
                              vae_error *err)
 {
     static const uint8_t none[sizeof c->data_sha256] = {0}; /* imported: it has seen no data here */
-    const vae_dataset *set = l->train_set;
     char here[VAE_SHA256_HEX], there[VAE_SHA256_HEX];
     if (c->d != set->d) {
         return vae_fail(err, VAE_ERR_USAGE, "%s: it was trained on %zu columns, %s has %zu", path,
@@ -61,7 +60,7 @@ static vae_status check_data(const vae_loop *l, const vae_checkpoint *c, const c
                         "the --data it was trained on",
                         path, there, set->source, here);
     }
-    return VAE_OK;
+    return vae_checkpoint_check_set(c, set, err);
 }
 
 /* Numbers on another device or at another precision are not the same to the last bit. */
@@ -81,7 +80,8 @@ static void note_changes(training_run *t, const vae_config *old)
     }
 }
 
-vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err)
+vae_status vae_train_find(training_run *t, const vae_dataset *set, vae_checkpoint **found,
+                          vae_error *err)
 {
     char path[VAE_PATH], **names;
     size_t n;
@@ -93,7 +93,19 @@ vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *er
         return VAE_OK;
     }
     TRY(vae_checkpoint_open_run(&c, t->folder.path, false, true, path, err));
-    TRY(check_data(&t->loop, c, path, err));
+    TRY(check_data(set, c, path, err));
+    memcpy(t->result->checkpoint, path, sizeof path);
+    *found = c;
+    c = NULL;
+done:
+    vae_checkpoint_free(c);
+    return status;
+}
+
+vae_status vae_train_check_found(training_run *t, const vae_checkpoint *c, vae_error *err)
+{
+    const char *path = t->result->checkpoint;
+    vae_status status = VAE_OK;
     TRY(check_options(&t->loop, c, path, err));
     if (!vae_loop_fits(&t->loop, &c->state)) {
         TRY(vae_fail(err, VAE_ERR_DATA,
@@ -105,12 +117,8 @@ vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *er
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: it has no moments of Adam, so training cannot continue from it", path));
     }
-    memcpy(t->result->checkpoint, path, sizeof path);
     note_changes(t, &c->config);
-    *found = c;
-    c = NULL;
 done:
-    vae_checkpoint_free(c);
     return status;
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "philox.h"
 #include "train/schedule.h"
 
@@ -228,46 +229,60 @@ void vae_loop_plan_labelled(const vae_loop *l, vae_plan *plan, size_t rows)
 
 /* ---- averages ---- */
 
-/* The names of a table's columns, a line each; NULL: out of memory. */
-static char *join_names(const vae_dataset *set)
+/* Shift and scale of the training rows, or the model's. */
+static vae_status find_scales(vae_loop *l, const vae_checkpoint *from, vae_error *err)
 {
-    size_t bytes = 1;
-    for (size_t i = 0; i < set->d; i++) {
-        bytes += strlen(set->column_names[i]) + 1;
+    const size_t d = l->train_set->d, bytes = 2 * d * sizeof *l->now->standard;
+    double *scales = malloc(bytes);
+    if (scales == NULL) {
+        return vae_fail_memory(err, bytes, "shift and scale");
     }
-    char *text = malloc(bytes), *at = text;
-    for (size_t i = 0; text != NULL && i < set->d; i++) {
-        at = stpcpy(at, set->column_names[i]);
-        *at++ = '\n';
-    }
-    if (text != NULL) {
-        *at = '\0';
-    }
-    return text;
-}
-
-vae_status vae_loop_standardize(vae_loop *l, vae_error *err)
-{
-    const vae_config *c = l->config;
-    vae_dataset *set = l->train_set;
-    vae_status status = VAE_OK;
-    if (set->column_names != NULL && (l->now->columns = join_names(set)) == NULL) {
-        return vae_fail_memory(err, set->d, "the names of columns");
-    }
-    if (c->standardize == VAE_STANDARDIZE_NONE ||
-        (c->standardize == VAE_STANDARDIZE_AUTO &&
-         (set->kind != VAE_KIND_TABLE || vae_likelihood_of(c->likelihood)->unit))) {
+    l->now->standard = scales;
+    if (from != NULL) {
+        memcpy(scales, from->standard, bytes);
         return VAE_OK;
     }
-    l->now->standard = malloc(2 * set->d * sizeof *l->now->standard);
-    if (l->now->standard == NULL) {
-        return vae_fail_memory(err, 2 * set->d * sizeof *l->now->standard, "shift and scale");
+    return vae_dataset_moments(l->train_set, l->rows, l->n_train, scales, scales + d, err);
+}
+
+/* The set's, or the model's where rows come without. */
+static vae_status name_columns(vae_loop *l, const vae_checkpoint *from, vae_error *err)
+{
+    const vae_dataset *set = l->train_set;
+    vae_status status = VAE_OK;
+    if (set->column_names != NULL) {
+        l->now->columns = vae_join_names((const char *const *)set->column_names, set->d);
+    } else if (from != NULL && from->columns != NULL) {
+        const size_t bytes = vae_names_bytes(from->columns, set->d);
+        l->now->columns = malloc(bytes);
+        if (l->now->columns != NULL) {
+            memcpy(l->now->columns, from->columns, bytes);
+        }
+    } else {
+        return VAE_OK;
     }
-    float *shift = l->now->standard, *scale = shift + set->d;
-    TRY(vae_dataset_moments(set, l->rows, l->n_train, shift, scale, err));
-    TRY(vae_dataset_standardize(set, shift, scale, err));
+    if (l->now->columns == NULL) {
+        TRY(vae_fail_memory(err, set->d, "the names of columns"));
+    }
+    TRY(l->test_set != NULL ? vae_checkpoint_check_set(l->now, l->test_set, err) : VAE_OK);
+done:
+    return status;
+}
+
+vae_status vae_loop_standardize(vae_loop *l, const vae_checkpoint *from, vae_error *err)
+{
+    vae_dataset *set = l->train_set;
+    vae_checkpoint *now = l->now;
+    vae_status status = VAE_OK;
+    TRY(name_columns(l, from, err));
+    if (from != NULL ? from->standard == NULL
+                     : !vae_config_standardizes(l->config, set->kind == VAE_KIND_TABLE)) {
+        return VAE_OK;
+    }
+    TRY(find_scales(l, from, err));
+    TRY(vae_dataset_standardize(set, now->standard, now->standard + set->d, err));
     if (l->test_set != NULL) {
-        TRY(vae_dataset_standardize(l->test_set, shift, scale, err));
+        TRY(vae_dataset_standardize(l->test_set, now->standard, now->standard + set->d, err));
     }
 done:
     return status;

@@ -27,9 +27,10 @@ vae_status vae_loop_choose_rows(vae_loop *loop, vae_error *err);
 vae_status vae_loop_choose_labelled(vae_loop *loop, vae_error *err);
 /* Which labelled rows a step of `rows` unlabelled ones takes. */
 void vae_loop_plan_labelled(const vae_loop *loop, vae_plan *plan, size_t rows);
-/* Where the config asks for it: both sets to mean 0 and deviation 1 by the training rows; what
- * makes them so, and the names of columns, stay known in loop->now. */
-vae_status vae_loop_standardize(vae_loop *loop, vae_error *err);
+/* Where the config asks for it: both sets to mean 0 and deviation 1 by the training rows, or where
+ * there is a model to go on `from`, as that has it. What makes them so, and the names of columns,
+ * stay known in loop->now. */
+vae_status vae_loop_standardize(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
 /* Mean of the training rows as the model sees them, (d) floats. VAE_ERR_RUNTIME (memory). */
 vae_status vae_loop_data_mean(const vae_loop *loop, float *mean, vae_error *err);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "exchange/exchange.h"
 #include "infer/stack.h"
 #include "train/run_parts.h"
 
@@ -41,6 +42,21 @@ static vae_status save(training_run *t, bool best, vae_error *err)
     vae_checkpoint_rotate(t->folder.path, t->loop.now->state.step, t->loop.config->keep);
     t->saved = vae_clock();
 done:
+    return status;
+}
+
+/* Hours of training must not end in a file that cannot be read or exported: the first one is. */
+static vae_status save_first(training_run *t, vae_error *err)
+{
+    vae_checkpoint *back = NULL;
+    vae_metadata metadata = {0};
+    vae_status status = VAE_OK;
+    TRY(save(t, false, err));
+    TRY(vae_checkpoint_read(&back, t->result->checkpoint, true, err));
+    TRY(vae_metadata_build(&metadata, back, err));
+done:
+    vae_metadata_clear(&metadata);
+    vae_checkpoint_free(back);
     return status;
 }
 
@@ -98,19 +114,17 @@ done:
 
 /* ---- a run ---- */
 
-/* Loads or initializes. */
-static vae_status begin(training_run *t, bool empty, vae_error *err)
+/* Goes on from what was found, or initializes. */
+static vae_status begin(training_run *t, const vae_checkpoint *found, vae_error *err)
 {
     const vae_train_state *s = &t->loop.now->state;
-    vae_checkpoint *found = NULL;
     vae_status status = VAE_OK;
-    if (t->options->resume && !empty) {
-        TRY(vae_train_find(t, &found, err));
-    }
-    if (found == NULL) { /* before log.txt has a line, so that the folder is known as a run's */
+    if (found != NULL) {
+        TRY(vae_train_check_found(t, found, err));
+    } else { /* before log.txt has a line, so that the folder is known as a run's */
         TRY(vae_train_write_config(t, err));
     }
-    if (t->options->resume && found == NULL) {
+    if (found == NULL && t->options->resume) {
         vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
                  t->folder.path);
     }
@@ -122,7 +136,6 @@ static vae_status begin(training_run *t, bool empty, vae_error *err)
     }
     t->saved = t->loop.started;
 done:
-    vae_checkpoint_free(found);
     return status;
 }
 
@@ -137,7 +150,7 @@ static vae_status drive(training_run *t, vae_error *err)
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
     vae_loop_describe(&t->loop);
     if (t->result->checkpoint[0] == '\0') {
-        TRY(save(t, false, err)); /* from here on, a killed run can be resumed */
+        TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
     }
     do {
         TRY(vae_loop_next(&t->loop, &event, err));
@@ -233,6 +246,13 @@ done:
     return status;
 }
 
+static vae_status open_folder(training_run *t, const char *path, vae_error *err)
+{
+    bool empty;
+    return vae_run_folder_open(&t->folder, path, t->options->resume, t->options->force, &empty,
+                               err);
+}
+
 /* With --stack, the latents of the run below take the data's place. */
 static vae_status stack_data(training_run *t, vae_config *config, vae_dataset *sets[2],
                              vae_error *err)
@@ -269,7 +289,7 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     vae_config resolved = *config;
     vae_dataset *sets[2] = {train_set, test_set};
     training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
-    bool empty = true;
+    vae_checkpoint *found = NULL;
     vae_status status = VAE_OK;
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
@@ -277,9 +297,16 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     TRY(vae_config_check(config, 0, err));
     TRY(vae_run_folder_check(config->out, options->resume, options->force, err));
     TRY(stack_data(&t, &resolved, sets, err));
-    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], options->stop_signal, &t.notes, err));
-    TRY(vae_run_folder_open(&t.folder, config->out, options->resume, options->force, &empty, err));
-    TRY(begin(&t, empty, err));
+    if (options->resume) { /* the model that is there says how its data are taken */
+        TRY(open_folder(&t, config->out, err));
+        TRY(vae_train_find(&t, sets[0], &found, err));
+    }
+    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found, options->stop_signal, &t.notes,
+                      err));
+    if (!options->resume) { /* data that do not suit leave no folder behind */
+        TRY(open_folder(&t, config->out, err));
+    }
+    TRY(begin(&t, found, err));
     result->had_finished = t.loop.now->state.finished;
     TRY(result->had_finished ? complete(&t, err) : drive_to_the_end(&t, err));
 done:
@@ -287,6 +314,7 @@ done:
         result->state = t.loop.now->state;
         result->last = t.loop.last;
     }
+    vae_checkpoint_free(found);
     vae_loop_close(&t.loop);
     vae_run_folder_close(&t.folder);
     vae_dataset_free(t.stacked[0]);

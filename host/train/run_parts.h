@@ -23,8 +23,11 @@ typedef struct {
 void vae_train_lose(training_run *t, const vae_error *why);
 
 /* The newest good checkpoint of the folder to *found, NULL if there is none at all. Refuses one of
- * another model or other data. */
-vae_status vae_train_find(training_run *t, vae_checkpoint **found, vae_error *err);
+ * other data than the set. */
+vae_status vae_train_find(training_run *t, const vae_dataset *set, vae_checkpoint **found,
+                          vae_error *err);
+/* Can the loop, which is open, go on from it? Refuses one of another model. */
+vae_status vae_train_check_found(training_run *t, const vae_checkpoint *found, vae_error *err);
 
 /* What does a run lack that has finished? run: a run.json that says done; pictures: those after its
  * last epoch; report: a report.html not older than run.json, if it is wanted. VAE_ERR_IO. */

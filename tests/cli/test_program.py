@@ -145,6 +145,26 @@ def out_is_chosen_and_guarded():
 
 
 @test
+def closed_descriptors_are_no_files():
+    """With 2>&- the next file that is opened would be standard error: messages went into log.txt."""
+    vae("train", *TINY, "--epochs", 1, "--out", "silent", prefix=("sh", "-c", 'exec "$@" 2>&-', "sh"))
+    with open(path("silent", "log.txt")) as file:
+        lines = file.read().splitlines()
+    assert lines and all(line[:2] == "20" for line in lines), lines
+    # standard output that is closed is one that cannot be written
+    vae("--version", code=4, says="stdout: cannot write", prefix=("sh", "-c", 'exec "$@" >&-', "sh"))
+
+
+@test
+def options_from_a_file_with_a_byte_order_mark():
+    with open(path("bom.json"), "wb") as file:
+        file.write(b'\xef\xbb\xbf{"latent": 5}')
+    vae("train", "--limit", 300, "--hidden", 16, "--threads", 1, "-c", "bom.json", "--epochs", 1, "--out", "bom",
+        "-q")
+    assert vae("info", "bom", "--json").json()["config"]["latent"] == 5
+
+
+@test
 def resume_by_command_line():
     trained()
     done = vae("train", "--resume", "--out", "run", says="already finished")

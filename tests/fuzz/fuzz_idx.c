@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vae_status status = vae_stream_open_fd(&s, fd, "fuzz", &err);
     if (status == VAE_OK) {
         /* The last byte also chooses between reading everything and a few rows. */
-        status = vae_idx_read(s, size > 0 && data[size - 1] % 2 == 1 ? 2 : 0, &idx, &err);
+        status =
+            vae_idx_read(s, size > 0 && data[size - 1] % 2 == 1 ? 2 : 0, size % 2 == 1, &idx, &err);
         vae_stream_close(s);
     }
     /* A reader that fails says why and keeps nothing; one that succeeds has rows to touch. */
@@ -34,6 +35,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         volatile uint8_t last = idx.data[n_bytes - 1];
         (void)last;
     }
-    free(idx.data);
+    vae_idx_clear(&idx);
     return 0;
 }

@@ -300,6 +300,27 @@ static void test_texts(void **state)
         vae_format_real(values[i], text, sizeof text);
         assert_true(vae_parse_real(text, &back) && back == values[i]);
     }
+    static const char *const no_numbers[] = {"",    " 1",  "1 ",       "0x10", "0x1p3", "1e400",
+                                             "nan", "inf", "infinity", "+nan", "-inf",  "1,5",
+                                             "1e",  "--1", ".",        "1_0"};
+    for (size_t i = 0; i < sizeof no_numbers / sizeof no_numbers[0]; i++) {
+        double back;
+        assert_false(vae_parse_real(no_numbers[i], &back));
+    }
+    double back;
+    assert_true(vae_parse_real("+.5e+1", &back) && back == 5);
+    assert_true(vae_is_printable("Gr\xc3\xb6\xc3\x9f"
+                                 "e\n(cm)\t\xc2\xa0") &&
+                vae_is_printable(""));
+    static const char *const unprintable[] = {"gr\xf6\xdf"
+                                              "e",
+                                              "\x1b[2J", "a\x7f",
+                                              "\xc2\x9b"
+                                              "2J",
+                                              "\xc3"};
+    for (size_t i = 0; i < sizeof unprintable / sizeof unprintable[0]; i++) {
+        assert_false(vae_is_printable(unprintable[i]));
+    }
     vae_nearest near = {.word = "epcohs"};
     vae_nearest_offer(&near, "epochs");
     vae_nearest_offer(&near, "device");

@@ -124,7 +124,7 @@ static void bad_tables_are_refused(void **state)
         {"a,b\n", "a header, but no rows"},
         {"1,2\n3,4\n", "line 1: column 1: expected a name, found 1"},
         {"a,,c\n1,2,3\n", "column 2: expected a name, found nothing"},
-        {"a,a\n1,2\n", "two columns are called 'a'"},
+        {"a,a\n1,2\n", "line 1: two columns are called 'a', column 1 and column 2"},
         {"a,b\n1,2\n3\n", "line 3: expected 2 fields, as in the header, found 1"},
         {"a,b\n1,2,3\n", "line 2: more than the header's 2 fields"},
         {"a,b\n1,two\n", "line 2, column 'b': expected a number, found 'two'"},
@@ -136,7 +136,7 @@ static void bad_tables_are_refused(void **state)
         {"a,b\n1,\"2\"3\n", "behind a closing quote"},
         {"a,b\n1,2\"3\n", "a quote within a field"},
         {"a,b\n1,2\r3,4\n", "a carriage return without a line feed"},
-        {"a,b\n\n1,2\n", "line 2: expected 2 fields"},
+        {"a,b\n\n1,2\n", "line 2: a blank line between rows"},
         {"label\n1\n", "no columns but the labels"},
         {"a,label\n1,\n", "column 'label': expected a label"},
     };
@@ -325,7 +325,7 @@ static void columns_are_standardized(void **state)
 {
     vae_dataset *set = csv(*state, "a,b,c\n1,10,5\n3,30,5\n100,1000,5\n");
     const uint32_t index[2] = {0, 1};
-    float shift[3], scale[3];
+    double shift[3], scale[3];
     vae_error err = {0};
     uint8_t before[32];
     memcpy(before, set->sha256, 32);
