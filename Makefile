@@ -104,7 +104,7 @@ $(BUILD)/$1/flags: FORCE
 $(BUILD)/$1/host/backend/cpu/kernels_%.o: $(ISA_C) $(BUILD)/$1/flags
 	$$(call say,CC,$$< ($1$$(comma) $$*))
 	$$(Q)mkdir -p $$(@D) && $$(cc.$1) $$(isa.$1) $$(MARCH_$$*) -DVAE_ISA=$$* $(DEPS) -c -o $$@ $$<
-$(BUILD)/$1/host/base/version.o: host/base/version.c $(BUILD)/gen/version
+$(BUILD)/$1/host/base/version.o: host/base/version.c $(BUILD)/gen/version $(BUILD)/$1/flags
 	$$(call say,CC,$$< ($1))
 	$$(Q)mkdir -p $$(@D) && $$(cc.$1) -DVAE_VERSION='"$(VERSION)"' -DVAE_GIT='"$(GIT)"' $(DEPS) -c -o $$@ $$<
 $(BUILD)/$1/%.o: %.c $(BUILD)/$1/flags | $(REPORT_PAGE)

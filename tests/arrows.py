@@ -31,7 +31,7 @@ ROOMS = {
     "cli": ["train"],
     "lib": ["train"],
 }
-INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
+INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)  # <...> finds a room's header, too
 # Includes that the C++ of kernels and tests also use.
 SHARED = "include"
 
@@ -120,6 +120,8 @@ def calls(folder):
                 elif kind in "TDRBVW":
                     defines[symbol] = source
     files = set(wants) | set(defines.values())
+    if not files:
+        print(f"SKIPPED: no objects in {folder}: calls are not looked at", file=sys.stderr)
     return {f: {defines[s] for s in wants[f] if s in defines} - {f} for f in files}
 
 
@@ -145,7 +147,7 @@ def main():
             if room is not None and there is not None and there not in may[room]:
                 bad += 1
                 print(f"{room} may not use {there}: {chain(other, come_from)}")
-            if room is None and there not in (None, "base"):
+            if room is None and there is not None and (there != "base" or path.startswith("kernels")):
                 bad += 1
                 print(f"{path.split(os.sep)[0]} sees a room: {chain(other, come_from)}")
     for group in circles(graph):

@@ -16,7 +16,8 @@ absent() { # grep's arguments: succeeds if nothing matches
     ! grep -nE "$@"
 }
 
-for script in $(git ls-files -co --exclude-standard '*.sh' .ci/run tests/cli/run 2>/dev/null); do
+scripts=$(find tests bench data .ci -name '*.sh' -o -path .ci/run -o -path tests/cli/run)
+for script in $scripts; do
     [ -f "$script" ] && head -n 1 "$script" | grep -qE 'bash|/sh' || continue
     if command -v shellcheck >/dev/null; then
         check "shellcheck $script" shellcheck -S warning "$script"

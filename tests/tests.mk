@@ -10,7 +10,7 @@ test-deps:
 
 check:
 	$(Q)$(SUBMAKE) readers test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
-	$(Q)BUILD=$(BUILD) tests/run.py
+	$(Q)BUILD=$(BUILD) TEST_PROGRAMS="$(TEST_PROGRAMS)" tests/run.py
 # while the rest is built; where they cannot be had, the round trips say so
 readers:
 	$(Q)BUILD=$(BUILD) tests/roundtrip/readers.sh >/dev/null || true
@@ -36,7 +36,7 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
-test-programs: $(TEST_BINS) $(BUILD)/test/vae
+TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU
 ifeq ($(HAVE_CUDA)$(wildcard $(CUDA_HOME)/include/curand.h),1$(CUDA_HOME)/include/curand.h)
@@ -51,7 +51,7 @@ $(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/cur
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
 	    -lstdc++ $(LDLIBS)
-test-programs: $(BUILD)/test/test_curand
+TEST_PROGRAMS += $(BUILD)/test/test_curand
 endif
 
 # ---- round trips with readers from the registry ----
@@ -89,7 +89,7 @@ $(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt)
 	$(Q)$(CC) -std=c11 -fsyntax-only -Itests/simt/include tests/simt/test_constants.c
 	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_constants.c)
 	$(Q)$(CXX) $(SAN) -o $@ $(filter %.o,$^) -lpthread
-test-programs: $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
+TEST_PROGRAMS += $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
 
 coverage: test-deps ## which lines of the CUDA parts the emulated tests run
 	$(Q)mkdir -p $(BUILD)
@@ -117,7 +117,9 @@ $(BUILD)/simt/test_simt_tsan: $(SIMT_OWN:%.cc=$(BUILD)/tsan/%.o) $(call simt_cc,
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lpthread
-test-programs: $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
+TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
+
+test-programs: $(TEST_PROGRAMS)
 
 # ---- style and static checks ----
 lint: deps ## style, static checks, the house's rules

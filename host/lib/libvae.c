@@ -457,13 +457,17 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
     vae_checkpoint *c;
     vae_error inner = {.notes = &v->notes};
     const vae_status trained = vae_train(&v->options, set, NULL, &options, &result, &v->err);
-    vae_status status = trained;
-    if (trained == VAE_OK || trained == VAE_ERR_INTERRUPTED || result.lost) {
-        TRY(vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner));
-        take_checkpoint(v, c);
+    if (trained != VAE_OK && trained != VAE_ERR_INTERRUPTED && !result.lost) {
+        return trained;
     }
-done:
-    return status == trained ? trained : vae_fail(&v->err, status, "%s", inner.text);
+    const vae_status opened =
+        vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner);
+    if (opened == VAE_OK) {
+        take_checkpoint(v, c);
+        return trained;
+    }
+    forget(v); /* that the handle has no such model weighs more than why the training ended */
+    return vae_fail(&v->err, opened, "%s", inner.text);
 }
 
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,

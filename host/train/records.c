@@ -32,14 +32,10 @@ static void time_text(char text[32])
 
 void vae_train_lose(training_run *t, const vae_error *why)
 {
-    const bool told =
-        strcmp(t->lost.text, why->text) == 0; /* a log that fails does so at each line */
     if (t->lost.status == VAE_OK && (why->status == VAE_ERR_IO || why->status == VAE_ERR_RUNTIME)) {
         t->lost = *why;
     }
-    if (!told) {
-        vae_note(&t->notes, "warning: %s", why->text);
-    }
+    vae_note(&t->notes, "warning: %s", why->text);
 }
 
 void vae_train_log(training_run *t, const char *text)
@@ -48,7 +44,9 @@ void vae_train_log(training_run *t, const char *text)
     time_text(when);
     snprintf(line, sizeof line, "%s %s\n", when, text);
     vae_error err = {0};
-    if (vae_run_folder_log(&t->folder, line, &err) != VAE_OK) {
+    if (t->folder.log >= 0 && !t->log_lost &&
+        vae_run_folder_log(&t->folder, line, &err) != VAE_OK) {
+        t->log_lost = true; /* before it is told: what is told goes to the log, too */
         vae_train_lose(t, &err);
     }
 }

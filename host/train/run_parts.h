@@ -15,6 +15,7 @@ typedef struct {
     double saved;                          /* monotonic time of the last checkpoint */
     double report_written, report_seconds; /* monotonic time of the last report; what it took */
     char start_time[32];
+    bool log_lost;  /* log.txt could not be written: no more is */
     vae_error lost; /* the first thing that should be in the folder and could not be written */
 } training_run;
 

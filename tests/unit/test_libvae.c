@@ -317,6 +317,25 @@ static void test_run_folder(void **state)
     vae_free(v);
 }
 
+/* Stopped with a run folder: interrupted as without one, and the handle has that moment's model. */
+static void test_stop_with_a_folder(void **state)
+{
+    scratch *s = *state;
+    static float stopped[N], whole[N];
+    unsigned long most = 2;
+    vae *v = small(), *other = fitted();
+    set(v, "epochs", "1000");
+    set(v, "report", "false");
+    set(v, "out", scratch_path(s, "stopped"));
+    vae_on_epoch(v, stop_after, &most);
+    assert_says(v, fit(v), VAE_RESULT_INTERRUPTED, "interrupted in epoch 3");
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, stopped, NULL, NULL), 0);
+    assert_int_equal(vae_score(other, bytes, VAE_BYTES, N, whole, NULL, NULL), 0);
+    assert_memory_equal(stopped, whole, sizeof whole);
+    vae_free(v);
+    vae_free(other);
+}
+
 /* What is damaged is told, and nothing is printed. */
 static void test_log(void **state)
 {
@@ -386,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_stop_from_a_thread),
         cmocka_unit_test(test_fit_writes_nothing),
         cmocka_unit_test(test_run_folder),
+        cmocka_unit_test(test_stop_with_a_folder),
         cmocka_unit_test(test_log),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_structs_grow),
