@@ -270,6 +270,16 @@ def what_a_run_could_not_write_is_said():
 
 
 @test
+def a_log_that_fails_midway_is_told_once():
+    """What is told goes to the log, too: where that is what failed, the telling must not begin again."""
+    prefix = strace("write:error=ENOSPC:when=3+")
+    prefix[1:1] = ["-P", path("crowded", "log.txt")]
+    lost = vae("train", *TINY, "--epochs", 2, "--out", path("crowded"), code=4, prefix=prefix, env=TRACED)
+    assert lost.err.count("warning: ") == 1, lost.err
+    assert len(checkpoints("crowded")) > 0 and read_json("crowded", "run.json")["epoch"] == 2
+
+
+@test
 def a_set_of_files_is_replaced_together():
     vae("train", *TINY, "--epochs", 1, "--binarize", "dynamic", "--semi-supervised", "--labelled",
         100, "--out", "half", "-q")
