@@ -26,9 +26,9 @@ typedef struct {
 /* Options of training that say nothing about a step. */
 static vae_status refuse_idle_options(const cli_args *args, vae_error *err)
 {
-    static const char *const idle[] = {"epochs",     "out",    "save-every",  "keep",
-                                       "resume",     "force",  "patience",    "validation",
-                                       "batch-size", "config", "sample-every"};
+    static const char *const idle[] = {"epochs",     "out",    "save-every",   "keep",
+                                       "resume",     "force",  "patience",     "validation",
+                                       "batch-size", "config", "sample-every", "test-data"};
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
         if (cli_value(args, idle[i]) != NULL) {
             return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect on bench%s", idle[i],

@@ -51,7 +51,7 @@ static vae_status write_csv(const vae_trained *m, const char *out, const float *
     for (size_t r = 0; r < set->n; r++) {
         const float *p = probability + r * C;
         const size_t best = best_of(p, C);
-        fprintf(file, "%zu,", r);
+        fprintf(file, "%zu,", set->picked != NULL ? set->picked[r] : r);
         if (set->labels != NULL) {
             fprintf(file, "%u,", (unsigned)set->labels[r]);
             *errors += best != set->labels[r];

@@ -145,6 +145,9 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
     if (ev->m->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->m->set->labels);
     }
+    if (ev->m->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), &e->n, 1, ev->m->set->picked);
+    }
     snprintf(descr, sizeof descr, "|S%zu", strlen(ev->binarize));
     vae_npz_add(&w, "binarize", descr, strlen(ev->binarize), &one, 1, ev->binarize);
     vae_npz_finish(&w);
@@ -158,10 +161,14 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
 /* The other split in place of the first: backend and model stay. */
 static vae_status open_train_split(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    const char *data = cli_value(args, "data");
+    cli_args other = *args;
     vae_status status = VAE_OK;
-    data = data != NULL ? data : m->config.data;
-    TRY(cli_open_named_set(m, args, data, VAE_SPLIT_TRAIN, err));
+    for (size_t i = 0; i < other.n_options; i++) {
+        if (strcmp(other.options[i].name, "split") == 0) {
+            other.value[i] = "train";
+        }
+    }
+    TRY(cli_open_set(m, &other, err));
     TRY(vae_trained_put(m, NULL, 0, err));
 done:
     return status;
@@ -170,16 +177,18 @@ done:
 static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
     const char *data = cli_value(args, "data");
+    vae_split split;
     if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
     if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
-    data = data != NULL ? data : m->config.data;
-    return vae_dataset_has_test(data)
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own", data);
+    const bool has_test =
+        data != NULL ? vae_dataset_has_test(data) : cli_test_data(&m->config, &split) != NULL;
+    return has_test ? VAE_OK
+                    : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
+                               data != NULL ? data : m->config.data);
 }
 
 static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)

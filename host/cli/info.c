@@ -96,8 +96,10 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
            vae_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
     if (isfinite(s->best)) {
-        printf("validation   best %.4f nats after epoch %" PRIu64 ", %" PRIu64 " epochs since\n",
-               s->best, s->best_epoch, s->bad_epochs);
+        printf("validation   best %s %.4f nats, after epoch %" PRIu64 "; %" PRIu64
+               " epoch%s since\n",
+               c->config.objective == VAE_OBJ_ELBO ? "elbo" : "bound", -s->best, s->best_epoch,
+               s->bad_epochs, s->bad_epochs == 1 ? "" : "s");
     }
     if (c->standard != NULL) {
         puts("columns      standardized: the model's x is (data - shift) / scale");

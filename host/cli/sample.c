@@ -371,7 +371,7 @@ static const cli_option sample_options[] = {
     {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
     {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
     {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
-    {"split", 0, "train|test", "of the data [train]"},
+    {"split", 0, "train|validation|test", "of the data [train]"},
     {"class", 0, "K", "of a model with classes: only this one; default: a line for each"},
     CLI_MODEL_OPTIONS,
 };

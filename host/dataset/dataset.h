@@ -55,6 +55,9 @@ typedef struct vae_dataset {
     /* (n_factors), static, or NULL. Where given, the rows are a whole grid, each combination of the
      * factors' levels once, and vae_grid_row says where: n is the product of the sizes. */
     const size_t *factor_sizes;
+    /* (n) numbers of the rows in what was read, if only some of it is here (vae_dataset_pick), or
+     * NULL */
+    uint32_t *picked;
     uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
 } vae_dataset;
 
@@ -154,6 +157,10 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
  * VAE_ERR_DATA for bytes. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
+
+/* Keeps the rows index[0..n-1] alone, in that order, with their labels and factors; n > 0. The
+ * checksum stays that of the rows as they were read. VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err);
 
 /* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <
  * n, col < d. */

@@ -49,7 +49,7 @@ static void put_csv(FILE *out, const vae_score_table *t)
     }
     fputs(s->top != NULL ? ",flag,top_features\n" : ",flag\n", out);
     for (size_t i = 0; i < s->n; i++) {
-        fprintf(out, "%zu", i);
+        fprintf(out, "%zu", t->set->picked != NULL ? t->set->picked[i] : i);
         if (labels != NULL) {
             fprintf(out, ",%u", labels[i]);
         }
@@ -98,6 +98,9 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
     if (t->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, shape, 1, t->set->labels);
     }
+    if (t->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, t->set->picked);
+    }
     if (s->top != NULL) {
         vae_npz_add(&w, "top_features", "<u4", sizeof(uint32_t), shape, 2, s->top);
     }
@@ -124,6 +127,9 @@ vae_status vae_contributions_write(const vae_score_table *table, const char *pat
     vae_npz_add(&w, "contributions", "<f4", sizeof(float), shape, 2, s->contributions);
     if (table->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, shape, 1, table->set->labels);
+    }
+    if (table->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, table->set->picked);
     }
     vae_npz_finish(&w);
     return vae_parts_put(&w.parts, path, err);

@@ -121,8 +121,8 @@ static void put_figures(report *r)
 {
     const json_t *figures = NULL;
     const char *split = NULL;
-    static const char *const keys[] = {"elbo", "recon", "kl"};
-    static const char *const names[] = {"ELBO", "Reconstruction", "KL"};
+    static const char *const keys[] = {"bound", "elbo", "recon", "kl"};
+    static const char *const names[] = {"Bound", "ELBO", "Reconstruction", "KL"};
     char x[200];
     for (size_t s = REPORT_SPLITS; s-- > 0 && figures == NULL;) { /* test, if there is one */
         split = split_names[s];
@@ -130,10 +130,11 @@ static void put_figures(report *r)
     }
     describe_x(r, x);
     vae_text_add(&r->page, "<section aria-label=\"Figures\">\n<dl class=\"figures\">\n");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const json_t *value = json_object_get(figures, keys[i]);
-        if (json_is_number(value)) {
-            put_figure(r, names[i], json_number_value(value), "nats");
+        if (json_is_number(value)) { /* the bound is a loss in the summary */
+            put_figure(r, names[i], json_number_value(value) * (i == 0 ? -1 : 1),
+                       i == 0 ? "nats, maximized" : "nats");
         }
     }
     if (r->has_data) {
@@ -219,10 +220,19 @@ done:
 static vae_status put_training(report *r, vae_error *err)
 {
     const bool has_curves = r->metrics.n[REPORT_TRAIN] > 0;
+    const vae_config *c = &r->about->config;
+    char title[96], objective[32];
     vae_status status = VAE_OK;
     vae_text_add(&r->page,
                  "<section id=\"training\"><h2>Training</h2>\n<div class=\"cards charts\">\n");
     if (has_curves) {
+        if (c->objective != VAE_OBJ_ELBO) {
+            vae_config_get(c, "objective", objective, sizeof objective);
+            snprintf(title, sizeof title, "The bound that is maximized (%s, %zu particle%s)",
+                     objective, c->particles, c->particles == 1 ? "" : "s");
+            put_chart(r, (plot_axes){title, "epoch", "nats", false, false}, REPORT_EPOCH,
+                      REPORT_BOUND, false);
+        }
         put_chart(r, (plot_axes){"ELBO", "epoch", "nats", false, false}, REPORT_EPOCH, REPORT_ELBO,
                   false);
         put_chart(r, (plot_axes){"Reconstruction", "epoch", "nats", false, false}, REPORT_EPOCH,
