@@ -283,11 +283,11 @@ def latents_are_of_the_picture_itself():
     vae("encode", "dynamic", "--limit", 20, "--seed", 3, "--out", "mu.npy", code=2,
         says="--seed has no effect")
     # classifiers on latents are on the same ones
-    said = vae("probe", "dynamic", "--limit", 60, "--json")
+    said = vae("probe", "dynamic", "--limit", 60, "--threads", 1, "--json")
     assert "data as they are" in said.err
-    same = vae("probe", "dynamic", "--limit", 60, "--json", "--binarize", "none").json()
+    same = vae("probe", "dynamic", "--limit", 60, "--threads", 1, "--json", "--binarize", "none").json()
     assert said.json()["mu"] == same["mu"]
-    drawn = vae("probe", "dynamic", "--limit", 60, "--json", "--binarize", "dynamic").json()
+    drawn = vae("probe", "dynamic", "--limit", 60, "--threads", 1, "--json", "--binarize", "dynamic").json()
     assert drawn["mu"] != same["mu"] and drawn["data"] == same["data"]
     # a threshold is a function of the picture: it stays
     vae("train", *TINY, "--epochs", 1, "--binarize", "threshold", "--out", "threshold")
