@@ -62,6 +62,8 @@ void cli_help(const cli_command *command, FILE *out);
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
 bool cli_given(const cli_args *args, const char *name);
+/* The same command line with another value of option `name`, which it must have; NULL: not given. */
+cli_args cli_with(const cli_args *args, const char *name, const char *value);
 /* Whole number and real number options; `fallback` where not given. VAE_ERR_USAGE. */
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,
                     size_t *out, vae_error *err);
@@ -128,9 +130,10 @@ vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *
 /* What a run is tested on, and which split of it; NULL: nothing. */
 const char *cli_test_data(const vae_config *config, vae_split *split);
 /* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
- * says why. needed: another option that wants them as --data does, or NULL. */
-vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *needed,
-                                 vae_error *missing, vae_error *err);
+ * says why. split: in place of --split; needed: another option that wants them as --data does; both
+ * or NULL. */
+vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
+                                 const char *needed, vae_error *missing, vae_error *err);
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the

@@ -88,19 +88,19 @@ static void print_text(const evaluation *ev)
 {
     const vae_trained *m = ev->m;
     const vae_evaluation *e = &ev->e;
-    printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
+    printf("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example\n",
            m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
-           ev->binarize);
+           vae_s(e->n), ev->binarize);
     printf("elbo          %.4f\nrecon         %.4f\nkl            %.4f\n", e->elbo, e->recon,
            e->kl);
     if (e->samples > 0) {
-        printf("nll           %.4f +- %.4f (%zu importance samples)\n", e->nll, e->nll_se,
-               e->samples);
+        printf("nll           %.4f +- %.4f (%zu importance sample%s)\n", e->nll, e->nll_se,
+               e->samples, vae_s(e->samples));
     }
     printf("active units  %zu of %zu\n", e->active_units, e->z);
     if (e->aggregate > 0) {
-        printf("I(x;z)        %.4f +- %.4f (of %zu examples: at most %.4f)\n", e->mi, e->mi_se,
-               e->aggregate, e->mi_bound);
+        printf("I(x;z)        %.4f +- %.4f (of %zu example%s: at most %.4f)\n", e->mi, e->mi_se,
+               e->aggregate, vae_s(e->aggregate), e->mi_bound);
         printf("KL(q(z)||p)   %.4f: total correlation %.4f +- %.4f, dimensions' own %.4f\n",
                e->marginal_kl, e->tc, e->tc_se, e->dimwise_kl);
     }
@@ -161,13 +161,8 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
 /* The other split in place of the first: backend and model stay. */
 static vae_status open_train_split(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    cli_args other = *args;
+    const cli_args other = cli_with(args, "split", "train");
     vae_status status = VAE_OK;
-    for (size_t i = 0; i < other.n_options; i++) {
-        if (strcmp(other.options[i].name, "split") == 0) {
-            other.value[i] = "train";
-        }
-    }
     TRY(cli_open_set(m, &other, err));
     TRY(vae_trained_put(m, NULL, 0, err));
 done:

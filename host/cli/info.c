@@ -86,8 +86,8 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     char n[32];
     const vae_train_state *s = &c->state;
     printf("checkpoint   %s, %s bytes\n", path, vae_thousands(n, (double)bytes));
-    printf("data         %zu x %zu, %zu channel%s (%zu columns)\n", c->height, c->width,
-           c->channels, c->channels == 1 ? "" : "s", c->d);
+    printf("data         %zu x %zu, %zu channel%s (%zu column%s)\n", c->height, c->width,
+           c->channels, vae_s(c->channels), c->d, vae_s(c->d));
     printf("parameters   %s", vae_thousands(n, (double)c->n_params));
     printf(" (%s bytes; training takes four times that",
            vae_thousands(n, 4.0 * (double)c->n_params));
@@ -99,7 +99,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
         printf("validation   best %s %.4f nats, after epoch %" PRIu64 "; %" PRIu64
                " epoch%s since\n",
                c->config.objective == VAE_OBJ_ELBO ? "elbo" : "bound", -s->best, s->best_epoch,
-               s->bad_epochs, s->bad_epochs == 1 ? "" : "s");
+               s->bad_epochs, vae_s(s->bad_epochs));
     }
     if (c->standard != NULL) {
         puts("columns      standardized: the model's x is (data - shift) / scale");

@@ -72,14 +72,14 @@ static vae_status new_floats(float **out, size_t n, const char *what, vae_error 
 }
 
 static void print_done(const cli_args *args, const vae_trained *m, const char *out, size_t n,
-                       const char *what)
+                       const char *what, const char *rest)
 {
     char binarize[32];
     if (strcmp(out, "-") == 0) {
         return; /* standard output has the data */
     }
     if (!args->json) {
-        cli_say(args, "%s: %zu %s of %s", out, n, what, m->path);
+        cli_say(args, "%s: %zu %s%s%s of %s", out, n, what, vae_s(n), rest, m->path);
         return;
     }
     json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I}", "schema", 1, "checkpoint", m->path, "out",
@@ -208,10 +208,10 @@ static vae_status run_encode(const cli_args *args, vae_error *err)
     const size_t shape[2] = {l.n, l.latent};
     if (npz) {
         TRY(write_npz(out, &l, m.set, err));
-        print_done(args, &m, out, l.n, "latents");
+        print_done(args, &m, out, l.n, "row", " of latents");
     } else {
         TRY(vae_npy_write(out, "<f4", shape, 2, want_z ? l.z : l.mu, err));
-        print_done(args, &m, out, l.n, want_z ? "draws of z" : "means");
+        print_done(args, &m, out, l.n, want_z ? "draw" : "mean", want_z ? " of z" : "");
     }
 done:
     free(l.mu);
@@ -371,7 +371,7 @@ static vae_status run_decode(const cli_args *args, vae_error *err)
     TRY(cli_class(&m, args, &only, err));
     TRY(rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err));
     TRY(decode_to(&m, out, z, n, only, err));
-    print_done(args, &m, out, n, "decoded rows");
+    print_done(args, &m, out, n, "decoded row", "");
 done:
     free(z);
     spool_close(&s);

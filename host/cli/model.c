@@ -214,10 +214,11 @@ done:
     return status;
 }
 
-vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *needed,
-                                 vae_error *missing, vae_error *err)
+vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
+                                 const char *needed, vae_error *missing, vae_error *err)
 {
-    vae_status status = cli_open_set(m, args, missing);
+    const cli_args asked = cli_with(args, "split", split);
+    vae_status status = cli_open_set(m, &asked, missing);
     if (status == VAE_OK) {
         return VAE_OK;
     }

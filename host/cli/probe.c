@@ -222,8 +222,8 @@ static vae_status probe_all(probe *p, vae_error *err)
     vae_status status = VAE_OK;
     for (int raw = 0; raw < 2; raw++) {
         const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
-        cli_say(p->args, "classifiers on %s: %zu rows of %zu, tested on %zu",
-                raw ? "the data" : "mu", train.n, train.d, test.n);
+        cli_say(p->args, "classifiers on %s: %zu row%s of %zu, tested on %zu",
+                raw ? "the data" : "mu", train.n, vae_s(train.n), train.d, test.n);
         TRY(vae_probe_all(&found[raw], &train, &test, p->neighbours, p->threads, err));
     }
     if (!p->args->json) {
@@ -303,9 +303,10 @@ static vae_status probe_labels(probe *p, vae_error *err)
         return VAE_OK;
     }
     if (!p->args->json) {
-        printf("error in %% with few labels, as many of each class, mean ± deviation of %zu draws\n"
-               "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
-               p->seeds);
+        printf(
+            "error in %% with few labels, as many of each class, mean ± deviation of %zu draw%s\n"
+            "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
+            p->seeds, vae_s(p->seeds));
     }
     rows = json_array();
     json_object_set_new(p->out, "few_labels", rows);
@@ -329,11 +330,12 @@ static vae_status probe_factors(probe *p, vae_error *err)
         return status;
     }
     if (!p->args->json) {
-        printf("disentanglement of %zu factors by %zu active latents, on %zu rows\n"
+        printf("disentanglement of %zu factor%s by %zu active latent%s, on %zu row%s\n"
                "  MIG %.3f   SAP %.3f   BetaVAE %.3f   FactorVAE %.3f\n"
                "  DCI: disentanglement %.3f   completeness %.3f   informativeness %.3f\n",
-               s.factors, s.active, data.n, s.mig, s.sap, s.beta_vae, s.factor_vae,
-               s.dci_disentanglement, s.dci_completeness, s.dci_informativeness);
+               s.factors, vae_s(s.factors), s.active, vae_s(s.active), data.n, vae_s(data.n), s.mig,
+               s.sap, s.beta_vae, s.factor_vae, s.dci_disentanglement, s.dci_completeness,
+               s.dci_informativeness);
     }
     json_object_set_new(p->out, "disentanglement",
                         json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "mig",

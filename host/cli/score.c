@@ -149,8 +149,8 @@ static vae_status find_positives(cli_scoring *s, vae_error *err)
                         "with it of %zu in %s",
                         label, positives, set->n, set->source);
     }
-    cli_say(s->args, "no AUROC: of %zu rows, %zu are of the class left out of training", set->n,
-            positives);
+    cli_say(s->args, "no AUROC: of %zu row%s, %zu %s of the class left out of training", set->n,
+            vae_s(set->n), positives, positives == 1 ? "is" : "are");
     return VAE_OK;
 }
 

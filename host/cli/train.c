@@ -124,8 +124,8 @@ static void print_result(const cli_args *args, const vae_config *config, const v
     if (r->had_finished) {
         cli_say(args,
                 "%s: already finished after %" PRIu64
-                " epochs; --resume with more --epochs goes on",
-                config->out, r->state.epoch);
+                " epoch%s; --resume with more --epochs goes on",
+                config->out, r->state.epoch, vae_s(r->state.epoch));
         return;
     }
     const vae_measurement *m = r->last.test.n > 0 ? &r->last.test : &r->last.train;
@@ -133,7 +133,7 @@ static void print_result(const cli_args *args, const vae_config *config, const v
         snprintf(bound, sizeof bound, " bound %.2f,", -m->bound);
     }
     fprintf(stderr, "\ntrained %" PRIu64 " epoch%s in %s: %s%s elbo %.2f (recon %.2f, kl %.2f)\n",
-            r->state.epoch, r->state.epoch == 1 ? "" : "s", cli_duration(time, r->state.wall_s),
+            r->state.epoch, vae_s(r->state.epoch), cli_duration(time, r->state.wall_s),
             r->last.test.n > 0 ? "test" : "train", bound, m->elbo, m->recon, m->kl);
     if (r->samples[0] != '\0') {
         fprintf(stderr, "  samples          %s\n  reconstructions  %s\n", r->samples,

@@ -204,7 +204,7 @@ vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, v
     now.factor_sizes = NULL; /* no whole grid any more */
     now.picked = malloc(n * sizeof *now.picked);
     for (size_t i = 0; now.picked != NULL && i < n; i++) {
-        now.picked[i] = set->picked != NULL ? set->picked[index[i]] : index[i];
+        now.picked[i] = (uint32_t)vae_dataset_number(set, index[i]);
     }
     const bool ok = now.rows != NULL && now.picked != NULL &&
                     (now.labels != NULL) == (set->labels != NULL) &&

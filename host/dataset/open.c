@@ -229,8 +229,8 @@ static vae_status fail_folder(const char *path, vae_error *err)
                     "files (train-images-idx3-ubyte) in it, in raw/ or MNIST/raw/; found %zu file%s"
                     "%s%s in it and %zu folder%s; name a file that ends in %s by itself, and "
                     "make PNG files of other pictures",
-                    path, found.files, found.files == 1 ? "" : "s", text, found.n > 0 ? ")" : "",
-                    found.folders, found.folders == 1 ? "" : "s",
+                    path, found.files, vae_s(found.files), text, found.n > 0 ? ")" : "",
+                    found.folders, vae_s(found.folders),
                     list(files, VAE_SOURCE_FILE, ending_of, ""));
 }
 

@@ -289,7 +289,7 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
                         "%s: %zu PNG and JPEG file%s, and %zu in %s that %s not read: %s; make "
                         "PNG files of them (ImageMagick: mogrify -format png FILES) or move them "
                         "elsewhere",
-                        folder, files->n, files->n == 1 ? "" : "s", other->n,
+                        folder, files->n, vae_s(files->n), other->n,
                         other->n == 1 ? "a format" : "formats", other->n == 1 ? "is" : "are",
                         list_leftovers(other, text));
     }
@@ -299,8 +299,7 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
     }
     if (again->n > 0) {
         vae_note(notes, "%s: %zu link%s to what is there already %s left out: %s", folder, again->n,
-                 again->n == 1 ? "" : "s", again->n == 1 ? "is" : "are",
-                 list_leftovers(again, text));
+                 vae_s(again->n), again->n == 1 ? "is" : "are", list_leftovers(again, text));
     }
     return VAE_OK;
 }

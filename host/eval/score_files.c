@@ -49,7 +49,7 @@ static void put_csv(FILE *out, const vae_score_table *t)
     }
     fputs(s->top != NULL ? ",flag,top_features\n" : ",flag\n", out);
     for (size_t i = 0; i < s->n; i++) {
-        fprintf(out, "%zu", t->set->picked != NULL ? t->set->picked[i] : i);
+        fprintf(out, "%zu", vae_dataset_number(t->set, i));
         if (labels != NULL) {
             fprintf(out, ",%u", labels[i]);
         }

@@ -71,8 +71,7 @@ static void put_subtitle(report *r)
     vae_text_add(&r->page, " · trained on ");
     vae_text_escaped(&r->page, c->data);
     vae_text_add(&r->page, ", %llu epoch%s in %s</p>\n", (unsigned long long)r->about->state.epoch,
-                 r->about->state.epoch == 1 ? "" : "s",
-                 report_duration(time, r->about->state.wall_s));
+                 vae_s(r->about->state.epoch), report_duration(time, r->about->state.wall_s));
     vae_text_add(&r->page, "<nav aria-label=\"Sections\"><a href=\"#explorer\">Latent space</a> "
                            "<a href=\"#training\">Training</a> "
                            "<a href=\"#pictures\">Pictures</a> <a href=\"#details\">Details</a>"
@@ -147,8 +146,10 @@ static void put_figures(report *r)
     if (figures != NULL) {
         const json_t *epoch = json_object_get(r->summary, "epoch");
         char n[32];
-        vae_text_add(&r->page, "<p class=\"fine\">Means over the %s %s examples after epoch %lld: ",
-                     vae_thousands(n, json_number_value(json_object_get(figures, "n"))), split,
+        const double examples = json_number_value(json_object_get(figures, "n"));
+        vae_text_add(&r->page,
+                     "<p class=\"fine\">Means over the %s %s example%s after epoch %lld: ",
+                     vae_thousands(n, examples), split, vae_s((size_t)examples),
                      (long long)json_integer_value(epoch));
         vae_text_escaped(&r->page, x);
         vae_text_add(&r->page, ".%s</p>\n",
@@ -205,10 +206,10 @@ static vae_status put_kl(report *r, vae_error *err)
                     (plot_axes){"KL of each latent", "latent, sorted by KL", "nats", false, false},
                     kl, labels, faded, Z);
     vae_text_add(&r->page,
-                 "<figcaption>Of %s %s examples. %zu of %zu latents are active (their mean "
+                 "<figcaption>Of %s %s example%s. %zu of %zu latents are active (their mean "
                  "varies by more than 0.01 over the data); the others are pale.</figcaption>"
                  "</figure>\n",
-                 vae_thousands(n, (double)l->n), r->on->split, l->n_active, Z);
+                 vae_thousands(n, (double)l->n), r->on->split, vae_s(l->n), l->n_active, Z);
 done:
     free(labels);
     free(names);
@@ -229,7 +230,7 @@ static vae_status put_training(report *r, vae_error *err)
         if (c->objective != VAE_OBJ_ELBO) {
             vae_config_get(c, "objective", objective, sizeof objective);
             snprintf(title, sizeof title, "The bound that is maximized (%s, %zu particle%s)",
-                     objective, c->particles, c->particles == 1 ? "" : "s");
+                     objective, c->particles, vae_s(c->particles));
             put_chart(r, (plot_axes){title, "epoch", "nats", false, false}, REPORT_EPOCH,
                       REPORT_BOUND, false);
         }

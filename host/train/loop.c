@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "infer/trained.h"
 #include "philox.h"
 #include "train/rows.h"
@@ -187,12 +188,13 @@ bool vae_loop_fits(const vae_loop *l, const vae_train_state *s)
 void vae_loop_describe(const vae_loop *l)
 {
     char device[512], objective[32];
-    vae_note(&l->notes, "%s: %zu rows to train on, %zu to validate, %zu to test; %zu parameters",
-             l->train_set->source, l->n_train, l->n_validation,
+    vae_note(&l->notes, "%s: %zu row%s to train on, %zu to validate, %zu to test; %zu parameters",
+             l->train_set->source, l->n_train, vae_s(l->n_train), l->n_validation,
              l->test_set != NULL ? l->test_set->n : 0, l->now->n_params);
     if (l->n_labelled > 0) {
-        vae_note(&l->notes, "%zu more training rows have a label, %zu of them in every step",
-                 l->n_labelled, vae_config_labelled_batch(l->config));
+        vae_note(&l->notes, "%zu more training row%s a label, %zu of them in every step",
+                 l->n_labelled, l->n_labelled == 1 ? " has" : "s have",
+                 vae_config_labelled_batch(l->config));
     }
     l->be->ops->describe(l->be, device, sizeof device);
     vae_note(&l->notes, "%s", device);
@@ -201,7 +203,7 @@ void vae_loop_describe(const vae_loop *l)
         vae_note(&l->notes,
                  "maximized is the bound of --objective %s with %zu particle%s: `bound` below, "
                  "which validation and early stopping judge by",
-                 objective, l->config->particles, l->config->particles == 1 ? "" : "s");
+                 objective, l->config->particles, vae_s(l->config->particles));
     }
     vae_schedule_notes(l->config, &l->notes);
 }
@@ -410,8 +412,8 @@ static void close_epoch(vae_loop *l, vae_epoch_record *r)
         vae_note(&l->notes,
                  "stopped early: no better validation %s in %" PRIu64
                  " epoch%s; the best, %.3f, was after epoch %" PRIu64,
-                 r->bounded ? "bound" : "elbo", s->bad_epochs, s->bad_epochs == 1 ? "" : "s",
-                 -s->best, s->best_epoch);
+                 r->bounded ? "bound" : "elbo", s->bad_epochs, vae_s(s->bad_epochs), -s->best,
+                 s->best_epoch);
     }
     s->wall_s = vae_loop_wall(l);
     r->wall_s = s->wall_s;

@@ -33,9 +33,10 @@ vae_status vae_loop_check_data(const vae_loop *l, vae_error *err)
     TRY(vae_train_check_set(l->config, test, err));
     if (test->d != train->d) {
         TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: %zu columns (%zu x %zu x %zu) for testing; %s has %zu (%zu x %zu x %zu)",
-                     test->source, test->d, test->height, test->width, test->channels,
-                     train->source, train->d, train->height, train->width, train->channels));
+                     "%s: %zu column%s (%zu x %zu x %zu) for testing; %s has %zu (%zu x %zu x %zu)",
+                     test->source, test->d, vae_s(test->d), test->height, test->width,
+                     test->channels, train->source, train->d, train->height, train->width,
+                     train->channels));
     }
     for (size_t i = 0; train->column_names != NULL && test->column_names != NULL && i < train->d;
          i++) {
@@ -186,9 +187,9 @@ static vae_status mark(const vae_loop *l, bool *marked, size_t n, vae_error *err
     }
     for (size_t y = 0; y < c->classes; y++) {
         if (taken[y] < quota(c, y)) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: --labelled %zu takes %zu rows of class %zu, there are %zu",
-                            l->train_set->source, c->labelled, quota(c, y), y, taken[y]);
+            return vae_fail(
+                err, VAE_ERR_DATA, "%s: --labelled %zu takes %zu row%s of class %zu, there are %zu",
+                l->train_set->source, c->labelled, quota(c, y), vae_s(quota(c, y)), y, taken[y]);
         }
     }
     return VAE_OK;

@@ -378,7 +378,7 @@ def rows_far_out_are_infinite():
     result = score("table-run", "--data", "far.npy", "--out", "far.csv")
     rows = read_csv("far.csv")
     assert [rows[3][name] for name in SCORES] == ["inf"] * 4 and rows[3]["flag"] == "1"
-    assert "inf" not in "".join(rows[4].values()) and "infinite   1 rows" in result.out
+    assert "inf" not in "".join(rows[4].values()) and "infinite   1 row" in result.out
     summary = score("table-run", "--data", "far.npy", "--json").json()
     assert summary["infinite"] == 1
     write_npy("all.npy", 1, 6, [3e30] * 6)
