@@ -389,6 +389,9 @@ vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member,
                                vae_error *err)
 {
     const npy_header *h = &member->header;
+    if (member->fault != NULL) {
+        return vae_npz_check(npz, member, err);
+    }
     if (strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0 &&
         strcmp(h->descr, "<f2") != 0) {
         return vae_fail(err, VAE_ERR_DATA,

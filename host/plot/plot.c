@@ -386,8 +386,8 @@ static void caption(char *text, size_t size, const char *name, const hidden *h)
     }
     if (h->above > 0 && used < size) {
         plot_number(end, h->most, 3);
-        snprintf(text + used, size - used, "%s%zu more to %s ▸", used > 0 ? " · " : "",
-                 h->above, end);
+        snprintf(text + used, size - used, "%s%zu more to %s ▸", used > 0 ? " · " : "", h->above,
+                 end);
     }
 }
 

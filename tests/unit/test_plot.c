@@ -460,8 +460,7 @@ static void far_values_do_not_hide_the_rest(void **state)
     assert_non_null(strstr(t.data, ">threshold 1e9 ▸</text>"));
     assert_non_null(strstr(t.data, ">in (3 not shown)<"));
     assert_non_null(strstr(t.data, ">out (1 not shown)<"));
-    assert_non_null(
-        strstr(t.data, "◂ 1 more to -4000 · nats · 1 not finite · 2 more to 1e6 ▸"));
+    assert_non_null(strstr(t.data, "◂ 1 more to -4000 · nats · 1 not finite · 2 more to 1e6 ▸"));
     double left, top, right, bottom, level, x, last = 0;
     assert_int_equal(sscanf(strstr(t.data, "data-area=\""), "data-area=\"%lf %lf %lf %lf", &left,
                             &top, &right, &bottom),
