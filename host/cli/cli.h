@@ -62,7 +62,8 @@ void cli_help(const cli_command *command, FILE *out);
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
 bool cli_given(const cli_args *args, const char *name);
-/* The same command line with another value of option `name`, which it must have; NULL: not given. */
+/* The same command line with another value of option `name`, which it must have; NULL: not
+ * given. */
 cli_args cli_with(const cli_args *args, const char *name, const char *value);
 /* Whole number and real number options; `fallback` where not given. VAE_ERR_USAGE. */
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,

@@ -40,8 +40,8 @@ void draw_close(drawing *d);
  * draw_find_rows names the set. VAE_ERR_USAGE. */
 vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const char *text,
                         vae_error *err);
-/* Numbers of rows to where these are in m->set, in place: the same, unless only some of what was read
- * is there. VAE_ERR_USAGE for one that is not there. */
+/* Numbers of rows to where these are in m->set, in place: the same, unless only some of what was
+ * read is there. VAE_ERR_USAGE for one that is not there. */
 vae_status draw_find_rows(const vae_trained *m, uint32_t *rows, size_t n, const char *option,
                           vae_error *err);
 

@@ -50,16 +50,21 @@ vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t 
     return VAE_OK;
 }
 
-void vae_dataset_free(vae_dataset *set)
+static void free_rows(vae_dataset *set)
 {
-    if (set == NULL) {
-        return;
-    }
     free(set->rows);
     free(set->wide);
     free(set->labels);
     free(set->factors);
     free(set->picked);
+}
+
+void vae_dataset_free(vae_dataset *set)
+{
+    if (set == NULL) {
+        return;
+    }
+    free_rows(set);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
         free(set->column_names[i]);
     }
@@ -195,10 +200,11 @@ static void *pick(const void *items, size_t bytes, const uint32_t *index, size_t
 vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err)
 {
     const size_t row = vae_dataset_row_bytes(set), label = sizeof *set->labels;
-    const size_t factors = set->n_factors * sizeof *set->factors;
+    const size_t factors = set->n_factors * sizeof *set->factors, wide = set->d * sizeof *set->wide;
     vae_dataset now = *set;
     now.n = n;
     now.rows = pick(set->rows, row, index, n);
+    now.wide = pick(set->wide, wide, index, n);
     now.labels = pick(set->labels, label, index, n);
     now.factors = pick(set->factors, factors, index, n);
     now.factor_sizes = NULL; /* no whole grid any more */
@@ -207,16 +213,14 @@ vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, v
         now.picked[i] = (uint32_t)vae_dataset_number(set, index[i]);
     }
     const bool ok = now.rows != NULL && now.picked != NULL &&
+                    (now.wide != NULL) == (set->wide != NULL) &&
                     (now.labels != NULL) == (set->labels != NULL) &&
                     (now.factors != NULL) == (set->factors != NULL);
-    vae_dataset *old = ok ? set : &now; /* which of them to take apart */
-    free(old->rows);
-    free(old->labels);
-    free(old->factors);
-    free(old->picked);
     if (!ok) {
+        free_rows(&now);
         return vae_fail_memory(err, n * (row + label + factors), "a part of the rows");
     }
+    free_rows(set);
     *set = now;
     return VAE_OK;
 }

@@ -205,7 +205,7 @@ static vae_status meet(file_list *files, const char *path, bool *first, vae_erro
     return VAE_OK;
 }
 
-/* Adds the pictures of a folder, and of those in it if `deep`; without, tells the first of those. */
+/* Adds the pictures of a folder, and of those in it if `deep`. */
 static vae_status walk(file_list *files, const char *folder, size_t label, bool deep,
                        vae_error *err)
 {

@@ -305,8 +305,8 @@ static bool middle_of(const plot_series *group, const plot_range *axis, double p
 }
 
 /* Takes what lies so far out that the rest would be one bar out of the axis: more than three widths
- * of the largest group's middle 98% away from it. What other groups have their middle in, and marks,
- * stay unless they are farther than twelve. */
+ * of the largest group's middle 98% away from it. The middles of other groups, and marks, stay
+ * unless they are farther than twelve. */
 static void cut_far(plot_range *axis, const plot_series *groups, size_t n_groups,
                     const double *marks, size_t n_marks)
 {
