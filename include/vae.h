@@ -124,6 +124,7 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
 struct vae_epoch {
     unsigned long number, of; /* from 1 */
     double elbo, recon, kl;
+    double bound; /* what is maximized: the ELBO, or under iwae, dreg and stl their bound */
 };
 /* Told after each epoch; must not use the handle, but for vae_stop. Not 0: stop here. */
 typedef int vae_epoch_fn(void *context, const struct vae_epoch *epoch);

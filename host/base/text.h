@@ -14,6 +14,11 @@ bool vae_parse_real(const char *text, double *out);
 void vae_format_real(double value, char *text, size_t size);
 /* 12345678 as "12,345,678". */
 const char *vae_thousands(char text[32], double number);
+/* What n things have at the end of their name: "s", but for 1. */
+static inline const char *vae_s(size_t n)
+{
+    return n == 1 ? "" : "s";
+}
 /* True if text is valid UTF-8, as JSON wants it. */
 bool vae_is_utf8(const char *text);
 /* True if it may be shown: valid UTF-8 without control characters, of which tab, line feed and

@@ -158,6 +158,13 @@ bool cli_given(const cli_args *args, const char *name)
     return cli_value(args, name) != NULL;
 }
 
+cli_args cli_with(const cli_args *args, const char *name, const char *value)
+{
+    cli_args other = *args;
+    other.value[find_name(args, name)] = value;
+    return other;
+}
+
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,
                     size_t *out, vae_error *err)
 {

@@ -26,9 +26,9 @@ typedef struct {
 /* Options of training that say nothing about a step. */
 static vae_status refuse_idle_options(const cli_args *args, vae_error *err)
 {
-    static const char *const idle[] = {"epochs",     "out",    "save-every",  "keep",
-                                       "resume",     "force",  "patience",    "validation",
-                                       "batch-size", "config", "sample-every"};
+    static const char *const idle[] = {"epochs",     "out",    "save-every",   "keep",
+                                       "resume",     "force",  "patience",     "validation",
+                                       "batch-size", "config", "sample-every", "test-data"};
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
         if (cli_value(args, idle[i]) != NULL) {
             return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect on bench%s", idle[i],
@@ -162,11 +162,12 @@ static vae_status open_rows(bench *b, vae_error *err)
 static void announce(const cli_args *args, const bench *b)
 {
     char cpu[200];
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     vae_cpu_name(cpu, sizeof cpu);
-    cli_say(args, "vae %s (%s), %s, %ld cores", vae_build_version, vae_build_git, cpu,
-            sysconf(_SC_NPROCESSORS_ONLN));
-    cli_say(args, "the whole training step on %s, %zu rows of %zu; medians of %zu (least - most)",
-            b->set->source, b->set->n, b->set->d, b->repeats);
+    cli_say(args, "vae %s (%s), %s, %ld core%s", vae_build_version, vae_build_git, cpu, cores,
+            vae_s((size_t)cores));
+    cli_say(args, "the whole training step on %s, %zu row%s of %zu; medians of %zu (least - most)",
+            b->set->source, b->set->n, vae_s(b->set->n), b->set->d, b->repeats);
 }
 
 static vae_status run_bench(const cli_args *args, vae_error *err)

@@ -51,7 +51,7 @@ static vae_status write_csv(const vae_trained *m, const char *out, const float *
     for (size_t r = 0; r < set->n; r++) {
         const float *p = probability + r * C;
         const size_t best = best_of(p, C);
-        fprintf(file, "%zu,", r);
+        fprintf(file, "%zu,", vae_dataset_number(set, r));
         if (set->labels != NULL) {
             fprintf(file, "%u,", (unsigned)set->labels[r]);
             *errors += best != set->labels[r];
@@ -77,10 +77,10 @@ static void print_result(const cli_args *args, const vae_trained *m, const char 
     const double error = (double)errors / (double)n;
     if (!args->json) {
         if (known) {
-            cli_say(args, "%s: %zu rows of %s, %.2f%% misclassified", out, n, m->set->source,
-                    100 * error);
+            cli_say(args, "%s: %zu row%s of %s, %.2f%% misclassified", out, n, vae_s(n),
+                    m->set->source, 100 * error);
         } else {
-            cli_say(args, "%s: %zu rows of %s", out, n, m->set->source);
+            cli_say(args, "%s: %zu row%s of %s", out, n, vae_s(n), m->set->source);
         }
         return;
     }
@@ -161,9 +161,9 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
         cli_print_json(o, 9);
         return;
     }
-    printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
+    printf("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example\n",
            m->path, (unsigned long long)m->checkpoint->state.epoch, m->set->source, m->split, r->n,
-           binarize);
+           vae_s(r->n), binarize);
     printf("elbo          %.4f (summed over %zu classes)\nrecon         %.4f\nkl            %.4f\n",
            r->elbo, m->config.classes, r->recon, r->kl);
     if (r->classified > 0) {

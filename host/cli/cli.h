@@ -62,6 +62,9 @@ void cli_help(const cli_command *command, FILE *out);
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
 bool cli_given(const cli_args *args, const char *name);
+/* The same command line with another value of option `name`, which it must have; NULL: not
+ * given. */
+cli_args cli_with(const cli_args *args, const char *name, const char *value);
 /* Whole number and real number options; `fallback` where not given. VAE_ERR_USAGE. */
 vae_status cli_size(const cli_args *args, const char *name, size_t fallback, size_t min, size_t max,
                     size_t *out, vae_error *err);
@@ -101,27 +104,37 @@ vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err);
     }
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set; default: the one it was trained on"},                         \
-        {"split", 0, "train|test", "default: test where there is one"},                            \
+        {"split", 0, "train|validation|test",                                                      \
+         "of what it was trained on: rows trained on, held out, or for testing [test if any]"},    \
     {                                                                                              \
-        "limit", 0, "N", "only the first N rows; 0 = all"                                          \
+        "limit", 0, "N",                                                                           \
+            "only N rows: the first, of sprites and picture files random ones; 0 = all"            \
     }
 
 /* Reads the checkpoint that the first word names, and the options about devices. */
 vae_status cli_open_checkpoint(vae_trained *m, const cli_args *args, vae_error *err);
 /* --binarize over what the model was trained with. */
 vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err);
+/* The same for latents that stand for the data: where each use drew x anew (dynamic), the data
+ * themselves are taken if --binarize does not say otherwise. */
+vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_error *err);
 /* --class: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one not its own.
  */
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
-/* Opens m->set: by --data, --split and --limit, or what it was trained on. */
+/* Opens m->set: by --data, --split and --limit, or what it was trained on. m->split says which rows
+ * they are: "test"; "train", those that were trained on, or the split of that name that other data
+ * have; "validation", those held out; "data", all of a set that has no splits. */
 vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
                               vae_split split, vae_error *err);
+/* What a run is tested on, and which split of it; NULL: nothing. */
+const char *cli_test_data(const vae_config *config, vae_split *split);
 /* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
- * says why. needed: another option that wants them as --data does, or NULL. */
-vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *needed,
-                                 vae_error *missing, vae_error *err);
+ * says why. split: in place of --split; needed: another option that wants them as --data does; both
+ * or NULL. */
+vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
+                                 const char *needed, vae_error *missing, vae_error *err);
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the

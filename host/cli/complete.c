@@ -187,7 +187,7 @@ static vae_status choose_rows(completion *j, const char *list, vae_error *err)
             TRY(vae_fail(err, VAE_ERR_USAGE, "--rows: expected at most %d of them, found %zu",
                          MOST_ROWS, j->R));
         }
-        TRY(draw_check_rows(j->m, j->rows, j->R, "--rows", err));
+        TRY(draw_find_rows(j->m, j->rows, j->R, "--rows", err));
         return VAE_OK;
     }
     j->R = n < FIRST_ROWS ? n : FIRST_ROWS;
@@ -229,13 +229,14 @@ done:
 static void print_result(const completion *j, const cli_args *args, const char *out)
 {
     if (!args->json) {
-        cli_say(args, "%s: %zu rows of %s, %zu completions each", out, j->R, j->m->set->source,
-                j->N);
+        cli_say(args, "%s: %zu row%s of %s, %zu completion%s each", out, j->R, vae_s(j->R),
+                j->m->set->source, j->N, vae_s(j->N));
         return;
     }
     json_t *rows = json_array();
     for (size_t i = 0; i < j->R; i++) {
-        json_array_append_new(rows, json_integer((json_int_t)j->rows[i]));
+        json_array_append_new(rows,
+                              json_integer((json_int_t)vae_dataset_number(j->m->set, j->rows[i])));
     }
     cli_print_json(json_pack("{s:i, s:s, s:s, s:o, s:I, s:I}", "schema", 1, "checkpoint",
                              j->m->path, "out", out, "rows", rows, "n", (json_int_t)j->N, "rounds",

@@ -111,26 +111,38 @@ vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const ch
     }
 }
 
-vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n, const char *option,
-                           vae_error *err)
+vae_status draw_find_rows(const vae_trained *m, uint32_t *rows, size_t n, const char *option,
+                          vae_error *err)
 {
     const vae_dataset *set = m->set;
     for (size_t i = 0; i < n; i++) {
-        if (rows[i] >= set->n) {
-            return vae_fail(err, VAE_ERR_USAGE,
-                            "%s: row %u is not there: %s (%s) has rows 0 to %zu", option, rows[i],
-                            set->source, m->split, set->n - 1);
+        size_t at = set->picked == NULL ? rows[i] : 0;
+        while (set->picked != NULL && at < set->n && set->picked[at] != rows[i]) {
+            at++;
         }
+        if (at >= set->n) {
+            return set->picked == NULL
+                       ? vae_fail(err, VAE_ERR_USAGE,
+                                  "%s: row %u is not there: %s (%s) has rows 0 to %zu", option,
+                                  rows[i], set->source, m->split, set->n - 1)
+                       : vae_fail(err, VAE_ERR_USAGE,
+                                  "%s: row %u is not among the %zu rows of %s (%s), of which the "
+                                  "first is %zu",
+                                  option, rows[i], set->n, set->source, m->split,
+                                  vae_dataset_number(set, 0));
+        }
+        rows[i] = (uint32_t)at;
     }
     return VAE_OK;
 }
 
-void draw_say(drawing *d, size_t n, const char *what, json_t *more)
+void draw_say(drawing *d, size_t n, const char *what, const char *rest, json_t *more)
 {
     cli_progress_clear(&d->progress);
     if (!d->args->json) {
-        cli_say(d->args, "%s: %zu %s of %s", strcmp(d->out, "-") == 0 ? "standard output" : d->out,
-                n, what, d->m.path);
+        cli_say(d->args, "%s: %zu %s%s%s of %s",
+                strcmp(d->out, "-") == 0 ? "standard output" : d->out, n, what, vae_s(n), rest,
+                d->m.path);
         json_decref(more);
         return;
     }

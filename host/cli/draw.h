@@ -37,14 +37,16 @@ vae_status draw_finish(drawing *d, vae_error *err);
 void draw_close(drawing *d);
 
 /* A list of row numbers, "3,1,4"; *list is malloc'ed. What counts as too large is for later:
- * draw_check_rows names the set. VAE_ERR_USAGE. */
+ * draw_find_rows names the set. VAE_ERR_USAGE. */
 vae_status draw_numbers(uint32_t **list, size_t *n, const char *option, const char *text,
                         vae_error *err);
-vae_status draw_check_rows(const vae_trained *m, const uint32_t *rows, size_t n, const char *option,
-                           vae_error *err);
+/* Numbers of rows to where these are in m->set, in place: the same, unless only some of what was
+ * read is there. VAE_ERR_USAGE for one that is not there. */
+vae_status draw_find_rows(const vae_trained *m, uint32_t *rows, size_t n, const char *option,
+                          vae_error *err);
 
 /* What was made: a line on stderr, or with --json an object that has the keys of `more`, which is
  * taken over and may be NULL, too. */
-void draw_say(drawing *d, size_t n, const char *what, json_t *more);
+void draw_say(drawing *d, size_t n, const char *what, const char *rest, json_t *more);
 
 #endif

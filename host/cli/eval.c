@@ -88,19 +88,19 @@ static void print_text(const evaluation *ev)
 {
     const vae_trained *m = ev->m;
     const vae_evaluation *e = &ev->e;
-    printf("%s after epoch %llu, on %s (%s, %zu examples, binarize %s), nats per example\n",
+    printf("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example\n",
            m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
-           ev->binarize);
+           vae_s(e->n), ev->binarize);
     printf("elbo          %.4f\nrecon         %.4f\nkl            %.4f\n", e->elbo, e->recon,
            e->kl);
     if (e->samples > 0) {
-        printf("nll           %.4f +- %.4f (%zu importance samples)\n", e->nll, e->nll_se,
-               e->samples);
+        printf("nll           %.4f +- %.4f (%zu importance sample%s)\n", e->nll, e->nll_se,
+               e->samples, vae_s(e->samples));
     }
     printf("active units  %zu of %zu\n", e->active_units, e->z);
     if (e->aggregate > 0) {
-        printf("I(x;z)        %.4f +- %.4f (of %zu examples: at most %.4f)\n", e->mi, e->mi_se,
-               e->aggregate, e->mi_bound);
+        printf("I(x;z)        %.4f +- %.4f (of %zu example%s: at most %.4f)\n", e->mi, e->mi_se,
+               e->aggregate, vae_s(e->aggregate), e->mi_bound);
         printf("KL(q(z)||p)   %.4f: total correlation %.4f +- %.4f, dimensions' own %.4f\n",
                e->marginal_kl, e->tc, e->tc_se, e->dimwise_kl);
     }
@@ -145,6 +145,9 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
     if (ev->m->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->m->set->labels);
     }
+    if (ev->m->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), &e->n, 1, ev->m->set->picked);
+    }
     snprintf(descr, sizeof descr, "|S%zu", strlen(ev->binarize));
     vae_npz_add(&w, "binarize", descr, strlen(ev->binarize), &one, 1, ev->binarize);
     vae_npz_finish(&w);
@@ -158,10 +161,9 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
 /* The other split in place of the first: backend and model stay. */
 static vae_status open_train_split(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    const char *data = cli_value(args, "data");
+    const cli_args other = cli_with(args, "split", "train");
     vae_status status = VAE_OK;
-    data = data != NULL ? data : m->config.data;
-    TRY(cli_open_named_set(m, args, data, VAE_SPLIT_TRAIN, err));
+    TRY(cli_open_set(m, &other, err));
     TRY(vae_trained_put(m, NULL, 0, err));
 done:
     return status;
@@ -170,16 +172,18 @@ done:
 static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
     const char *data = cli_value(args, "data");
+    vae_split split;
     if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
     if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
-    data = data != NULL ? data : m->config.data;
-    return vae_dataset_has_test(data)
-               ? VAE_OK
-               : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own", data);
+    const bool has_test =
+        data != NULL ? vae_dataset_has_test(data) : cli_test_data(&m->config, &split) != NULL;
+    return has_test ? VAE_OK
+                    : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
+                               data != NULL ? data : m->config.data);
 }
 
 static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)

@@ -86,8 +86,8 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     char n[32];
     const vae_train_state *s = &c->state;
     printf("checkpoint   %s, %s bytes\n", path, vae_thousands(n, (double)bytes));
-    printf("data         %zu x %zu, %zu channel%s (%zu columns)\n", c->height, c->width,
-           c->channels, c->channels == 1 ? "" : "s", c->d);
+    printf("data         %zu x %zu, %zu channel%s (%zu column%s)\n", c->height, c->width,
+           c->channels, vae_s(c->channels), c->d, vae_s(c->d));
     printf("parameters   %s", vae_thousands(n, (double)c->n_params));
     printf(" (%s bytes; training takes four times that",
            vae_thousands(n, 4.0 * (double)c->n_params));
@@ -96,8 +96,10 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     printf("training     epoch %" PRIu64 ", step %s, %.1f s%s\n", s->epoch,
            vae_thousands(n, (double)s->step), s->wall_s, s->finished ? ", finished" : "");
     if (isfinite(s->best)) {
-        printf("validation   best %.4f nats after epoch %" PRIu64 ", %" PRIu64 " epochs since\n",
-               s->best, s->best_epoch, s->bad_epochs);
+        printf("validation   best %s %.4f nats, after epoch %" PRIu64 "; %" PRIu64
+               " epoch%s since\n",
+               c->config.objective == VAE_OBJ_ELBO ? "elbo" : "bound", -s->best, s->best_epoch,
+               s->bad_epochs, vae_s(s->bad_epochs));
     }
     if (c->standard != NULL) {
         puts("columns      standardized: the model's x is (data - shift) / scale");

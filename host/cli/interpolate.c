@@ -147,8 +147,8 @@ static vae_status open_ends(interpolation *p, drawing *d, vae_error *err)
         TRY(cli_refuse(d->args, of_data, "between two picture files", err));
     } else {
         TRY(cli_open_set(&d->m, d->args, err));
-        TRY(draw_check_rows(&d->m, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err));
-        TRY(draw_check_rows(&d->m, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err));
+        TRY(draw_find_rows(&d->m, p->from.rows, p->from.file ? 0 : p->from.n, "--from", err));
+        TRY(draw_find_rows(&d->m, p->to.rows, p->to.file ? 0 : p->to.n, "--to", err));
     }
     TRY(draw_open_model(d, err));
     TRY(look_at(&p->from, d, err));
@@ -337,14 +337,18 @@ static vae_status want_picture(const drawing *d, vae_error *err)
     return d->kind == VAE_SINK_NPY ? VAE_OK : vae_row_sink_check(d->out, &spec, err);
 }
 
-static json_t *details(const interpolation *p)
+static json_t *end_of(const endpoint *e, size_t i, const vae_dataset *set)
+{
+    return e->file ? json_string(e->text)
+                   : json_integer((json_int_t)vae_dataset_number(set, e->rows[i]));
+}
+
+static json_t *details(const interpolation *p, const vae_dataset *set)
 {
     json_t *pairs = json_array();
     for (size_t i = 0; i < p->pairs; i++) {
-        json_t *from =
-            p->from.file ? json_string(p->from.text) : json_integer((json_int_t)p->from.rows[i]);
-        json_t *to = p->to.file ? json_string(p->to.text) : json_integer((json_int_t)p->to.rows[i]);
-        json_array_append_new(pairs, json_pack("{s:o, s:o}", "from", from, "to", to));
+        json_array_append_new(pairs, json_pack("{s:o, s:o}", "from", end_of(&p->from, i, set), "to",
+                                               end_of(&p->to, i, set)));
     }
     return json_pack("{s:s, s:I, s:o}", "mode", p->spherical ? "spherical" : "linear", "steps",
                      (json_int_t)p->steps, "pairs", pairs);
@@ -370,7 +374,7 @@ static vae_status run_interpolate(const cli_args *args, vae_error *err)
     TRY(open_ends(&p, &d, err));
     p.latent = d.m.config.latent;
     TRY(d.kind == VAE_SINK_GIF ? draw_animation(&p, &d, err) : draw_lines(&p, &d, err));
-    draw_say(&d, p.pairs * p.steps, "steps of interpolation", details(&p));
+    draw_say(&d, p.pairs * p.steps, "step", " of interpolation", details(&p, d.m.set));
 done:
     draw_close(&d);
     clear(&p.from);

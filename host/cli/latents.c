@@ -72,18 +72,24 @@ static vae_status new_floats(float **out, size_t n, const char *what, vae_error 
 }
 
 static void print_done(const cli_args *args, const vae_trained *m, const char *out, size_t n,
-                       const char *what)
+                       const char *what, const char *rest)
 {
+    char binarize[32];
     if (strcmp(out, "-") == 0) {
         return; /* standard output has the data */
     }
     if (!args->json) {
-        cli_say(args, "%s: %zu %s of %s", out, n, what, m->path);
+        cli_say(args, "%s: %zu %s%s%s of %s", out, n, what, vae_s(n), rest, m->path);
         return;
     }
-    cli_print_json(json_pack("{s:i, s:s, s:s, s:I, s:I}", "schema", 1, "checkpoint", m->path, "out",
-                             out, "n", (json_int_t)n, "latent", (json_int_t)m->config.latent),
-                   0);
+    json_t *o = json_pack("{s:i, s:s, s:s, s:I, s:I}", "schema", 1, "checkpoint", m->path, "out",
+                          out, "n", (json_int_t)n, "latent", (json_int_t)m->config.latent);
+    if (m->set != NULL) { /* encoded */
+        vae_config_get(&m->config, "binarize", binarize, sizeof binarize);
+        json_object_set_new(o, "binarize", json_string(binarize));
+        json_object_set_new(o, "split", json_string(m->split));
+    }
+    cli_print_json(o, 0);
 }
 
 static vae_status check_out(const cli_args *args, const char *out, vae_error *err)
@@ -112,6 +118,9 @@ static vae_status write_npz(const char *out, const latents *l, const vae_dataset
     if (set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, shape, 1, set->labels);
     }
+    if (set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, set->picked);
+    }
     vae_npz_finish(&w);
     return vae_parts_put(&w.parts, out, err);
 }
@@ -135,14 +144,12 @@ static vae_status choose_npz(const cli_args *args, const char *out, bool *npz, v
 /* --seed and --binarize over what the model was trained with. */
 static vae_status set_seed_and_binarize(vae_trained *m, const cli_args *args, vae_error *err)
 {
-    const char *seed = cli_value(args, "seed"), *binarize = cli_value(args, "binarize");
+    const char *seed = cli_value(args, "seed");
+    vae_status status = VAE_OK;
+    TRY(cli_binarize_for_latents(m, args, err));
     const bool draws =
         m->config.binarize == VAE_BINARIZE_STATIC || m->config.binarize == VAE_BINARIZE_DYNAMIC;
-    vae_status status = VAE_OK;
-    if (binarize != NULL) {
-        TRY(vae_config_set(&m->config, "binarize", binarize, err));
-    }
-    if (seed != NULL && !cli_given(args, "z") && !draws && binarize == NULL) {
+    if (seed != NULL && !cli_given(args, "z") && !draws) {
         TRY(vae_fail(err, VAE_ERR_USAGE,
                      "--seed has no effect: mu and logvar need no noise; add --z"));
     }
@@ -201,10 +208,10 @@ static vae_status run_encode(const cli_args *args, vae_error *err)
     const size_t shape[2] = {l.n, l.latent};
     if (npz) {
         TRY(write_npz(out, &l, m.set, err));
-        print_done(args, &m, out, l.n, "latents");
+        print_done(args, &m, out, l.n, "row", " of latents");
     } else {
         TRY(vae_npy_write(out, "<f4", shape, 2, want_z ? l.z : l.mu, err));
-        print_done(args, &m, out, l.n, want_z ? "draws of z" : "means");
+        print_done(args, &m, out, l.n, want_z ? "draw" : "mean", want_z ? " of z" : "");
     }
 done:
     free(l.mu);
@@ -221,7 +228,8 @@ static const cli_option encode_options[] = {
     {"format", 0, "npz|npy", "default: by the name of --out; npy for -"},
     {"z", 0, NULL, "draw z, too; an .npy then holds z"},
     {"seed", 's', "N", "of z and of a drawn binarization; default: the run's"},
-    {"binarize", 0, "none|threshold|static|dynamic", "default: as it was trained"},
+    {"binarize", 0, "none|threshold|static|dynamic",
+     "default: as it was trained, but none in place of dynamic"},
     CLI_MODEL_OPTIONS,
 };
 
@@ -246,6 +254,7 @@ static vae_status read_npz_latents(const char *path, float **z, size_t *n, size_
                                    vae_error *err)
 {
     vae_npz npz;
+    char names[VAE_NPZ_NAMES];
     vae_status status = vae_npz_open(&npz, path, err);
     if (status != VAE_OK) {
         return status;
@@ -253,11 +262,14 @@ static vae_status read_npz_latents(const char *path, float **z, size_t *n, size_
     const vae_npz_member *m = vae_npz_find(&npz, "z");
     m = m == NULL ? vae_npz_find(&npz, "mu") : m;
     m = m == NULL && npz.n == 1 ? &npz.members[0] : m;
-    if (m == NULL || m->header.ndim != 2 || m->header.n_items == 0) {
+    if (m == NULL) {
         TRY(vae_fail(err, VAE_ERR_DATA,
-                     m == NULL ? "%s: expected an array named z or mu, or only one array"
-                               : "%s: expected latents of shape (n,Z)",
-                     path));
+                     "%s: expected an array named z or mu, or only one array; it has %s", path,
+                     vae_npz_names(&npz, names)));
+    }
+    TRY(vae_npz_check(&npz, m, err));
+    if (m->header.ndim != 2 || m->header.n_items == 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %s: expected latents of shape (n,Z)", path, m->name));
     }
     *n = m->header.shape[0];
     *cols = m->header.shape[1];
@@ -359,7 +371,7 @@ static vae_status run_decode(const cli_args *args, vae_error *err)
     TRY(cli_class(&m, args, &only, err));
     TRY(rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err));
     TRY(decode_to(&m, out, z, n, only, err));
-    print_done(args, &m, out, n, "decoded rows");
+    print_done(args, &m, out, n, "decoded row", "");
 done:
     free(z);
     spool_close(&s);

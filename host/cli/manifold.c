@@ -91,7 +91,7 @@ static vae_status run_manifold(const cli_args *args, vae_error *err)
     TRY(cli_real(args, "range", 0, 1e-6, 1000, &range, err));
     TRY(draw_begin(&d, args, "manifold.png", false, err));
     TRY(draw_manifold(&f, &d, range, err));
-    draw_say(&d, f.n * f.n, "pictures of the manifold",
+    draw_say(&d, f.n * f.n, "picture", " of the manifold",
              json_pack("{s:[I,I], s:s, s:f, s:f}", "dims", (json_int_t)f.dim[0],
                        (json_int_t)f.dim[1], "spacing", range > 0 ? "even" : "quantiles", "from",
                        f.axis[0], "to", f.axis[f.n - 1]));

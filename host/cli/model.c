@@ -1,10 +1,13 @@
 /* From the words RUN and --data to a trained model and data that it is asked about. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "backend/open.h"
 #include "cli/cli.h"
+#include "philox.h"
+#include "train/rows.h"
 
 vae_status cli_open_checkpoint(vae_trained *m, const cli_args *args, vae_error *err)
 {
@@ -27,6 +30,16 @@ vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err)
     }
 done:
     return status;
+}
+
+vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_error *err)
+{
+    if (m->config.binarize == VAE_BINARIZE_DYNAMIC && !cli_given(args, "binarize")) {
+        m->config.binarize = VAE_BINARIZE_NONE;
+        cli_say(args,
+                "latents of the data as they are; --binarize dynamic draws x as training did");
+    }
+    return cli_binarize(m, args, err);
 }
 
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err)
@@ -74,21 +87,138 @@ done:
     return status;
 }
 
+const char *cli_test_data(const vae_config *config, vae_split *split)
+{
+    const char *name = config->test_data[0] != '\0' ? config->test_data : config->data;
+    *split = vae_dataset_has_test(name) ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN;
+    return *split == VAE_SPLIT_TEST || name == config->test_data ? name : NULL;
+}
+
+/* Is m->set what the model was trained on, by its checksum? */
+static bool is_training_set(const vae_trained *m)
+{
+    return memcmp(m->checkpoint->data_sha256, m->set->sha256, sizeof m->set->sha256) == 0;
+}
+
+/* Does training take all rows that it reads? */
+static bool takes_all(const vae_config *config)
+{
+    return config->validation == 0 && config->exclude_class < 0;
+}
+
+/* Keeps the rows of the training set that were trained on, or those held out, and of these no more
+ * than `limit`, if that is above 0: the first, or where neighbours look alike, random ones. */
+static vae_status pick_part(vae_trained *m, bool held_out, size_t limit, vae_error *err)
+{
+    const bool mixed = m->set->factor_sizes != NULL || m->set->kind == VAE_KIND_PICTURES;
+    uint32_t *rows = NULL, *part, *taken = NULL;
+    size_t n_train, n_held_out;
+    vae_status status = VAE_OK;
+    TRY(vae_training_rows(&rows, &n_train, &n_held_out, &m->config, m->set, err));
+    part = held_out ? rows + n_train : rows;
+    const size_t n = held_out ? n_held_out : n_train;
+    const size_t kept = limit > 0 && limit < n ? limit : n;
+    if (kept < n && mixed) {
+        const uint32_t bits = vae_shuffle_bits(n);
+        taken = malloc(kept * sizeof *taken);
+        if (taken == NULL) {
+            TRY(vae_fail_memory(err, kept * sizeof *taken, "row numbers"));
+        }
+        for (size_t i = 0; i < kept; i++) {
+            taken[i] = part[vae_shuffle(VAE_MIXED_ORDER, n, bits, i)];
+        }
+    }
+    TRY(vae_dataset_pick(m->set, taken != NULL ? taken : part, kept, err));
+done:
+    free(taken);
+    free(rows);
+    return status;
+}
+
+/* The rows that were trained on, or those held out then: of the run's own data, or of `data`, which
+ * must be those for the latter. */
+static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out, vae_error *err)
+{
+    const char *data = cli_value(args, "data"), *name = data != NULL ? data : m->config.data;
+    const vae_config *c = &m->config;
+    size_t limit, read = c->limit;
+    vae_status status = VAE_OK;
+    TRY(cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err));
+    if (held_out && c->validation == 0) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--split validation: %s held no rows out; training with --validation 0.1 does",
+                     m->path));
+    }
+    if (data == NULL && takes_all(c) && limit > 0) {
+        read = read == 0 || limit < read ? limit : read; /* fewer of them are the first of them */
+    }
+    const vae_data_options options = cli_data_options(c, read);
+    TRY(vae_trained_open_set(m, name, VAE_SPLIT_TRAIN, &options, err));
+    if (!is_training_set(m) && (held_out || (data == NULL && !takes_all(c)))) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: not what %s was trained on (by SHA-256), so which of its rows were %s is "
+                     "not known; name the training data with --data, or leave --split out",
+                     name, m->path, held_out ? "held out" : "trained on"));
+    }
+    if (is_training_set(m)) {
+        if (!takes_all(c) || limit > 0) {
+            TRY(pick_part(m, held_out, limit, err));
+        }
+        m->split = held_out ? "validation" : "train";
+    } else if (data != NULL) {
+        TRY(cli_open_named_set(m, args, name, VAE_SPLIT_TRAIN, err));
+        m->split = vae_dataset_has_test(name) ? "train" : "data";
+    }
+done:
+    return status;
+}
+
+/* All rows of data without splits: those that were trained on, if no others are among them. */
+static vae_status open_all(vae_trained *m, const cli_args *args, const char *name, vae_error *err)
+{
+    const vae_config *c = &m->config;
+    vae_status status = VAE_OK;
+    TRY(cli_open_named_set(m, args, name, VAE_SPLIT_TRAIN, err));
+    const bool own = strcmp(name, c->data) == 0 || is_training_set(m);
+    m->split = own && takes_all(c) && (c->limit == 0 || m->set->n <= c->limit) ? "train" : "data";
+done:
+    return status;
+}
+
 vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err)
 {
     const char *data = cli_value(args, "data"), *split = cli_value(args, "split");
-    const char *name = data != NULL ? data : m->config.data;
-    if (split != NULL && strcmp(split, "train") != 0 && strcmp(split, "test") != 0) {
-        return vae_fail(err, VAE_ERR_USAGE, "--split: expected train or test, found '%s'", split);
+    const char *test = data;
+    vae_split of_test = VAE_SPLIT_TEST;
+    vae_status status = VAE_OK;
+    if (split != NULL && strcmp(split, "test") != 0) {
+        const bool held_out = strcmp(split, "validation") == 0;
+        return held_out || strcmp(split, "train") == 0
+                   ? open_part(m, args, held_out, err)
+                   : vae_fail(err, VAE_ERR_USAGE,
+                              "--split: expected train, validation or test, found '%s'", split);
     }
-    const bool test = split != NULL ? strcmp(split, "test") == 0 : vae_dataset_has_test(name);
-    return cli_open_named_set(m, args, name, test ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN, err);
+    if (data == NULL) {
+        test = cli_test_data(&m->config, &of_test);
+    } else if (split == NULL && !vae_dataset_has_test(data)) {
+        test = NULL;
+    }
+    if (test == NULL && split == NULL) {
+        return open_all(m, args, data != NULL ? data : m->config.data, err);
+    }
+    /* where there is none, the reader says what is missing */
+    TRY(cli_open_named_set(m, args, test != NULL ? test : m->config.data,
+                           test != NULL ? of_test : VAE_SPLIT_TEST, err));
+    m->split = "test";
+done:
+    return status;
 }
 
-vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *needed,
-                                 vae_error *missing, vae_error *err)
+vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
+                                 const char *needed, vae_error *missing, vae_error *err)
 {
-    vae_status status = cli_open_set(m, args, missing);
+    const cli_args asked = cli_with(args, "split", split);
+    vae_status status = cli_open_set(m, &asked, missing);
     if (status == VAE_OK) {
         return VAE_OK;
     }

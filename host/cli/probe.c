@@ -175,15 +175,18 @@ static vae_status open_rows(probe *p, vae_error *err)
 {
     const char *data = cli_value(p->args, "data");
     const char *name = data != NULL ? data : p->m.config.data;
-    const bool has_test = vae_dataset_has_test(name);
+    vae_split of_test = VAE_SPLIT_TEST;
+    const char *test = data == NULL                 ? cli_test_data(&p->m.config, &of_test)
+                       : vae_dataset_has_test(data) ? data
+                                                    : NULL;
     vae_status status = VAE_OK;
-    if (has_test && p->holdout > 0) {
+    if (test != NULL && p->holdout > 0) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "--holdout has no effect: %s has a test split", name));
     }
-    p->classify = has_test || p->holdout > 0;
+    p->classify = test != NULL || p->holdout > 0;
     TRY(open_split(p, &p->train, name, VAE_SPLIT_TRAIN, err));
-    if (has_test) {
-        TRY(open_split(p, &p->test, name, VAE_SPLIT_TEST, err));
+    if (test != NULL) {
+        TRY(open_split(p, &p->test, test, of_test, err));
     } else if (p->holdout > 0) {
         TRY(hold_out(p, err));
     }
@@ -219,8 +222,8 @@ static vae_status probe_all(probe *p, vae_error *err)
     vae_status status = VAE_OK;
     for (int raw = 0; raw < 2; raw++) {
         const vae_labelled train = view(p, &p->train, !raw), test = view(p, &p->test, !raw);
-        cli_say(p->args, "classifiers on %s: %zu rows of %zu, tested on %zu",
-                raw ? "the data" : "mu", train.n, train.d, test.n);
+        cli_say(p->args, "classifiers on %s: %zu row%s of %zu, tested on %zu",
+                raw ? "the data" : "mu", train.n, vae_s(train.n), train.d, test.n);
         TRY(vae_probe_all(&found[raw], &train, &test, p->neighbours, p->threads, err));
     }
     if (!p->args->json) {
@@ -300,9 +303,10 @@ static vae_status probe_labels(probe *p, vae_error *err)
         return VAE_OK;
     }
     if (!p->args->json) {
-        printf("error in %% with few labels, as many of each class, mean ± deviation of %zu draws\n"
-               "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
-               p->seeds);
+        printf(
+            "error in %% with few labels, as many of each class, mean ± deviation of %zu draw%s\n"
+            "labels  mu: neighbours   mu: logistic    data: neighbours data: logistic\n",
+            p->seeds, vae_s(p->seeds));
     }
     rows = json_array();
     json_object_set_new(p->out, "few_labels", rows);
@@ -326,11 +330,12 @@ static vae_status probe_factors(probe *p, vae_error *err)
         return status;
     }
     if (!p->args->json) {
-        printf("disentanglement of %zu factors by %zu active latents, on %zu rows\n"
+        printf("disentanglement of %zu factor%s by %zu active latent%s, on %zu row%s\n"
                "  MIG %.3f   SAP %.3f   BetaVAE %.3f   FactorVAE %.3f\n"
                "  DCI: disentanglement %.3f   completeness %.3f   informativeness %.3f\n",
-               s.factors, s.active, data.n, s.mig, s.sap, s.beta_vae, s.factor_vae,
-               s.dci_disentanglement, s.dci_completeness, s.dci_informativeness);
+               s.factors, vae_s(s.factors), s.active, vae_s(s.active), data.n, vae_s(data.n), s.mig,
+               s.sap, s.beta_vae, s.factor_vae, s.dci_disentanglement, s.dci_completeness,
+               s.dci_informativeness);
     }
     json_object_set_new(p->out, "disentanglement",
                         json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "mig",
@@ -375,6 +380,7 @@ static vae_status run_probe(const cli_args *args, vae_error *err)
     TRY(cli_open_checkpoint(&p.m, args, err));
     p.threads = p.m.config.threads > 0 ? (int)p.m.config.threads : omp_get_num_procs();
     p.out = json_pack("{s:i, s:s}", "schema", 1, "checkpoint", p.m.path);
+    TRY(cli_binarize_for_latents(&p.m, args, err));
     TRY(vae_trained_start(&p.m, VAE_INFER_BATCH, 1, err));
     TRY(open_rows(&p, err));
     if (p.train.labels != NULL && p.classify) {
@@ -406,6 +412,8 @@ static const cli_option probe_options[] = {
     {"seeds", 0, "N", "draws of the few labels [5]"},
     {"seed", 's', "N", "of the draws [1]"},
     {"holdout", 0, "FRACTION", "of data without a test split, rows to measure on"},
+    {"binarize", 0, "none|threshold|static|dynamic",
+     "of what is encoded; default: as it was trained, but none in place of dynamic"},
     {"scatter", 0, "FILE", ".svg: latents by label in the plane of most variance"},
     {"disentanglement", 0, NULL, "MIG, SAP, DCI, BetaVAE, FactorVAE, where factors are known"},
     CLI_MODEL_OPTIONS,

@@ -117,6 +117,10 @@ static void draw(void *ctx, const vae_progress *p)
     snprintf(part, sizeof part, "epoch %" PRIu64 "/%" PRIu64 " %3.0f%%", p->epoch, p->epochs,
              100 * fraction);
     add_part(line, width, part);
+    if (p->bounded) {
+        snprintf(part, sizeof part, "  bound %.2f", p->bound);
+        add_part(line, width, part);
+    }
     snprintf(part, sizeof part, "  elbo %.2f", p->elbo);
     add_part(line, width, part);
     snprintf(part, sizeof part, "  recon %.2f  kl %.2f", p->recon, p->kl);
@@ -142,14 +146,17 @@ static void print_epoch(void *ctx, const vae_epoch_record *r)
         return;
     }
     cli_progress_clear(progress);
-    fprintf(stderr, "epoch %*" PRIu64 "/%" PRIu64 "  elbo %.2f  recon %.2f  kl %.2f",
-            r->epochs > 99 ? 3 : 2, r->epoch, r->epochs, r->train.elbo, r->train.recon,
-            r->train.kl);
-    if (r->validation.n > 0) {
-        fprintf(stderr, "  validation %.2f%s", r->validation.elbo, r->best ? "*" : "");
+    fprintf(stderr, "epoch %*" PRIu64 "/%" PRIu64, r->epochs > 99 ? 3 : 2, r->epoch, r->epochs);
+    if (r->bounded) {
+        fprintf(stderr, "  bound %.2f", -r->train.bound);
+    }
+    fprintf(stderr, "  elbo %.2f  recon %.2f  kl %.2f", r->train.elbo, r->train.recon, r->train.kl);
+    if (r->validation.n > 0) { /* the bound is what it is judged by, be it the ELBO or another */
+        fprintf(stderr, "  validation%s %.2f%s", r->bounded ? " bound" : "", -r->validation.bound,
+                r->best ? "*" : "");
     }
     if (r->test.n > 0) {
-        fprintf(stderr, "  test %.2f", r->test.elbo);
+        fprintf(stderr, "  test%s %.2f", r->bounded ? " bound" : "", -r->test.bound);
     }
     const vae_measurement *judged = r->test.classified > 0 ? &r->test : &r->validation;
     if (judged->classified > 0) {

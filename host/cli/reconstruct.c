@@ -33,7 +33,7 @@ static vae_status run_reconstruct(const cli_args *args, vae_error *err)
     TRY(choose_rows(&d, &rows, &n, err));
     TRY(cli_open_set(&d.m, args, err));
     if (rows != NULL) {
-        TRY(draw_check_rows(&d.m, rows, n, "--rows", err));
+        TRY(draw_find_rows(&d.m, rows, n, "--rows", err));
     } else {
         n = n < d.m.set->n ? n : d.m.set->n;
     }
@@ -41,7 +41,7 @@ static vae_status run_reconstruct(const cli_args *args, vae_error *err)
     TRY(vae_trained_put(&d.m, rows, n, err));
     const bool mixed = rows == NULL && d.m.set->factor_sizes != NULL;
     TRY(vae_paint_reconstructions(&d.painter, d.out, n, mixed, columns, err));
-    draw_say(&d, n, "reconstructions", NULL);
+    draw_say(&d, n, "reconstruction", "", NULL);
 done:
     draw_close(&d);
     free(rows);

@@ -68,6 +68,18 @@ done:
     return status;
 }
 
+/* Where nothing else is asked for, what training's own report shows: the test split, or rows held
+ * out, or those trained on. */
+static const char *choose_split(const cli_args *args, const vae_config *config)
+{
+    vae_split of_test;
+    const char *split = cli_value(args, "split");
+    return split != NULL || cli_given(args, "data") || cli_test_data(config, &of_test) != NULL
+               ? split
+           : config->validation > 0 ? "validation"
+                                    : "train";
+}
+
 static vae_status run_report(const cli_args *args, vae_error *err)
 {
     vae_trained m = {.own = NULL};
@@ -78,7 +90,7 @@ static vae_status run_report(const cli_args *args, vae_error *err)
     TRY(cli_open_checkpoint(&m, args, err));
     find_folder(args->words[0], m.path, folder);
     TRY(choose_out(args, folder, out, err));
-    TRY(cli_open_set_if_there(&m, args, NULL, &missing, err));
+    TRY(cli_open_set_if_there(&m, args, choose_split(args, &m.config), NULL, &missing, err));
     if (m.set == NULL) {
         cli_say(args, "without data: %s", missing.text);
     }

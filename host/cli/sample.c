@@ -88,15 +88,9 @@ done:
 /* The training split, where --split does not say otherwise, whole: --limit is of the fit. */
 static vae_status open_training_set(drawing *d, vae_error *err)
 {
-    cli_args whole = *d->args;
-    for (size_t i = 0; i < whole.n_options; i++) {
-        const char *name = whole.options[i].name;
-        if (strcmp(name, "limit") == 0) {
-            whole.value[i] = NULL;
-        } else if (strcmp(name, "split") == 0 && whole.value[i] == NULL) {
-            whole.value[i] = "train";
-        }
-    }
+    const char *split = cli_value(d->args, "split");
+    cli_args whole = cli_with(d->args, "limit", NULL);
+    whole = cli_with(&whole, "split", split != NULL ? split : "train");
     return cli_open_set(&d->m, &whole, err);
 }
 
@@ -264,7 +258,8 @@ static json_t *details(const sampling *s, const drawing *d)
     if (s->nearest) {
         json_t *rows = json_array(), *distances = json_array();
         for (size_t i = 0; i < s->n; i++) {
-            json_array_append_new(rows, json_integer((json_int_t)s->nearest_row[i]));
+            json_array_append_new(
+                rows, json_integer((json_int_t)vae_dataset_number(s->set, s->nearest_row[i])));
             json_array_append_new(distances, json_real(s->distance[i]));
         }
         json_object_set_new(o, "nearest_row", rows);
@@ -277,14 +272,15 @@ static void say(const sampling *s, const drawing *d)
 {
     if (s->posterior) {
         cli_say(d->args,
-                "%zu Gaussians (%s) fitted to z of %zu rows of %s (%s) in %zu iterations: log "
+                "%zu Gaussian%s (%s) fitted to z of %zu row%s of %s (%s) in %zu iteration%s: log "
                 "density %.3f nats per row",
-                s->mixture.k, s->full ? "full" : "diagonal", s->n_fitted, d->m.set->source,
-                d->m.split, s->fit.iterations, s->fit.log_likelihood);
+                s->mixture.k, vae_s(s->mixture.k), s->full ? "full" : "diagonal", s->n_fitted,
+                vae_s(s->n_fitted), d->m.set->source, d->m.split, s->fit.iterations,
+                vae_s(s->fit.iterations), s->fit.log_likelihood);
     }
     if (s->posterior && s->n_held > 0) {
-        cli_say(d->args, "of %zu rows held out: %.3f; the prior's is %.3f", s->n_held, s->held_out,
-                s->prior_held_out);
+        cli_say(d->args, "of %zu row%s held out: %.3f; the prior's is %.3f", s->n_held,
+                vae_s(s->n_held), s->held_out, s->prior_held_out);
     }
     if (s->nearest) {
         double sum = 0, least = INFINITY;
@@ -292,8 +288,9 @@ static void say(const sampling *s, const drawing *d)
             sum += s->distance[i];
             least = s->distance[i] < least ? s->distance[i] : least;
         }
-        cli_say(d->args, "nearest of %zu rows of %s (%s): mean distance %.3f, least %.3f",
-                d->m.set->n, d->m.set->source, d->m.split, sum / (double)s->n, least);
+        cli_say(d->args, "nearest of %zu row%s of %s (%s): mean distance %.3f, least %.3f",
+                d->m.set->n, vae_s(d->m.set->n), d->m.set->source, d->m.split, sum / (double)s->n,
+                least);
     }
 }
 
@@ -349,7 +346,7 @@ static vae_status run_sample(const cli_args *args, vae_error *err)
     TRY(sample(&s, &d, err));
     cli_progress_clear(&d.progress);
     say(&s, &d);
-    draw_say(&d, s.n, "samples", details(&s, &d));
+    draw_say(&d, s.n, "sample", "", details(&s, &d));
 done:
     draw_close(&d);
     vae_mixture_clear(&s.mixture);
@@ -371,7 +368,7 @@ static const cli_option sample_options[] = {
     {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
     {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
     {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
-    {"split", 0, "train|test", "of the data [train]"},
+    {"split", 0, "train|validation|test", "of the data [train]"},
     {"class", 0, "K", "of a model with classes: only this one; default: a line for each"},
     CLI_MODEL_OPTIONS,
 };

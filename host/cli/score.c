@@ -149,8 +149,8 @@ static vae_status find_positives(cli_scoring *s, vae_error *err)
                         "with it of %zu in %s",
                         label, positives, set->n, set->source);
     }
-    cli_say(s->args, "no AUROC: of %zu rows, %zu are of the class left out of training", set->n,
-            positives);
+    cli_say(s->args, "no AUROC: of %zu row%s, %zu %s of the class left out of training", set->n,
+            vae_s(set->n), positives, positives == 1 ? "is" : "are");
     return VAE_OK;
 }
 
@@ -180,7 +180,7 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
         snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);
         return no_training_data(err, VAE_ERR_DATA, why.text);
     }
-    if (is_training_set(s, s->m.set)) {
+    if (s->m.set->picked == NULL && is_training_set(s, s->m.set)) {
         return VAE_OK;
     }
     for (size_t i = 0; i < 2; i++) {
@@ -209,9 +209,10 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
 /* Which of its rows set the threshold: those that were trained on, evenly spread. */
 static vae_status choose_reference(cli_scoring *s, const vae_dataset *set, vae_error *err)
 {
-    size_t n;
+    size_t n, n_validation;
     vae_error inner = {0};
-    vae_status status = vae_training_rows(&s->reference_rows, &n, &s->m.config, set, &inner);
+    vae_status status =
+        vae_training_rows(&s->reference_rows, &n, &n_validation, &s->m.config, set, &inner);
     if (status != VAE_OK) {
         return no_training_data(err, status, inner.text);
     }

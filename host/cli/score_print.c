@@ -32,7 +32,7 @@ static vae_status write_histogram(const cli_scoring *s, vae_error *err)
     if (values == NULL) {
         return vae_fail_memory(err, 2 * n * sizeof *values, "a histogram");
     }
-    snprintf(title, sizeof title, "%s of %zu rows", vae_score_name(s->by), n);
+    snprintf(title, sizeof title, "%s of %zu row%s", vae_score_name(s->by), n, vae_s(n));
     snprintf(abnormal, sizeof abnormal, "label %d", s->anomaly_class);
     plot_series groups[2] = {{.name = s->positive != NULL ? "other labels" : NULL, .x = values},
                              {.name = abnormal, .x = values + n}};
@@ -111,22 +111,26 @@ static void print_text(const cli_scoring *s)
 {
     const vae_trained *m = &s->m;
     const size_t n = s->scores.n;
-    printf("%s after epoch %" PRIu64 ", on %s (%s, %zu rows, %zu draws of z each), nats\n", m->path,
-           m->checkpoint->state.epoch, m->set->source, m->split, n, s->samples);
+    printf("%s after epoch %" PRIu64 ", on %s (%s, %zu row%s, %zu draw%s of z each), nats\n",
+           m->path, m->checkpoint->state.epoch, m->set->source, m->split, n, vae_s(n), s->samples,
+           vae_s(s->samples));
     printf("threshold  %.6g of %s", (double)s->threshold, vae_score_name(s->by));
     if (!s->threshold_given) {
-        printf(": the %.6g quantile of %zu training rows", 1 - s->contamination, s->n_reference);
+        printf(": the %.6g quantile of %zu training row%s", 1 - s->contamination, s->n_reference,
+               vae_s(s->n_reference));
     }
-    printf("\nabove it   %zu rows (%.2f%%)\n", s->flagged, 100.0 * (double)s->flagged / (double)n);
+    printf("\nabove it   %zu row%s (%.2f%%)\n", s->flagged, vae_s(s->flagged),
+           100.0 * (double)s->flagged / (double)n);
     if (s->scores.infinite > 0) {
-        printf("infinite   %zu rows, too far out for the model to compute\n", s->scores.infinite);
+        printf("infinite   %zu row%s, too far out for the model to compute\n", s->scores.infinite,
+               vae_s(s->scores.infinite));
     }
     if (s->positive == NULL) {
         return;
     }
     const size_t positives = s->ranking[0].positives;
-    printf("label %d    %zu rows, %.2f%% above the threshold; others %.2f%%\n\n", s->anomaly_class,
-           positives, 100.0 * (double)s->flagged_positives / (double)positives,
+    printf("label %d    %zu row%s, %.2f%% above the threshold; others %.2f%%\n\n", s->anomaly_class,
+           positives, vae_s(positives), 100.0 * (double)s->flagged_positives / (double)positives,
            100.0 * (double)(s->flagged - s->flagged_positives) / (double)(n - positives));
     printf("score         AUROC   AUPRC   precision at %zu\n", positives);
     for (int k = 0; k < VAE_SCORES; k++) {
@@ -143,7 +147,8 @@ void cli_score_print(const cli_scoring *s)
     } else if (s->out == NULL || strcmp(s->out, "-") != 0) {
         print_text(s);
     } else {
-        cli_say(s->args, "%zu of %zu rows are above the threshold, %.6g of %s", s->flagged,
-                s->scores.n, (double)s->threshold, vae_score_name(s->by));
+        cli_say(s->args, "%zu of %zu rows %s above the threshold, %.6g of %s", s->flagged,
+                s->scores.n, s->flagged == 1 ? "is" : "are", (double)s->threshold,
+                vae_score_name(s->by));
     }
 }

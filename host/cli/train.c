@@ -91,8 +91,8 @@ static json_t *measurement(const vae_measurement *m)
     if (m->n == 0) {
         return json_null();
     }
-    json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl,
-                          "n", (json_int_t)m->n);
+    json_t *o = json_pack("{s:f, s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl",
+                          m->kl, "bound", m->bound, "n", (json_int_t)m->n);
     if (m->classified > 0) {
         json_object_set_new(o, "error", json_real(m->error));
     }
@@ -114,7 +114,7 @@ static void print_json(const vae_config *config, const vae_train_result *r)
 
 static void print_result(const cli_args *args, const vae_config *config, const vae_train_result *r)
 {
-    char time[32];
+    char time[32], bound[64] = "";
     if (args->json) {
         print_json(config, r);
     }
@@ -124,14 +124,17 @@ static void print_result(const cli_args *args, const vae_config *config, const v
     if (r->had_finished) {
         cli_say(args,
                 "%s: already finished after %" PRIu64
-                " epochs; --resume with more --epochs goes on",
-                config->out, r->state.epoch);
+                " epoch%s; --resume with more --epochs goes on",
+                config->out, r->state.epoch, vae_s(r->state.epoch));
         return;
     }
     const vae_measurement *m = r->last.test.n > 0 ? &r->last.test : &r->last.train;
-    fprintf(stderr, "\ntrained %" PRIu64 " epochs in %s: %s elbo %.2f (recon %.2f, kl %.2f)\n",
-            r->state.epoch, cli_duration(time, r->state.wall_s),
-            r->last.test.n > 0 ? "test" : "train", m->elbo, m->recon, m->kl);
+    if (r->last.bounded) {
+        snprintf(bound, sizeof bound, " bound %.2f,", -m->bound);
+    }
+    fprintf(stderr, "\ntrained %" PRIu64 " epoch%s in %s: %s%s elbo %.2f (recon %.2f, kl %.2f)\n",
+            r->state.epoch, vae_s(r->state.epoch), cli_duration(time, r->state.wall_s),
+            r->last.test.n > 0 ? "test" : "train", bound, m->elbo, m->recon, m->kl);
     if (r->samples[0] != '\0') {
         fprintf(stderr, "  samples          %s\n  reconstructions  %s\n", r->samples,
                 r->reconstruction);
@@ -150,11 +153,14 @@ static vae_status open_sets(const vae_config *config, uint64_t given, vae_datase
                             vae_dataset **test, vae_error *err)
 {
     const vae_data_options options = cli_data_options(config, config->limit);
+    const char *test_data;
+    vae_split split;
     vae_status status = VAE_OK;
     TRY(vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err));
     TRY(vae_dataset_check_options(*train, given, err));
-    if (vae_dataset_has_test(config->data)) {
-        TRY(vae_dataset_open(test, config->data, VAE_SPLIT_TEST, &options, err));
+    test_data = cli_test_data(config, &split);
+    if (test_data != NULL) {
+        TRY(vae_dataset_open(test, test_data, split, &options, err));
     }
 done:
     return status;

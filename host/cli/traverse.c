@@ -20,7 +20,8 @@ typedef struct {
 static vae_status open_data(traverse *t, drawing *d, vae_error *err)
 {
     vae_error missing = {0};
-    vae_status status = cli_open_set_if_there(&d->m, d->args, "row", &missing, err);
+    vae_status status =
+        cli_open_set_if_there(&d->m, d->args, cli_value(d->args, "split"), "row", &missing, err);
     if (d->m.set != NULL) {
         t->n_data = d->m.set->n;
     } else if (status == VAE_OK) {
@@ -54,8 +55,8 @@ static vae_status take_base(traverse *t, drawing *d, vae_error *err)
     size_t number;
     vae_status status = VAE_OK;
     TRY(cli_size(d->args, "row", 0, 0, UINT32_MAX - 1, &number, err));
-    const uint32_t row = (uint32_t)number;
-    TRY(draw_check_rows(&d->m, &row, 1, "--row", err));
+    uint32_t row = (uint32_t)number;
+    TRY(draw_find_rows(&d->m, &row, 1, "--row", err));
     TRY(vae_trained_put(&d->m, &row, 1, err));
     TRY(vae_trained_run(&d->m, 1, &plan, NULL, &out, NULL, err));
     d->painter.one_class = vae_config_has_classes(&d->m.config) ? &d->label : NULL;
@@ -82,8 +83,8 @@ static void print_order(const traverse *t, const drawing *d)
         return;
     }
     if (t->kl != NULL) {
-        printf("row  dimension  kl, nats (mean of %zu rows of %s, %s)\n", t->n_data,
-               d->m.set->source, d->m.split);
+        printf("row  dimension  kl, nats (mean of %zu row%s of %s, %s)\n", t->n_data,
+               vae_s(t->n_data), d->m.set->source, d->m.split);
     } else {
         printf("row  dimension\n");
     }
@@ -157,7 +158,7 @@ static vae_status run_traverse(const cli_args *args, vae_error *err)
     TRY(draw_finish(&d, err));
     cli_progress_clear(&d.progress);
     print_order(&t, &d);
-    draw_say(&d, t.lines * t.steps, "pictures along the latents", traverse_details(&t, &d));
+    draw_say(&d, t.lines * t.steps, "picture", " along the latents", traverse_details(&t, &d));
 done:
     draw_close(&d);
     free(t.order);

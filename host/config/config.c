@@ -21,6 +21,9 @@
 static const vae_option options[] = {
     {"data", 'd', "DATA", "", /* the list of readers says what (vae_dataset_kinds) */
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
+    {"test-data", 0, "DATA",
+     "data set to test on; default: the test split of --data, if it has one", VAE_SCOPE_DATA,
+     VAE_KIND_TEXT, AT(test_data), "", 0, 0},
     {"out", 'o', "RUN", "run folder; default: runs/<data>-<n>, the next free n", VAE_SCOPE_RUN,
      VAE_KIND_TEXT, AT(out), "", 0, 0},
     {"hidden", 0, "N,N,...", "sizes of the encoder's hidden layers, data side first; or none",
@@ -107,7 +110,8 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_REAL, AT(validation), "0", 0, 0.9},
     {"patience", 0, "EPOCHS", "stop after so many without a better validation loss; 0 = never",
      VAE_SCOPE_TRAINING, VAE_KIND_SIZE, AT(patience), "0", 0, 1e9},
-    {"limit", 0, "N", "only the first N rows of each split (of sprites, a random N); 0 = all",
+    {"limit", 0, "N",
+     "only N rows of each split: the first, of sprites and picture files random ones; 0 = all",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(limit), "0", 0, COUNT_MAX},
     {"image-size", 0, "N", "picture files become N x N: resized, then cut; 0 = as they are",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_size), "0", 0, 4096},

@@ -70,8 +70,9 @@ typedef struct vae_config {
     double validation; /* fraction of the training rows kept for validation; 0 = none */
     /* data */
     char data[VAE_PATH];
-    size_t labelled;                   /* semi-supervised: training rows whose label is used */
-    size_t limit;                      /* first rows only; 0 = all */
+    char test_data[VAE_PATH]; /* set to test on; "": the test split of data, where it has one */
+    size_t labelled;          /* semi-supervised: training rows whose label is used */
+    size_t limit;             /* rows of each split; 0 = all */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */

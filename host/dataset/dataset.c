@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/sha256.h"
 #include "dataset/readers.h"
@@ -49,15 +50,21 @@ vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t 
     return VAE_OK;
 }
 
+static void free_rows(vae_dataset *set)
+{
+    free(set->rows);
+    free(set->wide);
+    free(set->labels);
+    free(set->factors);
+    free(set->picked);
+}
+
 void vae_dataset_free(vae_dataset *set)
 {
     if (set == NULL) {
         return;
     }
-    free(set->rows);
-    free(set->wide);
-    free(set->labels);
-    free(set->factors);
+    free_rows(set);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
         free(set->column_names[i]);
     }
@@ -178,6 +185,44 @@ vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const 
     free(set->wide);
     set->wide = NULL;
     return status;
+}
+
+/* The items, `bytes` each, that index names, malloc'ed; NULL: there are none, or no memory. */
+static void *pick(const void *items, size_t bytes, const uint32_t *index, size_t n)
+{
+    uint8_t *to = items != NULL ? malloc(n * bytes) : NULL;
+    for (size_t i = 0; to != NULL && i < n; i++) {
+        memcpy(to + i * bytes, (const uint8_t *)items + index[i] * bytes, bytes);
+    }
+    return to;
+}
+
+vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err)
+{
+    const size_t row = vae_dataset_row_bytes(set), label = sizeof *set->labels;
+    const size_t factors = set->n_factors * sizeof *set->factors, wide = set->d * sizeof *set->wide;
+    vae_dataset now = *set;
+    now.n = n;
+    now.rows = pick(set->rows, row, index, n);
+    now.wide = pick(set->wide, wide, index, n);
+    now.labels = pick(set->labels, label, index, n);
+    now.factors = pick(set->factors, factors, index, n);
+    now.factor_sizes = NULL; /* no whole grid any more */
+    now.picked = malloc(n * sizeof *now.picked);
+    for (size_t i = 0; now.picked != NULL && i < n; i++) {
+        now.picked[i] = (uint32_t)vae_dataset_number(set, index[i]);
+    }
+    const bool ok = now.rows != NULL && now.picked != NULL &&
+                    (now.wide != NULL) == (set->wide != NULL) &&
+                    (now.labels != NULL) == (set->labels != NULL) &&
+                    (now.factors != NULL) == (set->factors != NULL);
+    if (!ok) {
+        free_rows(&now);
+        return vae_fail_memory(err, n * (row + label + factors), "a part of the rows");
+    }
+    free_rows(set);
+    *set = now;
+    return VAE_OK;
 }
 
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)

@@ -30,7 +30,7 @@ typedef struct {
     bool exact;    /* keep doubles that floats round as `wide`: the rows are to be standardized; so
                     * they are, too, where the config says so */
     bool of_model; /* data for a model that is there: they need not have what it leaves out */
-    size_t limit;  /* > 0 keeps the first `limit` rows */
+    size_t limit;  /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
 } vae_data_options;
@@ -55,6 +55,9 @@ typedef struct vae_dataset {
     /* (n_factors), static, or NULL. Where given, the rows are a whole grid, each combination of the
      * factors' levels once, and vae_grid_row says where: n is the product of the sizes. */
     const size_t *factor_sizes;
+    /* (n) numbers of the rows in what was read, if only some of it is here (vae_dataset_pick), or
+     * NULL */
+    uint32_t *picked;
     uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
 } vae_dataset;
 
@@ -82,7 +85,10 @@ typedef struct vae_dataset {
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
  * - A folder of PNG and JPEG files. Folders in it are classes, in the order of their names, and
  *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
- *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths.
+ *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
+ *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
+ *   and folder is taken once. Pictures in other formats are refused, as are pictures in the folder
+ *   itself and in folders in it; other files are told of (err->notes).
  *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
@@ -154,6 +160,16 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
  * VAE_ERR_DATA for bytes. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
+
+/* Keeps the rows index[0..n-1] alone, in that order, with their labels and factors; n > 0. The
+ * checksum stays that of the rows as they were read. VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err);
+
+/* Number of row i in what was read. */
+static inline size_t vae_dataset_number(const vae_dataset *set, size_t i)
+{
+    return set->picked != NULL ? set->picked[i] : i;
+}
 
 /* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <
  * n, col < d. */

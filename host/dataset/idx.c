@@ -292,7 +292,7 @@ static size_t find_raw_folder(const char *folder, vae_split split, char raw[PATH
 static bool folder_has(const char *folder, vae_split split)
 {
     char raw[PATH_BYTES];
-    return find_raw_folder(folder, split, raw) == 1;
+    return find_raw_folder(folder, split, raw) > 0; /* several: load says so */
 }
 
 static vae_status load_folder(vae_dataset *set, const char *folder, vae_split split,
@@ -311,7 +311,7 @@ static vae_status load_folder(vae_dataset *set, const char *folder, vae_split sp
         if (test && folder_has(folder, VAE_SPLIT_TRAIN)) {
             return vae_fail(err, VAE_ERR_DATA,
                             "%s: has train images but no test split: expected t10k-images-idx3-"
-                            "ubyte or t10k-images-idx3-ubyte.gz beside them; or use --split train",
+                            "ubyte or t10k-images-idx3-ubyte.gz beside them; or leave --split out",
                             folder);
         }
         return vae_fail(err, VAE_ERR_DATA,

@@ -25,6 +25,7 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
 {
     static const char *const data_names[] = {"data", "x", "X"};
     const bool test = split == VAE_SPLIT_TEST;
+    char there[VAE_NPZ_NAMES];
     *rows = vae_npz_find(npz, test ? "x_test" : "x_train");
     *labels = vae_npz_find(npz, test ? "y_test" : "y_train");
     if (*rows != NULL) {
@@ -32,7 +33,8 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
     }
     if (test) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: has no test split, an array x_test; use --split train", npz->path);
+                        "%s: has no test split, an array x_test; it has %s; leave --split out",
+                        npz->path, vae_npz_names(npz, there));
     }
     *rows = find_any(npz, data_names, sizeof data_names / sizeof data_names[0]);
     *labels = find_any(npz, label_names, sizeof label_names / sizeof label_names[0]);
@@ -48,8 +50,8 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
                : vae_fail(
                      err, VAE_ERR_DATA,
                      "%s: which of its %zu arrays are the rows? expected one called data, x or "
-                     "x_train, or only one array",
-                     npz->path, npz->n);
+                     "x_train, or only one array; it has %s",
+                     npz->path, npz->n, vae_npz_names(npz, there));
 }
 
 /* Bytes 0 and 1, (n,d), to rows of bits; a byte of another value is named. */
@@ -133,6 +135,7 @@ static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_
     char name[NAME];
     vae_status status = VAE_OK;
     snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
+    TRY(vae_npz_check(npz, m, err));
     TRY(vae_npy_shape_set(set, &m->header, name, err));
     const size_t item = set->dtype == VAE_F32 ? sizeof(float) : 1;
     set->rows = malloc(m->header.n_items * item);
@@ -185,6 +188,10 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
 {
     const npy_header *h = &m->header;
     char name[NAME];
+    vae_status status = vae_npz_check(npz, m, err);
+    if (status != VAE_OK) {
+        return status;
+    }
     snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
     if (h->n_items != n_rows || h->ndim == 0 || h->shape[0] != n_rows) {
         return vae_fail(err, VAE_ERR_DATA, "%s: expected %zu labels, one a row, found %zu", name,
@@ -192,7 +199,6 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
     }
     uint8_t *raw = malloc(n_rows * h->item_bytes);
     float *values = malloc(n_rows * sizeof *values);
-    vae_status status = VAE_OK;
     if (raw == NULL || values == NULL) {
         TRY(vae_fail_memory(err, n_rows * (h->item_bytes + 4), name));
     }

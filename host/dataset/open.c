@@ -1,11 +1,13 @@
 /* Opening a data set by its name: the list of readers, which of them the name is for, and what all
  * sets get. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/stream.h"
 #include "base/text.h"
 #include "config/config.h"
@@ -162,20 +164,86 @@ done:
     return status;
 }
 
-/* A folder in which none finds its files goes to the first, which says what it misses. */
-static const vae_reader *find_for_folder(const char *path)
+/* What a folder holds, by the endings of names. */
+enum { N_ENDINGS = 6 };
+typedef struct {
+    size_t files, folders, n;
+    struct {
+        char text[16];
+        size_t files;
+    } ending[N_ENDINGS];
+} contents;
+
+static void count_file(contents *found, const char *name)
 {
-    const vae_reader *first = NULL;
-    for (size_t i = 0; i < N_READERS; i++) {
-        const vae_reader *r = readers[i];
-        if (r->source == VAE_SOURCE_FOLDER) {
-            if (r->has(path, VAE_SPLIT_TRAIN) || r->has(path, VAE_SPLIT_TEST)) {
-                return r;
+    const char *dot = strrchr(name, '.');
+    size_t i = 0;
+    char text[sizeof found->ending[0].text];
+    found->files++;
+    snprintf(text, sizeof text, "%s", dot != NULL && dot > name ? dot : "no ending");
+    while (i < found->n && strcmp(found->ending[i].text, text) != 0) {
+        i++;
+    }
+    if (i < N_ENDINGS) {
+        memcpy(found->ending[i].text, text, sizeof text);
+        found->ending[i].files++;
+        found->n += i == found->n;
+    }
+}
+
+static void look_into(contents *found, const char *path, int depth)
+{
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+        char inside[4096];
+        if (entry->d_name[0] == '.' ||
+            snprintf(inside, sizeof inside, "%s/%s", path, entry->d_name) >= (int)sizeof inside) {
+            continue;
+        }
+        if (!vae_is_folder(inside)) {
+            count_file(found, entry->d_name);
+        } else {
+            found->folders++;
+            if (depth > 0) {
+                look_into(found, inside, depth - 1);
             }
-            first = first != NULL ? first : r;
         }
     }
-    return first;
+    if (dir != NULL) {
+        closedir(dir);
+    }
+}
+
+static vae_status fail_folder(const char *path, vae_error *err)
+{
+    contents found = {0};
+    char text[LIST] = "", files[LIST];
+    size_t used = 0;
+    look_into(&found, path, 2);
+    for (size_t i = 0; i < found.n && used < sizeof text; i++) {
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s: %zu", i > 0 ? ", " : " (",
+                                 found.ending[i].text, found.ending[i].files);
+    }
+    return vae_fail(err, VAE_ERR_DATA,
+                    "%s: no data set: expected PNG or JPEG files in it or in its folders, or IDX "
+                    "files (train-images-idx3-ubyte) in it, in raw/ or MNIST/raw/; found %zu file%s"
+                    "%s%s in it and %zu folder%s; name a file that ends in %s by itself, and "
+                    "make PNG files of other pictures",
+                    path, found.files, vae_s(found.files), text, found.n > 0 ? ")" : "",
+                    found.folders, vae_s(found.folders),
+                    list(files, VAE_SOURCE_FILE, ending_of, ""));
+}
+
+static vae_status find_for_folder(const vae_reader **out, const char *path, vae_error *err)
+{
+    for (size_t i = 0; i < N_READERS && *out == NULL; i++) {
+        const vae_reader *r = readers[i];
+        if (r->source == VAE_SOURCE_FOLDER &&
+            (r->has(path, VAE_SPLIT_TRAIN) || r->has(path, VAE_SPLIT_TEST))) {
+            *out = r;
+        }
+    }
+    return *out != NULL ? VAE_OK : fail_folder(path, err);
 }
 
 static vae_status find_reader(const vae_reader **out, const char *name, vae_error *err)
@@ -191,11 +259,7 @@ static vae_status find_reader(const vae_reader **out, const char *name, vae_erro
     if (stat(name, &info) != 0) {
         return fail_missing(name, err);
     }
-    if (!S_ISDIR(info.st_mode)) {
-        return find_for_file(out, name, err);
-    }
-    *out = find_for_folder(name);
-    return VAE_OK;
+    return S_ISDIR(info.st_mode) ? find_for_folder(out, name, err) : find_for_file(out, name, err);
 }
 
 bool vae_dataset_has_test(const char *name)
@@ -250,8 +314,8 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     TRY(find_reader(&reader, name, err));
     if (split == VAE_SPLIT_TEST && reader->source == VAE_SOURCE_FILE && reader->has == NULL) {
         TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: a single file has no test split; use --split train, or name a folder "
-                     "that holds both",
+                     "%s: a single file has no test split; leave --split out, or name a folder "
+                     "that holds both, or train with --test-data",
                      name));
     }
     set->kind = reader->kind;

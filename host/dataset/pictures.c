@@ -2,9 +2,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <omp.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/stream.h"
@@ -12,20 +14,51 @@
 #include "config/config.h"
 #include "dataset/readers.h"
 #include "image/image.h"
+#include "philox.h"
 
-enum { PATH_BYTES = 4096, MAX_CLASSES = 256 };
+enum { PATH_BYTES = 4096, MAX_CLASSES = 256, ORDER_KEY = 20091020 /* of what --limit takes */ };
+
+enum { N_NAMED = 3 }; /* of files that are not read, so many are named */
+
+/* Files that are not read: how many, and the first of them, for a message. */
+typedef struct {
+    size_t n;
+    char named[N_NAMED][64];
+} leftovers;
 
 typedef struct {
     char **path; /* sorted within a class */
     uint8_t *label;
     size_t n, room;
+    void *seen;                   /* tsearch's tree of folders and files: each is taken once */
+    leftovers other;              /* pictures in formats that are not read */
+    leftovers no_pictures, again; /* other files; links to what was there already */
 } file_list;
+
+/* What a folder or file is, whatever the path to it. */
+typedef struct {
+    dev_t device;
+    ino_t number;
+} identity;
 
 static bool is_picture(const char *name)
 {
     static const char *const endings[] = {".png", ".jpg", ".jpeg"};
     bool is = false;
     for (size_t i = 0; name[0] != '.' && i < sizeof endings / sizeof endings[0]; i++) {
+        is = is || vae_ends_with_any_case(name, endings[i]);
+    }
+    return is;
+}
+
+/* A picture in a format that is not read, as far as its name tells. */
+static bool is_other_picture(const char *name)
+{
+    static const char *const endings[] = {".pgm",  ".ppm", ".pbm",  ".pnm",  ".bmp",
+                                          ".gif",  ".tif", ".tiff", ".webp", ".heic",
+                                          ".avif", ".jp2", ".tga",  ".jfif"};
+    bool is = false;
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         is = is || vae_ends_with_any_case(name, endings[i]);
     }
     return is;
@@ -65,6 +98,54 @@ static bool split_folder(const char *folder, vae_split split, char path[PATH_BYT
     return snprintf(path, PATH_BYTES, "%s", folder) < PATH_BYTES;
 }
 
+/* Named with the folder it is in. */
+static void leave(leftovers *l, const char *path)
+{
+    const char *name = strrchr(path, '/');
+    while (name != NULL && name > path && name[-1] != '/') {
+        name--;
+    }
+    if (l->n < N_NAMED) {
+        snprintf(l->named[l->n], sizeof l->named[0], "%s", name != NULL ? name : path);
+    }
+    l->n++;
+}
+
+/* "a.pgm, b.pgm, c.pgm and 7 more" */
+static const char *list_leftovers(const leftovers *l, char text[256])
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < l->n && i < N_NAMED; i++) {
+        used += (size_t)snprintf(text + used, 256 - used, "%s%s", i > 0 ? ", " : "", l->named[i]);
+    }
+    if (l->n > N_NAMED) {
+        snprintf(text + used, 256 - used, " and %zu more", l->n - N_NAMED);
+    }
+    return text;
+}
+
+/* What lies beside the splits is no part of them. */
+static void tell_beside(const char *folder, const char *train, const char *test, vae_error *err)
+{
+    struct dirent **entries = NULL;
+    leftovers beside = {.n = 0};
+    char text[256];
+    const int n = scandir(folder, &entries, wanted, by_bytes);
+    for (int i = 0; i < n; i++) {
+        const char *name = entries[i]->d_name;
+        if (strcmp(name, train) != 0 && strcmp(name, test) != 0) {
+            leave(&beside, name);
+        }
+    }
+    if (beside.n > 0) {
+        vae_note(err != NULL ? err->notes : NULL, "%s: not read, beside the folder%s %s%s%s: %s",
+                 folder, test[0] != '\0' ? "s" : "", train, test[0] != '\0' ? " and " : "", test,
+                 list_leftovers(&beside, text));
+    }
+    free_entries(entries, n);
+}
+
 static vae_status add_file(file_list *files, const char *path, size_t label, vae_error *err)
 {
     if (files->n == files->room) {
@@ -89,13 +170,54 @@ static vae_status add_file(file_list *files, const char *path, size_t label, vae
     return VAE_OK;
 }
 
+static int by_identity(const void *a, const void *b)
+{
+    const identity *x = a, *y = b;
+    if (x->device != y->device) {
+        return x->device < y->device ? -1 : 1;
+    }
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Is it the first time that this folder or file is met? One that is not there is for its reader to
+ * tell. */
+static vae_status meet(file_list *files, const char *path, bool *first, vae_error *err)
+{
+    struct stat info;
+    *first = true;
+    if (stat(path, &info) != 0) {
+        return VAE_OK;
+    }
+    identity *me = malloc(sizeof *me), **there = NULL;
+    if (me != NULL) {
+        *me = (identity){info.st_dev, info.st_ino};
+        there = tsearch(me, &files->seen, by_identity);
+    }
+    if (there == NULL) {
+        free(me);
+        return vae_fail_memory(err, sizeof *me, "the names of pictures");
+    }
+    *first = *there == me;
+    if (!*first) {
+        free(me);
+        leave(&files->again, path);
+    }
+    return VAE_OK;
+}
+
 /* Adds the pictures of a folder, and of those in it if `deep`. */
-static vae_status walk(file_list *files, const char *folder, size_t label, bool deep, int depth,
+static vae_status walk(file_list *files, const char *folder, size_t label, bool deep,
                        vae_error *err)
 {
-    struct dirent **entries;
-    int n = scandir(folder, &entries, wanted, by_bytes);
+    struct dirent **entries = NULL;
+    bool first = true;
     vae_status status = VAE_OK;
+    int n = 0;
+    TRY(meet(files, folder, &first, err));
+    if (!first) {
+        return VAE_OK;
+    }
+    n = scandir(folder, &entries, wanted, by_bytes);
     if (n < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot read the folder: %s", folder, strerror(errno));
     }
@@ -105,10 +227,15 @@ static vae_status walk(file_list *files, const char *folder, size_t label, bool 
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: a path of more than %d bytes", folder,
                          PATH_BYTES - 1));
         }
-        if (is_picture(entries[i]->d_name)) {
-            TRY(add_file(files, path, label, err));
-        } else if (deep && depth < 16 && vae_is_folder(path)) {
-            TRY(walk(files, path, label, deep, depth + 1, err));
+        if (vae_is_folder(path)) {
+            if (deep) {
+                TRY(walk(files, path, label, deep, err));
+            }
+        } else if (is_picture(entries[i]->d_name)) {
+            TRY(meet(files, path, &first, err));
+            TRY(first ? add_file(files, path, label, err) : VAE_OK);
+        } else {
+            leave(is_other_picture(path) ? &files->other : &files->no_pictures, path);
         }
     }
 done:
@@ -123,8 +250,9 @@ static vae_status list_files(file_list *files, const char *folder, size_t *class
     vae_status status = VAE_OK;
     int n = 0;
     *classes = 0;
-    TRY(walk(files, folder, 0, false, 0, err));
-    n = files->n == 0 ? scandir(folder, &entries, wanted, by_bytes) : 0;
+    TRY(walk(files, folder, 0, false, err));
+    const size_t in_itself = files->n;
+    n = scandir(folder, &entries, wanted, by_bytes);
     for (int i = 0; i < n; i++) {
         char path[PATH_BYTES];
         const size_t before = files->n;
@@ -136,12 +264,44 @@ static vae_status list_files(file_list *files, const char *folder, size_t *class
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: more than %d classes (folders of pictures)",
                          folder, MAX_CLASSES));
         }
-        TRY(walk(files, path, *classes, true, 0, err));
+        TRY(walk(files, path, *classes, true, err));
+        if (files->n > before && in_itself > 0) {
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: pictures lie in it (%s ...) and in its folder %s: put them all into "
+                         "it, or all into folders, one for each class",
+                         folder, files->path[0] + strlen(folder) + 1, entries[i]->d_name));
+        }
         *classes += files->n > before;
     }
 done:
     free_entries(entries, n);
     return status;
+}
+
+/* What lies beside the pictures: other pictures would be missed, the rest is told. */
+static vae_status tell_leftovers(const file_list *files, const char *folder, vae_error *err)
+{
+    const leftovers *other = &files->other, *no = &files->no_pictures, *again = &files->again;
+    const vae_notes *notes = err != NULL ? err->notes : NULL;
+    char text[256];
+    if (other->n > 0) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: %zu PNG and JPEG file%s, and %zu in %s that %s not read: %s; make "
+                        "PNG files of them (ImageMagick: mogrify -format png FILES) or move them "
+                        "elsewhere",
+                        folder, files->n, vae_s(files->n), other->n,
+                        other->n == 1 ? "a format" : "formats", other->n == 1 ? "is" : "are",
+                        list_leftovers(other, text));
+    }
+    if (no->n > 0) {
+        vae_note(notes, "%s: %zu file%s not read, only PNG and JPEG files are: %s", folder, no->n,
+                 no->n == 1 ? " is" : "s are", list_leftovers(no, text));
+    }
+    if (again->n > 0) {
+        vae_note(notes, "%s: %zu link%s to what is there already %s left out: %s", folder, again->n,
+                 vae_s(again->n), again->n == 1 ? "is" : "are", list_leftovers(again, text));
+    }
+    return VAE_OK;
 }
 
 /* Is there a picture in the folder, or in one of its folders? */
@@ -264,16 +424,43 @@ done:
     return status;
 }
 
+/* With 0 < limit < n, the first of a fixed random order of all: paths come by class. */
+static vae_status take_some(file_list *files, size_t limit, vae_error *err)
+{
+    if (limit == 0 || limit >= files->n) {
+        return VAE_OK;
+    }
+    const uint32_t bits = vae_shuffle_bits(files->n);
+    char **path = calloc(files->n, sizeof *path);
+    uint8_t *label = malloc(files->n);
+    if (path == NULL || label == NULL) {
+        free(path);
+        free(label);
+        return vae_fail_memory(err, files->n * sizeof *path, "the names of pictures");
+    }
+    for (size_t i = 0; i < files->n; i++) {
+        const size_t from = (size_t)vae_shuffle(ORDER_KEY, files->n, bits, i);
+        path[i] = files->path[from];
+        label[i] = files->label[from];
+    }
+    for (size_t i = limit; i < files->n; i++) {
+        free(path[i]);
+    }
+    free(files->path);
+    free(files->label);
+    files->path = path;
+    files->label = label;
+    files->n = limit;
+    return VAE_OK;
+}
+
 static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
                        const vae_data_options *options, vae_error *err)
 {
     job j = {.files = files, .options = options, .side = options->config->image_size};
     size_t bytes;
-    for (size_t i = options->limit; options->limit > 0 && i < files->n; i++) {
-        free(files->path[i]);
-    }
-    files->n = options->limit > 0 && options->limit < files->n ? options->limit : files->n;
     vae_status status = VAE_OK;
+    TRY(take_some(files, options->limit, err));
     TRY(choose_shape(&j, err));
     set->dtype = VAE_U8;
     set->n = files->n;
@@ -295,17 +482,23 @@ done:
 static vae_status load(vae_dataset *set, const char *folder, vae_split split,
                        const vae_data_options *options, vae_error *err)
 {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], test[PATH_BYTES];
     file_list files = {0};
     size_t classes = 0;
     if (!split_folder(folder, split, path)) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: pictures, but no folder test, val or valid with more of them; use "
-                        "--split train",
+                        "%s: pictures, but no folder test, val or valid with more of them; "
+                        "leave --split out",
                         folder);
     }
     vae_status status = VAE_OK;
+    if (split == VAE_SPLIT_TRAIN && strcmp(path, folder) != 0) {
+        const bool has_test = split_folder(folder, VAE_SPLIT_TEST, test);
+        tell_beside(folder, path + strlen(folder) + 1, has_test ? test + strlen(folder) + 1 : "",
+                    err);
+    }
     TRY(list_files(&files, path, &classes, err));
+    TRY(tell_leftovers(&files, path, err));
     if (files.n == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG or JPEG files in it", path));
     }
@@ -316,6 +509,7 @@ done:
     }
     free(files.path);
     free(files.label);
+    tdestroy(files.seen, free);
     return status;
 }
 

@@ -139,7 +139,7 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
     const size_t n = limit > 0 && limit < VAE_SPRITES_N ? limit : VAE_SPRITES_N;
     if (split == VAE_SPLIT_TEST) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: the set is one grid without a test split; use --split train "
+                        "%s: the set is one grid without a test split; leave --split out "
                         "(--validation keeps rows back in training)",
                         name);
     }

@@ -49,7 +49,7 @@ static void put_csv(FILE *out, const vae_score_table *t)
     }
     fputs(s->top != NULL ? ",flag,top_features\n" : ",flag\n", out);
     for (size_t i = 0; i < s->n; i++) {
-        fprintf(out, "%zu", i);
+        fprintf(out, "%zu", vae_dataset_number(t->set, i));
         if (labels != NULL) {
             fprintf(out, ",%u", labels[i]);
         }
@@ -98,6 +98,9 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
     if (t->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, shape, 1, t->set->labels);
     }
+    if (t->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, t->set->picked);
+    }
     if (s->top != NULL) {
         vae_npz_add(&w, "top_features", "<u4", sizeof(uint32_t), shape, 2, s->top);
     }
@@ -125,6 +128,9 @@ vae_status vae_contributions_write(const vae_score_table *table, const char *pat
     if (table->set->labels != NULL) {
         vae_npz_add(&w, "labels", "|u1", 1, shape, 1, table->set->labels);
     }
+    if (table->set->picked != NULL) {
+        vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, table->set->picked);
+    }
     vae_npz_finish(&w);
     return vae_parts_put(&w.parts, path, err);
 }
@@ -149,11 +155,41 @@ static size_t find_highest(size_t *rows, size_t most, const float *score, size_t
     return found;
 }
 
-/* Contributions (n,d) of the pictures as brightness, the same scale for all of them; channels are
- * added up. Infinite ones are white. */
-static void shade(float *cells, size_t n, size_t d, size_t channels)
+static int by_value(const void *a, const void *b)
 {
-    float least = INFINITY, most = -INFINITY;
+    const float x = *(const float *)a, y = *(const float *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The ends of a picture's values but for the lowest and the highest in a hundred: cells (d),
+ * `channels` alike. sorted: (d) room. false: none is finite. */
+static bool ends_of(float *least, float *most, const float *cells, size_t d, size_t channels,
+                    float *sorted)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < d; i += channels) {
+        sorted[n] = cells[i];
+        n += isfinite(cells[i]);
+    }
+    if (n == 0) {
+        return false;
+    }
+    qsort(sorted, n, sizeof *sorted, by_value);
+    *least = sorted[n / 100];
+    *most = sorted[n - 1 - n / 100];
+    return true;
+}
+
+/* Contributions (n,d) of the pictures as brightness; channels are added up. A few pixels are far
+ * above the rest, and a few pictures above the others, which would be black beside them: the scale,
+ * the same for all, is that of the middle one of the pictures' own. Infinite ones are white. */
+static vae_status shade(float *cells, size_t n, size_t d, size_t channels, vae_error *err)
+{
+    float least[VAE_HEATMAP_ROWS], most[VAE_HEATMAP_ROWS], *sorted = malloc(d * sizeof *sorted);
+    size_t known = 0;
+    if (sorted == NULL) {
+        return vae_fail_memory(err, d * sizeof *sorted, "contributions");
+    }
     for (size_t i = 0; i < n * d; i += channels) {
         float sum = 0;
         for (size_t c = 0; c < channels; c++) {
@@ -162,18 +198,22 @@ static void shade(float *cells, size_t n, size_t d, size_t channels)
         for (size_t c = 0; c < channels; c++) {
             cells[i + c] = sum;
         }
-        if (isfinite(sum)) {
-            least = sum < least ? sum : least;
-            most = sum > most ? sum : most;
-        }
     }
+    for (size_t i = 0; i < n; i++) {
+        known += ends_of(&least[known], &most[known], cells + i * d, d, channels, sorted);
+    }
+    free(sorted);
+    qsort(least, known, sizeof *least, by_value);
+    qsort(most, known, sizeof *most, by_value);
+    const float low = known > 0 ? least[known / 2] : 0, high = known > 0 ? most[known / 2] : 0;
     for (size_t i = 0; i < n * d; i++) {
-        if (isfinite(cells[i])) {
-            cells[i] = most > least ? (cells[i] - least) / (most - least) : 0;
-        } else {
+        if (!isfinite(cells[i]) || cells[i] > high) {
             cells[i] = 1;
+        } else {
+            cells[i] = cells[i] > low ? (cells[i] - low) / (high - low) : 0;
         }
     }
+    return VAE_OK;
 }
 
 vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *job,
@@ -194,7 +234,7 @@ vae_status vae_heatmap_write(const vae_score_table *table, const vae_score_job *
         TRY(vae_score_row(line, line + d, parts + i * d, job, rows[i], err));
     }
     vae_checkpoint_units(shape, cells, 3 * n); /* the third of each is yet to come */
-    shade(parts, n, d, shape->channels);
+    TRY(shade(parts, n, d, shape->channels, err));
     for (size_t i = 0; i < n; i++) {
         memcpy(cells + (3 * i + 2) * d, parts + i * d, d * sizeof *cells);
     }

@@ -102,6 +102,7 @@ static vae_status list_npz(vae_weights *w, vae_error *err)
     }
     for (size_t i = 0; i < w->npz.n; i++) {
         const vae_npz_member *m = &w->npz.members[i];
+        TRY(vae_npz_check(&w->npz, m, err));
         if (strcmp(m->name, "metadata") == 0) {
             TRY(read_metadata(w, m, err));
             continue;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,6 +93,31 @@ static vae_status check_sizes(const zip_stat_t *stat, const npy_header *header, 
     return VAE_OK;
 }
 
+/* Archives made on a Mac have a ._x.npy beside x.npy, which is no array. */
+static bool is_array(const char *name)
+{
+    const char *slash = strrchr(name, '/'), *base = slash != NULL ? slash + 1 : name;
+    return vae_ends_with(name, ".npy") && strncmp(base, "._", 2) != 0 &&
+           strncmp(name, "__MACOSX/", 9) != 0;
+}
+
+static vae_npz_member *find(const vae_npz *npz, const char *name)
+{
+    for (size_t i = 0; i < npz->n; i++) {
+        if (strcmp(npz->members[i].name, name) == 0) {
+            return &npz->members[i];
+        }
+    }
+    return NULL;
+}
+
+static vae_status set_fault(vae_npz_member *m, const char *why, vae_error *err)
+{
+    m->header = (npy_header){.ndim = 0};
+    m->fault = strdup(why);
+    return m->fault != NULL ? VAE_OK : vae_fail_memory(err, strlen(why), "a message");
+}
+
 static vae_status read_member(vae_npz *npz, zip_uint64_t index, vae_error *err)
 {
     zip_stat_t stat;
@@ -101,33 +127,32 @@ static vae_status read_member(vae_npz *npz, zip_uint64_t index, vae_error *err)
         return vae_fail(err, VAE_ERR_DATA, "%s: member %llu cannot be read", npz->path,
                         (unsigned long long)index);
     }
-    if (!vae_ends_with(stat.name, ".npy")) {
-        return VAE_OK; /* not an array: numpy ignores it too */
+    if (!is_array(stat.name)) {
+        return VAE_OK;
     }
-    const size_t length = strlen(stat.name) - 4;
     vae_npz_member *m = &npz->members[npz->n];
-    if (length >= sizeof m->name) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: the name of member %llu is longer than %zu bytes",
-                        npz->path, (unsigned long long)index, sizeof m->name - 1);
-    }
-    memcpy(m->name, stat.name, length);
-    m->name[length] = '\0';
+    snprintf(m->name, sizeof m->name, "%.*s", (int)strlen(stat.name) - 4, stat.name);
     m->index = index;
+    vae_npz_member *twin = find(npz, m->name);
     vae_error why = {0};
     vae_status status = VAE_OK;
-    if (vae_npz_find(npz, m->name) != NULL) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy is there twice", npz->path, m->name);
+    if (twin != NULL) {
+        free(twin->fault);
+        return set_fault(twin, "is there twice", err);
+    }
+    npz->n++;
+    if (strlen(stat.name) - 4 >= sizeof m->name) {
+        TRY(vae_fail(&why, VAE_ERR_DATA, "its name is longer than %zu bytes", sizeof m->name - 1));
     }
     if (stat.encryption_method != ZIP_EM_NONE) {
         TRY(vae_fail(&why, VAE_ERR_DATA, "is encrypted"));
     }
     TRY(read_header(npz->zip, &stat, &m->header, &why));
     TRY(check_sizes(&stat, &m->header, &why));
-    npz->n++;
 done:
-    return status == VAE_OK
-               ? VAE_OK
-               : vae_fail(err, status, "%s: %.100s.npy: %s", npz->path, m->name, why.text);
+    return status == VAE_OK            ? VAE_OK
+           : status == VAE_ERR_RUNTIME ? vae_fail(err, status, "%s: %s", npz->path, why.text)
+                                       : set_fault(m, why.text, err);
 }
 
 static vae_status read_directory(vae_npz *npz, vae_error *err)
@@ -192,6 +217,9 @@ void vae_npz_close(vae_npz *npz)
     if (npz->zip != NULL) {
         zip_discard(npz->zip);
     }
+    for (size_t i = 0; i < npz->n; i++) {
+        free(npz->members[i].fault);
+    }
     free(npz->members);
     free(npz->path);
     *npz = (vae_npz){0};
@@ -199,12 +227,23 @@ void vae_npz_close(vae_npz *npz)
 
 const vae_npz_member *vae_npz_find(const vae_npz *npz, const char *name)
 {
+    return find(npz, name);
+}
+
+const char *vae_npz_names(const vae_npz *npz, char text[VAE_NPZ_NAMES])
+{
+    size_t used = 0;
+    text[0] = '\0';
     for (size_t i = 0; i < npz->n; i++) {
-        if (strcmp(npz->members[i].name, name) == 0) {
-            return &npz->members[i];
+        const char *name = npz->members[i].name;
+        if (used + strlen(name) + sizeof ", ... and 4096 more" >= VAE_NPZ_NAMES) {
+            snprintf(text + used, VAE_NPZ_NAMES - used, ", ... and %zu more", npz->n - i);
+            return text;
         }
+        used +=
+            (size_t)snprintf(text + used, VAE_NPZ_NAMES - used, "%s%s", i > 0 ? ", " : "", name);
     }
-    return NULL;
+    return text;
 }
 
 /* ---- data ---- */
@@ -214,6 +253,13 @@ static vae_status fail_data(const vae_npz *npz, const vae_npz_member *m, const c
 {
     return vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: %s; get the file again", npz->path, m->name,
                     why);
+}
+
+vae_status vae_npz_check(const vae_npz *npz, const vae_npz_member *m, vae_error *err)
+{
+    return m->fault == NULL
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: %s", npz->path, m->name, m->fault);
 }
 
 /* Reads exactly n bytes of an open member. */
@@ -250,6 +296,8 @@ static vae_status open_member(const vae_npz *npz, const vae_npz_member *m, zip_f
 {
     uint8_t skipped[512];
     vae_status status = VAE_OK;
+    *file = NULL;
+    TRY(vae_npz_check(npz, m, err));
     *file = zip_fopen_index(npz->zip, m->index, 0);
     if (*file == NULL) {
         TRY(fail_data(npz, m, zip_strerror(npz->zip), err));
@@ -341,6 +389,9 @@ vae_status vae_npz_read_floats(const vae_npz *npz, const vae_npz_member *member,
                                vae_error *err)
 {
     const npy_header *h = &member->header;
+    if (member->fault != NULL) {
+        return vae_npz_check(npz, member, err);
+    }
     if (strcmp(h->descr, "<f4") != 0 && strcmp(h->descr, "<f8") != 0 &&
         strcmp(h->descr, "<f2") != 0) {
         return vae_fail(err, VAE_ERR_DATA,

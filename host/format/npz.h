@@ -18,20 +18,24 @@ enum { VAE_NPZ_MAX_MEMBERS = 4096, VAE_NPZ_NAME = 128 };
 
 typedef struct {
     char name[VAE_NPZ_NAME]; /* without ".npy" */
-    npy_header header;       /* checked against the member's size */
+    npy_header header;       /* checked against the member's size; all zero if there is a fault */
     uint64_t index;          /* of the member in the archive */
+    char *fault;             /* why it cannot be read, or NULL */
 } vae_npz_member;
 
 typedef struct {
     size_t n;
-    vae_npz_member *members; /* in the archive's order; those that are no .npy are left out */
+    vae_npz_member *members; /* in the archive's order; those that are no .npy, and what
+                              * macOS puts beside files (__MACOSX/, ._*), are left out */
     char *path;              /* for messages */
     void *zip;               /* libzip's zip_t */
 } vae_npz;
 
 /* Opens an archive and reads every member's header. No data is read, and no memory is taken on the
  * word of a header: a member's size must be what its header says, and no more than its packed bytes
- * can give. VAE_ERR_IO, VAE_ERR_DATA (not an archive, damaged, a name twice, too many members). */
+ * can give. A member that is damaged, a pickled object, there twice or the like has a fault, which
+ * matters to those who use it. VAE_ERR_IO, VAE_ERR_DATA (not an archive, damaged, too many
+ * members). */
 vae_status vae_npz_open(vae_npz *out, const char *path, vae_error *err);
 /* The same for an open descriptor; it stays the caller's. */
 vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *err);
@@ -39,6 +43,14 @@ void vae_npz_close(vae_npz *npz);
 
 /* NULL if there is none of that name. */
 const vae_npz_member *vae_npz_find(const vae_npz *npz, const char *name);
+
+/* VAE_ERR_DATA if the member has a fault: to be asked before its header is looked at. */
+vae_status vae_npz_check(const vae_npz *npz, const vae_npz_member *member, vae_error *err);
+
+/* The members' names with commas between them, for messages: as many as there is room for. Returns
+ * text. */
+enum { VAE_NPZ_NAMES = 400 };
+const char *vae_npz_names(const vae_npz *npz, char text[VAE_NPZ_NAMES]);
 
 /* Reads a member's data as they are: header.n_items * header.item_bytes bytes into `data`. The
  * archive's CRC is checked. VAE_ERR_DATA. */

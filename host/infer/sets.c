@@ -1,6 +1,7 @@
 /* Data sets as a trained model takes them. */
 #include <string.h>
 
+#include "base/text.h"
 #include "infer/stack.h"
 #include "infer/trained.h"
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "philox.h"
 
 vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_error *err)
@@ -194,9 +195,10 @@ vae_status vae_trained_run_set(const vae_trained *m, const vae_dataset *set, uin
     run r = {m, NULL, 0, set->n, out, NULL, NULL};
     vae_status status = VAE_OK;
     if (set->d != m->checkpoint->d) {
-        return vae_fail(
-            err, VAE_ERR_DATA, "%s: rows of %zu values (%zu x %zu x %zu); the model takes %zu",
-            set->source, set->d, set->height, set->width, set->channels, m->checkpoint->d);
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: rows of %zu value%s (%zu x %zu x %zu); the model takes %zu",
+                        set->source, set->d, vae_s(set->d), set->height, set->width, set->channels,
+                        m->checkpoint->d);
     }
     if (vae_config_has_classes(&m->config)) {
         TRY(vae_dataset_check_labels(set, m->config.classes,

@@ -33,7 +33,7 @@ struct vae_trained {
     vae_trained *below; /* of a stacked model: the run whose latents its rows are, if opened */
     /* the data it is asked about, if any: */
     vae_dataset *set;  /* as the model takes them */
-    const char *split; /* "train" or "test" */
+    const char *split; /* what is said of them: "train", "test" */
     vae_data *data;    /* n rows of them on the backend */
     size_t n;
     vae_checkpoint *own; /* what close frees */

@@ -102,8 +102,8 @@ const char *vae_message(const vae *v)
 /* Options about data that the program reads, and models that this library does not run. */
 static bool is_the_programs(size_t row)
 {
-    static const char *const names[] = {"data",         "limit", "image-size",   "image-channels",
-                                        "label-column", "stack", "stack-weights"};
+    static const char *const names[] = {"data",           "test-data",    "limit", "image-size",
+                                        "image-channels", "label-column", "stack", "stack-weights"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (row == vae_config_find(names[i])) {
             return true;
@@ -403,8 +403,12 @@ void vae_stop(vae *v)
 static void tell_epoch(void *ctx, const vae_epoch_record *r)
 {
     vae *v = ctx;
-    const struct vae_epoch epoch = {(unsigned long)r->epoch, (unsigned long)r->epochs,
-                                    r->train.elbo, r->train.recon, r->train.kl};
+    const struct vae_epoch epoch = {(unsigned long)r->epoch,
+                                    (unsigned long)r->epochs,
+                                    r->train.elbo,
+                                    r->train.recon,
+                                    r->train.kl,
+                                    -r->train.bound};
     if (v->on_epoch != NULL && v->on_epoch(v->epoch_context, &epoch) != 0) {
         v->stop = 1;
     }

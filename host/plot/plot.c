@@ -220,15 +220,20 @@ void plot_bars(vae_text *out, plot_axes axes, const double *values, const char *
 
 enum { MAX_BINS = 400 };
 
+static const double *values_of(const plot_series *group)
+{
+    return group->x != NULL ? group->x : group->y;
+}
+
 /* counts (bins) of a group's values over the range of the axis. */
 static void count_bins(double *counts, size_t bins, const plot_range *x, const plot_series *group)
 {
     memset(counts, 0, bins * sizeof *counts);
-    const double *values = group->x != NULL ? group->x : group->y;
+    const double *values = values_of(group);
     for (size_t i = 0; i < group->n; i++) {
-        if (plot_usable(x, values[i])) {
-            double at = plot_place(x, values[i]) * (double)bins;
-            size_t bin = at > 0 ? (size_t)at : 0;
+        const double at = plot_usable(x, values[i]) ? plot_place(x, values[i]) * (double)bins : -1;
+        if (at >= 0 && at <= (double)bins) {
+            const size_t bin = (size_t)at;
             counts[bin < bins ? bin : bins - 1]++;
         }
     }
@@ -248,46 +253,184 @@ static void put_steps(vae_text *out, const plot_frame *f, const double *counts, 
     vae_text_add(out, "V%.1fZ\"/>", f->bottom);
 }
 
+/* A mark that the axis does not reach is at its end, with its value and an arrow. */
 static void put_marks(vae_text *out, const plot_frame *f, const double *marks,
                       const char *const *names, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        char value[PLOT_LABEL], text[2 * PLOT_LABEL];
         if (!plot_usable(&f->x, marks[i])) {
             continue;
         }
-        double x = plot_x(f, marks[i]);
+        const double place = plot_place(&f->x, marks[i]);
+        const double x = f->left + fmin(fmax(place, 0), 1) * (f->right - f->left);
         bool right = x > (f->left + f->right) / 2; /* the name goes where there is more room */
         vae_text_add(out, "<path class=\"vp-m\" d=\"M%.1f %.1fV%.1f\"/>", x, f->top, f->bottom);
         if (names != NULL && names[i] != NULL) {
             const double beside = right ? x - 5 : x + 5, room = right ? x - f->left : f->right - x;
+            plot_number(value, marks[i], 4);
+            snprintf(text, sizeof text, place < 0 ? "◂ %s %s" : "%s %s ▸", names[i], value);
             vae_text_add(out, "<text class=\"vp-k\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
                          beside, f->top + 12 + 16 * (double)(i % 4), right ? "end" : "start");
-            plot_text_fitted(out, names[i], 12.5, room - 5);
+            plot_text_fitted(out, place >= 0 && place <= 1 ? names[i] : text, 12.5, room - 5);
             vae_text_add(out, "</text>");
         }
     }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The group's values at the fractions p and 1 - p of their order; false: it has none, or there is
+ * no memory for it. */
+static bool middle_of(const plot_series *group, const plot_range *axis, double p, double ends[2])
+{
+    double *sorted = malloc((group->n + 1) * sizeof *sorted);
+    size_t n = 0;
+    for (size_t i = 0; sorted != NULL && i < group->n; i++) {
+        sorted[n] = values_of(group)[i];
+        n += plot_usable(axis, sorted[n]);
+    }
+    if (n > 0) {
+        const size_t cut = (size_t)(p * (double)n);
+        qsort(sorted, n, sizeof *sorted, by_value);
+        ends[0] = sorted[cut];
+        ends[1] = sorted[n - 1 - cut];
+    }
+    free(sorted);
+    return n > 0;
+}
+
+/* Takes what lies so far out that the rest would be one bar out of the axis: more than three widths
+ * of the largest group's middle 98% away from it. The middles of other groups, and marks, stay
+ * unless they are farther than twelve. */
+static void cut_far(plot_range *axis, const plot_series *groups, size_t n_groups,
+                    const double *marks, size_t n_marks)
+{
+    const double all[2] = {axis->lo, axis->hi};
+    double middle[2], other[2];
+    size_t largest = 0;
+    for (size_t i = 1; i < n_groups; i++) {
+        largest = groups[i].n > groups[largest].n ? i : largest;
+    }
+    if (n_groups == 0 || axis->log || !middle_of(&groups[largest], axis, 0.01, middle)) {
+        return;
+    }
+    const double width = middle[1] - middle[0];
+    const double least = middle[0] - 12 * width, most = middle[1] + 12 * width;
+    double near[2] = {middle[0] - width, middle[1] + width};
+    for (size_t i = 0; i < n_groups + n_marks; i++) {
+        const double mark = i < n_groups ? 0 : marks[i - n_groups];
+        if (i < n_groups ? !middle_of(&groups[i], axis, 0.05, other) : !plot_usable(axis, mark)) {
+            continue;
+        }
+        other[0] = i < n_groups ? other[0] : mark;
+        other[1] = i < n_groups ? other[1] : mark;
+        near[0] = other[0] < near[0] && other[0] >= least ? other[0] : near[0];
+        near[1] = other[1] > near[1] && other[1] <= most ? other[1] : near[1];
+    }
+    const bool cut[2] = {width > 0 && all[0]<fmin(near[0], middle[0] - 3 * width), width> 0 &&
+                         all[1] > fmax(near[1], middle[1] + 3 * width)};
+    double ends[2] = {middle[0], middle[1]}; /* of what is left, which the axis fits */
+    for (size_t i = 0; i <= n_groups; i++) {
+        const size_t n = i < n_groups ? groups[i].n : n_marks;
+        for (size_t k = 0; k < n; k++) {
+            const double v = i < n_groups ? values_of(&groups[i])[k] : marks[k];
+            ends[0] = v < ends[0] && v >= near[0] - width ? v : ends[0];
+            ends[1] = v > ends[1] && v <= near[1] + width ? v : ends[1];
+        }
+    }
+    axis->lo = cut[0] ? ends[0] : axis->lo;
+    axis->hi = cut[1] ? ends[1] : axis->hi;
+}
+
+/* How many values of a group the axis does not show. */
+typedef struct {
+    size_t below, above, neither; /* NaN, Inf */
+    double least, most;           /* of all that have a place */
+} hidden;
+
+static void count_hidden(hidden *h, const plot_range *axis, const plot_series *group)
+{
+    for (size_t i = 0; i < group->n; i++) {
+        const double v = values_of(group)[i];
+        const bool usable = plot_usable(axis, v);
+        const double place = usable ? plot_place(axis, v) : 0;
+        h->neither += !usable;
+        h->below += place < 0;
+        h->above += place > 1;
+        h->least = place < 0 && v < h->least ? v : h->least;
+        h->most = place > 1 && v > h->most ? v : h->most;
+    }
+}
+
+/* The axis' name between what lies beyond its ends, so that nothing is left out in silence. */
+static void caption(char *text, size_t size, const char *name, const hidden *h)
+{
+    char end[PLOT_LABEL];
+    size_t used = 0;
+    text[0] = '\0';
+    if (h->below > 0) {
+        plot_number(end, h->least, 3);
+        used = (size_t)snprintf(text, size, "◂ %zu more to %s", h->below, end);
+    }
+    if (name != NULL && used < size) {
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? " · " : "", name);
+    }
+    if (h->neither > 0 && used < size) {
+        used += (size_t)snprintf(text + used, size - used, "%s%zu not finite",
+                                 used > 0 ? " · " : "", h->neither);
+    }
+    if (h->above > 0 && used < size) {
+        plot_number(end, h->most, 3);
+        snprintf(text + used, size - used, "%s%zu more to %s ▸", used > 0 ? " · " : "", h->above,
+                 end);
+    }
+}
+
+/* A group's name, with how many of it are not shown, where there are others. */
+static void add_group(plot_legend *legend, const plot_series *group, size_t i, const hidden *h)
+{
+    char name[2 * PLOT_LABEL];
+    const size_t n = h->below + h->above + h->neither;
+    if (group->name != NULL && n > 0) {
+        snprintf(name, sizeof name, "%.20s (%zu not shown)", group->name, n);
+    }
+    plot_legend_add(legend, group->name != NULL && n > 0 ? name : group->name, i);
 }
 
 void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, size_t n_groups,
                     size_t bins, const double *marks, const char *const *mark_names, size_t n_marks)
 {
     double counts[MAX_BINS];
+    char text[200];
+    hidden of_all = {.below = 0};
     bins = bins < 1 ? 1 : bins;
     bins = bins > MAX_BINS ? MAX_BINS : bins;
     plot_frame f = plot_frame_new(axes);
     plot_legend legend = {.mark = '#'};
     for (size_t i = 0; i < n_groups; i++) {
-        const double *values = groups[i].x != NULL ? groups[i].x : groups[i].y;
-        plot_legend_add(&legend, groups[i].name, i);
         for (size_t k = 0; k < groups[i].n; k++) {
-            plot_range_add(&f.x, values[k]);
+            plot_range_add(&f.x, values_of(&groups[i])[k]);
         }
     }
     for (size_t i = 0; i < n_marks; i++) {
         plot_range_add(&f.x, marks[i]);
     }
+    cut_far(&f.x, groups, n_groups, marks, n_marks);
     f.x.whole = false;
     plot_range_close(&f.x, 0);
+    for (size_t i = 0; i < n_groups; i++) {
+        hidden of_group = {.below = 0};
+        count_hidden(&of_group, &f.x, &groups[i]);
+        count_hidden(&of_all, &f.x, &groups[i]);
+        add_group(&legend, &groups[i], i, &of_group);
+    }
+    caption(text, sizeof text, axes.x, &of_all);
+    f.axes.x = text[0] != '\0' ? text : NULL;
     plot_range_add(&f.y, axes.log_y ? 0.5 : 0);
     plot_range_add(&f.y, 1);
     for (size_t i = 0; i < n_groups; i++) {

@@ -49,7 +49,9 @@ void plot_bars(vae_text *out, plot_axes axes, const double *values, const char *
 void plot_bars_faded(vae_text *out, plot_axes axes, const double *values, const char *const *labels,
                      const bool *faded, size_t n);
 /* Histograms of groups over common bins, drawn over each other: counts of each group's x (y is not
- * read, unless x is NULL); marks: vertical lines at values (a threshold), with their names. */
+ * read, unless x is NULL); marks: vertical lines at values (a threshold), with their names. The
+ * axis ends where almost all of the largest group's values do, if others lie so far out that these
+ * would be a bar or two; how many lie beyond is said beside its name and in the legend. */
 void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, size_t n_groups,
                     size_t bins, const double *marks, const char *const *mark_names,
                     size_t n_marks);

@@ -342,9 +342,9 @@ static void put_scatter(report *r)
         l->xy, l->labels, l->n_points, l->n_classes);
     char n[32];
     vae_text_add(&r->page,
-                 "</div><p class=\"fine\">Means of q(z|x) of %s examples (%s)%s. <span "
+                 "</div><p class=\"fine\">Means of q(z|x) of %s example%s (%s)%s. <span "
                  "class=\"live\">Click %s to decode it.</span></p>",
-                 vae_thousands(n, (double)l->n_points), r->on->split,
+                 vae_thousands(n, (double)l->n_points), vae_s(l->n_points), r->on->split,
                  l->z > 2 ? ", on the plane of their two principal components" : "",
                  l->z == 2 ? "any place" : "a point");
 }

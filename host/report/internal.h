@@ -10,7 +10,15 @@
 #include "report/report.h"
 
 enum { REPORT_TRAIN, REPORT_VALIDATION, REPORT_TEST, REPORT_SPLITS };
-enum { REPORT_ELBO, REPORT_RECON, REPORT_KL, REPORT_RATE, REPORT_EPOCH, REPORT_COLUMNS };
+enum {
+    REPORT_ELBO,
+    REPORT_RECON,
+    REPORT_KL,
+    REPORT_RATE,
+    REPORT_EPOCH,
+    REPORT_BOUND, /* what is maximized */
+    REPORT_COLUMNS
+};
 
 /* metrics.jsonl: a column of values for each split and figure. */
 typedef struct {

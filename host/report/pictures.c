@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "image/image.h"
 #include "report/internal.h"
 #include "stats/latent_walk.h"
@@ -135,9 +136,9 @@ static vae_status put_samples(report *r, vae_error *err)
         order = ",y), a column for each class y";
     }
     vae_text_add(&r->page,
-                 "<figcaption>%zu draws z ~ N(0, I), decoded: the means of p(x|z%s.</figcaption>"
+                 "<figcaption>%zu draw%s z ~ N(0, I), decoded: the means of p(x|z%s.</figcaption>"
                  "</figure>\n",
-                 n, order);
+                 n, vae_s(n), order);
 done:
     free_cells(&c);
     return status;

@@ -71,8 +71,7 @@ static void put_subtitle(report *r)
     vae_text_add(&r->page, " · trained on ");
     vae_text_escaped(&r->page, c->data);
     vae_text_add(&r->page, ", %llu epoch%s in %s</p>\n", (unsigned long long)r->about->state.epoch,
-                 r->about->state.epoch == 1 ? "" : "s",
-                 report_duration(time, r->about->state.wall_s));
+                 vae_s(r->about->state.epoch), report_duration(time, r->about->state.wall_s));
     vae_text_add(&r->page, "<nav aria-label=\"Sections\"><a href=\"#explorer\">Latent space</a> "
                            "<a href=\"#training\">Training</a> "
                            "<a href=\"#pictures\">Pictures</a> <a href=\"#details\">Details</a>"
@@ -121,8 +120,8 @@ static void put_figures(report *r)
 {
     const json_t *figures = NULL;
     const char *split = NULL;
-    static const char *const keys[] = {"elbo", "recon", "kl"};
-    static const char *const names[] = {"ELBO", "Reconstruction", "KL"};
+    static const char *const keys[] = {"bound", "elbo", "recon", "kl"};
+    static const char *const names[] = {"Bound", "ELBO", "Reconstruction", "KL"};
     char x[200];
     for (size_t s = REPORT_SPLITS; s-- > 0 && figures == NULL;) { /* test, if there is one */
         split = split_names[s];
@@ -130,10 +129,11 @@ static void put_figures(report *r)
     }
     describe_x(r, x);
     vae_text_add(&r->page, "<section aria-label=\"Figures\">\n<dl class=\"figures\">\n");
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const json_t *value = json_object_get(figures, keys[i]);
-        if (json_is_number(value)) {
-            put_figure(r, names[i], json_number_value(value), "nats");
+        if (json_is_number(value)) { /* the bound is a loss in the summary */
+            put_figure(r, names[i], json_number_value(value) * (i == 0 ? -1 : 1),
+                       i == 0 ? "nats, maximized" : "nats");
         }
     }
     if (r->has_data) {
@@ -146,8 +146,10 @@ static void put_figures(report *r)
     if (figures != NULL) {
         const json_t *epoch = json_object_get(r->summary, "epoch");
         char n[32];
-        vae_text_add(&r->page, "<p class=\"fine\">Means over the %s %s examples after epoch %lld: ",
-                     vae_thousands(n, json_number_value(json_object_get(figures, "n"))), split,
+        const double examples = json_number_value(json_object_get(figures, "n"));
+        vae_text_add(&r->page,
+                     "<p class=\"fine\">Means over the %s %s example%s after epoch %lld: ",
+                     vae_thousands(n, examples), split, vae_s((size_t)examples),
                      (long long)json_integer_value(epoch));
         vae_text_escaped(&r->page, x);
         vae_text_add(&r->page, ".%s</p>\n",
@@ -204,10 +206,10 @@ static vae_status put_kl(report *r, vae_error *err)
                     (plot_axes){"KL of each latent", "latent, sorted by KL", "nats", false, false},
                     kl, labels, faded, Z);
     vae_text_add(&r->page,
-                 "<figcaption>Of %s %s examples. %zu of %zu latents are active (their mean "
+                 "<figcaption>Of %s %s example%s. %zu of %zu latents are active (their mean "
                  "varies by more than 0.01 over the data); the others are pale.</figcaption>"
                  "</figure>\n",
-                 vae_thousands(n, (double)l->n), r->on->split, l->n_active, Z);
+                 vae_thousands(n, (double)l->n), r->on->split, vae_s(l->n), l->n_active, Z);
 done:
     free(labels);
     free(names);
@@ -219,10 +221,19 @@ done:
 static vae_status put_training(report *r, vae_error *err)
 {
     const bool has_curves = r->metrics.n[REPORT_TRAIN] > 0;
+    const vae_config *c = &r->about->config;
+    char title[96], objective[32];
     vae_status status = VAE_OK;
     vae_text_add(&r->page,
                  "<section id=\"training\"><h2>Training</h2>\n<div class=\"cards charts\">\n");
     if (has_curves) {
+        if (c->objective != VAE_OBJ_ELBO) {
+            vae_config_get(c, "objective", objective, sizeof objective);
+            snprintf(title, sizeof title, "The bound that is maximized (%s, %zu particle%s)",
+                     objective, c->particles, vae_s(c->particles));
+            put_chart(r, (plot_axes){title, "epoch", "nats", false, false}, REPORT_EPOCH,
+                      REPORT_BOUND, false);
+        }
         put_chart(r, (plot_axes){"ELBO", "epoch", "nats", false, false}, REPORT_EPOCH, REPORT_ELBO,
                   false);
         put_chart(r, (plot_axes){"Reconstruction", "epoch", "nats", false, false}, REPORT_EPOCH,

@@ -59,7 +59,7 @@ static size_t split_of(const json_t *line)
 
 static void add_line(report_metrics *m, const json_t *line)
 {
-    static const char *const names[] = {"elbo", "recon", "kl", "examples_per_s", "epoch"};
+    static const char *const names[] = {"elbo", "recon", "kl", "examples_per_s", "epoch", "bound"};
     const size_t split = split_of(line);
     if (split == REPORT_SPLITS) {
         return;
@@ -68,6 +68,7 @@ static void add_line(report_metrics *m, const json_t *line)
         const json_t *value = json_object_get(line, names[c]);
         m->column[split][c][m->n[split]] = json_is_number(value) ? json_number_value(value) : NAN;
     }
+    m->column[split][REPORT_BOUND][m->n[split]] *= -1; /* it is a loss there */
     m->n[split]++;
 }
 

@@ -62,8 +62,8 @@ static void put_data(report *r)
     char text[96], hex[VAE_SHA256_HEX];
     open_table(r, "Data");
     report_row(r, "source", c->config.data);
-    snprintf(text, sizeof text, "%zu × %zu, %zu channel%s (%zu columns)", c->height, c->width,
-             c->channels, c->channels == 1 ? "" : "s", c->d);
+    snprintf(text, sizeof text, "%zu × %zu, %zu channel%s (%zu column%s)", c->height, c->width,
+             c->channels, vae_s(c->channels), c->d, vae_s(c->d));
     report_row(r, "shape", text);
     vae_sha256_hex(c->data_sha256, hex);
     report_row(r, "training set's SHA-256", hex);
@@ -73,8 +73,8 @@ static void put_data(report *r)
     if (r->has_data) {
         char n[32];
         report_row(r, "shown in this report", r->on->set->source);
-        snprintf(text, sizeof text, "%s rows (%s)", vae_thousands(n, (double)r->latents.n),
-                 r->on->split);
+        snprintf(text, sizeof text, "%s row%s (%s)", vae_thousands(n, (double)r->latents.n),
+                 vae_s(r->latents.n), r->on->split);
         report_row(r, "of it", text);
     }
     close_table(r);

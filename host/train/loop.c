@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "infer/trained.h"
 #include "philox.h"
 #include "train/rows.h"
@@ -186,16 +187,24 @@ bool vae_loop_fits(const vae_loop *l, const vae_train_state *s)
 
 void vae_loop_describe(const vae_loop *l)
 {
-    char device[512];
-    vae_note(&l->notes, "%s: %zu rows to train on, %zu to validate, %zu to test; %zu parameters",
-             l->train_set->source, l->n_train, l->n_validation,
+    char device[512], objective[32];
+    vae_note(&l->notes, "%s: %zu row%s to train on, %zu to validate, %zu to test; %zu parameters",
+             l->train_set->source, l->n_train, vae_s(l->n_train), l->n_validation,
              l->test_set != NULL ? l->test_set->n : 0, l->now->n_params);
     if (l->n_labelled > 0) {
-        vae_note(&l->notes, "%zu more training rows have a label, %zu of them in every step",
-                 l->n_labelled, vae_config_labelled_batch(l->config));
+        vae_note(&l->notes, "%zu more training row%s a label, %zu of them in every step",
+                 l->n_labelled, l->n_labelled == 1 ? " has" : "s have",
+                 vae_config_labelled_batch(l->config));
     }
     l->be->ops->describe(l->be, device, sizeof device);
     vae_note(&l->notes, "%s", device);
+    if (l->config->objective != VAE_OBJ_ELBO) {
+        vae_config_get(l->config, "objective", objective, sizeof objective);
+        vae_note(&l->notes,
+                 "maximized is the bound of --objective %s with %zu particle%s: `bound` below, "
+                 "which validation and early stopping judge by",
+                 objective, l->config->particles, vae_s(l->config->particles));
+    }
     vae_schedule_notes(l->config, &l->notes);
 }
 
@@ -249,6 +258,8 @@ vae_progress vae_loop_progress(const vae_loop *l)
         .elbo = -(s->recon + s->kl) / s->examples,
         .recon = s->recon / s->examples,
         .kl = s->kl / s->examples,
+        .bound = -s->objective / s->examples,
+        .bounded = l->config->objective != VAE_OBJ_ELBO,
         .examples_per_s = examples_per_s(l),
         .seconds_left = seconds_left(l),
     };
@@ -367,9 +378,10 @@ static vae_status measure_epoch(vae_loop *l, vae_epoch_record *r, vae_error *err
                   .n = l->n_train},
         .lr = vae_learning_rate(l->config, s->step, s->epoch, l->steps_per_epoch),
         .beta = vae_kl_weight(l->config, s->step, l->steps_per_epoch),
+        .bounded = l->config->objective != VAE_OBJ_ELBO,
         .examples_per_s = examples_per_s(l),
     };
-    if (l->config->objective == VAE_OBJ_ELBO) {
+    if (!r->bounded) {
         r->train.bound = -r->train.elbo; /* without beta and free bits, as the others */
     }
     TRY(vae_model_totals(l->model, &ignored, true, err));
@@ -398,9 +410,10 @@ static void close_epoch(vae_loop *l, vae_epoch_record *r)
     if (l->config->patience > 0 && s->bad_epochs >= l->config->patience && !s->finished) {
         s->finished = true;
         vae_note(&l->notes,
-                 "stopped early: no better validation loss in %" PRIu64
-                 " epochs; the best, %.3f, was after epoch %" PRIu64,
-                 s->bad_epochs, s->best, s->best_epoch);
+                 "stopped early: no better validation %s in %" PRIu64
+                 " epoch%s; the best, %.3f, was after epoch %" PRIu64,
+                 r->bounded ? "bound" : "elbo", s->bad_epochs, vae_s(s->bad_epochs), -s->best,
+                 s->best_epoch);
     }
     s->wall_s = vae_loop_wall(l);
     r->wall_s = s->wall_s;

@@ -29,6 +29,8 @@ typedef struct {
     uint64_t epoch, epochs; /* the current epoch, from 1 */
     uint64_t position, n;   /* examples of it that are done */
     double elbo, recon, kl; /* means of it so far, nats per example */
+    double bound;           /* the same of what is maximized, if that is not the ELBO */
+    bool bounded;           /* it is not: iwae, dreg, stl */
     double examples_per_s, seconds_left;
 } vae_progress;
 
@@ -37,7 +39,8 @@ typedef struct {
     uint64_t epoch, epochs, step;
     vae_measurement train, validation, test; /* train: while its parameters still moved */
     double lr, beta, examples_per_s, wall_s, seconds_left;
-    bool best; /* the best validation loss so far */
+    bool best;    /* the best validation loss so far */
+    bool bounded; /* what is maximized, each measurement's -bound, is not its elbo */
 } vae_epoch_record;
 
 typedef enum {

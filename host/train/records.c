@@ -72,12 +72,13 @@ static json_t *describe_data(const training_run *t)
     char hex[VAE_SHA256_HEX];
     const vae_dataset *set = t->loop.train_set;
     vae_sha256_hex(set->sha256, hex);
-    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I}", "path", set->source,
-                     "sha256", hex, "rows", (json_int_t)set->n, "columns", (json_int_t)set->d,
-                     "shape", (json_int_t)set->height, (json_int_t)set->width,
+    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:s?}", "path",
+                     set->source, "sha256", hex, "rows", (json_int_t)set->n, "columns",
+                     (json_int_t)set->d, "shape", (json_int_t)set->height, (json_int_t)set->width,
                      (json_int_t)set->channels, "train", (json_int_t)t->loop.n_train, "labelled",
                      (json_int_t)t->loop.n_labelled, "validation", (json_int_t)t->loop.n_validation,
-                     "test", (json_int_t)(t->loop.test_set != NULL ? t->loop.test_set->n : 0));
+                     "test", (json_int_t)(t->loop.test_set != NULL ? t->loop.test_set->n : 0),
+                     "test_path", t->loop.test_set != NULL ? t->loop.test_set->source : NULL);
 }
 
 static json_t *describe_host(void)
@@ -167,13 +168,17 @@ static vae_status write_line(training_run *t, const vae_epoch_record *r, const c
 
 vae_status vae_train_write_metrics(training_run *t, const vae_epoch_record *r, vae_error *err)
 {
-    char line[256];
+    char line[256], bound[64] = "", test[64] = "";
     vae_status status = VAE_OK;
-    int n = snprintf(line, sizeof line, "epoch %llu: train elbo %.3f (recon %.3f, kl %.3f)",
-                     (unsigned long long)r->epoch, r->train.elbo, r->train.recon, r->train.kl);
-    if (r->test.n > 0) {
-        snprintf(line + n, sizeof line - (size_t)n, ", test elbo %.3f", r->test.elbo);
+    if (r->bounded) {
+        snprintf(bound, sizeof bound, " bound %.3f,", -r->train.bound);
     }
+    if (r->test.n > 0) {
+        snprintf(test, sizeof test, ", test %s %.3f", r->bounded ? "bound" : "elbo",
+                 -r->test.bound);
+    }
+    snprintf(line, sizeof line, "epoch %llu: train%s elbo %.3f (recon %.3f, kl %.3f)%s",
+             (unsigned long long)r->epoch, bound, r->train.elbo, r->train.recon, r->train.kl, test);
     vae_train_log(t, line);
     TRY(write_line(t, r, "train", &r->train, err));
     TRY(write_line(t, r, "validation", &r->validation, err));
@@ -182,10 +187,13 @@ done:
     return status;
 }
 
-static json_t *summarize(const vae_measurement *m)
+static json_t *summarize(const vae_measurement *m, bool bounded)
 {
     json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl,
                           "n", (json_int_t)m->n);
+    if (bounded) { /* a loss, as in metrics.jsonl */
+        json_object_set_new(o, "bound", json_real(m->bound));
+    }
     if (m->classified > 0) {
         json_object_set_new(o, "error", json_real(m->error));
     }
@@ -194,13 +202,14 @@ static json_t *summarize(const vae_measurement *m)
 
 void vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r)
 {
-    json_t *summary = json_pack("{s:i, s:I, s:I, s:o}", "schema", 1, "epoch", (json_int_t)r->epoch,
-                                "step", (json_int_t)r->step, "train", summarize(&r->train));
+    json_t *summary =
+        json_pack("{s:i, s:I, s:I, s:o}", "schema", 1, "epoch", (json_int_t)r->epoch, "step",
+                  (json_int_t)r->step, "train", summarize(&r->train, r->bounded));
     if (r->validation.n > 0) {
-        json_object_set_new(summary, "validation", summarize(&r->validation));
+        json_object_set_new(summary, "validation", summarize(&r->validation, r->bounded));
     }
     if (r->test.n > 0) {
-        json_object_set_new(summary, "test", summarize(&r->test));
+        json_object_set_new(summary, "test", summarize(&r->test, r->bounded));
     }
     char *text = json_dumps(summary, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(summary);

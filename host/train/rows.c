@@ -24,15 +24,27 @@ vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set,
 
 vae_status vae_loop_check_data(const vae_loop *l, vae_error *err)
 {
+    const vae_dataset *train = l->train_set, *test = l->test_set;
     vae_status status = VAE_OK;
-    TRY(vae_train_check_set(l->config, l->train_set, err));
-    if (l->test_set == NULL) {
+    TRY(vae_train_check_set(l->config, train, err));
+    if (test == NULL) {
         return VAE_OK;
     }
-    TRY(vae_train_check_set(l->config, l->test_set, err));
-    if (l->test_set->d != l->train_set->d) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns for training, %zu for testing",
-                        l->train_set->source, l->train_set->d, l->test_set->d);
+    TRY(vae_train_check_set(l->config, test, err));
+    if (test->d != train->d) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: %zu column%s (%zu x %zu x %zu) for testing; %s has %zu (%zu x %zu x %zu)",
+                     test->source, test->d, vae_s(test->d), test->height, test->width,
+                     test->channels, train->source, train->d, train->height, train->width,
+                     train->channels));
+    }
+    for (size_t i = 0; train->column_names != NULL && test->column_names != NULL && i < train->d;
+         i++) {
+        if (strcmp(train->column_names[i], test->column_names[i]) != 0) {
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: column %zu is '%.40s'; %s has '%.40s' there",
+                         test->source, i + 1, test->column_names[i], train->source,
+                         train->column_names[i]));
+        }
     }
 done:
     return status;
@@ -136,8 +148,8 @@ done:
     return status;
 }
 
-vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
-                             const vae_dataset *set, vae_error *err)
+vae_status vae_training_rows(uint32_t **rows, size_t *n, size_t *n_validation,
+                             const vae_config *config, const vae_dataset *set, vae_error *err)
 {
     /* choosing changes nothing in it */
     vae_loop l = {.config = config, .train_set = (vae_dataset *)set};
@@ -148,6 +160,7 @@ vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *confi
     }
     *rows = l.rows;
     *n = l.n_train;
+    *n_validation = l.n_validation;
     return status;
 }
 
@@ -174,9 +187,9 @@ static vae_status mark(const vae_loop *l, bool *marked, size_t n, vae_error *err
     }
     for (size_t y = 0; y < c->classes; y++) {
         if (taken[y] < quota(c, y)) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: --labelled %zu takes %zu rows of class %zu, there are %zu",
-                            l->train_set->source, c->labelled, quota(c, y), y, taken[y]);
+            return vae_fail(
+                err, VAE_ERR_DATA, "%s: --labelled %zu takes %zu row%s of class %zu, there are %zu",
+                l->train_set->source, c->labelled, quota(c, y), vae_s(quota(c, y)), y, taken[y]);
         }
     }
     return VAE_OK;

@@ -8,11 +8,12 @@
  * VAE_ERR_USAGE for --binarize on bits. The loop asks it of its sets. */
 vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set, vae_error *err);
 
-/* The rows of `set` that training by config takes: all but those of the excluded class and those
- * kept for validation. *rows: (*n) row numbers, ascending, malloc'ed. Refuses what training would
+/* The rows of `set` by what training by config does with them: it takes all but those of the
+ * excluded class and those kept for validation. *rows: (*n + *n_validation) row numbers, malloc'ed:
+ * those that train, ascending, then those that validate, ascending. Refuses what training would
  * refuse (VAE_ERR_USAGE, VAE_ERR_DATA); VAE_ERR_RUNTIME. */
-vae_status vae_training_rows(uint32_t **rows, size_t *n, const vae_config *config,
-                             const vae_dataset *set, vae_error *err);
+vae_status vae_training_rows(uint32_t **rows, size_t *n, size_t *n_validation,
+                             const vae_config *config, const vae_dataset *set, vae_error *err);
 
 /* ---- for the loop ---- */
 

@@ -237,7 +237,8 @@ def sample_seeds():
 
 @test
 def posterior_samples():
-    run = trained()
+    run = "wide"
+    vae("train", *TINY, "--limit", 3000, "--epochs", 1, "--out", run, "-q")
     args = ["sample", run, "-n", 30, "--from", "posterior"]
     result = vae(*args, "--limit", 3000, "--out", "post.npy", "--json").json()
     fit = result["mixture"]
@@ -280,7 +281,7 @@ def nearest_training_examples():
     row = result["nearest_row"][0]
     vae("reconstruct", run, "--rows", row, "--out", "r.png")
     assert cell(read_png("r.png"), 0, 0) == cell(picture, 1, 0)
-    vae("sample", run, "-n", 1, "--nearest", "--out", "n.png", says="nearest of 60000 rows of digits (train)")
+    vae("sample", run, "-n", 1, "--nearest", "--out", "n.png", says="nearest of 270 rows of digits (train)")  # those it was trained on
 
 
 @test

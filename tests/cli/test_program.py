@@ -251,7 +251,7 @@ def eval_prints_numbers():
     assert best["checkpoint"].endswith("best.vae")
     write_npy("narrow.npy", 2, 3, [0] * 6)
     vae("eval", run, "--data", "narrow.npy", code=3, says="3 columns; the model was trained on 784")
-    vae("eval", run, "--split", "third", code=2, says="train or test")
+    vae("eval", run, "--split", "third", code=2, says="train, validation or test")
     vae("eval", "narrow.npy", code=3, says="not a checkpoint")
     vae("eval", "nowhere", code=4, says="nowhere")
     vae("eval", "/", code=3, says="no checkpoints here")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import xml.dom.minidom
 import zipfile
 
 from harness import Skip, TINY, VAE, WORK, parse_npy, path, read_npz, test, vae, write_npy
+from test_pictures import read_png
 
 SCORES = ("recon_error", "recon_prob", "neg_elbo", "nll")
 REPRODUCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench/reproduce")
@@ -376,7 +378,7 @@ def rows_far_out_are_infinite():
     result = score("table-run", "--data", "far.npy", "--out", "far.csv")
     rows = read_csv("far.csv")
     assert [rows[3][name] for name in SCORES] == ["inf"] * 4 and rows[3]["flag"] == "1"
-    assert "inf" not in "".join(rows[4].values()) and "infinite   1 rows" in result.out
+    assert "inf" not in "".join(rows[4].values()) and "infinite   1 row" in result.out
     summary = score("table-run", "--data", "far.npy", "--json").json()
     assert summary["infinite"] == 1
     write_npy("all.npy", 1, 6, [3e30] * 6)
@@ -402,6 +404,24 @@ def heatmaps_show_the_most_abnormal():
 
 
 @test
+def heatmaps_can_be_seen():
+    run = once("sharp", "--epochs", 30, "--lr", "5e-3")
+    rng = random.Random(9)
+    # nine rows that are a little off in some pixels, and one that is far off everywhere
+    values = [0.0] * (784 * 9) + [float(rng.random() < 0.5) for _ in range(784)]
+    for i in range(9):
+        for _ in range(40):
+            values[784 * i + rng.randrange(784)] = 0.3
+    write_npy("odd.npy", 10, 784, values)
+    score(run, "--data", "odd.npy", "--threshold", 1, "--heatmap", "odd.png")
+    width, _, _, rows = read_png("odd.png")
+    for line in range(1, 10):  # the first is the noise
+        part = [rows[86 * line + 2 + y][width - 86:width - 2] for y in range(84)]
+        light = [byte for row in part for byte in row]
+        assert sum(light) / len(light) > 28, (line, sum(light) / len(light))
+
+
+@test
 def histograms_mark_the_threshold():
     score(no3(), "--limit", 200, "--histogram", "h.svg", "-q")
     with open(path("h.svg")) as file:
@@ -422,6 +442,14 @@ def histograms_mark_the_threshold():
     score("table-run", "--data", "far.npy", "--histogram", "h.svg", "-q")
     with open(path("h.svg")) as file:
         assert "inf" not in file.read().replace("infinite", "").lower()
+    # one that is far out is told of, and the others have their bars
+    values[3] = [300.0] * 6
+    write_npy("far.npy", 120, 6, [v for row in values for v in row])
+    score("table-run", "--data", "far.npy", "--histogram", "h.svg", "-q")
+    with open(path("h.svg")) as file:
+        text = file.read()
+    assert "1 more to " in text
+    assert len(set(re.findall(r"V([\d.]+)H", text))) > 5, "bars of several heights"
 
 
 # ---- a digit left out ----

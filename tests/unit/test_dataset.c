@@ -214,7 +214,7 @@ static void idx_folders_are_found_in_every_layout(void **state)
     scratch_write(s, "c/FashionMNIST/raw/train-images-idx3-ubyte", train.bytes, train.n);
     assert_set_refused(scratch_path(s, "c"), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "several");
     mkdir(scratch_path(s, "empty"), 0777);
-    assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "expected train-images");
+    assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "IDX files (train-images");
     assert_false(vae_dataset_has_test(s->path));
 }
 

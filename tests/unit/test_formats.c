@@ -274,8 +274,11 @@ static void folders_of_pictures(void **state)
     put_png(s, "flat/2.png", 2, 2, 1, 2);
     put_png(s, "flat/1.png", 2, 2, 1, 1);
     snprintf(folder, sizeof folder, "%s/flat", s->folder);
-    set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 1);
-    assert_true(set->n == 1 && set->labels == NULL && ((uint8_t *)set->rows)[0] == 1);
+    set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 0);
+    assert_true(set->n == 2 && set->labels == NULL && ((uint8_t *)set->rows)[0] == 1);
+    vae_dataset_free(set);
+    set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 1); /* one of them, at random */
+    assert_true(set->n == 1 && set->labels == NULL);
     vae_dataset_free(set);
     assert_set_refused(folder, VAE_SPLIT_TEST, VAE_ERR_DATA, "no folder test, val or valid");
 }

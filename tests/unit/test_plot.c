@@ -436,6 +436,53 @@ static void bars_have_names_and_values(void **state)
     vae_text_clear(&t);
 }
 
+/* A value far out takes the rest of the chart to one bar: it is counted beside the axis instead. */
+static void far_values_do_not_hide_the_rest(void **state)
+{
+    (void)state;
+    double a[400], b[40], mark = 1e9;
+    const char *name = "threshold";
+    for (size_t i = 0; i < 400; i++) {
+        a[i] = 100 + 10 * sin((double)i);
+    }
+    for (size_t i = 0; i < 40; i++) {
+        b[i] = 150 + (double)(i % 7);
+    }
+    a[5] = 1e6;
+    a[6] = -4000;
+    a[7] = INFINITY;
+    b[3] = 3e5;
+    const plot_series groups[] = {{"in", a, NULL, 400, false}, {"out", b, NULL, 40, false}};
+    vae_text t = {0};
+    plot_histogram(&t, (plot_axes){"Scores", "nats", "rows", false, false}, groups, 2, 60, &mark,
+                   &name, 1);
+    check(&t, "histogram-far");
+    assert_non_null(strstr(t.data, ">threshold 1e9 ▸</text>"));
+    assert_non_null(strstr(t.data, ">in (3 not shown)<"));
+    assert_non_null(strstr(t.data, ">out (1 not shown)<"));
+    assert_non_null(strstr(t.data, "◂ 1 more to -4000 · nats · 1 not finite · 2 more to 1e6 ▸"));
+    double left, top, right, bottom, level, x, last = 0;
+    assert_int_equal(sscanf(strstr(t.data, "data-area=\""), "data-area=\"%lf %lf %lf %lf", &left,
+                            &top, &right, &bottom),
+                     4);
+    size_t filled = 0; /* bars of the first group: 20 of 66 nats */
+    const char *at = strchr(strstr(t.data, "class=\"vp-h"), 'V');
+    for (; sscanf(at, "V%lfH%lf", &level, &x) == 2; at = strchr(at + 1, 'V')) {
+        filled += level < bottom - 1;
+        last = level < bottom - 1 ? x : last;
+    }
+    assert_in_range(filled, 15, 25);
+    assert_true(last < left + (right - left) / 2);
+    vae_text_clear(&t);
+    /* values that are only spread are all shown */
+    a[5] = 115;
+    a[6] = 80;
+    a[7] = 100;
+    plot_histogram(&t, (plot_axes){0}, groups, 1, 60, NULL, NULL, 0);
+    assert_null(strstr(t.data, " more to "));
+    vae_text_clear(&t);
+}
+
 static void histograms_count(void **state)
 {
     (void)state;
@@ -557,6 +604,7 @@ int main(void)
         cmocka_unit_test(bars_are_as_high_as_their_values),
         cmocka_unit_test(bars_have_names_and_values),
         cmocka_unit_test(histograms_count),
+        cmocka_unit_test(far_values_do_not_hide_the_rest),
         cmocka_unit_test(scatters_have_classes),
         cmocka_unit_test(values_lie_where_the_axes_say),
     };

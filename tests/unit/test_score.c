@@ -334,12 +334,12 @@ static void test_training_rows(void **state)
     vae_config config;
     vae_error err = {0};
     uint32_t *rows;
-    size_t n;
+    size_t n, n_validation;
     vae_config_defaults(&config);
     for (size_t i = 0; i < ROWS; i++) {
         labels[i] = (uint8_t)(i % 10);
     }
-    assert_int_equal(vae_training_rows(&rows, &n, &config, &set, &err), VAE_OK);
+    assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err), VAE_OK);
     assert_int_equal(n, ROWS);
     for (size_t i = 0; i < n; i++) {
         assert_int_equal(rows[i], i);
@@ -347,14 +347,21 @@ static void test_training_rows(void **state)
     free(rows);
     config.exclude_class = 3;
     config.validation = 0.25;
-    assert_int_equal(vae_training_rows(&rows, &n, &config, &set, &err), VAE_OK);
+    assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err), VAE_OK);
     assert_int_equal(n, 135);
     for (size_t i = 0; i < n; i++) {
         assert_true(labels[rows[i]] != 3 && (i == 0 || rows[i] > rows[i - 1]));
     }
+    assert_int_equal(n_validation, 45); /* all others but those of class 3, each once */
+    bool seen[ROWS] = {false};
+    for (size_t i = 0; i < n + n_validation; i++) {
+        assert_true(labels[rows[i]] != 3 && !seen[rows[i]]);
+        seen[rows[i]] = true;
+    }
     free(rows);
     set.labels = NULL;
-    assert_int_equal(vae_training_rows(&rows, &n, &config, &set, &err), VAE_ERR_USAGE);
+    assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err),
+                     VAE_ERR_USAGE);
     assert_null(rows);
 }
 
