@@ -143,9 +143,9 @@ static vae_status read_shape(const cli_args *args, vae_import_options *options, 
 static vae_status measure_scales(vae_checkpoint *c, const vae_dataset *set, vae_error *err)
 {
     uint32_t *rows = NULL;
-    size_t n;
+    size_t n, n_validation;
     vae_status status = VAE_OK;
-    TRY(vae_training_rows(&rows, &n, &c->config, set, err));
+    TRY(vae_training_rows(&rows, &n, &n_validation, &c->config, set, err));
     c->standard = malloc(2 * c->d * sizeof *c->standard);
     if (c->standard == NULL) {
         TRY(vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale"));
