@@ -152,7 +152,7 @@ static void print_result(const cli_args *args, const vae_config *config, const v
 static vae_status open_sets(const vae_config *config, uint64_t given, vae_dataset **train,
                             vae_dataset **test, vae_error *err)
 {
-    const vae_data_options options = cli_data_options(config, config->limit);
+    vae_data_options options = cli_data_options(config, config->limit);
     const char *test_data;
     vae_split split;
     vae_status status = VAE_OK;
@@ -160,6 +160,7 @@ static vae_status open_sets(const vae_config *config, uint64_t given, vae_datase
     TRY(vae_dataset_check_options(*train, given, err));
     test_data = cli_test_data(config, &split);
     if (test_data != NULL) {
+        options.of_model = test_data != config->data;
         TRY(vae_dataset_open(test, test_data, split, &options, err));
     }
 done:

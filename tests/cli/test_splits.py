@@ -54,7 +54,7 @@ def test_data_may_be_a_set_of_their_own():
     vae("train", "--resume", "--out", "apart-later", "--epochs", 3, "--test-data", "tested.csv")
     assert [line["split"] for line in metrics("apart-later")] == ["train", "train", "train", "test"]
     vae("train", *args, "--test-data", "swapped.csv", "--out", "splits-x", code=3,
-        says="swapped.csv: column 1 is 'b'; trained.csv has 'a' there")
+        says="swapped.csv: column 1 is 'b'; the model was trained with 'a' there")
     numbers("wide6.npy", 10, 1)
     vae("train", *args, "--test-data", "wide6.npy", "--out", "splits-x", code=3, says="6 columns")
     vae("train", *args, "--test-data", "nowhere.csv", "--out", "splits-x", code=4, says="nowhere.csv")
