@@ -105,7 +105,7 @@ vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err);
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set; default: the one it was trained on"},                         \
         {"split", 0, "train|validation|test",                                                      \
-         "of what it was trained on: rows trained on, held out, or for testing [test if any]"},    \
+         "rows trained on, rows held out, or rows to test on [test, where there is one]"},         \
     {                                                                                              \
         "limit", 0, "N",                                                                           \
             "only N rows: the first, of sprites and picture files random ones; 0 = all"            \

@@ -121,7 +121,7 @@ static void put_figures(report *r)
     const json_t *figures = NULL;
     const char *split = NULL;
     static const char *const keys[] = {"bound", "elbo", "recon", "kl"};
-    static const char *const names[] = {"Bound", "ELBO", "Reconstruction", "KL"};
+    static const char *const names[] = {"Maximized bound", "ELBO", "Reconstruction", "KL"};
     char x[200];
     for (size_t s = REPORT_SPLITS; s-- > 0 && figures == NULL;) { /* test, if there is one */
         split = split_names[s];
@@ -132,8 +132,7 @@ static void put_figures(report *r)
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const json_t *value = json_object_get(figures, keys[i]);
         if (json_is_number(value)) { /* the bound is a loss in the summary */
-            put_figure(r, names[i], json_number_value(value) * (i == 0 ? -1 : 1),
-                       i == 0 ? "nats, maximized" : "nats");
+            put_figure(r, names[i], json_number_value(value) * (i == 0 ? -1 : 1), "nats");
         }
     }
     if (r->has_data) {

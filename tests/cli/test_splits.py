@@ -274,7 +274,7 @@ def the_bound_that_is_maximized_is_shown():
         with open(path(run, "report.html")) as file:
             page = file.read()
         assert f"The bound that is maximized ({objective}, 5 particles)" in page
-        assert f"<dt>Bound</dt><dd><data value=\"{bound['test']:.9g}" in page
+        assert f"<dt>Maximized bound</dt><dd><data value=\"{bound['test']:.9g}" in page
         assert "best bound -" in vae("info", run).out
     # early stopping speaks of what it judged by
     for objective, word in (("iwae", "bound"), ("elbo", "elbo")):
