@@ -113,7 +113,7 @@ def tables_are_standardized_and_remembered():
         assert abs(shift[at] - mean) < 1e-5 * abs(mean), (shift[at], mean)
         assert abs(scale[at] - sd) < 1e-4 * sd, (scale[at], sd)
     assert (shift[2], scale[2]) == (7, 1)
-    assert newest("trees")["columns"] == b"height\nweight\nconstant\n"
+    assert newest("trees")["columns"] == b"height\0weight\0constant\0"
     # decoded rows come in the table's units, near the rows they were encoded from
     vae("encode", "trees", "--data", "trees.csv", "--out", "z.npy")
     vae("decode", "trees", "--latents", "z.npy", "--out", "x.npy")

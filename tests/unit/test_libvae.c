@@ -210,6 +210,36 @@ static int stop_after(void *context, const struct vae_epoch *e)
     return e->number == *most;
 }
 
+/* What is maximized: under iwae a bound of its own, which three particles make tighter. */
+static int tighter(void *context, const struct vae_epoch *e)
+{
+    *(double *)context = e->bound;
+    assert_true(isfinite(e->bound) && e->bound > e->elbo);
+    return 0;
+}
+
+static int the_same(void *context, const struct vae_epoch *e)
+{
+    (void)context;
+    assert_true(e->bound == e->elbo);
+    return 0;
+}
+
+static void test_bound(void **state)
+{
+    (void)state;
+    double bound = 0;
+    vae *v = small();
+    vae_on_epoch(v, the_same, NULL);
+    assert_int_equal(fit(v), 0);
+    set(v, "objective", "iwae");
+    set(v, "particles", "3");
+    vae_on_epoch(v, tighter, &bound);
+    assert_int_equal(fit(v), 0);
+    assert_true(bound < 0);
+    vae_free(v);
+}
+
 /* Told to stop, the handle has the model of that moment: the same as that of a shorter training. */
 static void test_stop(void **state)
 {
@@ -401,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_bound),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_from_a_thread),
         cmocka_unit_test(test_fit_writes_nothing),
