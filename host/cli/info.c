@@ -76,7 +76,7 @@ static void print_config(const vae_config *config)
     for (size_t i = 0; i < n; i++) {
         char value[VAE_PATH];
         vae_config_get(config, options[i].name, value, sizeof value);
-        printf("  %-22s %s\n", options[i].name, value[0] != '\0' ? value : "-");
+        cli_print("  %-22s %s", options[i].name, value[0] != '\0' ? value : "-");
     }
 }
 
@@ -85,7 +85,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
 {
     char n[32];
     const vae_train_state *s = &c->state;
-    printf("checkpoint   %s, %s bytes\n", path, vae_thousands(n, (double)bytes));
+    cli_print("checkpoint   %s, %s bytes", path, vae_thousands(n, (double)bytes));
     printf("data         %zu x %zu, %zu channel%s (%zu column%s)\n", c->height, c->width,
            c->channels, vae_s(c->channels), c->d, vae_s(c->d));
     printf("parameters   %s", vae_thousands(n, (double)c->n_params));
@@ -105,7 +105,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
         puts("columns      standardized: the model's x is (data - shift) / scale");
     }
     if (c->summary[0] != '\0') {
-        printf("last         %s\n", c->summary);
+        cli_print("last         %s", c->summary);
     }
     puts("tensors      name, shape, offset in floats");
     size_t offset = 0;
@@ -141,7 +141,7 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
         json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype",
                                                  t->dtype, "shape", shape));
         if (!args->json) {
-            printf("  %-28s %-8s %s\n", t->name, t->dtype, text);
+            cli_print("  %-28s %-8s %s", t->name, t->dtype, text);
         }
     }
     const char *key;
@@ -149,7 +149,7 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
     json_object_foreach(metadata, key, value)
     {
         if (!args->json && json_is_string(value)) {
-            printf("%-20s %s\n", key, json_string_value(value));
+            cli_print("%-20s %s", key, json_string_value(value));
         }
     }
     if (args->json) {

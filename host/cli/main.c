@@ -1,6 +1,7 @@
 /* The program: a command, its error and its exit code. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,8 @@ static void hold_descriptors(void)
 int main(int argc, char **argv)
 {
     hold_descriptors();
+    /* a file larger than `ulimit -f` allows is an error of write(), not the end */
+    signal(SIGXFSZ, SIG_IGN);
     const vae_notes notes = {.tell = print_note};
     vae_error err = {.notes = &notes};
     vae_status status = vae_cli(argc, argv, &err);
