@@ -113,7 +113,7 @@ char *vae_join_names(const char *const *names, size_t n)
 
 void vae_escape(char *text, size_t size)
 {
-    enum { CODE = 4 }; /* \\x1b */
+    enum { CODE = 4 }; /* \x1b */
     for (char *at = text; *at != '\0'; at++) {
         const unsigned char c = (unsigned char)at[0], next = (unsigned char)at[1];
         const bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0; /* U+0080 to U+009F in UTF-8 */

@@ -43,11 +43,14 @@ static json_t *parse_or_null(const char *text)
     return value != NULL ? value : json_null();
 }
 
-static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
-                       const param_layout *layout, const char *weights)
+static vae_status print_json(const vae_checkpoint *c, const char *path, size_t bytes,
+                             const param_layout *layout, const char *weights, vae_error *err)
 {
     char hex[VAE_SHA256_HEX];
     char *config = vae_config_to_json(&c->config);
+    if (config == NULL) {
+        return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the options");
+    }
     vae_sha256_hex(c->data_sha256, hex);
     json_t *o =
         json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", 1,
@@ -67,6 +70,7 @@ static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
     }
     cli_print_json(o, 15);
     free(config);
+    return VAE_OK;
 }
 
 static void print_config(const vae_config *config)
@@ -180,7 +184,11 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
     size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
-    (args->json ? print_json : print_text)(c, path, bytes, &layout, weights);
+    if (args->json) {
+        TRY(print_json(c, path, bytes, &layout, weights, err));
+    } else {
+        print_text(c, path, bytes, &layout, weights);
+    }
 done:
     vae_layout_clear(&layout);
     vae_checkpoint_free(c);

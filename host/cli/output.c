@@ -29,14 +29,14 @@ void cli_print(const char *format, ...)
     const int n = vsnprintf(NULL, 0, format, list);
     const size_t size = n > 0 ? 4 * (size_t)n + 1 : 1; /* were every byte escaped */
     char *line = malloc(size);
-    if (line != NULL) {
-        vsnprintf(line, size, format, again);
-        vae_escape(line, size);
-        puts(line);
-        free(line);
-    } else {
-        puts("(out of memory for this line)");
+    if (line == NULL) {
+        fprintf(stderr, "vae: out of memory: %zu bytes for a line\n", size);
+        exit(VAE_ERR_RUNTIME);
     }
+    vsnprintf(line, size, format, again);
+    vae_escape(line, size);
+    puts(line);
+    free(line);
     va_end(again);
     va_end(list);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 /* Bytes of an item; 0 = a type that safetensors does not have, or one of less than a byte. */
@@ -206,7 +207,7 @@ vae_status vae_safetensors_parse(vae_safetensors *out, const char *json, size_t 
     *out = (vae_safetensors){.data_offset = 8 + (uint64_t)n};
     json_error_t why;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &why);
-    if (root == NULL && json_error_code(&why) == json_error_out_of_memory) {
+    if (root == NULL && vae_json_starved(&why)) {
         return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for a safetensors header");
     }
     if (root == NULL) {
@@ -285,7 +286,10 @@ static json_t *make_entry(const vae_named_tensor *t, uint64_t begin)
 {
     json_t *shape = json_array();
     for (size_t i = 0; i < t->ndim; i++) {
-        json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
+        if (json_array_append_new(shape, json_integer((json_int_t)t->shape[i])) != 0) {
+            json_decref(shape);
+            return NULL;
+        }
     }
     return json_pack("{s:s, s:o, s:[I,I]}", "dtype", "F32", "shape", shape, "data_offsets",
                      (json_int_t)begin, (json_int_t)(begin + t->n * sizeof(float)));

@@ -427,3 +427,63 @@ def a_failing_disk_is_exit_4():
     prefix[1:1] = ["-P", path("disk/000000.png")]
     vae("interpolate", run, "--from", "disk/000000.png", "--to", "disk/000001.png", "--out", "x.png",
         code=4, says="000000.png", prefix=prefix, env=TRACED)
+
+
+# ---- no memory ----
+
+STARVE = r"""
+#include <errno.h>
+#include <stdlib.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static long n, at = -1;
+static int fails(void)
+{
+    if (at < 0) {
+        const char *text = getenv("FAIL_AT");
+        at = text != NULL ? atol(text) : 0;
+    }
+    return __atomic_add_fetch(&n, 1, __ATOMIC_RELAXED) == at ? (errno = ENOMEM, 1) : 0;
+}
+void *malloc(size_t size) { return fails() ? NULL : __libc_malloc(size); }
+void *calloc(size_t a, size_t b) { return fails() ? NULL : __libc_calloc(a, b); }
+void *realloc(void *p, size_t size) { return fails() ? NULL : __libc_realloc(p, size); }
+"""
+
+
+@test
+def failed_allocations_are_exit_1():
+    """Every 7th (FULL=1: each) allocation of commands that read and write JSON fails."""
+    program = os.path.join(os.path.dirname(VAE), "..", "vae")  # of the tests: it has no sanitizer
+    if not os.access(program, os.X_OK):
+        raise Skip(f"no {program}")
+    if shutil.which("cc") is None:
+        raise Skip("no cc")
+    put(STARVE, "starve.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path("starve.so"), path("starve.c")], check=True)
+    run = trained()
+    vae("export", run, "--out", "fed.safetensors", "-q")
+    step = 1 if os.environ.get("FULL") == "1" else 7
+    sizes = {}
+    outs = ["starved.vae", "starved.safetensors", "starved.npz", "starved.encoder.onnx"]
+    for args in (["info", "fed.safetensors"], ["info", "fed.safetensors", "--json"],
+                 ["import", "fed.safetensors", "--out", outs[0]], ["export", run, "--out", outs[1]],
+                 ["export", run, "--out", outs[2]], ["export", run, "--out", "starved.onnx"]):
+        good = vae(*args).out
+        sizes.update((name, os.path.getsize(path(name))) for name in outs if os.path.exists(path(name)))
+        for at in range(1, 100000, step):
+            for name in outs:
+                if os.path.exists(path(name)):
+                    os.unlink(path(name))
+            process = subprocess.run([program, *args], cwd=WORK, capture_output=True, env={
+                **os.environ, "LD_PRELOAD": path("starve.so"), "FAIL_AT": str(at), "OMP_NUM_THREADS": "1"})
+            code, err = process.returncode, process.stderr.decode()
+            if code == 0:
+                assert process.stdout.decode() == good, (args, at)
+                if at > 1000:  # of some 800
+                    break
+            else:  # opendir's is the folder's
+                assert code == 1 or (code == 4 and "Cannot allocate memory" in err), (args, at, code, err)
+                assert "emory" in err, (args, at, err)  # libgomp says it in its own words
+                for name in outs:  # what is there (it was the message that failed) is whole
+                    whole = not os.path.exists(path(name)) or os.path.getsize(path(name)) == sizes[name]
+                    assert whole, (args, at, name)
