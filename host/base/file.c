@@ -17,10 +17,10 @@ bool vae_is_folder(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-void vae_remove_link(const char *path)
+void vae_make_way(const char *path)
 {
     struct stat info;
-    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) {
+    if (lstat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
         unlink(path);
     }
 }
@@ -344,12 +344,14 @@ vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *
     char *bytes = NULL;
     struct stat info;
     *text = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* not blocking: opening a FIFO would wait for a writer */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &info) != 0) {
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
     if (!S_ISREG(info.st_mode)) {
-        TRY(vae_fail(err, VAE_ERR_IO, "%s: not a file", path));
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %s; expected a file", path,
+                     S_ISDIR(info.st_mode) ? "a folder" : "a pipe or a device"));
     }
     size_t size = (size_t)info.st_size, n = 0;
     if (size > most) {

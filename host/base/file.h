@@ -54,8 +54,9 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 /* Is there a folder of this name? */
 bool vae_is_folder(const char *path);
 
-/* Removes `path` if it is a symbolic link; what it points to stays. */
-void vae_remove_link(const char *path);
+/* Removes what is called `path` if it is neither a file nor a folder: a symbolic link (what it points
+ * to stays), a pipe, a device. For names that are a run's own. */
+void vae_make_way(const char *path);
 
 /* Is there anything of this name? That it cannot be known (no permission, a failing disk) is
  * VAE_ERR_IO, never "no". */
@@ -74,7 +75,8 @@ ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset);
 /* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
 bool vae_write_all(int fd, const void *bytes, size_t n);
 
-/* A whole file as a string, at most `most` bytes; *text is malloc'ed. */
+/* A whole file as a string, at most `most` bytes; *text is malloc'ed. VAE_ERR_IO, VAE_ERR_DATA (a
+ * folder, a pipe or a device, more bytes), VAE_ERR_RUNTIME. */
 vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err);
 
 #endif

@@ -5,13 +5,7 @@
 #include <stdio.h>
 
 #include "base/status.h"
-
-void vae_one_line(char *text)
-{
-    for (; *text != '\0'; text++) {
-        *text = (unsigned char)*text < 0x20 || *text == 0x7f ? ' ' : *text;
-    }
-}
+#include "base/text.h"
 
 void vae_note(const vae_notes *notes, const char *format, ...)
 {
@@ -21,7 +15,7 @@ void vae_note(const vae_notes *notes, const char *format, ...)
         va_start(args, format);
         vsnprintf(line, sizeof line, format, args);
         va_end(args);
-        vae_one_line(line);
+        vae_escape(line, sizeof line);
         notes->tell(notes->ctx, line);
     }
 }

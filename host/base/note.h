@@ -3,10 +3,6 @@
 #ifndef VAE_NOTE_H
 #define VAE_NOTE_H
 
-/* A message may quote what a file holds: control characters, which could break its line or steer a
- * terminal, become spaces. */
-void vae_one_line(char *text);
-
 /* line: lower case, no newline; good during the call. One that begins with "warning: " is for
  * those, too, who asked not to be told anything. NULL: nobody listens. */
 typedef struct {

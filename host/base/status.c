@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "base/text.h"
+
 vae_status vae_fail(vae_error *err, vae_status status, const char *format, ...)
 {
     if (err != NULL && err->status == VAE_OK) {
@@ -10,7 +12,7 @@ vae_status vae_fail(vae_error *err, vae_status status, const char *format, ...)
         va_start(args, format);
         vsnprintf(err->text, sizeof err->text, format, args);
         va_end(args);
-        vae_one_line(err->text);
+        vae_escape(err->text, sizeof err->text);
         err->status = status;
     }
     return status;

@@ -24,8 +24,9 @@ enum { VAE_ERROR_TEXT = 1024 };
 /* The first error of an operation. Zero-initialize it; later errors do not replace the first. */
 typedef struct {
     vae_status status;
-    char text[VAE_ERROR_TEXT]; /* one line, lower case, no "vae: " in front, no newline */
-    const vae_notes *notes;    /* told what is wrong but no failure; NULL: nobody is */
+    char text
+        [VAE_ERROR_TEXT]; /* one line, lower case, no "vae: " in front, no newline: control characters are escaped */
+    const vae_notes *notes; /* told what is wrong but no failure; NULL: nobody is */
 } vae_error;
 
 /* Records status and a printf-style message unless err already holds an error. err may be NULL.

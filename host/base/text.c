@@ -111,6 +111,33 @@ char *vae_join_names(const char *const *names, size_t n)
     return text;
 }
 
+void vae_escape(char *text, size_t size)
+{
+    enum { CODE = 4 }; /* \x1b */
+    for (char *at = text; *at != '\0'; at++) {
+        const unsigned char c = (unsigned char)at[0], next = (unsigned char)at[1];
+        const bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0; /* U+0080 to U+009F in UTF-8 */
+        if (c >= 0x20 && c != 0x7f && !c1) {
+            continue;
+        }
+        const size_t taken = c1 ? 2 : 1, left = size - (size_t)(at - text);
+        if (left <= CODE) {
+            *at = '\0';
+            return;
+        }
+        const size_t tail = strlen(at + taken), room = left - CODE - 1;
+        const size_t kept = tail < room ? tail : room;
+        memmove(at + CODE, at + taken, kept);
+        at[CODE + kept] = '\0';
+        const unsigned char shown = c1 ? next : c;
+        at[0] = '\\';
+        at[1] = 'x';
+        at[2] = "0123456789abcdef"[shown >> 4];
+        at[3] = "0123456789abcdef"[shown & 15];
+        at += CODE - 1;
+    }
+}
+
 const char *vae_base_name(char *text, size_t size, const char *path)
 {
     const char *end = path + strlen(path);

@@ -30,6 +30,10 @@ size_t vae_names_bytes(const char *names, size_t n);
 /* The same from an array of them; malloc'ed, NULL: out of memory. */
 char *vae_join_names(const char *const *names, size_t n);
 
+/* Makes text fit to be shown, in place: control characters (of a terminal's escape sequences, say),
+ * which names and notes in files may hold, become \x1b and the like; cut to `size` - 1 bytes. */
+void vae_escape(char *text, size_t size);
+
 /* The last part of a path, slashes behind it left out, cut to `size` - 1 bytes. Returns text. */
 const char *vae_base_name(char *text, size_t size, const char *path);
 

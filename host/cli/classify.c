@@ -161,9 +161,9 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
         cli_print_json(o, 9);
         return;
     }
-    printf("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example\n",
-           m->path, (unsigned long long)m->checkpoint->state.epoch, m->set->source, m->split, r->n,
-           vae_s(r->n), binarize);
+    cli_print("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example",
+              m->path, (unsigned long long)m->checkpoint->state.epoch, m->set->source, m->split,
+              r->n, vae_s(r->n), binarize);
     printf("elbo          %.4f (summed over %zu classes)\nrecon         %.4f\nkl            %.4f\n",
            r->elbo, m->config.classes, r->recon, r->kl);
     if (r->classified > 0) {

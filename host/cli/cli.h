@@ -93,6 +93,9 @@ json_t *cli_json_text(const char *text);
 /* VAE_ERR_USAGE where --out is - although --json has standard output. */
 vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err);
 
+/* A line on standard output, its newline added; text from files may be in it, which is escaped. */
+void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* ---- a trained model and its data (model.c) ---- */
 
 /* Options that every command with a model takes; those for data. */

@@ -88,9 +88,9 @@ static void print_text(const evaluation *ev)
 {
     const vae_trained *m = ev->m;
     const vae_evaluation *e = &ev->e;
-    printf("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example\n",
-           m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
-           vae_s(e->n), ev->binarize);
+    cli_print("%s after epoch %llu, on %s (%s, %zu example%s, binarize %s), nats per example",
+              m->path, (unsigned long long)m->checkpoint->state.epoch, ev->source, ev->split, e->n,
+              vae_s(e->n), ev->binarize);
     printf("elbo          %.4f\nrecon         %.4f\nkl            %.4f\n", e->elbo, e->recon,
            e->kl);
     if (e->samples > 0) {

@@ -43,11 +43,14 @@ static json_t *parse_or_null(const char *text)
     return value != NULL ? value : json_null();
 }
 
-static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
-                       const param_layout *layout, const char *weights)
+static vae_status print_json(const vae_checkpoint *c, const char *path, size_t bytes,
+                             const param_layout *layout, const char *weights, vae_error *err)
 {
     char hex[VAE_SHA256_HEX];
     char *config = vae_config_to_json(&c->config);
+    if (config == NULL) {
+        return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the options");
+    }
     vae_sha256_hex(c->data_sha256, hex);
     json_t *o =
         json_pack("{s:i, s:s, s:I, s:I, s:[I,I,I], s:s, s:s, s:o, s:o, s:o, s:o}", "schema", 1,
@@ -67,6 +70,7 @@ static void print_json(const vae_checkpoint *c, const char *path, size_t bytes,
     }
     cli_print_json(o, 15);
     free(config);
+    return VAE_OK;
 }
 
 static void print_config(const vae_config *config)
@@ -76,7 +80,7 @@ static void print_config(const vae_config *config)
     for (size_t i = 0; i < n; i++) {
         char value[VAE_PATH];
         vae_config_get(config, options[i].name, value, sizeof value);
-        printf("  %-22s %s\n", options[i].name, value[0] != '\0' ? value : "-");
+        cli_print("  %-22s %s", options[i].name, value[0] != '\0' ? value : "-");
     }
 }
 
@@ -85,7 +89,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
 {
     char n[32];
     const vae_train_state *s = &c->state;
-    printf("checkpoint   %s, %s bytes\n", path, vae_thousands(n, (double)bytes));
+    cli_print("checkpoint   %s, %s bytes", path, vae_thousands(n, (double)bytes));
     printf("data         %zu x %zu, %zu channel%s (%zu column%s)\n", c->height, c->width,
            c->channels, vae_s(c->channels), c->d, vae_s(c->d));
     printf("parameters   %s", vae_thousands(n, (double)c->n_params));
@@ -105,7 +109,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
         puts("columns      standardized: the model's x is (data - shift) / scale");
     }
     if (c->summary[0] != '\0') {
-        printf("last         %s\n", c->summary);
+        cli_print("last         %s", c->summary);
     }
     puts("tensors      name, shape, offset in floats");
     size_t offset = 0;
@@ -141,7 +145,7 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
         json_array_append_new(tensors, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype",
                                                  t->dtype, "shape", shape));
         if (!args->json) {
-            printf("  %-28s %-8s %s\n", t->name, t->dtype, text);
+            cli_print("  %-28s %-8s %s", t->name, t->dtype, text);
         }
     }
     const char *key;
@@ -149,7 +153,7 @@ static vae_status info_of_weights(const cli_args *args, const char *path, vae_er
     json_object_foreach(metadata, key, value)
     {
         if (!args->json && json_is_string(value)) {
-            printf("%-20s %s\n", key, json_string_value(value));
+            cli_print("%-20s %s", key, json_string_value(value));
         }
     }
     if (args->json) {
@@ -180,7 +184,11 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
     size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
-    (args->json ? print_json : print_text)(c, path, bytes, &layout, weights);
+    if (args->json) {
+        TRY(print_json(c, path, bytes, &layout, weights, err));
+    } else {
+        print_text(c, path, bytes, &layout, weights);
+    }
 done:
     vae_layout_clear(&layout);
     vae_checkpoint_free(c);

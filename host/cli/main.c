@@ -1,8 +1,11 @@
 /* The program: a command, its error and its exit code. */
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -26,9 +29,25 @@ static void hold_descriptors(void)
     }
 }
 
+/* jansson (2.14) does not always tell that it had no memory, and may crash of it: it takes the end of a
+ * text for an error in it. So the program ends here. Files under way are temp files, which the next
+ * run in that folder removes; what was there is untouched. */
+static void *json_memory(size_t n)
+{
+    void *memory = malloc(n);
+    if (memory == NULL) {
+        fprintf(stderr, "vae: out of memory: %zu bytes for JSON\n", n);
+        exit(VAE_ERR_RUNTIME);
+    }
+    return memory;
+}
+
 int main(int argc, char **argv)
 {
     hold_descriptors();
+    /* a file larger than `ulimit -f` allows is an error of write(), not the end */
+    signal(SIGXFSZ, SIG_IGN);
+    json_set_alloc_funcs(json_memory, free);
     const vae_notes notes = {.tell = print_note};
     vae_error err = {.notes = &notes};
     vae_status status = vae_cli(argc, argv, &err);

@@ -1,8 +1,10 @@
 /* What a command says: lines on stderr, JSON on standard output. */
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "cli/cli.h"
 
 void cli_say(const cli_args *args, const char *format, ...)
@@ -10,11 +12,32 @@ void cli_say(const cli_args *args, const char *format, ...)
     if (args->quiet) {
         return;
     }
+    char line[VAE_ERROR_TEXT];
     va_list list;
     va_start(list, format);
-    fputs("vae: ", stderr);
-    vfprintf(stderr, format, list);
-    fputc('\n', stderr);
+    vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    vae_escape(line, sizeof line);
+    fprintf(stderr, "vae: %s\n", line);
+}
+
+void cli_print(const char *format, ...)
+{
+    va_list list, again;
+    va_start(list, format);
+    va_copy(again, list);
+    const int n = vsnprintf(NULL, 0, format, list);
+    const size_t size = n > 0 ? 4 * (size_t)n + 1 : 1; /* were every byte escaped */
+    char *line = malloc(size);
+    if (line == NULL) {
+        fprintf(stderr, "vae: out of memory: %zu bytes for a line\n", size);
+        exit(VAE_ERR_RUNTIME);
+    }
+    vsnprintf(line, size, format, again);
+    vae_escape(line, size);
+    puts(line);
+    free(line);
+    va_end(again);
     va_end(list);
 }
 

@@ -59,7 +59,7 @@ static vae_status choose_out(const cli_args *args, const char *folder, char path
         n = snprintf(path, VAE_PATH, "%s", strcmp(out, "-") == 0 ? standard_output : out);
     } else {
         n = snprintf(path, VAE_PATH, "%s%sreport.html", folder, folder[0] != '\0' ? "/" : "");
-        vae_remove_link(path); /* the run's own: nothing else is written into */
+        vae_make_way(path); /* the run's own: nothing else is written into */
     }
     if (n >= VAE_PATH || n == 0) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes", VAE_PATH - 1));

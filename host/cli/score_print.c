@@ -111,9 +111,9 @@ static void print_text(const cli_scoring *s)
 {
     const vae_trained *m = &s->m;
     const size_t n = s->scores.n;
-    printf("%s after epoch %" PRIu64 ", on %s (%s, %zu row%s, %zu draw%s of z each), nats\n",
-           m->path, m->checkpoint->state.epoch, m->set->source, m->split, n, vae_s(n), s->samples,
-           vae_s(s->samples));
+    cli_print("%s after epoch %" PRIu64 ", on %s (%s, %zu row%s, %zu draw%s of z each), nats",
+              m->path, m->checkpoint->state.epoch, m->set->source, m->split, n, vae_s(n),
+              s->samples, vae_s(s->samples));
     printf("threshold  %.6g of %s", (double)s->threshold, vae_score_name(s->by));
     if (!s->threshold_given) {
         printf(": the %.6g quantile of %zu training row%s", 1 - s->contamination, s->n_reference,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 
 enum { CONFIG_SCHEMA = 1 };
@@ -159,7 +160,7 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
     /* editors on Windows put a byte order mark in front */
     text += strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
-    if (object == NULL && json_error_code(&at) == json_error_out_of_memory) {
+    if (object == NULL && vae_json_starved(&at)) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", source));
     }
     if (object == NULL) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
@@ -58,12 +59,26 @@ static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json
     return VAE_OK;
 }
 
+vae_status vae_metadata_json(json_t **out, const json_t *metadata, const char *key, vae_error *err)
+{
+    json_error_t why;
+    const char *text = vae_metadata_text(metadata, key);
+    *out = text != NULL ? json_loads(text, 0, &why) : NULL;
+    return text != NULL && *out == NULL && vae_json_starved(&why)
+               ? vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the metadata '%s'", key)
+               : VAE_OK;
+}
+
 /* ---- standardization ---- */
 
-static vae_status read_row(double *row, size_t d, const char *text, bool above_zero,
+static vae_status read_row(double *row, size_t d, const json_t *metadata, bool above_zero,
                            const vae_weights *w, const char *key, vae_error *err)
 {
-    json_t *array = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *array = NULL;
+    vae_status status = vae_metadata_json(&array, metadata, key, err);
+    if (status != VAE_OK) {
+        return status;
+    }
     bool good = json_array_size(array) == d;
     for (size_t i = 0; good && i < d; i++) {
         const json_t *value = json_array_get(array, i);
@@ -89,8 +104,8 @@ static vae_status standard(vae_checkpoint *c, const vae_weights *w, const json_t
     if (c->standard == NULL) {
         TRY(vae_fail_memory(err, 2 * c->d * sizeof *c->standard, "shift and scale"));
     }
-    TRY(read_row(c->standard, c->d, shift, false, w, "data_shift", err));
-    TRY(read_row(c->standard + c->d, c->d, scale, true, w, "data_scale", err));
+    TRY(read_row(c->standard, c->d, metadata, false, w, "data_shift", err));
+    TRY(read_row(c->standard + c->d, c->d, metadata, true, w, "data_scale", err));
 done:
     return status;
 }
@@ -101,13 +116,14 @@ static vae_status columns(vae_checkpoint *c, const vae_weights *w, const json_t 
                           vae_error *err)
 {
     const char *text = vae_metadata_text(metadata, "columns");
-    json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
-    bool good = json_array_size(names) == c->d;
+    json_t *names = NULL;
     const char **list = NULL;
     vae_status status = VAE_OK;
     if (text == NULL) {
         return VAE_OK;
     }
+    TRY(vae_metadata_json(&names, metadata, "columns", err));
+    bool good = json_array_size(names) == c->d;
     list = calloc(c->d, sizeof *list);
     if (list == NULL) {
         TRY(vae_fail_memory(err, c->d * sizeof *list, "the names of columns"));

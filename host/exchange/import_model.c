@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
 
@@ -150,7 +151,8 @@ static vae_status choose_options(vae_config *config, bool *has_config, const vae
     if (text != NULL) {
         vae_error why = {0};
         if (vae_config_from_json(config, text, "config", &why) != VAE_OK) {
-            return vae_fail(err, VAE_ERR_DATA, "%s: metadata: %s", w->path, why.text);
+            return vae_fail(err, why.status == VAE_ERR_USAGE ? VAE_ERR_DATA : why.status,
+                            "%s: metadata: %s", w->path, why.text);
         }
     } else if (options->config != NULL) {
         *config = *options->config;
@@ -412,7 +414,11 @@ vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
     }
     c->state.best = INFINITY;
     if (w->metadata != NULL) {
-        metadata = json_loads(w->metadata, JSON_REJECT_DUPLICATES, NULL);
+        json_error_t why;
+        metadata = json_loads(w->metadata, JSON_REJECT_DUPLICATES, &why);
+        if (metadata == NULL && vae_json_starved(&why)) {
+            TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its metadata", w->path));
+        }
         if (!json_is_object(metadata)) {
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: metadata: expected a JSON object", w->path));
         }

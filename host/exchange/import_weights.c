@@ -123,13 +123,13 @@ static vae_status open_kind(vae_weights *w, vae_error *err)
 {
     unsigned char first[FIRST_BYTES];
     struct stat info;
-    ssize_t got = pread(w->fd, first, sizeof first, 0);
-    if (fstat(w->fd, &info) != 0 || got < 0) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", w->path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
+    if (fstat(w->fd, &info) == 0 && !S_ISREG(info.st_mode)) {
         return vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected safetensors or npz",
                         w->path);
+    }
+    const ssize_t got = vae_read_at(w->fd, first, sizeof first, 0);
+    if (got < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", w->path, strerror(errno));
     }
     vae_status status = VAE_OK;
     w->is_npz = is_zip(first, (size_t)got);
@@ -260,11 +260,12 @@ vae_status vae_weights_read(const vae_weights *w, const vae_weight *t, float *va
 bool vae_weights_is_file(const char *path)
 {
     unsigned char first[16];
-    FILE *f = fopen(path, "rbe");
-    if (f == NULL) {
+    /* O_NONBLOCK: a pipe without a writer must not be waited for */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
         return false;
     }
-    size_t n = fread(first, 1, sizeof first, f); /* of a folder: nothing */
-    fclose(f);
-    return is_zip(first, n) || is_safetensors(first, n);
+    const ssize_t got = vae_read_at(fd, first, sizeof first, 0); /* of a folder or a pipe: none */
+    close(fd);
+    return got > 0 && (is_zip(first, (size_t)got) || is_safetensors(first, (size_t)got));
 }

@@ -155,16 +155,17 @@ static char *training(const vae_checkpoint *c)
     json_t *summary = c->summary[0] != '\0' ? json_loads(c->summary, 0, NULL) : NULL;
     json_t *object = json_pack("{s:I, s:I, s:b}", "step", (json_int_t)s->step, "epoch",
                                (json_int_t)s->epoch, "finished", (int)s->finished);
+    bool good = object != NULL;
     if (isfinite(s->best)) {
-        json_object_set_new(object, "best", json_real(s->best));
+        good = json_object_set_new(object, "best", json_real(s->best)) == 0 && good;
     }
     if (isfinite(s->wall_s)) {
-        json_object_set_new(object, "wall_s", json_real(s->wall_s));
+        good = json_object_set_new(object, "wall_s", json_real(s->wall_s)) == 0 && good;
     }
     if (summary != NULL) {
-        json_object_set_new(object, "summary", summary);
+        good = json_object_set_new(object, "summary", summary) == 0 && good;
     }
-    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = good ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(object);
     return text;
 }

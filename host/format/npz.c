@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zip.h>
 
@@ -15,26 +16,46 @@
 enum {
     DEFLATE_MAX_RATIO = 1032, /* zlib's documentation */
     CHUNK_ITEMS = 4096,
+    MOST_AT_ONCE = 1 << 30, /* bytes */
 };
 
 /* ---- opening ---- */
+
+/* Whose fault an error of libzip's is: memory's, the disk's, or the archive's. */
+static vae_status blame(int code)
+{
+    switch (code) {
+    case ZIP_ER_MEMORY:
+        return VAE_ERR_RUNTIME;
+    case ZIP_ER_OPEN:
+    case ZIP_ER_READ:
+    case ZIP_ER_SEEK:
+        return VAE_ERR_IO;
+    default:
+        return VAE_ERR_DATA;
+    }
+}
 
 static vae_status fail_zip(const char *path, int code, vae_error *err)
 {
     zip_error_t why;
     zip_error_init_with_code(&why, code);
-    vae_status status = VAE_ERR_DATA;
-    if (code == ZIP_ER_MEMORY) {
-        status = vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its directory", path);
-    } else if (code == ZIP_ER_OPEN || code == ZIP_ER_READ || code == ZIP_ER_SEEK) {
-        status = vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, zip_error_strerror(&why));
-    } else {
+    const vae_status status = blame(code);
+    if (status == VAE_ERR_DATA) {
         vae_fail(err, status,
                  "%s: not a sound npz (zip) archive: %s; save it again with numpy.savez", path,
                  zip_error_strerror(&why));
+    } else {
+        vae_fail(err, status, "%s: cannot read: %s", path, zip_error_strerror(&why));
     }
     zip_error_fini(&why);
     return status;
+}
+
+static vae_status fail_file(zip_file_t *file, vae_error *err)
+{
+    return vae_fail(err, blame(zip_error_code_zip(zip_file_get_error(file))), "%s",
+                    zip_file_strerror(file));
 }
 
 /* The header of member `index`, from its first bytes. The rest of it is not read. */
@@ -44,13 +65,14 @@ static vae_status read_header(zip_t *zip, const zip_stat_t *stat, npy_header *he
     uint8_t prefix[VAE_NPY_PREFIX], *bytes = NULL;
     zip_file_t *file = zip_fopen_index(zip, stat->index, 0);
     if (file == NULL) {
-        return vae_fail(err, VAE_ERR_DATA, "%s", zip_strerror(zip));
+        return vae_fail(err, blame(zip_error_code_zip(zip_get_error(zip))), "%s",
+                        zip_strerror(zip));
     }
     vae_status status = VAE_OK;
     size_t size = 0;
     const zip_int64_t got = zip_fread(file, prefix, sizeof prefix);
     if (got < 0) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s", zip_file_strerror(file)));
+        TRY(fail_file(file, err));
     }
     TRY(vae_npy_header_size(prefix, (size_t)got, &size, err));
     if (size < (size_t)got || (uint64_t)size > stat->size) {
@@ -63,7 +85,10 @@ static vae_status read_header(zip_t *zip, const zip_stat_t *stat, npy_header *he
     }
     memcpy(bytes, prefix, (size_t)got);
     const zip_int64_t rest = zip_fread(file, bytes + got, size - (size_t)got);
-    const zip_int64_t all = rest < 0 ? got : got + rest;
+    if (rest < 0) {
+        TRY(fail_file(file, err));
+    }
+    const zip_int64_t all = got + rest;
     if ((size_t)all < size) {
         TRY(vae_fail(err, VAE_ERR_DATA, "npy header: expected %zu bytes, found %lld", size,
                      (long long)all));
@@ -203,9 +228,15 @@ done:
 vae_status vae_npz_open(vae_npz *out, const char *path, vae_error *err)
 {
     *out = (vae_npz){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat info;
+    /* O_NONBLOCK: a pipe without a writer must be refused, not waited for. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    if (fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) {
+        close(fd);
+        return vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected an npz file", path);
     }
     vae_status status = vae_npz_open_fd(out, fd, path, err);
     close(fd);
@@ -262,16 +293,27 @@ vae_status vae_npz_check(const vae_npz *npz, const vae_npz_member *m, vae_error 
                : vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: %s", npz->path, m->name, m->fault);
 }
 
-/* Reads exactly n bytes of an open member. */
+/* After a failed call on an open member. */
+static vae_status fail_read(const vae_npz *npz, const vae_npz_member *m, zip_file_t *file,
+                            vae_error *err)
+{
+    vae_error why = {0};
+    const vae_status status = fail_file(file, &why);
+    return status == VAE_ERR_DATA ? fail_data(npz, m, why.text, err)
+                                  : vae_fail(err, status, "%s: %.100s.npy: cannot read: %s",
+                                             npz->path, m->name, why.text);
+}
+
+/* Reads exactly n bytes of an open member, in pieces: libzip hands zlib no more than 2^32 - 1. */
 static vae_status read_exact(const vae_npz *npz, const vae_npz_member *m, zip_file_t *file,
                              void *to, size_t n, vae_error *err)
 {
-    size_t done = 0;
-    while (done < n) {
-        zip_int64_t got = zip_fread(file, (char *)to + done, n - done);
+    for (size_t done = 0; done < n;) {
+        const size_t piece = n - done < MOST_AT_ONCE ? n - done : MOST_AT_ONCE;
+        const zip_int64_t got = zip_fread(file, (char *)to + done, piece);
         if (got <= 0) {
-            return fail_data(npz, m, got < 0 ? zip_file_strerror(file) : "its data is cut short",
-                             err);
+            return got < 0 ? fail_read(npz, m, file, err)
+                           : fail_data(npz, m, "its data is cut short", err);
         }
         done += (size_t)got;
     }
@@ -283,11 +325,11 @@ static vae_status expect_end(const vae_npz *npz, const vae_npz_member *m, zip_fi
                              vae_error *err)
 {
     char extra;
-    zip_int64_t got = zip_fread(file, &extra, 1);
-    if (got == 0) {
-        return VAE_OK;
+    const zip_int64_t got = zip_fread(file, &extra, 1);
+    if (got < 0) {
+        return fail_read(npz, m, file, err);
     }
-    return fail_data(npz, m, got < 0 ? zip_file_strerror(file) : "it goes on past its end", err);
+    return got == 0 ? VAE_OK : fail_data(npz, m, "it goes on past its end", err);
 }
 
 /* At its data. *file is to be closed (close_member) in any case. */
@@ -300,7 +342,11 @@ static vae_status open_member(const vae_npz *npz, const vae_npz_member *m, zip_f
     TRY(vae_npz_check(npz, m, err));
     *file = zip_fopen_index(npz->zip, m->index, 0);
     if (*file == NULL) {
-        TRY(fail_data(npz, m, zip_strerror(npz->zip), err));
+        const vae_status status_of_zip = blame(zip_error_code_zip(zip_get_error(npz->zip)));
+        TRY(status_of_zip == VAE_ERR_DATA
+                ? fail_data(npz, m, zip_strerror(npz->zip), err)
+                : vae_fail(err, status_of_zip, "%s: %.100s.npy: cannot read: %s", npz->path,
+                           m->name, zip_strerror(npz->zip)));
     }
     for (size_t left = m->header.header_bytes, n; left > 0; left -= n) {
         n = left < sizeof skipped ? left : sizeof skipped;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 /* Bytes of an item; 0 = a type that safetensors does not have, or one of less than a byte. */
@@ -206,6 +207,9 @@ vae_status vae_safetensors_parse(vae_safetensors *out, const char *json, size_t 
     *out = (vae_safetensors){.data_offset = 8 + (uint64_t)n};
     json_error_t why;
     json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &why);
+    if (root == NULL && vae_json_starved(&why)) {
+        return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for a safetensors header");
+    }
     if (root == NULL) {
         return vae_fail(err, VAE_ERR_DATA, "safetensors header: %s at byte %d", why.text,
                         why.position);
@@ -224,7 +228,11 @@ vae_status vae_safetensors_read(vae_safetensors *out, int fd, uint64_t file_byte
     *out = (vae_safetensors){0};
     uint8_t prefix[8];
     uint64_t n = 0;
-    if (file_bytes < sizeof prefix || vae_read_at(fd, prefix, sizeof prefix, 0) != sizeof prefix) {
+    const ssize_t got = vae_read_at(fd, prefix, sizeof prefix, 0);
+    if (got < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno));
+    }
+    if (file_bytes < sizeof prefix || got != sizeof prefix) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: expected a safetensors file (at least 10 bytes), found %llu bytes",
                         name, (unsigned long long)file_bytes);
@@ -245,8 +253,10 @@ vae_status vae_safetensors_read(vae_safetensors *out, int fd, uint64_t file_byte
     }
     vae_error why = {0};
     vae_status status = VAE_OK;
-    if (vae_read_at(fd, json, (size_t)n, sizeof prefix) != (ssize_t)n) {
-        status = vae_fail(&why, VAE_ERR_IO, "cannot read the header: %s", strerror(errno));
+    const ssize_t held = vae_read_at(fd, json, (size_t)n, sizeof prefix);
+    if (held != (ssize_t)n) {
+        status = vae_fail(&why, VAE_ERR_IO, "cannot read the header: %s",
+                          held < 0 ? strerror(errno) : "the file has become shorter");
     } else {
         status = vae_safetensors_parse(out, json, (size_t)n, file_bytes - sizeof prefix - n, &why);
     }
@@ -276,7 +286,10 @@ static json_t *make_entry(const vae_named_tensor *t, uint64_t begin)
 {
     json_t *shape = json_array();
     for (size_t i = 0; i < t->ndim; i++) {
-        json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
+        if (json_array_append_new(shape, json_integer((json_int_t)t->shape[i])) != 0) {
+            json_decref(shape);
+            return NULL;
+        }
     }
     return json_pack("{s:s, s:o, s:[I,I]}", "dtype", "F32", "shape", shape, "data_offsets",
                      (json_int_t)begin, (json_int_t)(begin + t->n * sizeof(float)));

@@ -44,9 +44,12 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
                          size_t out[3], bool header_only, vae_error *err)
 {
     if (setjmp(r->jump) != 0) {
-        return r->no_memory
-                   ? vae_fail_memory(err, out[0] * out[1] * out[2], path)
-                   : vae_fail(err, VAE_ERR_DATA, "%s: cannot read JPEG: %s", path, r->text);
+        if (r->no_memory) {
+            return vae_fail_memory(err, out[0] * out[1] * out[2], path);
+        }
+        const bool disk = ferror(r->file) != 0; /* libjpeg takes what failed for the end */
+        return vae_fail(err, disk ? VAE_ERR_IO : VAE_ERR_DATA, "%s: cannot read JPEG: %s", path,
+                        disk ? "the disk fails" : r->text);
     }
     jpeg_stdio_src(jpeg, r->file);
     jpeg_read_header(jpeg, TRUE);

@@ -234,7 +234,8 @@ vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_
     }
     status = decode(png, info, stream, &picture);
     if (status != VAE_OK) {
-        TRY(vae_fail(err, status, "%s: cannot read PNG: %s", path, reason));
+        TRY(vae_fail(err, ferror(stream) ? VAE_ERR_IO : status, "%s: cannot read PNG: %s", path,
+                     ferror(stream) ? "the disk fails" : reason));
     }
     *pixels = picture.pixels;
     *width = picture.width;

@@ -26,7 +26,7 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
 void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH])
 {
     vae_run_folder_path(folder, name, out);
-    vae_remove_link(out);
+    vae_make_way(out);
 }
 
 /* ---- names in a folder ---- */

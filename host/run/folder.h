@@ -35,8 +35,8 @@ void vae_run_folder_close(vae_run_folder *folder);
 
 /* path of a file inside the folder, to be written with vae_file_replace. */
 void vae_run_folder_path(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
-/* The same of one that is written with vae_file_put, which writes into devices: a link in its place
- * is taken away first. */
+/* The same of one that is written with vae_file_put, which writes into pipes and devices: one in
+ * its place, or a link to one, is taken away first. */
 void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
 
 /* Opens metrics.jsonl for appending, without the lines past `step` and without a torn last one. */

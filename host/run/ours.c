@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "run/checkpoint_format.h"
 #include "run/folder.h"
@@ -108,7 +109,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
         return why.status == VAE_ERR_DATA ? VAE_OK : vae_fail(err, why.status, "%s", why.text);
     }
     json_t *object = json_loads(text, 0, &at);
-    if (object == NULL && json_error_code(&at) == json_error_out_of_memory) {
+    if (object == NULL && vae_json_starved(&at)) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
     }
     *ours = json_is_integer(json_object_get(object, "schema"));

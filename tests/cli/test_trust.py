@@ -1,5 +1,7 @@
 """What a run holds is not lost, and what is not a run's is not touched."""
+import json
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -346,3 +348,142 @@ def a_run_killed_before_its_report_gets_one():
     vae("train", *TINY, "--epochs", 1, "--out", "no-page", "--report=false", "-q")
     vae("train", "--resume", "--out", "no-page", "-q")
     assert not os.path.exists(path("no-page/report.html"))
+
+
+# ---- what is no file, and what is in one ----
+
+@test
+def pipes_are_refused_not_waited_for():
+    run = trained()
+    os.mkfifo(path("pipe"))
+    for name in ("pipe.npz", "pipe.npy", "pipe.csv", "pipe.png"):
+        os.mkfifo(path(name))
+    vae("info", "pipe", code=3, says="pipe: not a regular file")
+    vae("import", "pipe", "--out", "piped", code=3, says="not a regular file")
+    vae("train", *TINY, "--config", "pipe", code=3, says="pipe: a pipe or a device")
+    vae("train", *TINY, "--config", ".", code=3, says=".: a folder")
+    for name in ("pipe.npz", "pipe.npy", "pipe.csv"):
+        vae("eval", run, "--data", name, code=3, says="not a regular file")
+        vae("decode", run, "--latents", name, "--out", "x.npy", code=3, says="not a regular file")
+    vae("interpolate", run, "--from", "pipe.png", "--to", "pipe.png", "--out", "x.png", code=3,
+        says="not a regular file")
+    vae("complete", run, "--mask", "pipe.npy", "--out", "x.png", code=3, says="not a regular file")
+    os.rename(path("pipe"), path(copy(run, "piped"), "report.html"))
+    vae("report", "piped", "-q")
+
+
+def tiny_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+@test
+def a_limit_of_file_sizes_is_an_error():
+    vae("train", *TINY, "--epochs", 1, "--out", "limited", code=4, says="File too large",
+        preexec_fn=tiny_files)
+    vae("export", trained(), "--out", "limited.npz", code=4, says="limited.npz: cannot write",
+        preexec_fn=tiny_files)
+    assert not any("limited.npz" in name for name in os.listdir(WORK))
+
+
+@test
+def text_of_files_cannot_steer_a_terminal():
+    evil = "a\x1b]0;owned\x07\x1b[2Jb\x7f\x9bc\n"
+    run = copy(trained(), "evil")
+    vae("export", run, "--out", "evil.safetensors", "-q")
+    with open(path("evil.safetensors"), "rb") as file:
+        data = file.read()
+    n = struct.unpack_from("<Q", data)[0]
+    header = json.loads(data[8:8 + n])
+    header["__metadata__"][evil] = evil
+    header[evil] = {"dtype": "F32", "shape": [0], "data_offsets": 2 * [len(data) - 8 - n]}
+    text = json.dumps(header).encode()
+    put(struct.pack("<Q", len(text)) + text + data[8 + n:], "evil.safetensors")
+    shown = vae("info", "evil.safetensors")
+    told = vae("import", "evil.safetensors", "--out", "evil-run", code=3)
+    named = vae("info", f"no {evil} file", code=4)
+    for text in (shown.out, told.err, named.err):
+        assert "\\x1b]0;owned\\x07\\x1b[2Jb\\x7f\\x9bc\\x0a" in text, text
+        assert not set(text) & {"\x1b", "\x07", "\x7f", "\x9b"}, text
+
+
+@test
+def a_failing_disk_is_exit_4():
+    run = trained()
+    for name in ("disk.npz", "disk.safetensors"):
+        vae("export", run, "--out", name, "-q")
+        for when in (1, 2, 3, 5, 8):
+            for call in ("pread64", "read"):
+                prefix = strace(f"{call}:error=EIO:when={when}")
+                prefix[1:1] = ["-P", path(name)]
+                process = subprocess.run([*prefix, VAE, "import", name, "--out", "disk-run"], cwd=WORK,
+                                         capture_output=True, env={**os.environ, **TRACED})
+                err = process.stderr.decode()
+                if process.returncode == 0:  # so many reads there are not
+                    shutil.rmtree(path("disk-run"))
+                else:
+                    assert process.returncode == 4 and name in err, (name, call, when, err)
+    vae("sample", run, "-n", 2, "--out", "disk/", "-q")
+    prefix = strace("read:error=EIO")
+    prefix[1:1] = ["-P", path("disk/000000.png")]
+    vae("interpolate", run, "--from", "disk/000000.png", "--to", "disk/000001.png", "--out", "x.png",
+        code=4, says="000000.png", prefix=prefix, env=TRACED)
+
+
+# ---- no memory ----
+
+STARVE = r"""
+#include <errno.h>
+#include <stdlib.h>
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+static long n, at = -1;
+static int fails(void)
+{
+    if (at < 0) {
+        const char *text = getenv("FAIL_AT");
+        at = text != NULL ? atol(text) : 0;
+    }
+    return __atomic_add_fetch(&n, 1, __ATOMIC_RELAXED) == at ? (errno = ENOMEM, 1) : 0;
+}
+void *malloc(size_t size) { return fails() ? NULL : __libc_malloc(size); }
+void *calloc(size_t a, size_t b) { return fails() ? NULL : __libc_calloc(a, b); }
+void *realloc(void *p, size_t size) { return fails() ? NULL : __libc_realloc(p, size); }
+"""
+
+
+@test
+def failed_allocations_are_exit_1():
+    """Every 7th (FULL=1: each) allocation of commands that read and write JSON fails."""
+    program = os.path.join(os.path.dirname(VAE), "..", "vae")  # of the tests: it has no sanitizer
+    if not os.access(program, os.X_OK):
+        raise Skip(f"no {program}")
+    if shutil.which("cc") is None:
+        raise Skip("no cc")
+    put(STARVE, "starve.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path("starve.so"), path("starve.c")], check=True)
+    run = trained()
+    vae("export", run, "--out", "fed.safetensors", "-q")
+    step = 1 if os.environ.get("FULL") == "1" else 7
+    sizes = {}
+    outs = ["starved.vae", "starved.safetensors", "starved.npz", "starved.encoder.onnx"]
+    for args in (["info", "fed.safetensors"], ["info", "fed.safetensors", "--json"],
+                 ["import", "fed.safetensors", "--out", outs[0]], ["export", run, "--out", outs[1]],
+                 ["export", run, "--out", outs[2]], ["export", run, "--out", "starved.onnx"]):
+        good = vae(*args).out
+        sizes.update((name, os.path.getsize(path(name))) for name in outs if os.path.exists(path(name)))
+        for at in range(1, 100000, step):
+            for name in outs:
+                if os.path.exists(path(name)):
+                    os.unlink(path(name))
+            process = subprocess.run([program, *args], cwd=WORK, capture_output=True, env={
+                **os.environ, "LD_PRELOAD": path("starve.so"), "FAIL_AT": str(at), "OMP_NUM_THREADS": "1"})
+            code, err = process.returncode, process.stderr.decode()
+            if code == 0:
+                assert process.stdout.decode() == good, (args, at)
+                if at > 1000:  # of some 800
+                    break
+            else:  # opendir's is the folder's
+                assert code == 1 or (code == 4 and "Cannot allocate memory" in err), (args, at, code, err)
+                assert "emory" in err, (args, at, err)  # libgomp says it in its own words
+                for name in outs:  # what is there (it was the message that failed) is whole
+                    whole = not os.path.exists(path(name)) or os.path.getsize(path(name)) == sizes[name]
+                    assert whole, (args, at, name)
