@@ -37,7 +37,7 @@ typedef struct {
 typedef struct {
     const void *rows;
     const uint32_t *number;
-    const uint8_t *labels; /* of the whole data set, by number; NULL where it has none */
+    const uint32_t *labels; /* of the whole data set, by number; NULL where it has none */
     uint64_t n;
     uint32_t half_bits;
     uint32_t n_slots;

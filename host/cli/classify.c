@@ -5,6 +5,7 @@
 
 #include "base/parts.h"
 #include "cli/cli.h"
+#include "infer/labels.h"
 #include "infer/measure.h"
 
 /* q(y|x) of all rows, (n,C), batch by batch. */
@@ -29,9 +30,27 @@ static size_t best_of(const float *p, size_t C)
     return best;
 }
 
-/* The CSV, and how many known labels were missed. */
+/* Rows whose class the model knows, and how many of these were missed. */
+typedef struct {
+    size_t known, missed;
+} tally;
+
+/* The head of the probabilities' columns: p0, p1 ... or p_cat, p_dog ... */
+static void put_heads(FILE *file, const vae_classes *classes)
+{
+    const bool numbers = vae_classes_are_numbers(classes);
+    for (size_t c = 0; c < classes->n; c++) {
+        char head[VAE_CLASS_NAME + 2];
+        snprintf(head, sizeof head, "%s%s", numbers ? "p" : "p_", classes->name[c]);
+        fputc(',', file);
+        vae_text_csv(file, head);
+    }
+    fputc('\n', file);
+}
+
+/* The CSV, and what there is to count. */
 static vae_status write_csv(const vae_trained *m, const char *out, const float *probability,
-                            size_t *errors, vae_error *err)
+                            tally *counts, vae_error *err)
 {
     const vae_dataset *set = m->set;
     const size_t C = m->config.classes;
@@ -42,21 +61,20 @@ static vae_status write_csv(const vae_trained *m, const char *out, const float *
     if (file == NULL) {
         return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for %s", out);
     }
-    *errors = 0;
+    const vae_classes *classes = &m->checkpoint->classes;
     fprintf(file, "row,%spredicted", set->labels != NULL ? "label," : "");
-    for (size_t c = 0; c < C; c++) {
-        fprintf(file, ",p%zu", c);
-    }
-    fputc('\n', file);
+    put_heads(file, classes);
     for (size_t r = 0; r < set->n; r++) {
         const float *p = probability + r * C;
         const size_t best = best_of(p, C);
         fprintf(file, "%zu,", vae_dataset_number(set, r));
         if (set->labels != NULL) {
-            fprintf(file, "%u,", (unsigned)set->labels[r]);
-            *errors += best != set->labels[r];
+            vae_label_csv(file, set, r);
+            fputc(',', file);
+            counts->known += set->labels[r] < C;
+            counts->missed += set->labels[r] < C && best != set->labels[r];
         }
-        fprintf(file, "%zu", best);
+        vae_text_csv(file, classes->name[best]);
         for (size_t c = 0; c < C; c++) {
             fprintf(file, ",%.6g", (double)p[c]);
         }
@@ -70,13 +88,16 @@ static vae_status write_csv(const vae_trained *m, const char *out, const float *
     return vae_parts_put(&parts, out, err);
 }
 
-static void print_result(const cli_args *args, const vae_trained *m, const char *out, size_t errors)
+static void print_result(const cli_args *args, const vae_trained *m, const char *out, tally counts)
 {
     const size_t n = m->set->n;
-    const bool known = m->set->labels != NULL;
-    const double error = (double)errors / (double)n;
+    const bool known = counts.known > 0;
+    const double error = known ? (double)counts.missed / (double)counts.known : 0;
     if (!args->json) {
-        if (known) {
+        if (known && counts.known < n) {
+            cli_say(args, "%s: %zu row%s of %s, of %zu of a known class %.2f%% misclassified", out,
+                    n, vae_s(n), m->set->source, counts.known, 100 * error);
+        } else if (known) {
             cli_say(args, "%s: %zu row%s of %s, %.2f%% misclassified", out, n, vae_s(n),
                     m->set->source, 100 * error);
         } else {
@@ -94,7 +115,7 @@ static vae_status run_classify(const cli_args *args, vae_error *err)
     vae_trained m = {.own = NULL};
     classifier c = {.m = &m};
     const vae_plan plan = vae_eval_plan(0, 0);
-    size_t errors = 0;
+    tally counts = {0};
     vae_status status = VAE_OK;
     const char *out = cli_value(args, "out");
     out = out != NULL ? out : "labels.csv";
@@ -112,8 +133,8 @@ static vae_status run_classify(const cli_args *args, vae_error *err)
         TRY(vae_fail_memory(err, bytes, "probabilities"));
     }
     TRY(vae_each_batch(&plan, m.n, m.batch, NULL, classify_batch, &c, err));
-    TRY(write_csv(&m, out, c.probability, &errors, err));
-    print_result(args, &m, out, errors);
+    TRY(write_csv(&m, out, c.probability, &counts, err));
+    print_result(args, &m, out, counts);
 done:
     free(c.probability);
     vae_trained_close(&m);
@@ -122,7 +143,7 @@ done:
 
 static const cli_option classify_options[] = {
     CLI_DATA_OPTIONS,
-    {"out", 'o', "FILE", "CSV: row, label if known, predicted, p0, p1 ... [labels.csv]"},
+    {"out", 'o', "FILE", "CSV: row, label if known, predicted, p0 ... or p_NAME ... [labels.csv]"},
     CLI_MODEL_OPTIONS,
 };
 

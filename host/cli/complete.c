@@ -81,9 +81,9 @@ typedef struct {
     size_t R, N, rounds, seed;
     int only; /* class, or -1 */
     bool *observed;
-    float *x;       /* (R,D) as the model sees them */
-    uint8_t *label; /* (R*N) */
-    float *state;   /* (R*N,D) */
+    float *x;        /* (R,D) as the model sees them */
+    uint32_t *label; /* (R*N) */
+    float *state;    /* (R*N,D) */
 } completion;
 
 /* One round: every row of the state through the model; the missing part is replaced. */
@@ -126,7 +126,7 @@ static vae_status run(completion *j, float *x_hat, vae_error *err)
     }
     for (size_t i = 0; i < j->R * j->N; i++) {
         if (j->only >= 0) {
-            j->label[i] = (uint8_t)j->only;
+            j->label[i] = (uint32_t)j->only;
         } else {
             j->label[i] = set->labels != NULL ? set->labels[j->rows[i / j->N]] : 0;
         }
@@ -255,7 +255,7 @@ static vae_status run_complete(const cli_args *args, vae_error *err)
     TRY(prepare(&j, args, err));
     const size_t D = m.checkpoint->d, n = j.R * j.N;
     j.x = malloc(j.R * D * sizeof *j.x);
-    j.label = malloc(n);
+    j.label = malloc(n * sizeof *j.label);
     j.state = malloc(n * D * sizeof *j.state);
     x_hat = malloc(n * D * sizeof *x_hat);
     if (j.x == NULL || j.label == NULL || j.state == NULL || x_hat == NULL) {
@@ -282,7 +282,7 @@ static const cli_option complete_options[] = {
     {"rows", 0, "I,J,...", "which rows of the data, from 0; default: the first 8"},
     {"n", 'n', "N", "completions of each row [8]"},
     {"rounds", 0, "N", "pseudo-Gibbs rounds of encoding and decoding [50]"},
-    {"class", 0, "K", "of a model with classes: fill in as this class; default: the row's own"},
+    {"class", 0, "NAME", "of a model with classes: fill in as this class; default: the row's own"},
     {"seed", 's', "N", "of the noise [1]"},
     {"out", 'o', "FILE", "the picture [completions.png]"},
     CLI_MODEL_OPTIONS,

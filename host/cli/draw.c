@@ -48,7 +48,7 @@ vae_status draw_need_class(const drawing *d, const char *besides, vae_error *err
     if (!vae_config_has_classes(&d->m.config) || d->only >= 0) {
         return VAE_OK;
     }
-    return vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class K%s%s", d->m.path,
+    return vae_fail(err, VAE_ERR_USAGE, "%s has classes: name one with --class NAME%s%s", d->m.path,
                     besides != NULL ? ", or by " : "", besides != NULL ? besides : "");
 }
 

@@ -8,6 +8,7 @@
 #include "cli/progress.h"
 #include "eval/eval.h"
 #include "format/npz.h"
+#include "infer/labels.h"
 
 /* One split's figures, and what is shown meanwhile. */
 typedef struct {
@@ -128,7 +129,9 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
     const vae_evaluation *e = &ev->e;
     const size_t one = 1;
     char descr[24];
+    vae_label_arrays labels = {0};
     vae_npz_writer w = {.n = 0};
+    vae_status status = VAE_OK;
     float *elbo = malloc(e->n * sizeof *elbo);
     if (elbo == NULL) {
         return vae_fail_memory(err, e->n * sizeof *elbo, "the examples' ELBO");
@@ -142,16 +145,16 @@ static vae_status write_examples(const evaluation *ev, const char *path, vae_err
     if (e->nll_of != NULL) {
         vae_npz_add(&w, "nll", "<f4", sizeof(float), &e->n, 1, e->nll_of);
     }
-    if (ev->m->set->labels != NULL) {
-        vae_npz_add(&w, "labels", "|u1", 1, &e->n, 1, ev->m->set->labels);
-    }
+    TRY(vae_label_arrays_add(&labels, &w, ev->m->set, err));
     if (ev->m->set->picked != NULL) {
         vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), &e->n, 1, ev->m->set->picked);
     }
     snprintf(descr, sizeof descr, "|S%zu", strlen(ev->binarize));
     vae_npz_add(&w, "binarize", descr, strlen(ev->binarize), &one, 1, ev->binarize);
     vae_npz_finish(&w);
-    vae_status status = vae_parts_put(&w.parts, path, err);
+    status = vae_parts_put(&w.parts, path, err);
+done:
+    vae_label_arrays_clear(&labels);
     free(elbo);
     return status;
 }

@@ -68,6 +68,17 @@ static vae_status print_json(const vae_checkpoint *c, const char *path, size_t b
         json_object_set_new(o, "data_shift", shift);
         json_object_set_new(o, "data_scale", scale);
     }
+    if (c->classes_known) {
+        json_t *names = json_array(), *rows = json_array();
+        for (size_t i = 0; i < c->classes.n; i++) {
+            json_array_append_new(names, json_string(c->classes.name[i]));
+            json_array_append_new(rows, c->class_rows != NULL
+                                            ? json_integer((json_int_t)c->class_rows[i])
+                                            : json_null());
+        }
+        json_object_set_new(o, "classes", names);
+        json_object_set_new(o, "class_rows", rows);
+    }
     cli_print_json(o, 15);
     free(config);
     return VAE_OK;
@@ -82,6 +93,24 @@ static void print_config(const vae_config *config)
         vae_config_get(config, options[i].name, value, sizeof value);
         cli_print("  %-22s %s", options[i].name, value[0] != '\0' ? value : "-");
     }
+}
+
+/* The classes' names, all of them; where some were not trained on, which. */
+static void print_classes(const vae_checkpoint *c)
+{
+    for (size_t i = 0; i < c->classes.n; i++) {
+        printf("%s%s", i == 0 ? "classes      " : ", ", c->classes.name[i]);
+    }
+    if (c->classes.n > 0) {
+        puts(c->classes_known ? "" : " (numbers: their names were not kept)");
+    }
+    size_t left_out = 0;
+    for (size_t i = 0; i < c->classes.n; i++) {
+        if (!vae_checkpoint_is_trained(c, i)) {
+            printf("%s%s", left_out++ == 0 ? "not trained  " : ", ", c->classes.name[i]);
+        }
+    }
+    fputs(left_out > 0 ? "\n" : "", stdout);
 }
 
 static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
@@ -108,6 +137,7 @@ static void print_text(const vae_checkpoint *c, const char *path, size_t bytes,
     if (c->standard != NULL) {
         puts("columns      standardized: the model's x is (data - shift) / scale");
     }
+    print_classes(c);
     if (c->summary[0] != '\0') {
         cli_print("last         %s", c->summary);
     }

@@ -76,14 +76,14 @@ static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const
                          .channels = c->channels,
                          .dtype = VAE_U8,
                          .rows = malloc(c->d),
-                         .labels = label >= 0 ? malloc(1) : NULL};
+                         .labels = label >= 0 ? malloc(sizeof *set->labels) : NULL};
     if (set->rows == NULL || (label >= 0 && set->labels == NULL)) {
         TRY(vae_fail_memory(err, sizeof *set + c->d, path));
     }
     vae_image_convert(set->rows, c->channels, pixels, channels, width * height);
     snprintf(set->source, sizeof set->source, "%s", path);
     if (label >= 0) {
-        set->labels[0] = (uint8_t)label;
+        set->labels[0] = (uint32_t)label;
     }
     *out = set;
     set = NULL;
@@ -389,7 +389,7 @@ static const cli_option interpolate_options[] = {
     {"out", 'o', "FILE", ".png, .gif (there and back), a folder, .npy, or - [interpolation.png]"},
     {"steps", 0, "N", "both ends included [10]"},
     {"mode", 0, "linear|spherical", "straight, or along the arc between the two mu [linear]"},
-    {"class", 0, "K", "of a model with classes: decode as this one; default: as --from's"},
+    {"class", 0, "NAME", "of a model with classes: decode as this one; default: as --from's"},
     CLI_MODEL_OPTIONS,
 };
 

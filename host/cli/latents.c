@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "format/npz.h"
+#include "infer/labels.h"
 #include "infer/paint.h"
 
 /* ---- standard input as a file ---- */
@@ -109,20 +110,23 @@ static vae_status write_npz(const char *out, const latents *l, const vae_dataset
                             vae_error *err)
 {
     const size_t shape[2] = {l->n, l->latent};
+    vae_label_arrays labels = {0};
     vae_npz_writer w = {.n = 0};
+    vae_status status = VAE_OK;
     vae_npz_add(&w, "mu", "<f4", sizeof(float), shape, 2, l->mu);
     vae_npz_add(&w, "logvar", "<f4", sizeof(float), shape, 2, l->logvar);
     if (l->z != NULL) {
         vae_npz_add(&w, "z", "<f4", sizeof(float), shape, 2, l->z);
     }
-    if (set->labels != NULL) {
-        vae_npz_add(&w, "labels", "|u1", 1, shape, 1, set->labels);
-    }
+    TRY(vae_label_arrays_add(&labels, &w, set, err));
     if (set->picked != NULL) {
         vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, set->picked);
     }
     vae_npz_finish(&w);
-    return vae_parts_put(&w.parts, out, err);
+    status = vae_parts_put(&w.parts, out, err);
+done:
+    vae_label_arrays_clear(&labels);
+    return status;
 }
 
 static vae_status choose_npz(const cli_args *args, const char *out, bool *npz, vae_error *err)
@@ -335,7 +339,7 @@ static vae_status decode_to(vae_trained *m, const char *out, const float *z, siz
     const vae_sink_spec spec = vae_painter_spec(&painter, n);
     vae_status status = VAE_OK;
     if (only < 0 && vae_config_has_classes(&m->config)) {
-        TRY(vae_fail(err, VAE_ERR_USAGE, "%s has classes: decoding needs --class K", m->path));
+        TRY(vae_fail(err, VAE_ERR_USAGE, "%s has classes: decoding needs --class NAME", m->path));
     }
     TRY(vae_row_sink_open(&sink, out, &spec, err));
     TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, err));
@@ -382,7 +386,7 @@ done:
 static const cli_option decode_options[] = {
     {"latents", 'l', "FILE", ".npy (n,Z), or .npz with z, mu or one array; - is standard input"},
     {"out", 'o', "FILE", ".npy, .png (a grid), a folder (one PNG a row), or -"},
-    {"class", 0, "K", "of a model with classes: the class to decode as"},
+    {"class", 0, "NAME", "of a model with classes: the class to decode as"},
     CLI_MODEL_OPTIONS,
 };
 

@@ -106,7 +106,7 @@ static const cli_option manifold_options[] = {
     {"n", 'n', "N", "pictures a side [30]"},
     {"range", 0, "R", "evenly from -R to R; default: at the quantiles of N(0,1)"},
     {"dims", 0, "I,J", "which latents, to the right and upwards; the others are 0 [0,1]"},
-    {"class", 0, "K", "of a model with classes: decode as this one"},
+    {"class", 0, "NAME", "of a model with classes: decode as this one"},
     CLI_MODEL_OPTIONS,
 };
 

@@ -45,8 +45,8 @@ vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_er
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err)
 {
     const char *text = cli_value(args, "class");
-    const size_t n = m->config.classes;
-    uint64_t value;
+    const vae_classes *classes = &m->checkpoint->classes;
+    char list[VAE_CLASSES_TEXT];
     *out = -1;
     if (text == NULL) {
         return VAE_OK;
@@ -55,11 +55,18 @@ vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_e
         return vae_fail(err, VAE_ERR_USAGE,
                         "--class has no effect: %s is not conditional and has no classes", m->path);
     }
-    if (!vae_parse_u64(text, 0, n - 1, &value)) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "--class: expected a whole number from 0 to %zu, found '%s'", n - 1, text);
+    const size_t found = vae_class_find(classes, text);
+    if (found == SIZE_MAX) {
+        return vae_fail(err, VAE_ERR_USAGE, "--class: expected one of %s, found '%s'",
+                        vae_classes_text(list, classes), text);
     }
-    *out = (int)value;
+    if (!vae_checkpoint_is_trained(m->checkpoint, found)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--class %s: no row of that class was trained on: the model does not know "
+                        "what it looks like",
+                        text);
+    }
+    *out = (int)found;
     return VAE_OK;
 }
 

@@ -17,7 +17,7 @@ enum { SCATTER_ROWS = 5000 };
 /* One set of rows in both representations. */
 typedef struct {
     float *mu, *pixels; /* (n,Z), (n,D) */
-    uint8_t *labels;    /* NULL: none */
+    uint32_t *labels;   /* NULL: none; else each row has one */
     float *factors;     /* (n,f) or NULL */
     size_t n, f;
 } features;
@@ -26,7 +26,8 @@ typedef struct {
     const cli_args *args;
     vae_trained m;
     features train, test;
-    size_t classes, neighbours, seeds, seed;
+    vae_classes names; /* of the labels */
+    size_t neighbours, seeds, seed;
     double holdout;
     vae_sizes labels; /* --labels */
     bool disentangle;
@@ -89,7 +90,7 @@ static vae_status take_features(probe *p, features *f, const vae_dataset *set, v
     f->f = set->n_factors;
     f->mu = malloc(set->n * Z * sizeof *f->mu);
     f->pixels = malloc(p->classify ? set->n * set->d * sizeof *f->pixels : 1);
-    f->labels = set->labels != NULL ? malloc(set->n) : NULL;
+    f->labels = set->labels != NULL ? malloc(set->n * sizeof *f->labels) : NULL;
     f->factors = set->factors != NULL ? malloc(set->n * set->n_factors * sizeof *f->factors) : NULL;
     if (f->mu == NULL || f->pixels == NULL || (set->labels != NULL && f->labels == NULL) ||
         (set->factors != NULL && f->factors == NULL)) {
@@ -102,7 +103,7 @@ static vae_status take_features(probe *p, features *f, const vae_dataset *set, v
         }
     }
     if (f->labels != NULL) {
-        memcpy(f->labels, set->labels, set->n);
+        memcpy(f->labels, set->labels, set->n * sizeof *f->labels);
     }
     if (f->factors != NULL) {
         memcpy(f->factors, set->factors, set->n * set->n_factors * sizeof *f->factors);
@@ -111,13 +112,67 @@ static vae_status take_features(probe *p, features *f, const vae_dataset *set, v
     return vae_trained_run_set(&p->m, set, VAE_EVAL_DRAW(0), &out, err);
 }
 
+/* Leaves out the rows of no class, of which nothing can be asked. */
+static void drop_unlabelled(const probe *p, features *f)
+{
+    const size_t Z = p->m.config.latent, D = p->classify ? p->m.checkpoint->d : 0;
+    size_t kept = 0;
+    for (size_t i = 0; f->labels != NULL && i < f->n; i++) {
+        if (f->labels[i] != VAE_NO_LABEL) {
+            memmove(f->mu + kept * Z, f->mu + i * Z, Z * sizeof *f->mu);
+            memmove(f->pixels + kept * D, f->pixels + i * D, D * sizeof *f->pixels);
+            if (f->factors != NULL) {
+                memmove(f->factors + kept * f->f, f->factors + i * f->f, f->f * sizeof *f->factors);
+            }
+            f->labels[kept++] = f->labels[i];
+        }
+    }
+    f->n = f->labels != NULL ? kept : f->n;
+}
+
+/* Leaves out the classes that no row has: the model may know more. */
+static vae_status drop_classes(probe *p, vae_error *err)
+{
+    features *both[2] = {&p->train, &p->test};
+    uint32_t *place = calloc(p->names.n + 1, sizeof *place);
+    size_t kept = 0;
+    if (place == NULL) {
+        return vae_fail_memory(err, p->names.n * sizeof *place, "classes");
+    }
+    for (size_t k = 0; k < 2; k++) {
+        for (size_t i = 0; both[k]->labels != NULL && i < both[k]->n; i++) {
+            place[both[k]->labels[i]] = 1;
+        }
+    }
+    for (size_t c = 0; c < p->names.n; c++) {
+        char *name = p->names.name[c];
+        if (place[c] == 0) {
+            free(name);
+        } else {
+            place[c] = (uint32_t)kept;
+            p->names.name[kept++] = name;
+        }
+    }
+    p->names.n = kept;
+    for (size_t k = 0; k < 2; k++) {
+        for (size_t i = 0; both[k]->labels != NULL && i < both[k]->n; i++) {
+            both[k]->labels[i] = place[both[k]->labels[i]];
+        }
+    }
+    free(place);
+    return VAE_OK;
+}
+
 static vae_status open_split(probe *p, features *f, const char *name, vae_split split,
                              vae_error *err)
 {
     vae_status status = VAE_OK;
     TRY(cli_open_named_set(&p->m, p->args, name, split, err));
-    p->classes = p->m.set->n_classes > p->classes ? p->m.set->n_classes : p->classes;
+    TRY(vae_dataset_map_classes(p->m.set, &p->names, err)); /* one numbering for both splits */
+    vae_classes_clear(&p->names);
+    TRY(vae_classes_copy(&p->names, &p->m.set->classes, err));
     TRY(take_features(p, f, p->m.set, err));
+    drop_unlabelled(p, f);
     vae_trained_close_set(&p->m);
 done:
     return status;
@@ -152,13 +207,13 @@ static vae_status hold_out(probe *p, vae_error *err)
         swap_rows(a->mu + k * Z, a->mu + last * Z, k == last ? 0 : Z * sizeof *a->mu);
         swap_rows(a->pixels + k * D, a->pixels + last * D, k == last ? 0 : D * sizeof *a->pixels);
         if (a->labels != NULL) {
-            swap_rows(a->labels + k, a->labels + last, k != last);
+            swap_rows(a->labels + k, a->labels + last, k == last ? 0 : sizeof *a->labels);
         }
     }
     a->n -= n;
     *b = (features){.mu = malloc(n * Z * sizeof *b->mu),
                     .pixels = malloc(n * D * sizeof *b->pixels),
-                    .labels = a->labels != NULL ? malloc(n) : NULL,
+                    .labels = a->labels != NULL ? malloc(n * sizeof *b->labels) : NULL,
                     .n = n};
     if (b->mu == NULL || b->pixels == NULL || (a->labels != NULL && b->labels == NULL)) {
         return vae_fail_memory(err, n * (Z + D) * sizeof(float), "held-out rows");
@@ -166,7 +221,7 @@ static vae_status hold_out(probe *p, vae_error *err)
     memcpy(b->mu, a->mu + a->n * Z, n * Z * sizeof *b->mu);
     memcpy(b->pixels, a->pixels + a->n * D, n * D * sizeof *b->pixels);
     if (b->labels != NULL) {
-        memcpy(b->labels, a->labels + a->n, n);
+        memcpy(b->labels, a->labels + a->n, n * sizeof *b->labels);
     }
     return VAE_OK;
 }
@@ -190,6 +245,7 @@ static vae_status open_rows(probe *p, vae_error *err)
     } else if (p->holdout > 0) {
         TRY(hold_out(p, err));
     }
+    TRY(drop_classes(p, err));
     if (p->train.labels != NULL && !p->classify && !p->disentangle) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: no test split to measure on: name data that have one, or keep rows back "
@@ -212,8 +268,12 @@ done:
 
 static vae_labelled view(const probe *p, const features *f, bool mu)
 {
-    return (vae_labelled){mu ? f->mu : f->pixels, f->labels, f->n,
-                          mu ? p->m.config.latent : p->m.checkpoint->d, p->classes};
+    return (vae_labelled){mu ? f->mu : f->pixels,
+                          f->labels,
+                          f->n,
+                          mu ? p->m.config.latent : p->m.checkpoint->d,
+                          p->names.n,
+                          (const char *const *)p->names.name};
 }
 
 static vae_status probe_all(probe *p, vae_error *err)
@@ -364,7 +424,7 @@ static vae_status draw_scatter(const probe *p, vae_error *err)
              100 * share[0]);
     snprintf(y, sizeof y, Z <= 2 ? "latent 1" : "second component (%.0f%%)", 100 * share[1]);
     plot_scatter(&text, (plot_axes){"Latents (mu) by label", x, y, false, false}, xy, f->labels, n,
-                 p->classes);
+                 (const char *const *)p->names.name, p->names.n);
     TRY(vae_text_write(&text, p->scatter, err));
 done:
     vae_text_clear(&text);
@@ -400,6 +460,7 @@ done:
     json_decref(p.out);
     features_free(&p.train);
     features_free(&p.test);
+    vae_classes_clear(&p.names);
     vae_trained_close(&p.m);
     return status;
 }

@@ -19,8 +19,9 @@ typedef struct {
     uint64_t seed;
     double temperature;
     bool posterior, full, nearest;
-    size_t each;         /* draws of each class, in a model with classes and without --class */
-    vae_mixture mixture; /* with posterior */
+    size_t each; /* draws of each class, in a model with classes and without --class */
+    const vae_checkpoint *checkpoint; /* where it is above 0: of the model */
+    vae_mixture mixture;              /* with posterior */
     vae_mixture_report fit;
     size_t n_fitted, n_held;
     double held_out, prior_held_out; /* mean log densities of the rows held out, nats */
@@ -200,7 +201,7 @@ static void label_lines(void *ctx, uint32_t *label, size_t first, size_t n)
 {
     const sampling *s = ctx;
     for (size_t i = 0; i < n; i++) {
-        label[i] = (uint32_t)((first + i) / s->each);
+        label[i] = (uint32_t)vae_checkpoint_trained_class(s->checkpoint, (first + i) / s->each);
     }
 }
 
@@ -300,10 +301,11 @@ static void say(const sampling *s, const drawing *d)
 static vae_status prepare_classes(sampling *s, drawing *d, vae_error *err)
 {
     static const char *const in_vain[] = {"nearest", NULL};
-    const size_t C = d->m.config.classes;
+    const size_t C = vae_checkpoint_n_trained(d->m.checkpoint);
     vae_status status = VAE_OK;
     TRY(draw_open_classes(d, err));
     if (vae_config_has_classes(&d->m.config) && d->only < 0) {
+        s->checkpoint = d->m.checkpoint;
         s->each = (s->n + C - 1) / C;
         s->n = s->each * C;
     }
@@ -369,7 +371,7 @@ static const cli_option sample_options[] = {
     {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},
     {"data", 'd', "DATA", "training data of the two; default: what it was trained on"},
     {"split", 0, "train|validation|test", "of the data [train]"},
-    {"class", 0, "K", "of a model with classes: only this one; default: a line for each"},
+    {"class", 0, "NAME", "of a model with classes: only this one; default: a line for each"},
     CLI_MODEL_OPTIONS,
 };
 

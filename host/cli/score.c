@@ -96,7 +96,6 @@ done:
 
 static vae_status read_options(cli_scoring *s, vae_error *err)
 {
-    size_t label;
     vae_status status = VAE_OK;
     s->out = cli_value(s->args, "out");
     s->contributions = cli_value(s->args, "contributions");
@@ -105,8 +104,7 @@ static vae_status read_options(cli_scoring *s, vae_error *err)
     TRY(read_score(cli_value(s->args, "score"), &s->by, err));
     TRY(cli_size(s->args, "samples", 32, 1, 4000000, &s->samples, err));
     TRY(read_threshold(s, err));
-    TRY(cli_size(s->args, "anomaly-class", 0, 0, 255, &label, err));
-    s->anomaly_class = cli_given(s->args, "anomaly-class") ? (int)label : -1;
+    s->anomaly = cli_value(s->args, "anomaly-class");
     TRY(check_files(s, err));
 done:
     return status;
@@ -114,44 +112,66 @@ done:
 
 /* ---- data ---- */
 
-/* Which rows are positive; the excluded class is, if none is named and it is there. */
+/* chosen: (classes.n) which of the set's classes are abnormal. */
+static vae_status choose_classes(bool *chosen, const cli_scoring *s, const char *names,
+                                 vae_error *err)
+{
+    const vae_dataset *set = s->m.set;
+    char text[VAE_CLASSES_TEXT];
+    const char *unknown;
+    if (vae_class_choose(chosen, &set->classes, names, &unknown) || s->anomaly == NULL) {
+        return VAE_OK; /* these data need not have what was left out of training */
+    }
+    return vae_fail(err, VAE_ERR_DATA,
+                    "--anomaly-class: expected classes that %s or the model has, %s; found '%.40s'",
+                    set->source, vae_classes_text(text, &set->classes), unknown);
+}
+
+/* Which rows are positive; the excluded classes are, if none is named and they are there. */
 static vae_status find_positives(cli_scoring *s, vae_error *err)
 {
     const vae_dataset *set = s->m.set;
-    const bool asked = s->anomaly_class >= 0;
-    const int label = asked ? s->anomaly_class : s->m.config.exclude_class;
+    const char *names = s->anomaly != NULL ? s->anomaly : s->m.config.exclude_class;
     size_t positives = 0;
-    if (label < 0 || (set->labels == NULL && !asked)) {
+    bool *chosen = NULL;
+    vae_status status = VAE_OK;
+    if (s->anomaly == NULL && (names[0] == '\0' || set->labels == NULL)) {
         return VAE_OK;
     }
     if (set->labels == NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "--anomaly-class has no effect: %s has no labels",
-                        set->source);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--anomaly-class has no effect: %s has no labels",
+                     set->source));
     }
+    chosen = calloc(set->classes.n, sizeof *chosen);
     s->positive = calloc(set->n, sizeof *s->positive);
-    if (s->positive == NULL) {
-        return vae_fail_memory(err, set->n * sizeof *s->positive, "labels");
+    s->of_no_class = calloc(set->n, sizeof *s->of_no_class);
+    if (chosen == NULL || s->positive == NULL || s->of_no_class == NULL) {
+        TRY(vae_fail_memory(err, 2 * set->n * sizeof *s->positive, "labels"));
     }
+    TRY(choose_classes(chosen, s, names, err));
     for (size_t i = 0; i < set->n; i++) {
-        s->positive[i] = set->labels[i] == label;
+        s->of_no_class[i] = set->labels[i] == VAE_NO_LABEL;
+        s->positive[i] = !s->of_no_class[i] && chosen[set->labels[i]];
+        s->n_of_no_class += s->of_no_class[i];
         positives += s->positive[i];
     }
-    s->anomaly_class = label;
-    if (positives > 0 && positives < set->n) {
-        return VAE_OK;
+    if (positives == 0 || positives + s->n_of_no_class == set->n) {
+        free(s->positive);
+        s->positive = NULL;
+        if (s->anomaly != NULL) {
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "--anomaly-class %s: expected rows with and without that label, found %zu "
+                         "with it of %zu in %s",
+                         names, positives, set->n - s->n_of_no_class, set->source));
+        }
+        const size_t n = set->n - s->n_of_no_class;
+        cli_say(s->args, "no AUROC: of %zu row%s, %zu %s of the class left out of training", n,
+                vae_s(n), positives, positives == 1 ? "is" : "are");
     }
-    free(s->positive);
-    s->positive = NULL;
-    s->anomaly_class = -1;
-    if (asked) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "--anomaly-class %d: expected rows with and without that label, found %zu "
-                        "with it of %zu in %s",
-                        label, positives, set->n, set->source);
-    }
-    cli_say(s->args, "no AUROC: of %zu row%s, %zu %s of the class left out of training", set->n,
-            vae_s(set->n), positives, positives == 1 ? "is" : "are");
-    return VAE_OK;
+    s->anomaly = names;
+done:
+    free(chosen);
+    return status;
 }
 
 static bool is_training_set(const cli_scoring *s, const vae_dataset *set)
@@ -194,6 +214,10 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
             vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, &options, &why);
         if (status == VAE_OK && is_training_set(s, s->train_set)) {
             *set = s->train_set;
+            status = vae_trained_take_classes(&s->m, s->train_set, err);
+            if (status != VAE_OK) {
+                return status;
+            }
             return c->standard != NULL
                        ? vae_dataset_standardize(s->train_set, c->standard, c->standard + c->d, err)
                        : VAE_OK;
@@ -272,6 +296,32 @@ static bool has_pictures(const cli_scoring *s)
     return vae_is_picture(c->height, c->width, c->channels);
 }
 
+/* Rankings of the rows that have a class. */
+static vae_status rank(cli_scoring *s, vae_error *err)
+{
+    const size_t n = s->scores.n;
+    float *score = malloc(n * sizeof *score);
+    bool *positive = malloc(n * sizeof *positive);
+    vae_status status = VAE_OK;
+    if (score == NULL || positive == NULL) {
+        TRY(vae_fail_memory(err, n * sizeof *score, "scores"));
+    }
+    for (int k = 0; k < VAE_SCORES; k++) {
+        size_t kept = 0;
+        for (size_t i = 0; i < n; i++) {
+            if (!s->of_no_class[i]) {
+                score[kept] = s->scores.of[k][i];
+                positive[kept++] = s->positive[i];
+            }
+        }
+        TRY(vae_rank(&s->ranking[k], score, positive, kept, err));
+    }
+done:
+    free(score);
+    free(positive);
+    return status;
+}
+
 static vae_status flag_rows(cli_scoring *s, vae_error *err)
 {
     const float *score = s->scores.of[s->by];
@@ -284,9 +334,10 @@ static vae_status flag_rows(cli_scoring *s, vae_error *err)
         s->flag[i] = score[i] > s->threshold;
         s->flagged += s->flag[i];
         s->flagged_positives += s->positive != NULL && s->positive[i] && s->flag[i];
+        s->flagged_of_no_class += s->positive != NULL && s->of_no_class[i] && s->flag[i];
     }
-    for (int k = 0; k < VAE_SCORES && s->positive != NULL; k++) {
-        TRY(vae_rank(&s->ranking[k], s->scores.of[k], s->positive, s->scores.n, err));
+    if (s->positive != NULL) {
+        TRY(rank(s, err));
     }
 done:
     return status;
@@ -349,6 +400,7 @@ done:
     vae_row_scores_clear(&s.scores);
     free(s.flag);
     free(s.positive);
+    free(s.of_no_class);
     free(s.reference_rows);
     vae_trained_close(&s.m);
     vae_dataset_free(s.train_set);
@@ -364,7 +416,7 @@ static const cli_option score_options[] = {
     {"contamination", 0, "P", "threshold: the 1-P quantile of the training rows' scores [0.05]"},
     {"reference", 0, "N", "training rows for that, evenly spread; 0 = all [10000]"},
     {"threshold", 0, "T", "flag scores above T; no training rows are needed"},
-    {"anomaly-class", 0, "LABEL", "abnormal rows, for AUROC; default: the class left out"},
+    {"anomaly-class", 0, "NAME,...", "abnormal classes, for AUROC; default: those left out"},
     {"contributions", 0, "FILE", ".npy or .npz (n,D): each column's part of the score"},
     {"heatmap", 0, "FILE", ".png: most abnormal rows, reconstructions, contributions"},
     {"histogram", 0, "FILE", ".svg: normal and abnormal scores, and the threshold"},

@@ -19,7 +19,7 @@ typedef struct {
     size_t samples, reference;
     double contamination;
     bool threshold_given;
-    int anomaly_class; /* -1: none */
+    const char *anomaly; /* names of the abnormal classes; NULL: none */
     /* the training rows that set the threshold */
     vae_dataset *train_set; /* NULL, or a set to be freed; the scored one may serve, too */
     uint32_t *reference_rows;
@@ -29,8 +29,10 @@ typedef struct {
     vae_row_scores scores;
     float threshold;
     uint8_t *flag;
-    bool *positive; /* NULL without anomaly_class */
-    size_t flagged, flagged_positives;
+    bool *positive;    /* NULL without abnormal classes */
+    bool *of_no_class; /* the same: rows that are neither normal nor abnormal */
+    size_t n_of_no_class;
+    size_t flagged, flagged_positives, flagged_of_no_class;
     vae_ranking ranking[VAE_SCORES];
 } cli_scoring;
 

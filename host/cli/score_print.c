@@ -9,12 +9,12 @@
 
 enum { HISTOGRAM_BINS = 60 };
 
-/* Scores of the rows that are positive, or not, to values; returns how many. */
+/* Scores of the rows that are positive, or of another class, to values; returns how many. */
 static size_t pick(double *values, const cli_scoring *s, bool positive)
 {
     size_t n = 0;
     for (size_t i = 0; i < s->scores.n; i++) {
-        if (s->positive == NULL || s->positive[i] == positive) {
+        if (s->positive == NULL || (s->positive[i] == positive && !s->of_no_class[i])) {
             values[n++] = (double)s->scores.of[s->by][i];
         }
     }
@@ -26,14 +26,14 @@ static vae_status write_histogram(const cli_scoring *s, vae_error *err)
     const size_t n = s->scores.n;
     const double mark = (double)s->threshold;
     const char *mark_name = "threshold";
-    char title[96], abnormal[32];
+    char title[96], abnormal[64];
     double *values = malloc(2 * n * sizeof *values);
     vae_text text = {0};
     if (values == NULL) {
         return vae_fail_memory(err, 2 * n * sizeof *values, "a histogram");
     }
     snprintf(title, sizeof title, "%s of %zu row%s", vae_score_name(s->by), n, vae_s(n));
-    snprintf(abnormal, sizeof abnormal, "label %d", s->anomaly_class);
+    snprintf(abnormal, sizeof abnormal, "label %.40s", s->anomaly != NULL ? s->anomaly : "");
     plot_series groups[2] = {{.name = s->positive != NULL ? "other labels" : NULL, .x = values},
                              {.name = abnormal, .x = values + n}};
     groups[0].n = pick(values, s, false);
@@ -71,16 +71,33 @@ done:
     return status;
 }
 
+/* Rows of a class that is not abnormal. */
+static size_t others_of(const cli_scoring *s)
+{
+    return s->scores.n - s->ranking[0].positives - s->n_of_no_class;
+}
+
+static size_t flagged_others(const cli_scoring *s)
+{
+    return s->flagged - s->flagged_positives - s->flagged_of_no_class;
+}
+
 static json_t *metrics(const cli_scoring *s)
 {
     if (s->positive == NULL) {
         return json_null();
     }
-    const size_t positives = s->ranking[0].positives, negatives = s->scores.n - positives;
-    json_t *o = json_pack("{s:i, s:I, s:f, s:f}", "anomaly_class", s->anomaly_class, "positives",
-                          (json_int_t)positives, "flagged_of_positives",
-                          (double)s->flagged_positives / (double)positives, "flagged_of_others",
-                          (double)(s->flagged - s->flagged_positives) / (double)negatives);
+    const size_t positives = s->ranking[0].positives, negatives = others_of(s);
+    int64_t number;
+    json_t *name = vae_class_number(s->anomaly, &number) ? json_integer((json_int_t)number)
+                                                         : json_string(s->anomaly);
+    json_t *o =
+        json_pack("{s:o, s:I, s:f, s:f}", "anomaly_class", name, "positives", (json_int_t)positives,
+                  "flagged_of_positives", (double)s->flagged_positives / (double)positives,
+                  "flagged_of_others", (double)flagged_others(s) / (double)negatives);
+    if (s->n_of_no_class > 0) {
+        json_object_set_new(o, "of_no_class", json_integer((json_int_t)s->n_of_no_class));
+    }
     for (int k = 0; k < VAE_SCORES; k++) {
         const vae_ranking *r = &s->ranking[k];
         json_object_set_new(o, vae_score_name((vae_score_kind)k),
@@ -129,9 +146,15 @@ static void print_text(const cli_scoring *s)
         return;
     }
     const size_t positives = s->ranking[0].positives;
-    printf("label %d    %zu row%s, %.2f%% above the threshold; others %.2f%%\n\n", s->anomaly_class,
+    printf("label %s    %zu row%s, %.2f%% above the threshold; others %.2f%%\n", s->anomaly,
            positives, vae_s(positives), 100.0 * (double)s->flagged_positives / (double)positives,
-           100.0 * (double)(s->flagged - s->flagged_positives) / (double)(n - positives));
+           100.0 * (double)flagged_others(s) / (double)others_of(s));
+    if (s->n_of_no_class > 0) {
+        printf("no label   %zu row%s, %.2f%% above the threshold, not counted below\n",
+               s->n_of_no_class, vae_s(s->n_of_no_class),
+               100.0 * (double)s->flagged_of_no_class / (double)s->n_of_no_class);
+    }
+    puts("");
     printf("score         AUROC   AUPRC   precision at %zu\n", positives);
     for (int k = 0; k < VAE_SCORES; k++) {
         const vae_ranking *r = &s->ranking[k];

@@ -174,7 +174,7 @@ static const cli_option traverse_options[] = {
     {"steps", 0, "N", "pictures of a line [11]"},
     {"top", 0, "N", "only the N latents of highest KL; default: all"},
     {"row", 0, "I", "start from mu of this row of the data; default: from 0"},
-    {"class", 0, "K", "of a model with classes: decode as this one; default: the --row's"},
+    {"class", 0, "NAME", "of a model with classes: decode as this one; default: the --row's"},
     CLI_MODEL_OPTIONS,
 };
 

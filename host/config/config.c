@@ -50,7 +50,7 @@ static const vae_option options[] = {
     {"classes", 0, "N",
      "classes of the labels, with --condition or --semi-supervised; 0 = as in "
      "the training data",
-     VAE_SCOPE_MODEL, VAE_KIND_SIZE, AT(classes), "0", 0, 256},
+     VAE_SCOPE_MODEL, VAE_KIND_SIZE, AT(classes), "0", 0, 65536},
     {"labelled", 0, "N", "semi-supervised: rows whose label is used, balanced over the classes",
      VAE_SCOPE_TRAINING, VAE_KIND_SIZE, AT(labelled), "0", 0, COUNT_MAX},
     {"classifier-weight", 0, "FLOAT",
@@ -117,15 +117,16 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_size), "0", 0, 4096},
     {"image-channels", 0, "1|3", "picture files become grey or RGB; 0 = RGB if any has colour",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_channels), "0", 0, 3},
-    {"label-column", 0, "NAME", "of a .csv; default: label, class, y or target; none = no labels",
-     VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(label_column), "", 0, 0},
+    {"label-column", 0, "NAME",
+     "of a .csv; default: label, class, y or target; none = all are data", VAE_SCOPE_DATA,
+     VAE_KIND_TEXT, AT(label_column), "", 0, 0},
     {"drop-columns", 0, "NAME,...", "of a .csv: leave these out (a name with a comma in quotes)",
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(drop_columns), "", 0, 0},
     {"standardize", 0, "auto|none|columns",
      "columns to mean 0 and deviation 1; auto: those of a .csv under a gaussian likelihood",
      VAE_SCOPE_DATA, VAE_KIND_CHOICE, AT(standardize), "auto", VAE_STANDARDIZE_AUTO, 0},
-    {"exclude-class", 0, "LABEL", "leave rows of this label out of training; -1 = none",
-     VAE_SCOPE_DATA, VAE_KIND_INT, AT(exclude_class), "-1", -1, 255},
+    {"exclude-class", 0, "NAME,...", "leave rows of these classes out of training", VAE_SCOPE_DATA,
+     VAE_KIND_CLASSES, AT(exclude_class), "", 0, 0},
     {"seed", 's', "N", "of weights, noise, binarization, order and split", VAE_SCOPE_TRAINING,
      VAE_KIND_U64, AT(seed), "1", 0, 0},
     {"device", 0, "auto|cpu|cuda[:N]", "where to compute; auto takes a GPU if there is one",
@@ -263,6 +264,7 @@ static vae_status bad_value(const vae_option *o, const char *value, vae_error *e
         return vae_fail(err, VAE_ERR_USAGE, "--%s: expected auto, cpu, cuda or cuda:N, found '%s'",
                         o->name, value);
     case VAE_KIND_TEXT:
+    case VAE_KIND_CLASSES:
         return vae_fail(err, VAE_ERR_USAGE,
                         "--%s: expected at most %d bytes of UTF-8, found '%.100s'", o->name,
                         VAE_PATH - 1, value);
@@ -271,7 +273,6 @@ static vae_status bad_value(const vae_option *o, const char *value, vae_error *e
                         "--%s: expected a whole number from 0 to %" PRIu64 ", found '%s'", o->name,
                         UINT64_MAX, value);
     case VAE_KIND_SIZE:
-    case VAE_KIND_INT:
         break;
     }
     return vae_fail(err, VAE_ERR_USAGE,
@@ -337,16 +338,6 @@ static bool set_number(const vae_option *o, void *field, const char *value)
         return true;
     case VAE_KIND_U64:
         return vae_parse_u64(value, 0, UINT64_MAX, field);
-    case VAE_KIND_INT:
-        if (strcmp(value, "-1") == 0 && o->min < 0) {
-            *(int *)field = -1;
-            return true;
-        }
-        if (!vae_parse_u64(value, 0, (uint64_t)o->max, &whole)) {
-            return false;
-        }
-        *(int *)field = (int)whole;
-        return true;
     default:
         if (!vae_parse_real(value, &real) || real < o->min || real > o->max ||
             (o->kind == VAE_KIND_ABOVE && real <= o->min)) {
@@ -373,6 +364,7 @@ static bool set_option(vae_config *config, const vae_option *o, const char *valu
     case VAE_KIND_SIZES:
         return set_sizes(field, o, value);
     case VAE_KIND_TEXT:
+    case VAE_KIND_CLASSES:
         if (strlen(value) >= VAE_PATH || !vae_is_utf8(value)) {
             return false;
         }
@@ -427,9 +419,6 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
     case VAE_KIND_SIZE:
         snprintf(text, size, "%zu", *(const size_t *)field);
         break;
-    case VAE_KIND_INT:
-        snprintf(text, size, "%d", *(const int *)field);
-        break;
     case VAE_KIND_U64:
         snprintf(text, size, "%" PRIu64, *(const uint64_t *)field);
         break;
@@ -444,6 +433,7 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
         get_sizes(field, text, size);
         break;
     case VAE_KIND_TEXT:
+    case VAE_KIND_CLASSES:
         snprintf(text, size, "%s", (const char *)field);
         break;
     case VAE_KIND_FLAG:

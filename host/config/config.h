@@ -77,7 +77,7 @@ typedef struct vae_config {
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */
     vae_standardize standardize;
-    int exclude_class; /* rows with this label are left out of training; -1 = none */
+    char exclude_class[VAE_PATH]; /* rows of these classes are left out of training; "" = none */
     /* the run */
     uint64_t seed;
     vae_device_kind device;
@@ -100,16 +100,16 @@ typedef enum { VAE_SCOPE_MODEL, VAE_SCOPE_TRAINING, VAE_SCOPE_DATA, VAE_SCOPE_RU
 
 /* How an option's value is written and which type its field has. */
 typedef enum {
-    VAE_KIND_SIZE,   /* size_t */
-    VAE_KIND_INT,    /* int */
-    VAE_KIND_U64,    /* uint64_t; a string in JSON, whose numbers stop at 2^63 */
-    VAE_KIND_REAL,   /* double */
-    VAE_KIND_ABOVE,  /* double, the lower bound itself excluded */
-    VAE_KIND_CHOICE, /* an enum: the choices are those of `value`, from min upwards */
-    VAE_KIND_SIZES,  /* vae_sizes: "400,200"; an array in JSON */
-    VAE_KIND_TEXT,   /* char[VAE_PATH], UTF-8 */
-    VAE_KIND_FLAG,   /* bool; on the command line --name, or --name=false */
-    VAE_KIND_DEVICE, /* device and device_index: auto, cpu, cuda, cuda:N */
+    VAE_KIND_SIZE,    /* size_t */
+    VAE_KIND_U64,     /* uint64_t; a string in JSON, whose numbers stop at 2^63 */
+    VAE_KIND_REAL,    /* double */
+    VAE_KIND_ABOVE,   /* double, the lower bound itself excluded */
+    VAE_KIND_CHOICE,  /* an enum: the choices are those of `value`, from min upwards */
+    VAE_KIND_SIZES,   /* vae_sizes: "400,200"; an array in JSON */
+    VAE_KIND_TEXT,    /* char[VAE_PATH], UTF-8 */
+    VAE_KIND_CLASSES, /* the same: names of classes; in JSON a number, too, and -1 for none */
+    VAE_KIND_FLAG,    /* bool; on the command line --name, or --name=false */
+    VAE_KIND_DEVICE,  /* device and device_index: auto, cpu, cuda, cuda:N */
 } vae_kind;
 
 /* One row of the option table: all there is to know about an option. */

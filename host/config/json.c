@@ -28,15 +28,21 @@ static bool write_text(FILE *out, const char *text)
 static bool write_option(FILE *out, const vae_config *config, const vae_option *o)
 {
     char text[VAE_PATH];
+    uint64_t number;
     vae_config_get(config, o->name, text, sizeof text);
     fprintf(out, ",\n  \"%s\": ", o->name);
     switch (o->kind) {
     case VAE_KIND_SIZE:
-    case VAE_KIND_INT:
     case VAE_KIND_REAL:
     case VAE_KIND_ABOVE:
     case VAE_KIND_FLAG:
         return fputs(text, out) >= 0;
+    case VAE_KIND_CLASSES: /* as 1073072 wrote and reads it, where it could say it */
+        if (text[0] == '\0' ||
+            (vae_parse_u64(text, 0, 255, &number) && (text[0] != '0' || text[1] == '\0'))) {
+            return fputs(text[0] != '\0' ? text : "-1", out) >= 0;
+        }
+        return write_text(out, text);
     case VAE_KIND_SIZES:
         return fprintf(out, "[%s]", text) >= 0;
     default:
@@ -91,16 +97,20 @@ static bool sizes_to_text(const json_t *array, char *text, size_t size)
 static bool value_to_text(const vae_option *o, const json_t *value, char *text, size_t size)
 {
     const bool real = o->kind == VAE_KIND_REAL || o->kind == VAE_KIND_ABOVE;
-    const bool whole =
-        o->kind == VAE_KIND_SIZE || o->kind == VAE_KIND_INT || o->kind == VAE_KIND_U64;
+    const bool whole = o->kind == VAE_KIND_SIZE || o->kind == VAE_KIND_U64;
     if (json_is_string(value)) {
         const char *string = json_string_value(value);
-        bool fits = !real && o->kind != VAE_KIND_SIZE && o->kind != VAE_KIND_INT &&
-                    o->kind != VAE_KIND_FLAG && strlen(string) == json_string_length(value);
+        bool fits = !real && o->kind != VAE_KIND_SIZE && o->kind != VAE_KIND_FLAG &&
+                    strlen(string) == json_string_length(value);
         return fits && snprintf(text, size, "%s", string) < (int)size;
     }
     if (json_is_integer(value) && (whole || real || o->kind == VAE_KIND_SIZES)) {
         snprintf(text, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        return true;
+    }
+    if (json_is_integer(value) && o->kind == VAE_KIND_CLASSES) {
+        const json_int_t label = json_integer_value(value); /* until 1073072 it was a number */
+        snprintf(text, size, label == -1 ? "" : "%" JSON_INTEGER_FORMAT, label);
         return true;
     }
     if (json_is_real(value) && real) {
@@ -118,8 +128,9 @@ static const char *type_wanted(vae_kind kind)
 {
     switch (kind) {
     case VAE_KIND_SIZE:
-    case VAE_KIND_INT:
         return "a whole number";
+    case VAE_KIND_CLASSES:
+        return "a string of names of classes, or a whole number";
     case VAE_KIND_U64:
         return "a whole number, or one in a string";
     case VAE_KIND_REAL:

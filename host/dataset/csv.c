@@ -15,8 +15,7 @@ enum {
     MAX_FIELD = 1 << 16,
     MAX_COLUMNS = 1 << 20,
     MAX_NAME = 1000, /* bytes of a column's name: enough for a question of a survey */
-    MAX_CLASSES = 256,
-    SHOWN = 40, /* bytes of a field that a message shows */
+    SHOWN = 40,      /* bytes of a field that a message shows */
 };
 
 typedef enum { END_FIELD, END_RECORD, END_FILE } csv_end;
@@ -40,9 +39,9 @@ typedef struct {
     size_t label_column; /* SIZE_MAX: none */
     double *row;         /* (d) of a record */
     vae_narrowing narrowing;
+    bool label_named; /* by the user */
     size_t row_room;
-    char *classes[MAX_CLASSES]; /* texts of the label column, in the order they turned up */
-    size_t n_classes;
+    vae_labeller labels;
 } csv;
 
 static vae_status bad(const csv *c, vae_error *err, const char *what)
@@ -255,6 +254,7 @@ static vae_status choose_labels(csv *c, vae_error *err)
         return VAE_OK;
     }
     const bool named = want[0] != '\0';
+    c->label_named = named;
     for (size_t k = 0; k < (named ? 1 : 4) && c->label_column == SIZE_MAX; k++) {
         for (size_t i = 0; i < c->columns && c->label_column == SIZE_MAX; i++) {
             if (!c->dropped[i] &&
@@ -410,9 +410,9 @@ static vae_status more_rows(csv *c, vae_error *err)
     }
     set->rows = rows;
     if (c->label_column != SIZE_MAX) {
-        uint8_t *labels = realloc(set->labels, room);
+        uint32_t *labels = realloc(set->labels, room * sizeof *labels);
         if (labels == NULL) {
-            return vae_fail_memory(err, room, "the labels of a table");
+            return vae_fail_memory(err, room * sizeof *labels, "the labels of a table");
         }
         set->labels = labels;
     }
@@ -420,36 +420,41 @@ static vae_status more_rows(csv *c, vae_error *err)
     return VAE_OK;
 }
 
-static vae_status bad_field(const csv *c, size_t column, uint64_t line, const char *expected,
-                            vae_error *err)
+/* What is wrong with a label, and what to do where the column was meant to be data. */
+static vae_status bad_label(const csv *c, uint64_t line, const char *found, vae_error *err)
 {
-    return vae_fail(err, VAE_ERR_DATA, "%s: line %llu, column '%.*s': expected %s, found '%.*s'",
-                    vae_stream_name(c->s), (unsigned long long)line, SHOWN, c->names[column],
-                    expected, SHOWN, c->field);
+    return vae_fail(err, VAE_ERR_DATA,
+                    "%s: line %llu, column '%.*s': expected a label, a whole number or a text, "
+                    "found %s: '%.*s'; if the column holds data, --label-column none",
+                    vae_stream_name(c->s), (unsigned long long)line, SHOWN,
+                    c->names[c->label_column], found, SHOWN, c->field);
 }
 
-/* The label's place among the texts seen. */
-static vae_status take_label(csv *c, uint64_t line, uint8_t *label, vae_error *err)
+/* The label's place among those seen; an empty one is of no class. */
+static vae_status take_label(csv *c, uint64_t line, uint32_t *label, vae_error *err)
 {
-    size_t i = 0;
+    char name[VAE_CLASS_NAME];
+    vae_status status = VAE_OK;
+    *label = VAE_NO_LABEL;
     if (c->field_bytes == 0) {
-        return bad_field(c, c->label_column, line, "a label", err);
+        return VAE_OK;
     }
-    while (i < c->n_classes && strcmp(c->classes[i], c->field) != 0) {
-        i++;
+    char *comma = c->separator != ',' ? strchr(c->field, ',') : NULL;
+    double number;
+    if (comma != NULL) { /* 10,0 is 10; a text that holds a comma stays as it is */
+        *comma = '.';
+        *comma = vae_parse_real(c->field, &number) ? '.' : ',';
     }
-    if (i == MAX_CLASSES) {
-        return bad_field(c, c->label_column, line, "one of at most 256 labels", err);
+    const char *fault = vae_class_name(name, c->field);
+    if (fault != NULL) {
+        return bad_label(c, line, fault, err);
     }
-    if (i == c->n_classes) {
-        c->classes[i] = strdup(c->field);
-        if (c->classes[i] == NULL) {
-            return vae_fail_memory(err, c->field_bytes, "a label");
-        }
-        c->n_classes++;
+    TRY(vae_labeller_take(&c->labels, name, label, err));
+    if (*label == VAE_NO_LABEL) {
+        TRY(bad_label(c, line, "one more than 65,536 others", err));
     }
-    *label = (uint8_t)i;
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* Where the comma separates no fields it may be the decimal mark, but then it is so everywhere. */
@@ -557,28 +562,31 @@ done:
     return status;
 }
 
-/* Places among the texts seen become the numbers that the texts are, or their places in order. */
-static void number_labels(csv *c)
+/* A column that was taken for the labels by its name alone is announced: it is no data any more.
+ * Many classes of few rows are rather the target of a regression. */
+static void announce_labels(const csv *c, vae_error *err)
 {
-    uint8_t rank[MAX_CLASSES] = {0};
-    uint64_t number;
-    bool numbers = true;
-    for (size_t i = 0; i < c->n_classes; i++) {
-        numbers = numbers && vae_parse_u64(c->classes[i], 0, 255, &number);
+    enum { MANY = 20, FEW = 10 };
+    const vae_notes *notes = err != NULL ? err->notes : NULL;
+    const vae_dataset *set = c->set;
+    char text[VAE_CLASSES_TEXT];
+    size_t empty = 0;
+    if (c->label_named) {
+        return;
     }
-    for (size_t i = 0; i < c->n_classes; i++) {
-        size_t below = 0;
-        for (size_t j = 0; j < c->n_classes; j++) {
-            below += strcmp(c->classes[j], c->classes[i]) < 0;
-        }
-        rank[i] = (uint8_t)below;
-        if (numbers) {
-            vae_parse_u64(c->classes[i], 0, 255, &number);
-            rank[i] = (uint8_t)number;
-        }
+    for (size_t i = 0; i < set->n; i++) {
+        empty += set->labels[i] == VAE_NO_LABEL;
     }
-    for (size_t i = 0; i < c->set->n; i++) {
-        c->set->labels[i] = rank[c->set->labels[i]];
+    vae_note(notes, "%s: column '%.*s' holds the labels, %zu class%s: %s%s", vae_stream_name(c->s),
+             SHOWN, c->names[c->label_column], set->classes.n, set->classes.n == 1 ? "" : "es",
+             vae_classes_text(text, &set->classes), empty > 0 ? "; some rows are of none" : "");
+    if (!c->options->of_model && set->classes.n > MANY && (set->n - empty) / FEW < set->classes.n) {
+        vae_note(notes,
+                 "warning: %zu classes in %zu rows: is '%.*s' a quantity, not a class? "
+                 "--label-column none keeps the column as data, --label-column %.*s takes it for "
+                 "labels without this warning",
+                 set->classes.n, set->n, SHOWN, c->names[c->label_column], SHOWN,
+                 c->names[c->label_column]);
     }
 }
 
@@ -632,7 +640,8 @@ static vae_status load(vae_dataset *set, vae_stream *s, const vae_data_options *
     set->height = set->channels = 1;
     set->width = set->d;
     if (set->labels != NULL) {
-        number_labels(c);
+        TRY(vae_labeller_finish(&c->labels, &set->classes, set->labels, set->n, err));
+        announce_labels(c, err);
     }
     hand_over_names(c);
     vae_narrow_end(&c->narrowing, set, err);
@@ -641,9 +650,7 @@ done:
     for (size_t i = 0; i < c->columns; i++) {
         free(c->names[i]);
     }
-    for (size_t i = 0; i < c->n_classes; i++) {
-        free(c->classes[i]);
-    }
+    vae_labeller_clear(&c->labels);
     free(c->names);
     free(c->dropped);
     free(c->row);

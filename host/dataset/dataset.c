@@ -30,24 +30,81 @@ vae_status vae_dataset_hash(vae_dataset *set, vae_error *err)
     return vae_sha256(set->sha256, parts, 2, err);
 }
 
-vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
-                                  vae_error *err)
+vae_status vae_labels_from_numbers(vae_dataset *set, const double *values, double below,
+                                   const char *name, vae_error *err)
 {
-    uint8_t *bytes = malloc(n > 0 ? n : 1);
-    if (bytes == NULL) {
-        return vae_fail_memory(err, n, "labels");
+    enum { RECENT = 1024 }; /* values whose place is known without looking it up */
+    struct {
+        double value;
+        uint32_t label;
+    } *recent = calloc(RECENT, sizeof *recent);
+    vae_labeller l = {0};
+    vae_status status = VAE_OK;
+    set->labels = malloc(set->n * sizeof *set->labels);
+    if (recent == NULL || set->labels == NULL) {
+        TRY(vae_fail_memory(err, set->n * sizeof *set->labels, "labels"));
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!(values[i] >= 0 && values[i] <= 255) || values[i] != floorf(values[i])) {
-            free(bytes);
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: label of row %zu: expected a whole number from 0 to 255, found %g",
-                            name, i, (double)values[i]);
+    for (size_t i = 0; i < RECENT; i++) {
+        recent[i].value = NAN;
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        char text[32];
+        if (isnan(values[i])) { /* how arrays of floats say that there is none */
+            set->labels[i] = VAE_NO_LABEL;
+            continue;
         }
-        bytes[i] = (uint8_t)values[i];
+        if (!(fabs(values[i]) < below) || values[i] != floor(values[i])) {
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: label of row %zu: expected a whole number, found %.17g", name, i,
+                         values[i]));
+        }
+        const size_t at = (size_t)(int64_t)values[i] % RECENT;
+        if (recent[at].value != values[i]) {
+            snprintf(text, sizeof text, "%.0f", values[i] + 0.0);
+            recent[at].value = values[i];
+            TRY(vae_labeller_take(&l, text, &recent[at].label, err));
+        }
+        set->labels[i] = recent[at].label;
+        if (set->labels[i] == VAE_NO_LABEL) {
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: label of row %zu: more than %d classes", name, i,
+                         VAE_MAX_CLASSES));
+        }
     }
-    *labels = bytes;
-    return VAE_OK;
+    TRY(vae_labeller_finish(&l, &set->classes, set->labels, set->n, err));
+done:
+    vae_labeller_clear(&l);
+    free(recent);
+    return status;
+}
+
+vae_status vae_dataset_map_classes(vae_dataset *set, const vae_classes *known, vae_error *err)
+{
+    vae_labeller l = {0};
+    uint32_t *place = NULL;
+    vae_status status = VAE_OK;
+    if (set->labels == NULL || known->n == 0) {
+        return VAE_OK;
+    }
+    place = malloc((known->n + set->classes.n) * sizeof *place);
+    if (place == NULL) {
+        TRY(vae_fail_memory(err, set->classes.n * sizeof *place, "names of classes"));
+    }
+    for (size_t i = 0; i < known->n; i++) { /* in their order: each gets its own place */
+        TRY(vae_labeller_take(&l, known->name[i], &place[i], err));
+    }
+    for (size_t i = 0; i < set->classes.n; i++) {
+        TRY(vae_labeller_take(&l, set->classes.name[i], &place[i], err));
+    }
+    for (size_t i = 0; i < set->n; i++) {
+        set->labels[i] = set->labels[i] != VAE_NO_LABEL ? place[set->labels[i]] : VAE_NO_LABEL;
+    }
+    vae_classes_clear(&set->classes);
+    set->classes = l.seen;
+    l.seen = (vae_classes){0};
+done:
+    vae_labeller_clear(&l);
+    free(place);
+    return status;
 }
 
 static void free_rows(vae_dataset *set)
@@ -65,6 +122,7 @@ void vae_dataset_free(vae_dataset *set)
         return;
     }
     free_rows(set);
+    vae_classes_clear(&set->classes);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
         free(set->column_names[i]);
     }
@@ -236,20 +294,27 @@ float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)
                                 : ((const float *)set->rows)[i];
 }
 
-vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
+vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool all,
                                     vae_error *err)
 {
+    char text[VAE_CLASSES_TEXT];
     if (set->labels == NULL) {
-        return required
-                   ? vae_fail(err, VAE_ERR_DATA,
-                              "%s: no labels; the model needs the class of each row", set->source)
-                   : VAE_OK;
+        return vae_fail(err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
+                        set->source);
     }
     for (size_t i = 0; i < set->n; i++) {
-        if (set->labels[i] >= n_classes) {
+        const vae_classes known = {set->classes.name,
+                                   n_classes < set->classes.n ? n_classes : set->classes.n};
+        if (set->labels[i] == VAE_NO_LABEL && all) {
             return vae_fail(err, VAE_ERR_DATA,
-                            "%s: row %zu: label %u; the model has %zu classes, 0 to %zu",
-                            set->source, i, (unsigned)set->labels[i], n_classes, n_classes - 1);
+                            "%s: row %zu: no label; the model needs the class of each row",
+                            set->source, i);
+        }
+        if (set->labels[i] != VAE_NO_LABEL && set->labels[i] >= n_classes) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: row %zu: class '%.40s' is none of the model's %zu: %s",
+                            set->source, i, set->classes.name[set->labels[i]], n_classes,
+                            vae_classes_text(text, &known));
         }
     }
     return VAE_OK;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "dataset/classes.h"
 #include "step.h"
 
 /* Bytes of a row of d values: rows follow each other without gaps. */
@@ -42,13 +43,13 @@ typedef struct vae_dataset {
     size_t height, width, channels; /* d = height*width*channels (HWC); 1 x d x 1 if not an image */
     vae_dtype dtype;
     vae_data_kind kind;
-    bool draws;      /* rows are [mean | log variance], 2d floats; gather draws d normals */
-    void *rows;      /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits; (n,2d) floats
+    bool draws;   /* rows are [mean | log variance], 2d floats; gather draws d normals */
+    void *rows;   /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits; (n,2d) floats
                       * if draws */
-    double *wide;    /* (n,d): what `rows` are rounded from, until they are standardized; or NULL */
-    uint8_t *labels; /* (n) or NULL */
-    size_t n_classes; /* largest label + 1, or 0 */
-    float *factors;   /* (n,n_factors) ground-truth factors of generation, or NULL */
+    double *wide; /* (n,d): what `rows` are rounded from, until they are standardized; or NULL */
+    uint32_t *labels;    /* (n) indices of classes, VAE_NO_LABEL: of none; or NULL */
+    vae_classes classes; /* their names */
+    float *factors;      /* (n,n_factors) ground-truth factors of generation, or NULL */
     size_t n_factors;
     const char *const *factor_names; /* static strings, n_factors of them, or NULL */
     char **column_names;             /* (d) of a table, or NULL */
@@ -97,8 +98,10 @@ typedef struct vae_dataset {
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
  *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
  *   err's notes are told. The label column is config->label_column, or else the one called label,
- *   class, y or target (whatever case), if any; "none": there is none. Labels are whole numbers
- *   0..255, or up to 256 texts, numbered in their order.
+ *   class, y or target (whatever case), if any, which a note says; "none": all are data. An empty
+ *   label is of no class, a fraction is refused.
+ * Labels are whole numbers or texts; the classes are those of the rows that are kept, in the order
+ * of classes.h.
  * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
  * Files are told apart by their first bytes, .npz and .csv by their names. A single file that is no
  * .npz has no test split: asking for it is VAE_ERR_DATA with a message that says so. With a limit
@@ -140,9 +143,12 @@ static inline size_t vae_dataset_row_bytes(const vae_dataset *set)
     return vae_row_bytes(set->dtype, vae_dataset_width(set));
 }
 
-/* Labels below n_classes? VAE_ERR_DATA naming the row if not, or if there are no labels although
- * they are `required`. */
-vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool required,
+/* The set's labels become places in `known`, behind which the names stand that are new. Nothing
+ * where none are known, or no labels. VAE_ERR_RUNTIME. */
+vae_status vae_dataset_map_classes(vae_dataset *set, const vae_classes *known, vae_error *err);
+/* Is each row's label below n_classes, or if not `all` need one, of no class? VAE_ERR_DATA naming
+ * row and class if not, or if there are no labels. */
+vae_status vae_dataset_check_labels(const vae_dataset *set, size_t n_classes, bool all,
                                     vae_error *err);
 
 /* How messages call a column: its name in quotes, or its number. Returns text. */

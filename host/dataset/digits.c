@@ -358,10 +358,10 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
     set->n_factors = VAE_DIGITS_FACTORS;
     set->factor_names = factor_names;
     set->rows = malloc(n * d);
-    set->labels = malloc(n);
+    set->labels = malloc(n * sizeof *set->labels);
     set->factors = malloc(n * VAE_DIGITS_FACTORS * sizeof *set->factors);
     if (set->rows == NULL || set->labels == NULL || set->factors == NULL) {
-        return vae_fail_memory(err, n * (d + 1 + VAE_DIGITS_FACTORS * sizeof *set->factors),
+        return vae_fail_memory(err, n * (d + 4 + VAE_DIGITS_FACTORS * sizeof *set->factors),
                                "the drawn digits");
     }
     uint8_t *rows = set->rows;
@@ -370,7 +370,7 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
         set->labels[i] =
             vae_digits_sample(split, i, rows + i * d, set->factors + i * VAE_DIGITS_FACTORS);
     }
-    return VAE_OK;
+    return vae_classes_number(&set->classes, N_CLASSES, err);
 }
 
 static bool has(const char *name, vae_split split)

@@ -216,6 +216,7 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
                               vae_error *err)
 {
     vae_idx idx;
+    double *values = NULL;
     vae_status status = VAE_OK;
     TRY(read_path(path, limit, false, &idx, err));
     if (idx.ndim != 1) {
@@ -228,15 +229,18 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
                      "belong together",
                      path, n_total, idx.dims[0]));
     }
-    if (idx.dtype == VAE_F32) {
-        TRY(vae_labels_from_floats(&set->labels, (const float *)(const void *)idx.data, idx.n_kept,
-                                   path, err));
-    } else {
-        set->labels = idx.data;
-        idx.data = NULL;
+    values = malloc(idx.n_kept * sizeof *values);
+    if (values == NULL) {
+        TRY(vae_fail_memory(err, idx.n_kept * sizeof *values, "labels"));
     }
+    for (size_t i = 0; i < idx.n_kept; i++) {
+        values[i] = idx.dtype == VAE_F32 ? (double)((const float *)(const void *)idx.data)[i]
+                                         : (double)idx.data[i];
+    }
+    TRY(vae_labels_from_numbers(set, values, VAE_LABELS_F32, path, err));
 done:
     vae_idx_clear(&idx);
+    free(values);
     return status;
 }
 

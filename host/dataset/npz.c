@@ -159,7 +159,7 @@ done:
 }
 
 /* A little-endian whole number or float of a label array; false for a type that labels have not. */
-static bool label_value(const uint8_t *p, const npy_header *h, float *value)
+static bool label_value(const uint8_t *p, const npy_header *h, double *value)
 {
     const char *type = h->descr + (strchr("|<>=", h->descr[0]) != NULL);
     uint64_t bits = 0;
@@ -169,17 +169,17 @@ static bool label_value(const uint8_t *p, const npy_header *h, float *value)
     }
     memcpy(&bits, p, h->item_bytes);
     if (type[0] == 'f' && h->item_bytes == 8) {
-        double wide;
-        memcpy(&wide, p, sizeof wide);
-        *value = (float)wide;
-        return true;
-    }
-    if (type[0] == 'f') {
         memcpy(value, p, sizeof *value);
         return true;
     }
-    const bool negative = type[0] == 'i' && (bits >> (8 * h->item_bytes - 1) & 1) != 0;
-    *value = negative ? -1.0f : (float)bits;
+    if (type[0] == 'f') {
+        float narrow;
+        memcpy(&narrow, p, sizeof narrow);
+        *value = (double)narrow;
+        return true;
+    }
+    const unsigned unused = 64 - 8 * (unsigned)h->item_bytes;
+    *value = type[0] == 'i' ? (double)((int64_t)(bits << unused) >> unused) : (double)bits;
     return true;
 }
 
@@ -198,9 +198,9 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
                         n_rows, h->n_items);
     }
     uint8_t *raw = malloc(n_rows * h->item_bytes);
-    float *values = malloc(n_rows * sizeof *values);
+    double *values = malloc(n_rows * sizeof *values);
     if (raw == NULL || values == NULL) {
-        TRY(vae_fail_memory(err, n_rows * (h->item_bytes + 4), name));
+        TRY(vae_fail_memory(err, n_rows * (h->item_bytes + sizeof *values), name));
     }
     TRY(vae_npz_read(npz, m, raw, err));
     for (size_t i = 0; i < n_rows; i++) {
@@ -209,7 +209,10 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
                          h->descr));
         }
     }
-    TRY(vae_labels_from_floats(&set->labels, values, set->n, name, err));
+    TRY(vae_labels_from_numbers(
+        set, values,
+        strchr(h->descr, 'f') != NULL && h->item_bytes == 4 ? VAE_LABELS_F32 : VAE_LABELS_F64, name,
+        err));
 done:
     free(raw);
     free(values);

@@ -288,11 +288,12 @@ static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
                                    set->source);
 }
 
-static void count_classes(vae_dataset *set)
+/* Labels all of which say that there is none are none. */
+static void drop_empty_labels(vae_dataset *set)
 {
-    for (size_t i = 0; set->labels != NULL && i < set->n; i++) {
-        const size_t classes = (size_t)set->labels[i] + 1;
-        set->n_classes = classes > set->n_classes ? classes : set->n_classes;
+    if (set->classes.n == 0) {
+        free(set->labels);
+        set->labels = NULL;
     }
 }
 
@@ -330,7 +331,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
         set->dtype == VAE_U8) {
         TRY(refuse_binary_bytes(set, err));
     }
-    count_classes(set);
+    drop_empty_labels(set);
     TRY(vae_dataset_hash(set, err));
     *out = set;
     set = NULL;

@@ -16,7 +16,7 @@
 #include "image/image.h"
 #include "philox.h"
 
-enum { PATH_BYTES = 4096, MAX_CLASSES = 256, ORDER_KEY = 20091020 /* of what --limit takes */ };
+enum { PATH_BYTES = 4096, ORDER_KEY = 20091020 /* of what --limit takes */ };
 
 enum { N_NAMED = 3 }; /* of files that are not read, so many are named */
 
@@ -28,11 +28,12 @@ typedef struct {
 
 typedef struct {
     char **path; /* sorted within a class */
-    uint8_t *label;
+    uint32_t *label;
     size_t n, room;
     void *seen;                   /* tsearch's tree of folders and files: each is taken once */
     leftovers other;              /* pictures in formats that are not read */
     leftovers no_pictures, again; /* other files; links to what was there already */
+    vae_labeller classes; /* names of folders */
 } file_list;
 
 /* What a folder or file is, whatever the path to it. */
@@ -146,7 +147,7 @@ static void tell_beside(const char *folder, const char *train, const char *test,
     free_entries(entries, n);
 }
 
-static vae_status add_file(file_list *files, const char *path, size_t label, vae_error *err)
+static vae_status add_file(file_list *files, const char *path, uint32_t label, vae_error *err)
 {
     if (files->n == files->room) {
         size_t room = files->room == 0 ? 1024 : 2 * files->room;
@@ -155,9 +156,9 @@ static vae_status add_file(file_list *files, const char *path, size_t label, vae
             return vae_fail_memory(err, room * sizeof *paths, "the names of pictures");
         }
         files->path = paths;
-        uint8_t *labels = realloc(files->label, room);
+        uint32_t *labels = realloc(files->label, room * sizeof *labels);
         if (labels == NULL) {
-            return vae_fail_memory(err, room, "the labels of pictures");
+            return vae_fail_memory(err, room * sizeof *labels, "the labels of pictures");
         }
         files->label = labels;
         files->room = room;
@@ -166,7 +167,7 @@ static vae_status add_file(file_list *files, const char *path, size_t label, vae
     if (files->path[files->n] == NULL) {
         return vae_fail_memory(err, strlen(path), "the name of a picture");
     }
-    files->label[files->n++] = (uint8_t)label;
+    files->label[files->n++] = label;
     return VAE_OK;
 }
 
@@ -206,7 +207,7 @@ static vae_status meet(file_list *files, const char *path, bool *first, vae_erro
 }
 
 /* Adds the pictures of a folder, and of those in it if `deep`. */
-static vae_status walk(file_list *files, const char *folder, size_t label, bool deep,
+static vae_status walk(file_list *files, const char *folder, uint32_t label, bool deep,
                        vae_error *err)
 {
     struct dirent **entries = NULL;
@@ -243,14 +244,33 @@ done:
     return status;
 }
 
-/* Pictures in the folder itself, or else those of its folders, each a class. *classes: how many. */
-static vae_status list_files(file_list *files, const char *folder, size_t *classes, vae_error *err)
+/* Those of a folder that is a class, named like it. */
+static vae_status walk_class(file_list *files, const char *folder, const char *name, vae_error *err)
+{
+    uint32_t label;
+    const char *fault = vae_class_fault(name);
+    vae_status status = VAE_OK;
+    if (fault != NULL) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: a folder's name is that of a class: found %s", folder,
+                     fault));
+    }
+    TRY(vae_labeller_take(&files->classes, name, &label, err));
+    if (label == VAE_NO_LABEL) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: more than %d classes (folders of pictures)", folder,
+                     VAE_MAX_CLASSES));
+    }
+    TRY(walk(files, folder, label, true, err));
+done:
+    return status;
+}
+
+/* Pictures in the folder itself, or else those of its folders, each a class. */
+static vae_status list_files(file_list *files, const char *folder, vae_error *err)
 {
     struct dirent **entries = NULL;
     vae_status status = VAE_OK;
     int n = 0;
-    *classes = 0;
-    TRY(walk(files, folder, 0, false, err));
+    TRY(walk(files, folder, VAE_NO_LABEL, false, err));
     const size_t in_itself = files->n;
     n = scandir(folder, &entries, wanted, by_bytes);
     for (int i = 0; i < n; i++) {
@@ -260,18 +280,13 @@ static vae_status list_files(file_list *files, const char *folder, size_t *class
             !vae_is_folder(path)) {
             continue;
         }
-        if (*classes == MAX_CLASSES) {
-            TRY(vae_fail(err, VAE_ERR_DATA, "%s: more than %d classes (folders of pictures)",
-                         folder, MAX_CLASSES));
-        }
-        TRY(walk(files, path, *classes, true, err));
+        TRY(walk_class(files, path, entries[i]->d_name, err));
         if (files->n > before && in_itself > 0) {
             TRY(vae_fail(err, VAE_ERR_DATA,
                          "%s: pictures lie in it (%s ...) and in its folder %s: put them all into "
                          "it, or all into folders, one for each class",
                          folder, files->path[0] + strlen(folder) + 1, entries[i]->d_name));
         }
-        *classes += files->n > before;
     }
 done:
     free_entries(entries, n);
@@ -432,7 +447,7 @@ static vae_status take_some(file_list *files, size_t limit, vae_error *err)
     }
     const uint32_t bits = vae_shuffle_bits(files->n);
     char **path = calloc(files->n, sizeof *path);
-    uint8_t *label = malloc(files->n);
+    uint32_t *label = malloc(files->n * sizeof *label);
     if (path == NULL || label == NULL) {
         free(path);
         free(label);
@@ -454,8 +469,8 @@ static vae_status take_some(file_list *files, size_t limit, vae_error *err)
     return VAE_OK;
 }
 
-static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
-                       const vae_data_options *options, vae_error *err)
+static vae_status fill(vae_dataset *set, file_list *files, const vae_data_options *options,
+                       vae_error *err)
 {
     job j = {.files = files, .options = options, .side = options->config->image_size};
     size_t bytes;
@@ -470,10 +485,9 @@ static vae_status fill(vae_dataset *set, file_list *files, size_t classes,
         TRY(vae_fail_memory(err, (unsigned long long)set->n * set->d, "pictures"));
     }
     j.rows = set->rows;
-    if (classes > 0) {
-        set->labels = files->label;
-        files->label = NULL;
-    }
+    set->labels = files->label;
+    files->label = NULL;
+    TRY(vae_labeller_finish(&files->classes, &set->classes, set->labels, set->n, err));
     TRY(read_all(&j, err));
 done:
     return status;
@@ -484,7 +498,6 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
 {
     char path[PATH_BYTES], test[PATH_BYTES];
     file_list files = {0};
-    size_t classes = 0;
     if (!split_folder(folder, split, path)) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: pictures, but no folder test, val or valid with more of them; "
@@ -497,12 +510,12 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
         tell_beside(folder, path + strlen(folder) + 1, has_test ? test + strlen(folder) + 1 : "",
                     err);
     }
-    TRY(list_files(&files, path, &classes, err));
+    TRY(list_files(&files, path, err));
     TRY(tell_leftovers(&files, path, err));
     if (files.n == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG or JPEG files in it", path));
     }
-    TRY(fill(set, &files, classes, options, err));
+    TRY(fill(set, &files, options, err));
 done:
     for (size_t i = 0; i < files.n; i++) {
         free(files.path[i]);
@@ -510,6 +523,7 @@ done:
     free(files.path);
     free(files.label);
     tdestroy(files.seen, free);
+    vae_labeller_clear(&files.classes);
     return status;
 }
 

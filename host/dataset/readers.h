@@ -30,7 +30,7 @@ typedef struct {
     /* Does the file or folder hold a part of that split? May be NULL for a built-in set or a file:
      * there is no test split. */
     bool (*has)(const char *name, vae_split split);
-    /* Either fills an empty set, but for source, kind, n_classes and sha256; load_stream from a
+    /* Either fills an empty set, but for source, kind and sha256; load_stream from a
      * file's beginning. options->config is there. */
     vae_status (*load)(vae_dataset *set, const char *name, vae_split split,
                        const vae_data_options *options, vae_error *err);
@@ -90,9 +90,13 @@ void vae_idx_clear(vae_idx *idx);
 vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *header, const char *name,
                              vae_error *err);
 
-/* *labels: (n) bytes, malloc'ed, from whole numbers 0..255; name: for messages. VAE_ERR_DATA. */
-vae_status vae_labels_from_floats(uint8_t **labels, const float *values, size_t n, const char *name,
-                                  vae_error *err);
+/* The set's labels and classes from set->n whole numbers, NaN: of no class; name: for messages.
+ * VAE_ERR_DATA: a fraction, or not nearer to 0 than `below`, from where on their type can't tell
+ * whole numbers apart. */
+vae_status vae_labels_from_numbers(vae_dataset *set, const double *values, double below,
+                                   const char *name, vae_error *err);
+#define VAE_LABELS_F32 16777216.0         /* 2^24 */
+#define VAE_LABELS_F64 9007199254740992.0 /* 2^53 */
 
 /* ---- drawing ---- */
 

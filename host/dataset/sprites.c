@@ -153,11 +153,11 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
     set->factor_names = factor_names;
     set->factor_sizes = n == VAE_SPRITES_N ? factor_sizes : NULL;
     set->rows = malloc(n * VAE_SPRITES_ROW_BYTES);
-    set->labels = malloc(n);
+    set->labels = malloc(n * sizeof *set->labels);
     set->factors = malloc(n * VAE_SPRITES_FACTORS * sizeof *set->factors);
     if (set->rows == NULL || set->labels == NULL || set->factors == NULL) {
         return vae_fail_memory(
-            err, n * (VAE_SPRITES_ROW_BYTES + 1 + VAE_SPRITES_FACTORS * sizeof *set->factors),
+            err, n * (VAE_SPRITES_ROW_BYTES + 4 + VAE_SPRITES_FACTORS * sizeof *set->factors),
             "the drawn sprites");
     }
     uint8_t *rows = set->rows;
@@ -166,10 +166,10 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
         size_t level[VAE_SPRITES_FACTORS];
         vae_grid_levels(level, factor_sizes, VAE_SPRITES_FACTORS, grid_place(i, n));
         vae_sprites_sample(level, rows + i * VAE_SPRITES_ROW_BYTES);
-        set->labels[i] = (uint8_t)level[FACTOR_SHAPE];
+        set->labels[i] = (uint32_t)level[FACTOR_SHAPE];
         write_factors(level, set->factors + i * VAE_SPRITES_FACTORS);
     }
-    return VAE_OK;
+    return vae_classes_number(&set->classes, factor_sizes[FACTOR_SHAPE], err);
 }
 
 const vae_reader vae_sprites_reader = {

@@ -10,10 +10,11 @@
 #include "base/text.h"
 #include "format/npz.h"
 #include "image/image.h"
+#include "infer/labels.h"
 
 /* ---- CSV ---- */
 
-/* Inside quotes a quote is written twice. */
+/* Within quotes: a quote is written twice. */
 static void put_quoted(FILE *out, const char *text)
 {
     for (; *text != '\0'; text++) {
@@ -42,7 +43,7 @@ static void put_top(FILE *out, const vae_score_table *t, size_t row)
 static void put_csv(FILE *out, const vae_score_table *t)
 {
     const vae_row_scores *s = t->scores;
-    const uint8_t *labels = t->set->labels;
+    const uint32_t *labels = t->set->labels;
     fputs(labels != NULL ? "row,label" : "row", out);
     for (int k = 0; k < VAE_SCORES; k++) {
         fprintf(out, ",%s", vae_score_name((vae_score_kind)k));
@@ -51,7 +52,8 @@ static void put_csv(FILE *out, const vae_score_table *t)
     for (size_t i = 0; i < s->n; i++) {
         fprintf(out, "%zu", vae_dataset_number(t->set, i));
         if (labels != NULL) {
-            fprintf(out, ",%u", labels[i]);
+            fputc(',', out);
+            vae_label_csv(out, t->set, i);
         }
         for (int k = 0; k < VAE_SCORES; k++) {
             fprintf(out, ",%.9g", (double)s->of[k][i]);
@@ -89,15 +91,15 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
     const size_t shape[2] = {s->n, s->n_top}, one = 1;
     const char *by = vae_score_name(t->by);
     char descr[24];
+    vae_label_arrays labels = {0};
     vae_npz_writer w = {.n = 0};
+    vae_status status = VAE_OK;
     for (int k = 0; k < VAE_SCORES; k++) {
         vae_npz_add(&w, vae_score_name((vae_score_kind)k), "<f4", sizeof(float), shape, 1,
                     s->of[k]);
     }
     vae_npz_add(&w, "flag", "|u1", 1, shape, 1, t->flag);
-    if (t->set->labels != NULL) {
-        vae_npz_add(&w, "labels", "|u1", 1, shape, 1, t->set->labels);
-    }
+    TRY(vae_label_arrays_add(&labels, &w, t->set, err));
     if (t->set->picked != NULL) {
         vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, t->set->picked);
     }
@@ -108,7 +110,10 @@ static vae_status write_npz(const vae_score_table *t, const char *path, vae_erro
     snprintf(descr, sizeof descr, "|S%zu", strlen(by));
     vae_npz_add(&w, "score", descr, strlen(by), &one, 1, by);
     vae_npz_finish(&w);
-    return vae_parts_put(&w.parts, path, err);
+    status = vae_parts_put(&w.parts, path, err);
+done:
+    vae_label_arrays_clear(&labels);
+    return status;
 }
 
 vae_status vae_scores_write(const vae_score_table *table, const char *path, vae_error *err)
@@ -123,16 +128,19 @@ vae_status vae_contributions_write(const vae_score_table *table, const char *pat
     if (!vae_ends_with(path, ".npz")) {
         return vae_npy_write(path, "<f4", shape, 2, s->contributions, err);
     }
+    vae_label_arrays labels = {0};
     vae_npz_writer w = {.n = 0};
+    vae_status status = VAE_OK;
     vae_npz_add(&w, "contributions", "<f4", sizeof(float), shape, 2, s->contributions);
-    if (table->set->labels != NULL) {
-        vae_npz_add(&w, "labels", "|u1", 1, shape, 1, table->set->labels);
-    }
+    TRY(vae_label_arrays_add(&labels, &w, table->set, err));
     if (table->set->picked != NULL) {
         vae_npz_add(&w, "row", "<u4", sizeof(uint32_t), shape, 1, table->set->picked);
     }
     vae_npz_finish(&w);
-    return vae_parts_put(&w.parts, path, err);
+    status = vae_parts_put(&w.parts, path, err);
+done:
+    vae_label_arrays_clear(&labels);
+    return status;
 }
 
 /* ---- pictures ---- */

@@ -1,4 +1,5 @@
-/* What a file's metadata say of the data: shape, standardization, names of columns. */
+/* What a file's metadata say of the data: shape, standardization, names of columns and of
+ * classes. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -146,6 +147,73 @@ done:
     return status;
 }
 
+/* ---- names of classes ---- */
+
+static vae_status class_rows(vae_checkpoint *c, const vae_weights *w, const char *text,
+                             vae_error *err)
+{
+    json_t *array = json_loads(text, 0, NULL);
+    bool good = json_array_size(array) == c->classes.n;
+    vae_status status = VAE_OK;
+    c->class_rows = calloc(c->classes.n, sizeof *c->class_rows);
+    if (c->class_rows == NULL) {
+        TRY(vae_fail_memory(err, c->classes.n * sizeof *c->class_rows, "the rows of classes"));
+    }
+    for (size_t i = 0; good && i < c->classes.n; i++) {
+        const json_t *value = json_array_get(array, i);
+        good = json_is_integer(value) && json_integer_value(value) >= 0;
+        c->class_rows[i] = good ? (uint64_t)json_integer_value(value) : 0;
+    }
+    if (!good) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: metadata: class_rows: expected an array of %zu numbers of rows", w->path,
+                     c->classes.n));
+    }
+done:
+    json_decref(array);
+    return status;
+}
+
+static vae_status classes(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                          vae_error *err)
+{
+    const char *text = vae_metadata_text(metadata, "classes");
+    const char *rows = vae_metadata_text(metadata, "class_rows");
+    json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    vae_labeller l = {0};
+    vae_error why = {0};
+    bool good = json_array_size(names) > 0;
+    vae_status status = VAE_OK;
+    for (size_t i = 0; good && i < json_array_size(names); i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        uint32_t label;
+        good = name != NULL && vae_class_fault(name) == NULL;
+        if (good) {
+            TRY(vae_labeller_take(&l, name, &label, err));
+            good = label == i;
+        }
+    }
+    if (text != NULL && !good) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: metadata: classes: expected an array of names, no two "
+                     "alike",
+                     w->path));
+    }
+    c->classes = l.seen;
+    c->classes_known = text != NULL;
+    l.seen = (vae_classes){0};
+    if (vae_checkpoint_settle_classes(c, &why) != VAE_OK) {
+        TRY(vae_fail(err, why.status, "%s: metadata: %.900s", w->path, why.text));
+    }
+    if (rows != NULL && c->classes_known) {
+        TRY(class_rows(c, w, rows, err));
+    }
+done:
+    vae_labeller_clear(&l);
+    json_decref(names);
+    return status;
+}
+
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
                            const vae_import_options *options, vae_error *err)
 {
@@ -153,6 +221,7 @@ vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t
     TRY(data_shape(c, w, metadata, options, err));
     TRY(standard(c, w, metadata, err));
     TRY(columns(c, w, metadata, err));
+    TRY(classes(c, w, metadata, err));
 done:
     return status;
 }

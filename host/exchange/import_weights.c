@@ -14,7 +14,7 @@
 #include "base/half.h"
 #include "run/checkpoint_format.h"
 
-enum { FIRST_BYTES = 16, MAX_METADATA = 1 << 20 };
+enum { FIRST_BYTES = 16, MAX_METADATA = 1 << 25 }; /* many classes have long lists of names */
 
 static bool is_zip(const unsigned char *first, size_t n)
 {

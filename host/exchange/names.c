@@ -136,6 +136,17 @@ static char *numbers_text(const double *values, size_t n)
     return text;
 }
 
+static char *counts_text(const uint64_t *counts, size_t n)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(array, json_integer((json_int_t)counts[i]));
+    }
+    char *text = json_dumps(array, JSON_COMPACT);
+    json_decref(array);
+    return text;
+}
+
 /* The names of a table's columns as a JSON array; NULL if they are not UTF-8, or no memory. */
 static char *names_text(const char *names, size_t n)
 {
@@ -203,6 +214,15 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     }
     if (checkpoint->columns != NULL) {
         add(m, "columns", names_text(checkpoint->columns, checkpoint->d));
+    }
+    if (checkpoint->classes_known) { /* of the labels, in the order of the one-hot y */
+        const char *const *list = (const char *const *)checkpoint->classes.name;
+        char *names = vae_join_names(list, checkpoint->classes.n);
+        add(m, "classes", names != NULL ? names_text(names, checkpoint->classes.n) : NULL);
+        free(names);
+    }
+    if (checkpoint->classes_known && checkpoint->class_rows != NULL) {
+        add(m, "class_rows", counts_text(checkpoint->class_rows, checkpoint->classes.n));
     }
     add(m, "training", training(checkpoint));
     for (size_t i = 0; i < m->n; i++) {

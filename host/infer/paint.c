@@ -132,6 +132,7 @@ vae_status vae_paint_latents(const vae_painter *p, const float *z, size_t n, vae
 typedef struct {
     uint64_t seed;
     size_t latent, each; /* each: of a line for one class */
+    const vae_checkpoint *checkpoint;
 } prior;
 
 static vae_status make_prior(void *ctx, float *z, size_t first, size_t n, vae_error *err)
@@ -149,7 +150,8 @@ static void label_prior(void *ctx, uint32_t *label, size_t first, size_t n)
 {
     const prior *from = ctx;
     for (size_t i = 0; i < n; i++) {
-        label[i] = (uint32_t)((first + i) / from->each);
+        label[i] =
+            (uint32_t)vae_checkpoint_trained_class(from->checkpoint, (first + i) / from->each);
     }
 }
 
@@ -168,8 +170,10 @@ done:
 vae_status vae_paint_prior(const vae_painter *p, const char *path, size_t n, uint64_t seed,
                            vae_error *err)
 {
-    const size_t C = p->one_class == NULL ? vae_model_layout(p->on->model)->c : 0;
-    prior from = {seed, p->on->config.latent, C > 0 ? (n + C - 1) / C : n};
+    const vae_checkpoint *of = p->on->checkpoint;
+    const bool lines = p->one_class == NULL && vae_model_layout(p->on->model)->c > 0;
+    const size_t C = lines ? vae_checkpoint_n_trained(of) : 0;
+    prior from = {seed, p->on->config.latent, C > 0 ? (n + C - 1) / C : n, of};
     const vae_latent_source source = {make_prior, NULL, &from, C > 0 ? label_prior : NULL};
     vae_sink_spec spec = vae_painter_spec(p, C > 0 ? from.each * C : n);
     spec.columns = C > 0 ? from.each : 0;

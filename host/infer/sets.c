@@ -27,6 +27,25 @@ done:
     return status;
 }
 
+vae_status vae_trained_take_classes(const vae_trained *m, vae_dataset *set, vae_error *err)
+{
+    const vae_classes *known = &m->checkpoint->classes;
+    char text[VAE_CLASSES_TEXT];
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_map_classes(set, known, err));
+    if (m->config.condition == VAE_CONDITION_LABELS) {
+        TRY(vae_dataset_check_labels(set, m->config.classes, true, err));
+    }
+    if (known->n > 0 && set->classes.n > known->n) {
+        const vae_classes others = {set->classes.name + known->n, set->classes.n - known->n};
+        vae_note(err != NULL ? err->notes : NULL,
+                 "note: %s: the model knows no class %s: it was trained on other labels",
+                 set->source, vae_classes_text(text, &others));
+    }
+done:
+    return status;
+}
+
 vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split split,
                                 const vae_data_options *options, vae_error *err)
 {
@@ -41,10 +60,7 @@ vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split spli
     TRY(stack_set(m, err));
     TRY(vae_checkpoint_check_set(c, m->set, err));
     TRY(vae_dataset_check_range(m->set, m->config.likelihood, err));
-    if (vae_config_has_classes(&m->config)) {
-        TRY(vae_dataset_check_labels(m->set, m->config.classes,
-                                     m->config.condition == VAE_CONDITION_LABELS, err));
-    }
+    TRY(vae_trained_take_classes(m, m->set, err));
     if (c->standard != NULL) {
         TRY(vae_dataset_standardize(m->set, c->standard, c->standard + c->d, err));
     }

@@ -104,16 +104,17 @@ vae_status vae_stack_encode(vae_dataset **out, const vae_trained *below, const v
                         .width = Z,
                         .channels = 1,
                         .dtype = VAE_F32,
-                        .draws = true,
-                        .n_classes = set->n_classes};
+                        .draws = true};
     memcpy(to->source, set->source, sizeof to->source);
     TRY(encode_rows(to, below, set, err));
     if (set->labels != NULL) {
-        to->labels = malloc(set->n);
+        const size_t bytes = set->n * sizeof *set->labels;
+        to->labels = malloc(bytes);
         if (to->labels == NULL) {
-            TRY(vae_fail_memory(err, set->n, "labels"));
+            TRY(vae_fail_memory(err, bytes, "labels"));
         }
-        memcpy(to->labels, set->labels, set->n);
+        memcpy(to->labels, set->labels, bytes);
+        TRY(vae_classes_copy(&to->classes, &set->classes, err));
     }
     memcpy(both, set->sha256, sizeof set->sha256);
     TRY(vae_checkpoint_digest(below->checkpoint, both + VAE_SHA256_BYTES, err));

@@ -200,9 +200,8 @@ vae_status vae_trained_run_set(const vae_trained *m, const vae_dataset *set, uin
                         set->source, set->d, vae_s(set->d), set->height, set->width, set->channels,
                         m->checkpoint->d);
     }
-    if (vae_config_has_classes(&m->config)) {
-        TRY(vae_dataset_check_labels(set, m->config.classes,
-                                     m->config.condition == VAE_CONDITION_LABELS, err));
+    if (m->config.condition == VAE_CONDITION_LABELS) {
+        TRY(vae_dataset_check_labels(set, m->config.classes, true, err));
     }
     r.data = m->be->ops->data_open(m->be, set, NULL, 0);
     TRY(m->be->ops->sync(m->be, err));

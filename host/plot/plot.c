@@ -453,18 +453,25 @@ void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, si
 
 /* ---- scatters ---- */
 
-static void put_class(vae_text *out, const plot_frame *f, const float *xy, const uint8_t *labels,
-                      size_t n, size_t label)
+/* The colour of a label; those beyond the classes have one. */
+static size_t group_of(const uint32_t *labels, size_t i, size_t n_classes)
+{
+    return labels != NULL && labels[i] < n_classes ? labels[i] : n_classes;
+}
+
+static void put_class(vae_text *out, const plot_frame *f, const float *xy, const uint32_t *labels,
+                      size_t n, size_t n_classes, size_t group)
 {
     bool open = false;
     for (size_t i = 0; i < n; i++) {
         double x = (double)xy[2 * i], y = (double)xy[2 * i + 1];
-        if ((labels != NULL && labels[i] != label) || !plot_usable(&f->x, x) ||
+        if (group_of(labels, i, n_classes) != group || !plot_usable(&f->x, x) ||
             !plot_usable(&f->y, y)) {
             continue;
         }
         if (!open) {
-            vae_text_add(out, "<path class=\"vp-s s%zu\" d=\"", colour_of(label));
+            vae_text_add(out, "<path class=\"vp-s s%zu\" d=\"",
+                         colour_of(labels != NULL ? group : 0));
             open = true;
         }
         vae_text_add(out, "M%.1f %.1fh0", plot_x(f, x), plot_y(f, y));
@@ -474,36 +481,40 @@ static void put_class(vae_text *out, const plot_frame *f, const float *xy, const
     }
 }
 
-void plot_scatter(vae_text *out, plot_axes axes, const float *xy, const uint8_t *labels, size_t n,
-                  size_t n_classes)
+void plot_scatter(vae_text *out, plot_axes axes, const float *xy, const uint32_t *labels, size_t n,
+                  const char *const *names, size_t n_classes)
 {
     plot_frame f = plot_frame_new(axes);
     plot_legend legend = {.mark = 'o'};
     f.height = 340;
-    bool seen[256] = {false};
+    bool *seen = calloc(n_classes + 1, sizeof *seen);
+    if (seen == NULL) {
+        out->failed = true;
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         double x = (double)xy[2 * i], y = (double)xy[2 * i + 1];
         if (plot_usable(&f.x, x) && plot_usable(&f.y, y)) {
             plot_range_add(&f.x, x);
             plot_range_add(&f.y, y);
-            seen[labels != NULL ? labels[i] : 0] = true;
+            seen[group_of(labels, i, n_classes)] = true;
         }
     }
-    for (size_t c = 0; labels != NULL && c < 256; c++) {
-        char name[PLOT_LABEL];
-        snprintf(name, sizeof name, "%zu", c);
-        if (c < n_classes || seen[c]) { /* a label beyond the classes is shown all the same */
-            plot_legend_add(&legend, name, c);
-        }
+    for (size_t c = 0; labels != NULL && c < n_classes; c++) {
+        plot_legend_add(&legend, names[c], c);
+    }
+    if (labels != NULL && seen[n_classes]) {
+        plot_legend_add(&legend, "no label", n_classes);
     }
     f.x.whole = f.y.whole = false;
     plot_range_close(&f.x, 0.03);
     plot_range_close(&f.y, 0.03);
     plot_open(out, &f, &legend);
-    for (size_t c = 0; c < (labels != NULL ? 256 : 1); c++) {
+    for (size_t c = 0; c <= n_classes; c++) {
         if (seen[c]) {
-            put_class(out, &f, xy, labels, n, c);
+            put_class(out, &f, xy, labels, n, n_classes, c);
         }
     }
     plot_close(out);
+    free(seen);
 }

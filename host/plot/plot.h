@@ -55,9 +55,10 @@ void plot_bars_faded(vae_text *out, plot_axes axes, const double *values, const 
 void plot_histogram(vae_text *out, plot_axes axes, const plot_series *groups, size_t n_groups,
                     size_t bins, const double *marks, const char *const *mark_names,
                     size_t n_marks);
-/* Points (n,2) of floats, coloured by label (NULL = one colour), with a legend of the classes. */
-void plot_scatter(vae_text *out, plot_axes axes, const float *xy, const uint8_t *labels, size_t n,
-                  size_t n_classes);
+/* Points (n,2) of floats, coloured by label (NULL = one colour), with a legend of the classes'
+ * names; labels beyond them are called "no label". */
+void plot_scatter(vae_text *out, plot_axes axes, const float *xy, const uint32_t *labels, size_t n,
+                  const char *const *names, size_t n_classes);
 
 /* Puts text into a file, atomically (vae_file_put). VAE_ERR_IO. */
 vae_status vae_text_write(const vae_text *t, const char *path, vae_error *err);

@@ -254,6 +254,22 @@ static void put_units(report *r)
     }
 }
 
+/* Names as JSON; null for those that `of`, if given, was not trained on. */
+static void put_names(vae_text *page, const char *key, const vae_classes *classes,
+                      const vae_checkpoint *of)
+{
+    vae_text_add(page, ",\"%s\":[", key);
+    for (size_t i = 0; i < classes->n; i++) {
+        vae_text_add(page, "%s", i > 0 ? "," : "");
+        if (of == NULL || vae_checkpoint_is_trained(of, i)) {
+            put_string(page, classes->name[i]);
+        } else {
+            vae_text_add(page, "null");
+        }
+    }
+    vae_text_add(page, "]");
+}
+
 static void put_points(report *r)
 {
     const report_latents *l = &r->latents;
@@ -270,9 +286,11 @@ static void put_points(report *r)
     if (l->labels != NULL) {
         vae_text_add(page, ",\"label\":[");
         for (size_t i = 0; i < l->n_points; i++) {
-            vae_text_add(page, "%s%u", i > 0 ? "," : "", l->labels[i]);
+            vae_text_add(page, "%s%d", i > 0 ? "," : "",
+                         l->labels[i] != VAE_NO_LABEL ? (int)l->labels[i] : -1);
         }
         vae_text_add(page, "]");
+        put_names(page, "label_names", &r->on->set->classes, NULL);
     }
     vae_text_add(page, ",\"mean\":");
     put_floats(page, l->mean, l->z);
@@ -302,6 +320,9 @@ static void put_facts(report *r)
         vae_text_add(page, "%s%zu", j > 0 ? "," : "", r->order[j]);
     }
     vae_text_add(page, "]");
+    if (d->classes > 0) {
+        put_names(page, "class_names", &c->classes, c);
+    }
     put_units(r);
     if (r->has_data) {
         put_points(r);
@@ -339,7 +360,8 @@ static void put_scatter(report *r)
         &r->page,
         (plot_axes){l->labels != NULL ? "Where the data lie, by label" : "Where the data lie", x,
                     l->z > 1 ? y : "", false, false},
-        l->xy, l->labels, l->n_points, l->n_classes);
+        l->xy, l->labels, l->n_points, (const char *const *)r->on->set->classes.name,
+        r->on->set->classes.n);
     char n[32];
     vae_text_add(&r->page,
                  "</div><p class=\"fine\">Means of q(z|x) of %s example%s (%s)%s. <span "

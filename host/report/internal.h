@@ -29,12 +29,12 @@ typedef struct {
 
 typedef struct {
     size_t n, z;
-    float *mu;       /* (n,Z) */
-    uint8_t *labels; /* (n), or NULL */
-    uint32_t *row;   /* (n) numbers in the data set */
-    double *kl;      /* (Z) means, nats */
-    bool *active;    /* (Z) Var(mu) > 0.01 (Burda et al. 2015) */
-    size_t n_active, n_classes;
+    float *mu;        /* (n,Z) */
+    uint32_t *labels; /* (n), or NULL */
+    uint32_t *row;    /* (n) numbers in the data set */
+    double *kl;       /* (Z) means, nats */
+    bool *active;     /* (Z) Var(mu) > 0.01 (Burda et al. 2015) */
+    size_t n_active;
     /* the points of the scatter, the first of the n */
     size_t n_points;
     float *xy;          /* (n_points,2) on the plane through `mean` along `axis` */

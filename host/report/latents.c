@@ -22,7 +22,7 @@ static vae_status make_room(report_latents *l, size_t n, size_t Z, bool labels, 
     l->z = Z;
     l->mu = calloc(n * Z, sizeof *l->mu);
     l->row = calloc(n, sizeof *l->row);
-    l->labels = labels ? calloc(n, 1) : NULL;
+    l->labels = labels ? calloc(n, sizeof *l->labels) : NULL;
     l->kl = calloc(Z, sizeof *l->kl);
     l->active = calloc(Z, sizeof *l->active);
     l->mean = calloc(Z, sizeof *l->mean);
@@ -113,7 +113,6 @@ vae_status report_look(report *r, vae_error *err)
     }
     const size_t fit = MOST_FLOATS / Z > 0 ? MOST_FLOATS / Z : 1;
     const size_t most = fit < MOST_ROWS ? fit : MOST_ROWS;
-    l->n_classes = set->n_classes;
     TRY(make_room(l, r->on->n < most ? r->on->n : most, Z, set->labels != NULL, err));
     TRY(encode(r, err));
     measure(l);

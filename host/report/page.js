@@ -168,9 +168,10 @@ function random() {
 
 function showExample(i) {
   example = i;
-  if (C > 0 && facts.label) setLabel(facts.label[i]);
+  const known = facts.label ? facts.label[i] : -1;
+  if (known >= 0 && known < C && facts.class_names[known] !== null) setLabel(known);
   set(mu.subarray(i * Z, (i + 1) * Z), `Example ${facts.row[i]}` +
-    (facts.label ? `, label ${facts.label[i]}` : '') + ': its mean, decoded');
+    (known >= 0 ? `, label ${facts.label_names[known]}` : '') + ': its mean, decoded');
 }
 
 function step(by) {
@@ -223,7 +224,10 @@ function makeControls() {
   }
   if (C > 0) {
     const choice = element('select', {id: 'class'});
-    for (let c = 0; c < C; c++) choice.append(element('option', {value: c}, String(c)));
+    facts.class_names.forEach((name, c) => {
+      if (name !== null) choice.append(element('option', {value: c}, name));
+    });
+    label = facts.class_names.findIndex(name => name !== null);
     choice.addEventListener('change', () => {
       label = Number(choice.value);
       update(where.textContent);

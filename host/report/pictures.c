@@ -114,7 +114,7 @@ static void free_cells(cells *c)
 static vae_status put_samples(report *r, vae_error *err)
 {
     const vae_checkpoint *about = r->about;
-    const size_t C = classes_of(r),
+    const size_t C = classes_of(r) > 0 ? vae_checkpoint_n_trained(about) : 0,
                  columns = C >= LEAST_COLUMNS && C <= MOST_COLUMNS ? C : SAMPLE_COLUMNS;
     const size_t n = cells_that_fit(r, columns * columns, columns);
     const char *order = ",y), the classes y in turn";
@@ -122,7 +122,7 @@ static vae_status put_samples(report *r, vae_error *err)
     uint32_t label[MOST_COLUMNS * MOST_COLUMNS];
     vae_status status = VAE_OK;
     for (size_t i = 0; i < n; i++) {
-        label[i] = C > 0 ? (uint32_t)(i % C) : 0;
+        label[i] = C > 0 ? (uint32_t)vae_checkpoint_trained_class(about, i % C) : 0;
     }
     TRY(make_cells(&c, r, n, err));
     vae_prior_rows(c.z, about->config.seed, 0, n, about->config.latent, 1);
@@ -197,7 +197,7 @@ done:
 /* Pairs of examples, of two classes where there are labels. Returns how many were found. */
 static size_t choose_pairs(const report *r, size_t n, size_t pair[PAIRS][2])
 {
-    const uint8_t *labels = r->latents.labels;
+    const uint32_t *labels = r->latents.labels;
     bool used[EXAMPLES] = {false};
     size_t n_pairs = 0;
     for (size_t i = 0; i < n && n_pairs < PAIRS; i++) {
@@ -299,7 +299,9 @@ static vae_status put_traversals(report *r, uint32_t label, vae_error *err)
                  traversal_range, traversal_range, n < Z ? "the first" : "all", n, Z,
                  r->has_data ? ", by the KL that is under its name" : "");
     if (classes_of(r) > 0) {
-        vae_text_add(&r->page, " Decoded as class %u.", label);
+        vae_text_add(&r->page, " Decoded as class ");
+        vae_text_escaped(&r->page, r->about->classes.name[label]);
+        vae_text_add(&r->page, ".");
     }
     vae_text_add(&r->page, "</figcaption></figure>\n");
 done:
@@ -320,6 +322,9 @@ vae_status report_put_pictures(report *r, vae_error *err)
                     c->height, c->width, c->channels, c->channels == 1 ? "" : "s");
         vae_text_add(&r->page, "</section>\n");
         return VAE_OK;
+    }
+    if (classes_of(r) > 0 && !r->has_data) {
+        e.label[0] = (uint32_t)vae_checkpoint_trained_class(c, 0);
     }
     vae_text_add(&r->page, "<div class=\"cards\">\n");
     TRY(put_samples(r, err));

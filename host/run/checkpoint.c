@@ -26,6 +26,9 @@
  *              files, floats
  *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table); in
  *              older files, by a line feed
+ *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of their
+ *              indices (absent if there are no labels, and in older files)
+ *   class_rows rows of each class that were trained on: a u64 a name (may be absent)
  *   summary    JSON object (may be absent)
  *
  * A reader skips sections that it does not know. checkpoint_read.c reads. */
@@ -165,7 +168,7 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
     unsigned char state[STATE_BYTES], shape[SHAPE_BYTES], *tensors = NULL;
     size_t tensor_bytes = 0;
     draft d = {.n = 0};
-    char *config = vae_config_to_json(&checkpoint->config);
+    char *config = vae_config_to_json(&checkpoint->config), *classes = NULL;
     vae_status status = VAE_OK;
     if (config == NULL) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the checkpoint's options"));
@@ -186,6 +189,16 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
         add_section(&d, "columns", checkpoint->columns,
                     vae_names_bytes(checkpoint->columns, checkpoint->d));
     }
+    if (checkpoint->classes_known) {
+        const char *const *names = (const char *const *)checkpoint->classes.name;
+        classes = vae_join_names(names, checkpoint->classes.n);
+        if (classes == NULL) {
+            TRY(vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the names of classes"));
+        }
+        add_section(&d, "classes", classes, vae_names_bytes(classes, checkpoint->classes.n));
+        add_section(&d, "class_rows", checkpoint->class_rows,
+                    checkpoint->classes.n * sizeof *checkpoint->class_rows);
+    }
     if (checkpoint->summary[0] != '\0') {
         add_section(&d, "summary", checkpoint->summary, strlen(checkpoint->summary));
     }
@@ -194,6 +207,7 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
 done:
     free(tensors);
     free(config);
+    free(classes);
     return status;
 }
 
@@ -208,7 +222,48 @@ void vae_checkpoint_free(vae_checkpoint *checkpoint)
     free(checkpoint->data_mean);
     free(checkpoint->standard);
     free(checkpoint->columns);
+    vae_classes_clear(&checkpoint->classes);
+    free(checkpoint->class_rows);
     free(checkpoint);
+}
+
+bool vae_checkpoint_is_trained(const vae_checkpoint *checkpoint, size_t class)
+{
+    return checkpoint->class_rows == NULL || checkpoint->class_rows[class] > 0;
+}
+
+size_t vae_checkpoint_trained_class(const vae_checkpoint *checkpoint, size_t k)
+{
+    size_t i = 0;
+    while (i < checkpoint->classes.n && (!vae_checkpoint_is_trained(checkpoint, i) || k-- > 0)) {
+        i++;
+    }
+    return i < checkpoint->classes.n ? i : SIZE_MAX;
+}
+
+size_t vae_checkpoint_n_trained(const vae_checkpoint *checkpoint)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < checkpoint->classes.n; i++) {
+        n += vae_checkpoint_is_trained(checkpoint, i);
+    }
+    return n;
+}
+
+vae_status vae_checkpoint_settle_classes(vae_checkpoint *checkpoint, vae_error *err)
+{
+    const size_t C = checkpoint->config.classes;
+    if (!vae_config_has_classes(&checkpoint->config)) {
+        return VAE_OK;
+    }
+    if (!checkpoint->classes_known) {
+        vae_classes_clear(&checkpoint->classes);
+        return vae_classes_number(&checkpoint->classes, C, err);
+    }
+    return checkpoint->classes.n == C
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA, "%zu names of classes for a model of %zu",
+                          checkpoint->classes.n, C);
 }
 
 vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t digest[32],

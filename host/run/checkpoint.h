@@ -34,6 +34,9 @@ typedef struct {
     float *data_mean;       /* (d) mean of the training rows, or NULL */
     double *standard; /* (2,d): shift, then scale; the model's x is (data - shift)/scale; or NULL */
     char *columns;    /* of a table: d names, each with a zero byte behind it, or NULL */
+    vae_classes classes;  /* of the training data's labels */
+    bool classes_known;   /* false: names were not kept; a model's classes are called by numbers */
+    uint64_t *class_rows; /* (classes.n) rows of each that were trained on; NULL: not known */
     vae_train_state state;
     uint8_t data_sha256[32]; /* of the training set */
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
@@ -59,6 +62,15 @@ vae_status vae_checkpoint_check_set(const vae_checkpoint *checkpoint, const vae_
 /* x: (n,d), values of the model, to the data's units in place: x * scale + shift. Nothing where
  * data are not standardized. */
 void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n);
+
+/* Were rows of the class trained on, as far as is known? */
+bool vae_checkpoint_is_trained(const vae_checkpoint *checkpoint, size_t class);
+/* The k-th of the classes that were trained, or SIZE_MAX: there are no more. */
+size_t vae_checkpoint_trained_class(const vae_checkpoint *checkpoint, size_t k);
+size_t vae_checkpoint_n_trained(const vae_checkpoint *checkpoint);
+/* A model with classes but without their names gets numbers; of names there must be as many as
+ * classes. VAE_ERR_DATA, its text being what is wrong. */
+vae_status vae_checkpoint_settle_classes(vae_checkpoint *checkpoint, vae_error *err);
 
 /* digest: SHA-256 of the weights, which two runs share if they gave the same bits.
  * VAE_ERR_RUNTIME. */

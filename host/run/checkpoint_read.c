@@ -416,6 +416,29 @@ done:
     return status;
 }
 
+static vae_status read_classes(const reader *r, vae_checkpoint *c, vae_error *err)
+{
+    const section *s = find(r, "classes");
+    vae_error why = {0};
+    char *names = NULL;
+    vae_status status = VAE_OK;
+    if (s != NULL) {
+        TRY(read_new(r, "classes", s->length, &names, err));
+        if (s->length == 0 || names[s->length - 1] != '\0' ||
+            vae_classes_read(&c->classes, names, s->length, &why) != VAE_OK) {
+            TRY(damaged(r, err, "section classes does not name classes"));
+        }
+        c->classes_known = true;
+        TRY(read_new(r, "class_rows", c->classes.n * sizeof *c->class_rows, &c->class_rows, err));
+    }
+    if (vae_checkpoint_settle_classes(c, &why) != VAE_OK) {
+        TRY(vae_fail(err, why.status, "%s: %.900s", r->source->name, why.text));
+    }
+done:
+    free(names);
+    return status;
+}
+
 vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_source *source,
                                 bool moments, vae_error *err)
 {
@@ -444,6 +467,7 @@ vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_sourc
     TRY(read_new(&r, "data_mean", c->d * sizeof(float), &c->data_mean, err));
     TRY(read_standard(&r, c, err));
     TRY(read_columns(&r, c, err));
+    TRY(read_classes(&r, c, err));
     *out = c;
     c = NULL;
 done:

@@ -14,7 +14,7 @@ enum {
     ASK = 256,    /* rows asked about at once */
     STORE = 4096, /* rows compared with at once */
     MEMORY = 10,  /* pairs that L-BFGS keeps */
-    CLASSES = 256,
+    ROOM = 65536, /* logits at once, and so the most classes */
 };
 
 static vae_cpu_level level(void)
@@ -24,7 +24,7 @@ static vae_cpu_level level(void)
     return best;
 }
 
-double vae_error_rate(const uint8_t *guess, const uint8_t *y, size_t n)
+double vae_error_rate(const uint32_t *guess, const uint32_t *y, size_t n)
 {
     size_t wrong = 0;
     for (size_t i = 0; i < n; i++) {
@@ -58,20 +58,21 @@ static void offer(neighbour *near, size_t *n, size_t k, neighbour one)
     near[at] = one;
 }
 
-static uint8_t vote(const neighbour *near, size_t k, const uint8_t *y)
+/* votes: (classes) zeros, before and after. */
+static uint32_t vote(uint32_t *votes, const neighbour *near, size_t k, const uint32_t *y)
 {
-    uint32_t votes[CLASSES] = {0};
-    uint32_t most = 0;
+    uint32_t most = 0, best = 0;
     for (size_t i = 0; i < k; i++) {
         uint32_t v = ++votes[y[near[i].row]];
         most = v > most ? v : most;
     }
-    for (size_t i = 0; i < k; i++) {
-        if (votes[y[near[i].row]] == most) {
-            return y[near[i].row];
-        }
+    for (size_t i = k; i-- > 0;) {
+        best = votes[y[near[i].row]] == most ? y[near[i].row] : best;
     }
-    return 0;
+    for (size_t i = 0; i < k; i++) {
+        votes[y[near[i].row]] = 0;
+    }
+    return best;
 }
 
 static void row_norms(float *norm, const float *x, size_t n, size_t d)
@@ -85,7 +86,7 @@ static void row_norms(float *norm, const float *x, size_t n, size_t d)
     }
 }
 
-vae_status vae_knn(uint8_t *guess, const float *x, size_t m, const vae_labelled *train, size_t k,
+vae_status vae_knn(uint32_t *guess, const float *x, size_t m, const vae_labelled *train, size_t k,
                    int threads, vae_error *err)
 {
     const size_t d = train->d;
@@ -93,8 +94,9 @@ vae_status vae_knn(uint8_t *guess, const float *x, size_t m, const vae_labelled 
     float *dots = malloc(ASK * STORE * sizeof *dots);
     float *norm = malloc(train->n * sizeof *norm);
     neighbour *near = malloc(ASK * k * sizeof *near);
+    uint32_t *votes = calloc(train->classes, sizeof *votes);
     vae_status status = VAE_OK;
-    if (dots == NULL || norm == NULL || near == NULL) {
+    if (dots == NULL || norm == NULL || near == NULL || votes == NULL) {
         TRY(vae_fail_memory(err, ASK * STORE * sizeof *dots, "nearest neighbours"));
     }
     row_norms(norm, train->x, train->n, d);
@@ -115,10 +117,11 @@ vae_status vae_knn(uint8_t *guess, const float *x, size_t m, const vae_labelled 
             }
         }
         for (size_t i = 0; i < rows; i++) {
-            guess[first + i] = vote(near + i * k, k, train->y);
+            guess[first + i] = vote(votes, near + i * k, k, train->y);
         }
     }
 done:
+    free(votes);
     free(near);
     free(norm);
     free(dots);
@@ -141,7 +144,7 @@ static void logits(float *out, const float *weights, const float *x, size_t n, s
 }
 
 /* Logits of a row become its residuals, softmax - one-hot; returns its cross entropy. */
-static double residuals(float *row, size_t classes, uint8_t y)
+static double residuals(float *row, size_t classes, uint32_t y)
 {
     float most = row[0];
     for (size_t c = 1; c < classes; c++) {
@@ -194,20 +197,21 @@ double vae_logistic_objective(float *gradient, float *scratch, const float *weig
     return loss / (double)n + 0.5 * l2 * size;
 }
 
-void vae_logistic_guess(uint8_t *guess, const float *weights, const float *x, size_t m, size_t d,
+void vae_logistic_guess(uint32_t *guess, const float *weights, const float *x, size_t m, size_t d,
                         size_t classes, int threads)
 {
-    float out[ASK * CLASSES];
+    float out[ROOM];
     const vae_cpu_level isa = level();
-    for (size_t first = 0; first < m; first += ASK) {
-        const size_t rows = m - first < ASK ? m - first : ASK;
+    const size_t most = ROOM / classes < ASK ? ROOM / classes : ASK;
+    for (size_t first = 0; first < m; first += most) {
+        const size_t rows = m - first < most ? m - first : most;
         logits(out, weights, x + first * d, rows, d, classes, threads, isa);
         for (size_t i = 0; i < rows; i++) {
             size_t best = 0;
             for (size_t c = 1; c < classes; c++) {
                 best = out[i * classes + c] > out[i * classes + best] ? c : best;
             }
-            guess[first + i] = (uint8_t)best;
+            guess[first + i] = (uint32_t)best;
         }
     }
 }

@@ -348,17 +348,17 @@ static vae_status beta_vae(vae_disentangle_scores *out, const vae_disentangle_da
 {
     const size_t all = FIT_POINTS + TEST_POINTS, z = data->z;
     float *x = malloc(all * z * sizeof *x), *weights = malloc(l->f * (z + 1) * sizeof *weights);
-    uint8_t *y = malloc(all), *guess = malloc(TEST_POINTS);
+    uint32_t *y = malloc(all * sizeof *y), *guess = malloc(TEST_POINTS * sizeof *guess);
     draws d = {.seed = data->seed, .at = (uint64_t)1 << 40};
     vae_status status = VAE_OK;
     if (x == NULL || weights == NULL || y == NULL || guess == NULL) {
         TRY(vae_fail_memory(err, all * z * sizeof *x, "pairs of rows"));
     }
     for (size_t i = 0; i < all; i++) {
-        y[i] = (uint8_t)draw(&d, l->f);
+        y[i] = (uint32_t)draw(&d, l->f);
         differences(x + i * z, data, l, &d, y[i]);
     }
-    const vae_labelled points = {x, y, FIT_POINTS, z, l->f};
+    const vae_labelled points = {x, y, FIT_POINTS, z, l->f, NULL};
     TRY(vae_logistic_fit(weights, &points, 1e-6, 500, data->threads, err));
     vae_logistic_guess(guess, weights, x + FIT_POINTS * z, TEST_POINTS, z, l->f, data->threads);
     out->beta_vae = 1 - vae_error_rate(guess, y + FIT_POINTS, TEST_POINTS);
@@ -375,16 +375,16 @@ static vae_status informativeness(vae_disentangle_scores *out, const vae_disenta
                                   const levels *l, vae_error *err)
 {
     const size_t n = data->n < 20000 ? data->n : 20000, held = n / 5, kept = n - held;
-    uint8_t *y = malloc(n), *guess = malloc(held);
+    uint32_t *y = malloc(n * sizeof *y), *guess = malloc(held * sizeof *guess);
     vae_status status = VAE_OK;
     if (y == NULL || guess == NULL) {
         TRY(vae_fail_memory(err, n, "levels"));
     }
     for (size_t f = 0; f < l->f; f++) {
         for (size_t i = 0; i < n; i++) {
-            y[i] = (uint8_t)l->level[f * data->n + i];
+            y[i] = (uint32_t)l->level[f * data->n + i];
         }
-        const vae_labelled train = {data->mu, y, kept, data->z, l->levels[f]};
+        const vae_labelled train = {data->mu, y, kept, data->z, l->levels[f], NULL};
         TRY(vae_knn(guess, data->mu + kept * data->z, held, &train, NEIGHBOURS, data->threads,
                     err));
         out->dci_informativeness += (1 - vae_error_rate(guess, y + kept, held)) / (double)l->f;

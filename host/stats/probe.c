@@ -2,6 +2,7 @@
 #include "stats/probe.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@ static vae_status logistic_error(double *error, const vae_labelled *train, const
                                  double l2, int threads, vae_error *err)
 {
     float *weights = malloc(train->classes * (train->d + 1) * sizeof *weights);
-    uint8_t *guess = malloc(test->n);
+    uint32_t *guess = malloc(test->n * sizeof *guess);
     vae_status status = VAE_OK;
     if (weights == NULL || guess == NULL) {
         TRY(vae_fail_memory(err, test->n, "a classifier"));
@@ -30,7 +31,7 @@ done:
 static vae_status knn_error(double *error, const vae_labelled *train, const vae_labelled *test,
                             size_t k, int threads, vae_error *err)
 {
-    uint8_t *guess = malloc(test->n);
+    uint32_t *guess = malloc(test->n * sizeof *guess);
     k = k < train->n ? k : train->n;
     vae_status status = VAE_OK;
     if (guess == NULL) {
@@ -47,14 +48,14 @@ done:
 static vae_status rows_open(vae_labelled *out, const vae_labelled *like, size_t n, vae_error *err)
 {
     float *x = malloc(n * like->d * sizeof *x);
-    uint8_t *y = malloc(n);
+    uint32_t *y = malloc(n * sizeof *y);
     if (x == NULL || y == NULL) {
         free(x);
         free(y);
         *out = (vae_labelled){0};
         return vae_fail_memory(err, n * like->d * sizeof *x, "rows");
     }
-    *out = (vae_labelled){.d = like->d, .classes = like->classes};
+    *out = (vae_labelled){.d = like->d, .classes = like->classes, .names = like->names};
     out->x = x;
     out->y = y;
     return VAE_OK;
@@ -70,7 +71,7 @@ static void rows_add(vae_labelled *rows, const vae_labelled *from, size_t row)
 {
     memcpy((float *)(uintptr_t)rows->x + rows->n * rows->d, from->x + row * from->d,
            rows->d * sizeof *rows->x);
-    ((uint8_t *)(uintptr_t)rows->y)[rows->n++] = from->y[row];
+    ((uint32_t *)(uintptr_t)rows->y)[rows->n++] = from->y[row];
 }
 
 typedef vae_status trial_fn(double *error, const vae_labelled *train, const vae_labelled *test,
@@ -157,9 +158,10 @@ static vae_status draw_few(vae_labelled *out, const vae_labelled *train, size_t 
         vae_philox(seed, vae_rng_stream(VAE_RNG_SPLIT, 1), vae_rng_block(2, 0));
     const uint64_t key = (uint64_t)w.w[0] << 32 | w.w[1];
     uint32_t *row = malloc(n * sizeof *row);
-    size_t found[256] = {0};
-    if (row == NULL) {
-        return vae_fail_memory(err, n * sizeof *row, "labelled rows");
+    size_t *found = calloc(train->classes, sizeof *found);
+    vae_status status = VAE_OK;
+    if (row == NULL || found == NULL) {
+        TRY(vae_fail_memory(err, n * sizeof *row, "labelled rows"));
     }
     for (uint64_t i = 0; i < train->n; i++) {
         const size_t r = (size_t)vae_shuffle(key, train->n, half_bits, i), c = train->y[r];
@@ -167,18 +169,20 @@ static vae_status draw_few(vae_labelled *out, const vae_labelled *train, size_t 
             row[found[c]++ * train->classes + c] = (uint32_t)r;
         }
     }
-    vae_status status = VAE_OK;
     for (size_t c = 0; c < train->classes; c++) {
         if (found[c] < each) {
+            char number[24];
+            snprintf(number, sizeof number, "%zu", c);
             TRY(vae_fail(err, VAE_ERR_DATA,
-                         "class %zu has %zu training rows; %zu labels ask for %zu of each", c,
-                         found[c], n, each));
+                         "class %.40s has %zu training rows; %zu labels ask for %zu of each",
+                         train->names != NULL ? train->names[c] : number, found[c], n, each));
         }
     }
     for (size_t i = 0; i < n; i++) {
         rows_add(out, train, row[i]);
     }
 done:
+    free(found);
     free(row);
     return status;
 }

@@ -84,9 +84,10 @@ vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *tra
     l->notes = notes != NULL ? *notes : l->notes;
     TRY(make_room(l, config, err));
     TRY(vae_loop_check_data(l, err));
-    TRY(vae_loop_resolve_classes(&l->now->config, train_set, test_set, err));
+    TRY(vae_loop_resolve_classes(l, from, err));
     TRY(vae_loop_choose_rows(l, err));
     TRY(vae_loop_choose_labelled(l, err));
+    TRY(vae_loop_count_classes(l, err));
     TRY(vae_loop_standardize(l, from, err));
     TRY(open_model(l, err));
     TRY(make_room_for_parameters(l, err));

@@ -64,6 +64,28 @@ static vae_status check_data(const vae_dataset *set, const vae_checkpoint *c, co
     return vae_checkpoint_check_set(c, set, err);
 }
 
+/* The names of the model's classes: those of the data, in their order. Until 1073072 they were not kept,
+ * and texts were numbered in the order of their bytes. */
+static vae_status check_classes(const vae_loop *l, const vae_checkpoint *c, const char *path,
+                                vae_error *err)
+{
+    const vae_classes *here = &l->now->classes, *there = &c->classes;
+    char one[VAE_CLASSES_TEXT], other[VAE_CLASSES_TEXT];
+    bool same = here->n == there->n, in_order = same;
+    for (size_t i = 0; same && i < here->n; i++) {
+        same = strcmp(here->name[i], there->name[i]) == 0;
+    }
+    for (size_t i = 1; in_order && i < here->n; i++) {
+        in_order = strcmp(here->name[i - 1], here->name[i]) < 0;
+    }
+    if (!vae_config_has_classes(&c->config) || same || (!c->classes_known && in_order)) {
+        return VAE_OK;
+    }
+    return vae_fail(err, VAE_ERR_USAGE, "%s: its classes are %s; those of %s are %s", path,
+                    vae_classes_text(one, there), l->train_set->source,
+                    vae_classes_text(other, here));
+}
+
 /* Numbers on another device or at another precision are not the same to the last bit. */
 static void note_changes(training_run *t, const vae_config *old)
 {
@@ -108,6 +130,7 @@ vae_status vae_train_check_found(training_run *t, const vae_checkpoint *c, vae_e
     const char *path = t->result->checkpoint;
     vae_status status = VAE_OK;
     TRY(check_options(&t->loop, c, path, err));
+    TRY(check_classes(&t->loop, c, path, err));
     if (!vae_loop_fits(&t->loop, &c->state)) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: step %" PRIu64 ", epoch %" PRIu64 " and position %" PRIu64

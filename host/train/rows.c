@@ -42,27 +42,81 @@ done:
     return status;
 }
 
-vae_status vae_loop_resolve_classes(vae_config *c, const vae_dataset *train_set,
-                                    const vae_dataset *test_set, vae_error *err)
+/* --classes speaks of more than the data have: where these are numbers below it, all such. */
+static vae_status add_classes(vae_dataset *set, size_t n, vae_error *err)
 {
+    char text[VAE_CLASSES_TEXT];
+    vae_classes numbers = {0};
+    vae_status status = VAE_OK;
+    TRY(vae_classes_number(&numbers, n, err));
+    for (size_t i = 0; i < set->classes.n; i++) {
+        if (vae_class_find(&numbers, set->classes.name[i]) == SIZE_MAX) {
+            TRY(vae_fail(err, VAE_ERR_USAGE,
+                         "--classes %zu: %s has %zu, and what the others are called is not known "
+                         "(%s): leave --classes out",
+                         n, set->source, set->classes.n, vae_classes_text(text, &set->classes)));
+        }
+    }
+    TRY(vae_dataset_map_classes(set, &numbers, err));
+done:
+    vae_classes_clear(&numbers);
+    return status;
+}
+
+vae_status vae_loop_resolve_classes(vae_loop *l, const vae_checkpoint *from, vae_error *err)
+{
+    vae_config *c = &l->now->config;
+    vae_dataset *set = l->train_set;
     const bool all = c->condition == VAE_CONDITION_LABELS;
     vae_status status = VAE_OK;
-    if (!vae_config_has_classes(c)) {
-        return VAE_OK;
+    if (from != NULL && from->classes_known) {
+        TRY(vae_dataset_map_classes(set, &from->classes, err));
     }
-    if (c->classes == 0) {
-        c->classes = train_set->n_classes;
+    if (vae_config_has_classes(c)) {
+        if (set->labels != NULL && c->classes > set->classes.n) {
+            TRY(add_classes(set, c->classes, err));
+        }
+        c->classes = c->classes > 0 ? c->classes : set->classes.n;
+        TRY(vae_dataset_check_labels(set, c->classes, all, err));
+        if (c->classes < set->classes.n) { /* none of these rows is of the others */
+            TRY(vae_fail(err, VAE_ERR_USAGE, "--classes %zu: %s has %zu: leave --classes out",
+                         c->classes, set->source, set->classes.n));
+        }
+        if (c->classes < 2) {
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: all rows have the same label; classes need two",
+                         set->source));
+        }
     }
-    TRY(vae_dataset_check_labels(train_set, c->classes, true, err));
-    if (test_set != NULL) {
-        TRY(vae_dataset_check_labels(test_set, c->classes, all, err));
-    }
-    if (c->classes < 2) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: all rows have the same label; classes need two",
-                        train_set->source);
+    TRY(vae_classes_copy(&l->now->classes, &set->classes, err));
+    l->now->classes_known = set->classes.n > 0;
+    if (l->test_set != NULL) {
+        TRY(vae_dataset_map_classes(l->test_set, &set->classes, err));
+        if (all) {
+            TRY(vae_dataset_check_labels(l->test_set, c->classes, true, err));
+        }
     }
 done:
     return status;
+}
+
+vae_status vae_loop_count_classes(vae_loop *l, vae_error *err)
+{
+    const vae_dataset *set = l->train_set;
+    const bool semi = l->config->semi_supervised; /* in the others' classes it does not look */
+    const uint32_t *rows = l->rows + (semi ? l->n_train : 0);
+    if (set->labels == NULL) {
+        return VAE_OK;
+    }
+    l->now->class_rows = calloc(set->classes.n, sizeof *l->now->class_rows);
+    if (l->now->class_rows == NULL) {
+        return vae_fail_memory(err, set->classes.n * sizeof(uint64_t), "the rows of classes");
+    }
+    for (size_t i = 0; i < (semi ? l->n_labelled : l->n_train); i++) {
+        if (set->labels[rows[i]] != VAE_NO_LABEL) {
+            l->now->class_rows[set->labels[rows[i]]]++;
+        }
+    }
+    return VAE_OK;
 }
 
 /* ---- training and validation ---- */
@@ -73,16 +127,44 @@ static int by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Rows that are not of the excluded class, ascending, to `kept`. */
-static size_t keep_rows(const vae_dataset *set, int exclude_class, uint32_t *kept)
+/* Rows that are not of an excluded class, ascending, to `kept`. */
+static vae_status keep_rows(size_t *n, uint32_t *kept, const vae_dataset *set, const char *exclude,
+                            vae_error *err)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < set->n; i++) {
-        if (exclude_class < 0 || set->labels[i] != exclude_class) {
-            kept[n++] = (uint32_t)i;
+    char text[VAE_CLASSES_TEXT];
+    const char *unknown;
+    bool *out = NULL;
+    vae_status status = VAE_OK;
+    *n = 0;
+    if (exclude[0] != '\0') {
+        if (set->labels == NULL) {
+            TRY(vae_fail(err, VAE_ERR_USAGE, "--exclude-class %s has no effect: %s has no labels",
+                         exclude, set->source));
+        }
+        out = calloc(set->classes.n, sizeof *out);
+        if (out == NULL) {
+            TRY(vae_fail_memory(err, set->classes.n, "classes"));
+        }
+        if (!vae_class_choose(out, &set->classes, exclude, &unknown)) {
+            TRY(vae_fail(err, VAE_ERR_USAGE,
+                         "--exclude-class %.40s has no effect: no row of %s has that label; there "
+                         "are %s",
+                         unknown, set->source, vae_classes_text(text, &set->classes)));
         }
     }
-    return n;
+    for (size_t i = 0; i < set->n; i++) {
+        if (out == NULL || set->labels[i] == VAE_NO_LABEL || !out[set->labels[i]]) {
+            kept[(*n)++] = (uint32_t)i;
+        }
+    }
+    if (out != NULL && *n == set->n) { /* the model knows the class, these data have none of it */
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--exclude-class %.40s has no effect: no row of %s has that label", exclude,
+                     set->source));
+    }
+done:
+    free(out);
+    return status;
 }
 
 /* Splits n kept rows: the first n_validation of a keyed order validate. Both lists ascending, so
@@ -107,27 +189,19 @@ vae_status vae_loop_choose_rows(vae_loop *l, vae_error *err)
         return vae_fail(err, VAE_ERR_DATA, "%s: %zu rows; at most %u can be trained on",
                         set->source, set->n, UINT32_MAX);
     }
-    if (c->exclude_class >= 0 && set->labels == NULL) {
-        return vae_fail(err, VAE_ERR_USAGE, "--exclude-class %d has no effect: %s has no labels",
-                        c->exclude_class, set->source);
-    }
+    size_t n = 0;
     vae_status status = VAE_OK;
     uint32_t *kept = malloc(set->n * sizeof *kept);
     l->rows = malloc(set->n * sizeof *kept);
     if (kept == NULL || l->rows == NULL) {
         TRY(vae_fail_memory(err, set->n * sizeof *kept, "row numbers"));
     }
-    const size_t n = keep_rows(set, c->exclude_class, kept);
+    TRY(keep_rows(&n, kept, set, c->exclude_class, err));
     l->n_validation = (size_t)((double)n * c->validation + 0.5);
     l->n_train = n - l->n_validation;
     if (n == 0 || l->n_train == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: no rows are left to train on (of %zu)", set->source,
                      set->n));
-    }
-    if (c->exclude_class >= 0 && n == set->n) {
-        TRY(vae_fail(err, VAE_ERR_USAGE,
-                     "--exclude-class %d has no effect: no row of %s has that label",
-                     c->exclude_class, set->source));
     }
     if (c->validation > 0 && l->n_validation == 0) {
         TRY(vae_fail(err, VAE_ERR_USAGE,
@@ -170,21 +244,30 @@ static vae_status mark(const vae_loop *l, bool *marked, size_t n, vae_error *err
     const vae_config *c = l->config;
     const uint64_t key = vae_order_key(c->seed, VAE_RNG_SPLIT, 1);
     const uint32_t bits = vae_shuffle_bits(n);
-    size_t taken[256] = {0};
+    size_t *taken = calloc(c->classes, sizeof *taken);
+    vae_status status = VAE_OK;
+    if (taken == NULL) {
+        TRY(vae_fail_memory(err, c->classes * sizeof *taken, "classes"));
+    }
     for (size_t i = 0; i < n; i++) {
         const size_t place = (size_t)vae_shuffle(key, n, bits, i);
-        const size_t y = l->train_set->labels[l->rows[place]];
-        marked[place] = taken[y] < quota(c, y);
-        taken[y] += marked[place];
+        const uint32_t y = l->train_set->labels[l->rows[place]];
+        if (y != VAE_NO_LABEL) {
+            marked[place] = taken[y] < quota(c, y);
+            taken[y] += marked[place];
+        }
     }
     for (size_t y = 0; y < c->classes; y++) {
         if (taken[y] < quota(c, y)) {
-            return vae_fail(
-                err, VAE_ERR_DATA, "%s: --labelled %zu takes %zu row%s of class %zu, there are %zu",
-                l->train_set->source, c->labelled, quota(c, y), vae_s(quota(c, y)), y, taken[y]);
+            TRY(vae_fail(err, VAE_ERR_DATA,
+                         "%s: --labelled %zu takes %zu row%s of class %.40s, there are %zu",
+                         l->train_set->source, c->labelled, quota(c, y), vae_s(quota(c, y)),
+                         l->train_set->classes.name[y], taken[y]));
         }
     }
-    return VAE_OK;
+done:
+    free(taken);
+    return status;
 }
 
 vae_status vae_loop_choose_labelled(vae_loop *l, vae_error *err)

@@ -59,7 +59,7 @@ def class_options_are_checked():
     vae("train", *TINY, "--semi-supervised", "--labelled", 300, "--out", "refused", code=2,
         says="leaves none without a label")
     vae("train", *TINY, "--condition", "labels", "--classes", 4, "--out", "refused", code=3,
-        says="the model has 4 classes")
+        says="is none of the model's 4: 0, 1, 2, 3")
     data = write_npy("bare.npy", 40, 784, [0.5] * 40 * 784)
     for more in (["--condition", "labels"], ["--semi-supervised", "--labelled", 10]):
         vae("train", "--data", data, *more, "--out", "refused", code=3, says="no labels")
@@ -81,10 +81,10 @@ def a_conditional_model_works_everywhere():
     vae("sample", run, "-n", 9, "--class", 4, "--out", "four.png")
     with open(path("three.png"), "rb") as three, open(path("four.png"), "rb") as four:
         assert three.read() != four.read()
-    vae("sample", run, "--class", 10, code=2, says="from 0 to 9, found '10'")
+    vae("sample", run, "--class", 10, code=2, says="expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, found '10'")
     vae("reconstruct", run, "-n", 5, "--out", "r.png")
     vae("encode", run, "--limit", 20, "--out", "e.npz", "--device", "cpu")
-    vae("decode", run, "--latents", "e.npz", "--out", "x.npy", code=2, says="needs --class K")
+    vae("decode", run, "--latents", "e.npz", "--out", "x.npy", code=2, says="needs --class NAME")
     vae("decode", run, "--latents", "e.npz", "--class", 2, "--out", "x.npy", "--device", "cpu")
     bare = write_npy("bare784.npy", 5, 784, [0.5] * 5 * 784)
     vae("report", run, "--out", "classes.html")
@@ -140,11 +140,11 @@ def latent_space_is_walked_as_a_class():
     vae("manifold", run, "--dims", "0,1", "-n", 3, "--class", 6, "--out", "m6.npy")
     assert read_npy("m5.npy")[1] != read_npy("m6.npy")[1]
     # without a class there is nothing to decode as
-    vae("traverse", run, code=2, says="name one with --class K, or by a --row of the data")
-    vae("manifold", run, "--dims", "0,1", code=2, says="name one with --class K")
+    vae("traverse", run, code=2, says="name one with --class NAME, or by a --row of the data")
+    vae("manifold", run, "--dims", "0,1", code=2, says="name one with --class NAME")
     vae("sample", run, "-n", 1, "--class", 2, "--out", "pngs/")
     picture = os.path.join(path("pngs"), os.listdir(path("pngs"))[0])
-    vae("interpolate", run, "--from", picture, "--to", picture, code=2, says="--class K")
+    vae("interpolate", run, "--from", picture, "--to", picture, code=2, says="--class NAME")
     vae("interpolate", run, "--from", picture, "--to", picture, "--class", 2, "--out", "p.png")
     vae("traverse", below(), "--class", 1, code=2, says="not conditional")
     # a semi-supervised model classifies for itself

@@ -79,8 +79,9 @@ def score_usage():
         (["--threshold", 1, "--contamination", 0.1], 2,
          "--contamination has no effect with --threshold"),
         (["--threshold", 1, "--reference", 10], 2, "--reference has no effect with --threshold"),
-        (["--anomaly-class", 256], 2, "--anomaly-class: expected a whole number from 0 to 255"),
-        (["--anomaly-class", 11], 3, "found 0 with it of 40"),
+        (["--anomaly-class", "3,eleven"], 3, "expected classes that digits or the model has, 0, 1, 2, "
+                                             "3, 4, 5, 6, 7, 8, 9; found 'eleven'"),
+        (["--anomaly-class", "0,1,2,3,4,5,6,7,8,9"], 3, "found 40 with it of 40"),
         (["--out", "-", "--json"], 2, "--json has standard output"),
         (["--out", "a.npz", "--contributions", "a.npz"], 2, "are one file: a.npz"),
         (["--data", "nowhere"], 4, "nowhere"),

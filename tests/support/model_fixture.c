@@ -36,11 +36,11 @@ static void fill(model_fixture *f, vae_dtype dtype, size_t n, size_t D)
     f->set.rows = malloc(n * D * (dtype == VAE_U8 ? 1 : sizeof(float)));
     assert_non_null(f->set.rows);
     if (vae_config_has_classes(&f->config)) {
-        f->set.labels = malloc(n);
+        f->set.labels = malloc(n * sizeof *f->set.labels);
         assert_non_null(f->set.labels);
-        f->set.n_classes = f->config.classes;
+        assert_int_equal(vae_classes_number(&f->set.classes, f->config.classes, NULL), VAE_OK);
         for (size_t i = 0; i < n; i++) {
-            f->set.labels[i] = (uint8_t)(random_u64(&rng) % f->config.classes);
+            f->set.labels[i] = (uint32_t)(random_u64(&rng) % f->config.classes);
         }
     }
     for (size_t i = 0; i < n * D; i++) {
@@ -83,6 +83,7 @@ void fixture_close(model_fixture *f)
     device_close_backend(f->be);
     free(f->set.rows);
     free(f->set.labels);
+    vae_classes_clear(&f->set.classes);
     free(f->params);
 }
 

@@ -22,14 +22,14 @@ void run_make_set(vae_dataset *set, size_t n, size_t height, size_t width, uint6
                          .height = height,
                          .width = width,
                          .channels = 1,
-                         .dtype = VAE_U8,
-                         .n_classes = 10};
+                         .dtype = VAE_U8};
+    assert_int_equal(vae_classes_number(&set->classes, 10, NULL), VAE_OK);
     snprintf(set->source, sizeof set->source, "made up");
     uint8_t *x = malloc(n * set->d);
-    set->labels = malloc(n);
+    set->labels = malloc(n * sizeof *set->labels);
     assert_true(x != NULL && set->labels != NULL);
     for (size_t i = 0; i < n; i++) {
-        set->labels[i] = (uint8_t)(i % 10);
+        set->labels[i] = (uint32_t)(i % 10);
         for (size_t j = 0; j < set->d; j++) {
             uint32_t noise = vae_philox(seed, i, j).w[0] >> 25;
             x[i * set->d + j] = (uint8_t)((j % 5 == i % 5 ? 120 : 0) + noise);
@@ -43,6 +43,7 @@ void run_free_set(vae_dataset *set)
 {
     free(set->rows);
     free(set->labels);
+    vae_classes_clear(&set->classes);
 }
 
 void run_small_config(vae_config *c, const char *out)

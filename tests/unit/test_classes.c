@@ -85,8 +85,9 @@ static void test_only_the_labelled_count(void **state)
     vae_dataset set;
     vae_config c;
     run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
-    uint8_t *labels = malloc(ROWS);
-    memcpy(labels, set.labels, ROWS);
+    const size_t bytes = ROWS * sizeof *set.labels;
+    uint32_t *labels = malloc(bytes);
+    memcpy(labels, set.labels, bytes);
     semi_config(&c, "");
     run_set_option(&c, "epochs", "1");
     train_into(&c, s, "as-is", &set);
@@ -97,7 +98,7 @@ static void test_only_the_labelled_count(void **state)
         snprintf(name, sizeof name, "swap-%zu", i);
         set.labels[i] = labels[i + 1], set.labels[i + 1] = labels[i];
         train_into(&c, s, name, &set);
-        memcpy(set.labels, labels, ROWS);
+        memcpy(set.labels, labels, bytes);
         vae_checkpoint *a = run_checkpoint(run_folder_in(s, "as-is"));
         vae_checkpoint *b = run_checkpoint(run_folder_in(s, name));
         used += memcmp(a->params, b->params, a->n_params * sizeof(float)) != 0;
@@ -135,8 +136,9 @@ static void test_refusals(void **state)
     expect_failure(&c, s, &set, VAE_ERR_DATA, "rows of class 0, there are 19");
     run_set_option(&c, "labelled", "30");
     run_set_option(&c, "classes", "4");
-    expect_failure(&c, s, &set, VAE_ERR_DATA, "row 4: label 4; the model has 4 classes");
-    uint8_t *labels = set.labels;
+    expect_failure(&c, s, &set, VAE_ERR_DATA,
+                   "row 4: class '4' is none of the model's 4: 0, 1, 2, 3");
+    uint32_t *labels = set.labels;
     set.labels = NULL;
     expect_failure(&c, s, &set, VAE_ERR_DATA, "made up: no labels");
     run_small_config(&c, "");
@@ -144,8 +146,9 @@ static void test_refusals(void **state)
     run_set_option(&c, "classes", "4");
     expect_failure(&c, s, &set, VAE_ERR_DATA, "made up: no labels");
     set.labels = labels;
-    memset(labels, 0, ROWS);
-    set.n_classes = 1;
+    memset(labels, 0, ROWS * sizeof *labels);
+    vae_classes_clear(&set.classes);
+    assert_int_equal(vae_classes_number(&set.classes, 1, NULL), VAE_OK);
     run_set_option(&c, "classes", "0");
     expect_failure(&c, s, &set, VAE_ERR_DATA, "all rows have the same label");
     run_free_set(&set);

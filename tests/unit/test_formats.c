@@ -71,6 +71,24 @@ static vae_dataset *csv(scratch *s, const char *text)
     return dataset_open_ok(scratch_write(s, "t.csv", text, strlen(text)), VAE_SPLIT_TRAIN, 0);
 }
 
+/* What the rows' labels are called, and all names in their order; with spaces between, - for no class. */
+static void assert_classes(const vae_dataset *set, const char *labels, const char *names)
+{
+    char text[512] = "";
+    for (size_t i = 0; i < set->n; i++) {
+        const uint32_t y = set->labels[i];
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i > 0 ? " " : "",
+                 y != VAE_NO_LABEL ? set->classes.name[y] : "-");
+    }
+    assert_string_equal(text, labels);
+    text[0] = '\0';
+    for (size_t i = 0; i < set->classes.n; i++) {
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i > 0 ? " " : "",
+                 set->classes.name[i]);
+    }
+    assert_string_equal(text, names);
+}
+
 static void tables_are_read(void **state)
 {
     vae_dataset *set = csv(*state, "\xef\xbb\xbf"
@@ -82,12 +100,12 @@ static void tables_are_read(void **state)
     assert_string_equal(set->column_names[0], "a");
     assert_string_equal(set->column_names[1], "b, \"c\"");
     assert_true(vae_dataset_value(set, 0, 1) == -25 && vae_dataset_value(set, 1, 0) == 4);
-    assert_true(set->labels[0] == 3 && set->labels[1] == 0 && set->n_classes == 4);
+    assert_classes(set, "3 0", "0 3");
     vae_dataset_free(set);
     /* texts are numbered in their order; no line feed at the end; a label column in the middle */
     set = csv(*state, "x,class,z\n1,dog,2\n3,cat,4\n5,dog,6");
     assert_int_equal(set->n, 3);
-    assert_true(set->labels[0] == 1 && set->labels[1] == 0 && set->labels[2] == 1);
+    assert_classes(set, "dog cat dog", "cat dog");
     assert_string_equal(set->column_names[1], "z");
     assert_true(vae_dataset_value(set, 2, 1) == 6);
     vae_dataset_free(set);
@@ -100,7 +118,8 @@ static void tables_are_read(void **state)
     vae_dataset_free(set);
     set = open_with(path, VAE_SPLIT_TRAIN,
                     &(vae_data_options){.config = &(vae_config){.label_column = "q"}, .limit = 1});
-    assert_true(set->n == 1 && set->d == 1 && set->labels[0] == 2);
+    assert_true(set->n == 1 && set->d == 1);
+    assert_classes(set, "2", "2");
     vae_dataset_free(set);
     refused_with(path, &(vae_data_options){.config = &(vae_config){.label_column = "nope"}},
                  "no column is called 'nope'");
@@ -110,8 +129,85 @@ static void tables_are_read(void **state)
     blob packed = blob_gzip(&plain);
     set = dataset_open_ok(scratch_write(*state, "t.csv.gz", packed.bytes, packed.n),
                           VAE_SPLIT_TRAIN, 0);
-    assert_true(set->n == 2 && set->d == 1 && set->labels[1] == 3);
+    assert_true(set->n == 2 && set->d == 1);
+    assert_classes(set, "1 3", "1 3");
     vae_dataset_free(set);
+}
+
+/* Numbers mean themselves, however they are written and whatever else is in the file. */
+static void labels_are_named(void **state)
+{
+    static const struct {
+        const char *column, *labels, *names;
+    } cases[] = {
+        {"10.0|2.0|10|1e1", "10 2 10 10", "2 10"},
+        {"300|-1|7", "300 -1 7", "-1 7 300"},
+        {"1.0||2.0|", "1 - 2 -", "1 2"},
+        {"b|10.0|a|9", "b 10 a 9", "9 10 a b"}, /* numbers by value, then texts */
+        {"26|1|13", "26 1 13", "1 13 26"},
+        {"caf\xc3\xa9|B|a", "caf\xc3\xa9 B a", "B a caf\xc3\xa9"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256] = "x,label\n";
+        for (const char *at = cases[i].column;; at += strcspn(at, "|") + 1) {
+            const int n = (int)strcspn(at, "|");
+            snprintf(text + strlen(text), sizeof text - strlen(text), "1,%.*s\n", n, at);
+            if (at[n] == '\0') {
+                break;
+            }
+        }
+        vae_dataset *set = csv(*state, text);
+        assert_classes(set, cases[i].labels, cases[i].names);
+        vae_dataset_free(set);
+    }
+    /* decimal commas, too, but not in texts */
+    vae_dataset *other = csv(*state, "x;label\n1;10,0\n1;a,b\n");
+    assert_classes(other, "10 a,b", "10 a,b");
+    vae_dataset_free(other);
+    /* none at all are no labels */
+    vae_dataset *set = csv(*state, "x,label\n1,\n2,\n");
+    assert_true(set->labels == NULL && set->d == 1);
+    vae_dataset_free(set);
+}
+
+/* New data are mapped by name; what is not known stands behind what is. */
+static void labels_are_mapped(void **state)
+{
+    vae_classes known = {0};
+    vae_error err = {0};
+    bool chosen[5] = {false};
+    const char *unknown;
+    assert_int_equal(vae_classes_read(&known, "cat\0dog\0emu", 12, &err), VAE_OK);
+    vae_dataset *set = csv(*state, "x,label\n1,emu\n2,bee\n3,\n4,dog\n");
+    assert_true(set->labels[0] == 2 && set->labels[1] == 0);
+    assert_int_equal(vae_dataset_map_classes(set, &known, &err), VAE_OK);
+    assert_true(set->labels[0] == 2 && set->labels[1] == 3 && set->labels[3] == 1);
+    assert_classes(set, "emu bee - dog", "cat dog emu bee");
+    assert_int_equal(vae_dataset_check_labels(set, 3, true, &err), VAE_ERR_DATA);
+    assert_non_null(strstr(err.text, "row 1: class 'bee' is none of the model's 3: cat, dog, emu"));
+    vae_classes_clear(&known);
+    /* lists: the longest name that fits; numbers in any digits */
+    assert_true(vae_class_choose(chosen, &set->classes, "emu,cat", &unknown));
+    assert_true(chosen[0] && !chosen[1] && chosen[2] && !chosen[3]);
+    assert_false(vae_class_choose(chosen, &set->classes, "cat,ape,dog", &unknown));
+    assert_string_equal(unknown, "ape,dog");
+    vae_dataset_free(set);
+    assert_int_equal(vae_classes_read(&known, "10\0a\0a,b\0b", 11, &err), VAE_OK);
+    memset(chosen, 0, sizeof chosen);
+    assert_true(vae_class_choose(chosen, &known, "a,b,10.0", &unknown));
+    assert_true(chosen[0] && !chosen[1] && chosen[2] && !chosen[3]);
+    assert_int_equal(vae_class_find(&known, "10.00"), 0);
+    assert_int_equal(vae_class_find(&known, "c"), SIZE_MAX);
+    vae_classes_clear(&known);
+    static const struct {
+        const char *names;
+        size_t bytes;
+    } bad[] = {{"a\0", 3}, {"a\0b\0a", 6}, {"a\tb", 4}, {"\xff", 2}, {"", 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        err = (vae_error){0};
+        assert_int_equal(vae_classes_read(&known, bad[i].names, bad[i].bytes, &err), VAE_ERR_DATA);
+        assert_true(known.n == 0 && known.name == NULL);
+    }
 }
 
 static void bad_tables_are_refused(void **state)
@@ -138,7 +234,11 @@ static void bad_tables_are_refused(void **state)
         {"a,b\n1,2\r3,4\n", "a carriage return without a line feed"},
         {"a,b\n\n1,2\n", "line 2: a blank line between rows"},
         {"label\n1\n", "no columns but the labels"},
-        {"a,label\n1,\n", "column 'label': expected a label"},
+        {"a,label\n1,2\n1,2.5\n",
+         "line 3, column 'label': expected a label, a whole number or a text, found a fraction: "
+         "'2.5'; if the column holds data, --label-column none"},
+        {"a,label\n1,a\tb\n", "line 2, column 'label': expected a label, a whole number or a text, "
+                              "found a control character"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *path = scratch_write(*state, "t.csv", cases[i].text, strlen(cases[i].text));
@@ -171,7 +271,8 @@ static void archives_are_read(void **state)
     const size_t images[3] = {3, 2, 2}, rows[2] = {2, 4}, n3 = 3, n2 = 2;
     const uint8_t x[12] = {0, 255, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
     const double t[8] = {0.5, 1, 0, 0.25, 1, 1, 1, 0};
-    const int64_t y[3] = {7, 0, 255}, bad[3] = {1, -1, 2};
+    const int64_t y[3] = {7, 0, 255}, odd[3] = {70000, -1, 2};
+    const double nan_y[3] = {3, NAN, -1}, bad[3] = {1, 2.5, 2};
     vae_npz_writer w = {0};
     vae_npz_add(&w, "y_train", "<i8", 8, &n3, 1, y);
     vae_npz_add(&w, "x_train", "|u1", 1, images, 3, x);
@@ -180,7 +281,8 @@ static void archives_are_read(void **state)
     assert_true(vae_dataset_has_test(path));
     vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 2);
     assert_true(set->n == 2 && set->d == 4 && set->height == 2 && set->dtype == VAE_U8);
-    assert_true(vae_dataset_value(set, 0, 1) == 1 && set->labels[0] == 7 && set->labels[1] == 0);
+    assert_true(vae_dataset_value(set, 0, 1) == 1);
+    assert_classes(set, "7 0", "0 7"); /* those of the rows that are kept */
     vae_dataset_free(set);
     set = dataset_open_ok(path, VAE_SPLIT_TEST, 0);
     assert_true(set->n == 2 && set->dtype == VAE_F32 && set->labels == NULL);
@@ -192,7 +294,8 @@ static void archives_are_read(void **state)
     path = write_npz(*state, &w);
     assert_false(vae_dataset_has_test(path));
     set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 0);
-    assert_true(set->n == 3 && set->labels[2] == 255);
+    assert_true(set->n == 3);
+    assert_classes(set, "7 0 255", "0 7 255");
     vae_dataset_free(set);
     assert_set_refused(path, VAE_SPLIT_TEST, VAE_ERR_DATA, "no test split, an array x_test");
     vae_npz_add(&w, "a", "|u1", 1, images, 3, x);
@@ -204,7 +307,17 @@ static void archives_are_read(void **state)
     assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
                        "expected 3 labels, one a row, found 2");
     vae_npz_add(&w, "x", "|u1", 1, images, 3, x);
-    vae_npz_add(&w, "y", "<i8", 8, &n3, 1, bad);
+    vae_npz_add(&w, "y", "<i8", 8, &n3, 1, odd);
+    set = dataset_open_ok(write_npz(*state, &w), VAE_SPLIT_TRAIN, 0);
+    assert_classes(set, "70000 -1 2", "-1 2 70000");
+    vae_dataset_free(set);
+    vae_npz_add(&w, "x", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "y", "<f8", 8, &n3, 1, nan_y);
+    set = dataset_open_ok(write_npz(*state, &w), VAE_SPLIT_TRAIN, 0);
+    assert_classes(set, "3 - -1", "-1 3");
+    vae_dataset_free(set);
+    vae_npz_add(&w, "x", "|u1", 1, images, 3, x);
+    vae_npz_add(&w, "y", "<f8", 8, &n3, 1, bad);
     assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "label of row 1");
     vae_npz_add(&w, "x", "<i8", 8, &n3, 1, y);
     assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
@@ -246,7 +359,7 @@ static void folders_of_pictures(void **state)
     assert_int_equal(set->kind, VAE_KIND_PICTURES);
     const uint8_t *rows = set->rows;
     assert_true(rows[0] == 10 && rows[12] == 20 && rows[24] == 30); /* by path */
-    assert_true(set->labels[0] == 0 && set->labels[1] == 1 && set->labels[2] == 1);
+    assert_classes(set, "cat dog dog", "cat dog");
     vae_dataset_free(set);
     set = dataset_open_ok(folder, VAE_SPLIT_TEST, 0);
     assert_true(set->n == 1 && set->channels == 3); /* a colour file makes the set RGB */
@@ -349,6 +462,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(idx_of_every_type),        cmocka_unit_test(tables_are_read),
+        cmocka_unit_test(labels_are_named),         cmocka_unit_test(labels_are_mapped),
         cmocka_unit_test(bad_tables_are_refused),   cmocka_unit_test(archives_are_read),
         cmocka_unit_test(folders_of_pictures),      cmocka_unit_test(resizing_keeps_what_it_should),
         cmocka_unit_test(columns_are_standardized),

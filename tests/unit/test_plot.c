@@ -315,7 +315,7 @@ static void nothing_to_show_is_a_chart_all_the_same(void **state)
         plot_lines(&t[1], axes, empty, 1 + (size_t)log);
         plot_bars(&t[2], axes, nothing, NULL, 0);
         plot_histogram(&t[3], axes, empty, 1 + (size_t)log, 0, NULL, NULL, 0);
-        plot_scatter(&t[4], axes, dots, NULL, 1, 0);
+        plot_scatter(&t[4], axes, dots, NULL, 1, NULL, 0);
         plot_bars(&t[5], axes, nothing, NULL, 1);
         for (size_t i = 0; i < 6; i++) {
             check(&t[i], "empty");
@@ -530,29 +530,35 @@ static void scatters_have_classes(void **state)
     (void)state;
     enum { N = 1200 };
     static float xy[2 * N];
-    static uint8_t labels[N];
+    static uint32_t labels[N];
+    static char digits[40][4];
+    const char *names[40];
+    for (size_t c = 0; c < 40; c++) {
+        snprintf(digits[c], sizeof digits[c], "%zu", c);
+        names[c] = digits[c];
+    }
     for (size_t i = 0; i < N; i++) {
         double turn = (double)i * 2.399963, r = sqrt(-2 * log(((double)i + 1) / (N + 1)));
-        labels[i] = (uint8_t)(i * 7 % 10);
+        labels[i] = (uint32_t)(i * 7 % 10);
         xy[2 * i] = (float)(cos(turn) * r * 0.6 + 3 * cos((double)labels[i] * 0.628));
         xy[2 * i + 1] = (float)(sin(turn) * r * 0.6 + 3 * sin((double)labels[i] * 0.628));
     }
     xy[0] = NAN;
     vae_text t = {0};
     plot_scatter(&t, (plot_axes){"Latents", "first component", "second component", false, false},
-                 xy, labels, N, 10);
+                 xy, labels, N, names, 10);
     check(&t, "scatter");
     assert_int_equal(count(t.data, "h0"), N - 1);
     assert_int_equal(count(t.data, "<circle"), 10);
     assert_int_equal(count(t.data, "class=\"vp-s s"), 10);
     vae_text_clear(&t);
-    plot_scatter(&t, (plot_axes){0}, xy, NULL, N, 0);
+    plot_scatter(&t, (plot_axes){0}, xy, NULL, N, NULL, 0);
     check(&t, "scatter-plain");
     assert_int_equal(count(t.data, "class=\"vp-s s"), 1);
     assert_int_equal(count(t.data, "<circle"), 0);
     vae_text_clear(&t);
     labels[5] = 200; /* beyond the classes */
-    plot_scatter(&t, (plot_axes){0}, xy, labels, N, 40);
+    plot_scatter(&t, (plot_axes){0}, xy, labels, N, names, 40);
     check(&t, "scatter-many");
     assert_int_equal(count(t.data, "h0"), N - 1);
     assert_non_null(strstr(t.data, "and 17 more"));

@@ -31,15 +31,15 @@ static size_t below(uint64_t *at, size_t n)
 static vae_labelled clouds(size_t n, size_t d, size_t classes, float apart, uint64_t seed)
 {
     float *x = malloc(n * d * sizeof *x);
-    uint8_t *y = malloc(n);
+    uint32_t *y = malloc(n * sizeof *y);
     uint64_t at = seed << 32;
     for (size_t i = 0; i < n; i++) {
-        y[i] = (uint8_t)(i % classes);
+        y[i] = (uint32_t)(i % classes);
         for (size_t j = 0; j < d; j++) {
             x[i * d + j] = normal(&at) + (j % classes == y[i] ? apart : 0);
         }
     }
-    return (vae_labelled){x, y, n, d, classes};
+    return (vae_labelled){x, y, n, d, classes, NULL};
 }
 
 static void drop(vae_labelled *l)
@@ -53,7 +53,7 @@ static void neighbours_by_brute_force(void **state)
     (void)state;
     enum { M = 300, D = 7, C = 4 };
     vae_labelled train = clouds(5000, D, C, 1, 1), test = clouds(M, D, C, 1, 2);
-    uint8_t guess[M], again[M];
+    uint32_t guess[M], again[M];
     for (size_t k = 1; k <= 9; k += 4) {
         assert_int_equal(vae_knn(guess, test.x, M, &train, k, 1, NULL), VAE_OK);
         assert_int_equal(vae_knn(again, test.x, M, &train, k, 3, NULL), VAE_OK);
@@ -61,7 +61,7 @@ static void neighbours_by_brute_force(void **state)
         size_t differ = 0;
         for (size_t i = 0; i < M; i++) {
             double far[9];
-            uint8_t label[9];
+            uint32_t label[9];
             size_t n = 0;
             for (size_t r = 0; r < train.n; r++) {
                 double sum = 0;
@@ -122,7 +122,7 @@ static void logistic_regression_finds_the_minimum(void **state)
     enum { N = 600, D = 5, C = 3, P = C * (D + 1) };
     vae_labelled train = clouds(N, D, C, 2, 4), test = clouds(N, D, C, 2, 5);
     float w[P], g[P], *scratch = malloc(N * (C + 1) * sizeof *scratch);
-    uint8_t guess[N];
+    uint32_t guess[N];
     for (double l2 = 1e-4; l2 < 2; l2 *= 100) {
         assert_int_equal(vae_logistic_fit(w, &train, l2, 200, 2, NULL), VAE_OK);
         double least = vae_logistic_objective(g, scratch, w, &train, l2, 1), size = 0;
@@ -144,6 +144,28 @@ static void logistic_regression_finds_the_minimum(void **state)
     free(scratch);
     drop(&train);
     drop(&test);
+}
+
+/* More classes than a byte tells apart: each row is its own. */
+static void many_classes(void **state)
+{
+    (void)state;
+    enum { N = 400, P = N * 2 };
+    static float x[N], w[P];
+    static uint32_t y[N], guess[N];
+    for (uint32_t i = 0; i < N; i++) {
+        x[i] = (float)i;
+        y[i] = i;
+        /* the logit i x - i^2/2 is largest for the class nearest to x */
+        w[i] = (float)i;
+        w[N + i] = -(float)i * (float)i / 2;
+    }
+    const vae_labelled rows = {x, y, N, 1, N, NULL};
+    assert_int_equal(vae_knn(guess, x, N, &rows, 1, 1, NULL), VAE_OK);
+    assert_memory_equal(guess, y, sizeof y);
+    memset(guess, 0, sizeof guess);
+    vae_logistic_guess(guess, w, x, N, 1, N, 1);
+    assert_memory_equal(guess, y, sizeof y);
 }
 
 static void few_labels(void **state)
@@ -321,6 +343,7 @@ int main(void)
         cmocka_unit_test(neighbours_by_brute_force),
         cmocka_unit_test(gradient_of_logistic_regression),
         cmocka_unit_test(logistic_regression_finds_the_minimum),
+        cmocka_unit_test(many_classes),
         cmocka_unit_test(few_labels),
         cmocka_unit_test(components_of_a_known_cloud),
         cmocka_unit_test(a_perfect_code_scores_high),

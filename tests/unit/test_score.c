@@ -329,15 +329,17 @@ static void test_training_rows(void **state)
 {
     (void)state;
     enum { ROWS = 200 };
-    static uint8_t labels[ROWS], values[ROWS];
+    static uint32_t labels[ROWS];
+    static uint8_t values[ROWS];
     vae_dataset set = {.n = ROWS, .d = 1, .dtype = VAE_U8, .rows = values, .labels = labels};
+    assert_int_equal(vae_classes_number(&set.classes, 10, NULL), VAE_OK);
     vae_config config;
     vae_error err = {0};
     uint32_t *rows;
     size_t n, n_validation;
     vae_config_defaults(&config);
     for (size_t i = 0; i < ROWS; i++) {
-        labels[i] = (uint8_t)(i % 10);
+        labels[i] = (uint32_t)(i % 10);
     }
     assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err), VAE_OK);
     assert_int_equal(n, ROWS);
@@ -345,7 +347,7 @@ static void test_training_rows(void **state)
         assert_int_equal(rows[i], i);
     }
     free(rows);
-    config.exclude_class = 3;
+    assert_int_equal(vae_config_set(&config, "exclude-class", "3", NULL), VAE_OK);
     config.validation = 0.25;
     assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err), VAE_OK);
     assert_int_equal(n, 135);
@@ -363,6 +365,7 @@ static void test_training_rows(void **state)
     assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err),
                      VAE_ERR_USAGE);
     assert_null(rows);
+    vae_classes_clear(&set.classes);
 }
 
 int main(void)

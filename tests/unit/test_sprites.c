@@ -232,7 +232,7 @@ static void a_part_is_spread_over_the_grid(void **state)
     vae_dataset *part = dataset_open_ok("sprites", VAE_SPLIT_TRAIN, 50);
     assert_memory_equal(part->rows, all->rows, 50 * BYTES);
     assert_null(part->factor_sizes);
-    assert_true(part->dtype == VAE_BITS && part->d == 4096 && part->n_classes == 3);
+    assert_true(part->dtype == VAE_BITS && part->d == 4096 && part->classes.n == 3);
     vae_dataset_free(part);
     double mean[FACTORS] = {0};
     for (size_t i = 0; i < all->n; i++) {

@@ -385,7 +385,7 @@ static void test_refusals(void **state)
     free(set.labels);
     set.labels = NULL;
     assert_refused(&changed, &set, false, VAE_ERR_USAGE, "no labels");
-    run_set_option(&changed, "exclude-class", "-1");
+    run_set_option(&changed, "exclude-class", "");
     run_set_option(&changed, "validation", "0.001");
     assert_refused(&changed, &set, false, VAE_ERR_USAGE, "is none");
     assert_true(access(changed.out, F_OK) != 0); /* nothing was made */

@@ -15,7 +15,7 @@ void vae_cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, s
                            bool required)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const uint8_t *labels = data->set->labels;
+    const uint32_t *labels = data->set->labels;
     if (labels == NULL && required && be->err.status == VAE_OK) {
         vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
                  data->set->source);

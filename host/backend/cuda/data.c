@@ -133,10 +133,11 @@ vae_data *vae_cuda_data_open(vae_backend *base, const vae_dataset *set, const ui
     if (data == NULL) {
         return NULL;
     }
-    if (set->labels != NULL) { /* a byte a row: on the device even where the rows are streamed */
-        uint8_t *labels = vae_cuda_take(be, set->n, "the data set's labels");
+    if (set->labels != NULL) { /* on the device even where the rows are streamed: they are little */
+        const size_t bytes = set->n * sizeof *set->labels;
+        uint32_t *labels = vae_cuda_take(be, bytes, "the data set's labels");
         if (labels != NULL) {
-            vae_cuda_upload(base, labels, set->labels, set->n);
+            vae_cuda_upload(base, labels, set->labels, bytes);
         }
         data->rows.labels = labels;
     }
