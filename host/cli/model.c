@@ -110,7 +110,7 @@ static bool is_training_set(const vae_trained *m)
 /* Does training take all rows that it reads? */
 static bool takes_all(const vae_config *config)
 {
-    return config->validation == 0 && config->exclude_class < 0;
+    return config->validation == 0 && config->exclude_class[0] == '\0';
 }
 
 /* Keeps the rows of the training set that were trained on, or those held out, and of these no more
