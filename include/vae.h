@@ -132,11 +132,12 @@ void vae_on_epoch(vae *v, vae_epoch_fn *fn, void *context);
 
 /* Trains a new model on n rows of height x width x channels values (1, D, 1 where they are no
  * pictures), by the handle's options. Nothing is written, unless option "out" names a run folder,
- * as the program would write it. VAE_RESULT_INTERRUPTED where the function told after each epoch,
- * or vae_stop, ended it: the handle then has the model as far as it was trained. With "out",
+ * as the program would write it; options that say how ("save-every", "keep", "sample-every",
+ * "report") are refused without it. VAE_RESULT_INTERRUPTED where the function told after each
+ * epoch, or vae_stop, ended it: the handle then has the model as far as it was trained. With "out",
  * VAE_RESULT_IO where training was done but its report, a picture or a line of its log could not be
- * written: the handle has the model then, too. A model that was
- * there stays if anything else fails. */
+ * written: the handle has the model then, too. A model that was there stays if anything else
+ * fails. */
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
             size_t channels);
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,6 +32,17 @@ struct vae_stream {
 bool vae_checked_mul(size_t a, size_t b, size_t *product)
 {
     return !__builtin_mul_overflow(a, b, product);
+}
+
+vae_status vae_check_memory(uint64_t bytes, const char *what, vae_error *err)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    const double most = pages > 0 && page > 0 ? (double)pages * (double)page : INFINITY;
+    return (double)bytes <= most
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_RUNTIME,
+                          "%s: %llu bytes, and this machine has %.0f bytes of memory", what,
+                          (unsigned long long)bytes, most);
 }
 
 const char *vae_stream_name(const vae_stream *s)
@@ -245,6 +257,7 @@ vae_status vae_stream_read_new(vae_stream *s, uint8_t **out, size_t n, const cha
     }
     vae_status status = VAE_OK;
     uint8_t *bytes = NULL;
+    TRY(vae_check_memory(n, s->name, err));
     for (size_t held = 0, capacity = 0, got; bytes == NULL || held < n; held += got) {
         const size_t least = s->gzip && n > FIRST_GROWTH ? FIRST_GROWTH : n;
         const size_t twice = capacity > n / 2 ? n : 2 * capacity;

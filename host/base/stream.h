@@ -12,6 +12,10 @@
 /* *product = a*b; false, and *product untouched, if it does not fit. */
 bool vae_checked_mul(size_t a, size_t b, size_t *product);
 
+/* Refuses more bytes than this machine has memory, before any of them is read: whatever a header
+ * says is allocated only within that. VAE_ERR_RUNTIME. */
+vae_status vae_check_memory(uint64_t bytes, const char *what, vae_error *err);
+
 typedef struct vae_stream vae_stream;
 
 /* Opens a regular file. *out is the caller's: vae_stream_close. Errors name the path:

@@ -6,9 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/stream.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "model/layout.h"
 #include "run/folder.h"
 #include "train/run.h"
 
@@ -167,6 +169,22 @@ done:
     return status;
 }
 
+/* Is the model too large for this machine, whatever the data? A checkpoint of it is held: parameters
+ * and two moments. */
+static vae_status check_model(const vae_config *config, vae_error *err)
+{
+    param_layout layout = {0};
+    vae_config least = *config;
+    vae_status status = VAE_OK;
+    least.classes = least.classes > 0 ? least.classes : 1; /* how many there are, the data tell */
+    TRY(vae_layout_build(&layout, &least, 1, err));
+    TRY(vae_check_memory(3 * sizeof(float) * (uint64_t)layout.n_params, "a model of these layers",
+                         err));
+done:
+    vae_layout_clear(&layout);
+    return status;
+}
+
 static vae_status run_train(const cli_args *args, vae_error *err)
 {
     vae_config config;
@@ -186,6 +204,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     if (config.out[0] != '\0') {
         TRY(vae_run_folder_check(config.out, options.resume, options.force, err));
     }
+    TRY(check_model(&config, err));
     TRY(open_sets(&config, given, &train, &test, err));
     if (config.out[0] == '\0') {
         TRY(choose_out(&config, err));

@@ -54,40 +54,40 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
                      npz->path, npz->n, vae_npz_names(npz, there));
 }
 
-/* Bytes 0 and 1, (n,d), to rows of bits; a byte of another value is named. */
-static vae_status pack_bits(vae_dataset *set, const char *name, vae_error *err)
+/* Rows that are kept, as they come; what follows them is read, for the archive's CRC, and dropped. */
+typedef struct {
+    vae_dataset *set;
+    size_t item, n; /* bytes a value, values that are kept */
+    size_t done;
+    const char *name;
+} kept_rows;
+
+static vae_status copy_chunk(void *ctx, const uint8_t *items, size_t n, vae_error *err)
 {
-    const size_t stride = vae_row_bytes(VAE_BITS, set->d);
-    const uint8_t *bytes = set->rows;
-    uint8_t *bits = calloc(set->n, stride);
-    if (bits == NULL) {
-        return vae_fail_memory(err, set->n * stride, name);
-    }
-    for (size_t i = 0; i < set->n; i++) {
-        for (size_t j = 0; j < set->d; j++) {
-            const uint8_t value = bytes[i * set->d + j];
-            if (value > 1) {
-                free(bits);
-                return vae_fail(
-                    err, VAE_ERR_DATA,
-                    "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u", name, i,
-                    j, value);
-            }
-            bits[i * stride + j / 8] |= (uint8_t)(value << j % 8);
-        }
-    }
-    free(set->rows);
-    set->rows = bits;
+    kept_rows *to = ctx;
+    (void)err;
+    n = n < to->n - to->done ? n : to->n - to->done;
+    memcpy((uint8_t *)to->set->rows + to->done * to->item, items, n * to->item);
+    to->done += n;
     return VAE_OK;
 }
 
-/* Frees the rows that are beyond what the set keeps. */
-static void shrink(void **rows, size_t bytes)
+/* Bytes 0 and 1 to rows of bits; a byte of another value is named. */
+static vae_status pack_chunk(void *ctx, const uint8_t *items, size_t n, vae_error *err)
 {
-    void *less = realloc(*rows, bytes);
-    if (less != NULL) {
-        *rows = less;
+    kept_rows *to = ctx;
+    const size_t d = to->set->d, stride = vae_row_bytes(VAE_BITS, d);
+    n = n < to->n - to->done ? n : to->n - to->done;
+    for (size_t k = 0; k < n; k++, to->done++) {
+        const size_t i = to->done / d, j = to->done % d;
+        if (items[k] > 1) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u",
+                            to->name, i, j, items[k]);
+        }
+        ((uint8_t *)to->set->rows)[i * stride + j / 8] |= (uint8_t)(items[k] << j % 8);
     }
+    return VAE_OK;
 }
 
 /* Doubles to floats, those of the rows that are kept. */
@@ -117,8 +117,7 @@ done:
 static vae_status read_doubles(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
                                const vae_data_options *options, vae_error *err)
 {
-    const size_t n = options->limit > 0 && options->limit < set->n ? options->limit : set->n;
-    doubles to = {.rows = set->rows, .n = n * set->d};
+    doubles to = {.rows = set->rows, .n = set->n * set->d};
     vae_status status = VAE_OK;
     TRY(vae_narrow_begin(&to.narrowing, set->d, options->exact, err));
     TRY(vae_npz_read_chunks(npz, m, narrow_chunk, &to, err));
@@ -131,28 +130,24 @@ done:
 static vae_status read_rows(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
                             const vae_data_options *options, vae_error *err)
 {
-    const size_t limit = options->limit;
     char name[NAME];
     vae_status status = VAE_OK;
     snprintf(name, sizeof name, "%s: %s", npz->path, m->name);
     TRY(vae_npz_check(npz, m, err));
     TRY(vae_npy_shape_set(set, &m->header, name, err));
-    const size_t item = set->dtype == VAE_F32 ? sizeof(float) : 1;
-    set->rows = malloc(m->header.n_items * item);
+    set->n = options->limit > 0 && options->limit < set->n ? options->limit : set->n;
+    const size_t bytes = set->n * vae_row_bytes(set->dtype, set->d);
+    TRY(vae_check_memory(bytes, name, err));
+    set->rows = calloc(bytes, 1);
     if (set->rows == NULL) {
-        TRY(vae_fail_memory(err, m->header.n_items * item, name));
+        TRY(vae_fail_memory(err, bytes, name));
     }
+    kept_rows kept = {.set = set, .item = m->header.item_bytes, .n = set->n * set->d, .name = name};
     if (m->header.item_bytes == sizeof(double)) {
         TRY(read_doubles(set, npz, m, options, err));
     } else {
-        TRY(vae_npz_read(npz, m, set->rows, err));
-    }
-    if (limit > 0 && limit < set->n) {
-        set->n = limit;
-        shrink(&set->rows, set->n * set->d * item);
-    }
-    if (set->dtype == VAE_BITS) {
-        TRY(pack_bits(set, name, err));
+        TRY(vae_npz_read_chunks(npz, m, set->dtype == VAE_BITS ? pack_chunk : copy_chunk, &kept,
+                                err));
     }
 done:
     return status;
@@ -197,8 +192,11 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
         return vae_fail(err, VAE_ERR_DATA, "%s: expected %zu labels, one a row, found %zu", name,
                         n_rows, h->n_items);
     }
-    uint8_t *raw = malloc(n_rows * h->item_bytes);
-    double *values = malloc(n_rows * sizeof *values);
+    uint8_t *raw = NULL;
+    double *values = NULL;
+    TRY(vae_check_memory(n_rows * (h->item_bytes + sizeof *values), name, err));
+    raw = malloc(n_rows * h->item_bytes);
+    values = malloc(n_rows * sizeof *values);
     if (raw == NULL || values == NULL) {
         TRY(vae_fail_memory(err, n_rows * (h->item_bytes + sizeof *values), name));
     }

@@ -175,9 +175,10 @@ static vae_status read_member(vae_npz *npz, zip_uint64_t index, vae_error *err)
     TRY(read_header(npz->zip, &stat, &m->header, &why));
     TRY(check_sizes(&stat, &m->header, &why));
 done:
-    return status == VAE_OK            ? VAE_OK
-           : status == VAE_ERR_RUNTIME ? vae_fail(err, status, "%s: %s", npz->path, why.text)
-                                       : set_fault(m, why.text, err);
+    if (status == VAE_ERR_DATA) {
+        return set_fault(m, why.text, err);
+    }
+    return status == VAE_OK ? VAE_OK : vae_fail(err, status, "%s: %s", npz->path, why.text);
 }
 
 static vae_status read_directory(vae_npz *npz, vae_error *err)

@@ -474,6 +474,21 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
     return vae_fail(&v->err, opened, "%s", inner.text);
 }
 
+/* What a run folder is written by: without one it would be ignored. */
+static vae_status refuse_folder_options(vae *v)
+{
+    static const char *const names[] = {"save-every", "keep", "sample-every", "report"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if ((v->given >> vae_config_find(names[i]) & 1) != 0) {
+            return vae_fail(
+                &v->err, VAE_ERR_USAGE,
+                "option '%s' has no effect here: it needs \"out\", the run folder to write",
+                names[i]);
+        }
+    }
+    return VAE_OK;
+}
+
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
             size_t channels)
 {
@@ -484,6 +499,7 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     v->stop = 0;
     TRY(borrow_rows(&set, x, type, n, height, width, channels, &v->err));
     TRY(vae_config_check(&v->options, v->given, &v->err));
+    TRY(v->options.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
     TRY(vae_dataset_hash(&set, &v->err));
     if (v->options.standardize == VAE_STANDARDIZE_COLUMNS) {
         TRY(own_rows(&set, &copy, &v->err));

@@ -487,3 +487,46 @@ def failed_allocations_are_exit_1():
                 for name in outs:  # what is there (it was the message that failed) is whole
                     whole = not os.path.exists(path(name)) or os.path.getsize(path(name)) == sizes[name]
                     assert whole, (args, at, name)
+
+
+def peak(*args, code=0):
+    """Runs vae; the most memory it held, in MiB."""
+    process = subprocess.Popen([VAE, *map(str, args)], cwd=WORK, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    err = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    assert process.returncode == code, err
+    return usage.ru_maxrss / 1024
+
+
+@test
+def archives_take_what_is_wanted():
+    """A few rows of an archive that unpacks to 200 MB, of each type."""
+    import zipfile
+    for descr, item in (("|u1", 1), ("|b1", 1), ("<f4", 4), ("<f8", 8)):
+        rows = 200_000_000 // item // 100
+        header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, 100), }}"
+        header += " " * (63 - (10 + len(header)) % 64) + "\n"
+        with zipfile.ZipFile(path("large.npz"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            with archive.open("x.npy", "w") as member:
+                member.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+                member.write(bytes(rows * 100 * item))
+        args = ["train", "--data", "large.npz", "--limit", 20, "--hidden", 4, "--latent", 2, "--epochs",
+                1, "--device", "cpu", "--threads", 1, "--report=false", "--out", "few", "--force"]
+        assert peak(*args) < 120, descr
+        vae("info", "few")
+    # before the data are looked at
+    vae("train", "--data", "nowhere.npz", "--hidden", "400000,400000", "--out", "too-large", code=2,
+        says="the model is too large")
+    assert not os.path.exists(path("too-large"))
+
+
+@test
+def a_mask_of_bytes_0_and_1_says_what_to_do():
+    mask = write_npy("bytes01.npy", 28, 28, [k % 2 for k in range(784)], "|u1")
+    vae("complete", trained(), "--mask", mask, "--out", "m.png", code=3, says="array.astype(bool)")
+    mask = write_npy("bools.npy", 28, 28, [k % 2 for k in range(784)], "|b1")
+    vae("complete", "run", "--mask", mask, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "m.png")
+    vae("decode", "run", "--latents", mask, "--out", "m.npy", code=3, says="found booleans")

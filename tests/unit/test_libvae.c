@@ -347,6 +347,51 @@ static void test_run_folder(void **state)
     vae_free(v);
 }
 
+/* What says how a run folder is written is refused where none is. */
+static void test_options_of_a_folder(void **state)
+{
+    scratch *s = *state;
+    static const char *const options[][2] = {
+        {"save-every", "2"}, {"keep", "3"}, {"sample-every", "0"}, {"report", "false"}};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        char says[64];
+        vae *v = small();
+        set(v, options[i][0], options[i][1]);
+        snprintf(says, sizeof says, "option '%s' has no effect here", options[i][0]);
+        assert_says(v, fit(v), VAE_RESULT_USAGE, says);
+        set(v, "out", scratch_path(s, options[i][0]));
+        assert_int_equal(fit(v), 0);
+        vae_free(v);
+    }
+}
+
+/* Training is done, but a picture has no place: an error, and the handle has the model. */
+static void test_a_folder_that_lacks_something(void **state)
+{
+    scratch *s = *state;
+    static float lossy[N], whole[N];
+    log_lines log = {""};
+    vae *v = small(), *other = fitted();
+    vae_on_log(v, take_line, &log);
+    set(v, "out", scratch_path(s, "lossy"));
+    set(v, "sample-every", "0");
+    set(v, "seed", "1");
+    struct rlimit old;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    const struct rlimit less = {40000, old.rlim_max}; /* checkpoints fit, a report does not */
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &less), 0);
+    const int result = fit(v);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_says(v, result, VAE_RESULT_IO, "the training itself is done");
+    assert_non_null(strstr(log.text, "warning: "));
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, lossy, NULL, NULL), 0);
+    assert_int_equal(vae_score(other, bytes, VAE_BYTES, N, whole, NULL, NULL), 0);
+    assert_memory_equal(lossy, whole, sizeof whole);
+    vae_free(v);
+    vae_free(other);
+}
+
 /* Stopped with a run folder: interrupted as without one, and the handle has that moment's model. */
 static void test_stop_with_a_folder(void **state)
 {
@@ -437,6 +482,8 @@ int main(void)
         cmocka_unit_test(test_fit_writes_nothing),
         cmocka_unit_test(test_run_folder),
         cmocka_unit_test(test_stop_with_a_folder),
+        cmocka_unit_test(test_options_of_a_folder),
+        cmocka_unit_test(test_a_folder_that_lacks_something),
         cmocka_unit_test(test_log),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_structs_grow),
