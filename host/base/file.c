@@ -226,8 +226,8 @@ static int close_file(vae_file *f, bool keep)
     return reason;
 }
 
-/* Puts the temp file in its place, and what was there, if anything, in the temp file's. Where a file
- * system cannot exchange two names, in two steps. */
+/* Puts the temp file in its place, and what was there, if anything, in the temp file's. Where a
+ * file system cannot exchange two names, in two steps. */
 static bool trade_places(const vae_file *f, bool *old)
 {
     char aside[sizeof f->temp + 4];

@@ -31,15 +31,16 @@ enum { VAE_FILES = 4 };
 
 /* VAE_ERR_IO: cannot write there, or it is a folder. */
 vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
-/* The same, but whatever has this name is replaced and never written into: a link, a device, too. */
+/* The same, but whatever has this name is replaced and never written into: a link, a device,
+ * too. */
 vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err);
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
 /* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. A file
  * that could not be added to is never kept, whether or not anyone looked at what vae_file_add said:
  * VAE_ERR_IO. */
 vae_status vae_file_end(vae_file *f, bool keep, vae_error *err);
-/* The same of n files (at most VAE_FILES) that belong together: all are synced before the first takes its
- * place, and where one cannot, those before it give way again to what was there. */
+/* The same of n files (at most VAE_FILES) that belong together: all are synced before the first
+ * takes its place, and where one cannot, those before it give way again to what was there. */
 vae_status vae_files_end(vae_file *files, size_t n, bool keep, vae_error *err);
 
 /* Puts a file with the bytes of n parts, one after another, in the place of `path`: a temp file
@@ -54,8 +55,8 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
 /* Is there a folder of this name? */
 bool vae_is_folder(const char *path);
 
-/* Removes what is called `path` if it is neither a file nor a folder: a symbolic link (what it points
- * to stays), a pipe, a device. For names that are a run's own. */
+/* Removes what is called `path` if it is neither a file nor a folder: a symbolic link (what it
+ * points to stays), a pipe, a device. For names that are a run's own. */
 void vae_make_way(const char *path);
 
 /* Is there anything of this name? That it cannot be known (no permission, a failing disk) is

@@ -24,8 +24,8 @@ enum { VAE_ERROR_TEXT = 1024 };
 /* The first error of an operation. Zero-initialize it; later errors do not replace the first. */
 typedef struct {
     vae_status status;
-    char text
-        [VAE_ERROR_TEXT]; /* one line, lower case, no "vae: " in front, no newline: control characters are escaped */
+    /* one line, lower case, no "vae: " in front, no newline; control characters are escaped */
+    char text[VAE_ERROR_TEXT];
     const vae_notes *notes; /* told what is wrong but no failure; NULL: nobody is */
 } vae_error;
 

@@ -93,6 +93,9 @@ json_t *cli_json_text(const char *text);
 /* VAE_ERR_USAGE where --out is - although --json has standard output. */
 vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err);
 
+/* Ends the program where there is no memory and no way to tell the caller. */
+_Noreturn void cli_out_of_memory(size_t n, const char *what);
+
 /* A line on standard output, its newline added; text from files may be in it, which is escaped. */
 void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -121,8 +124,8 @@ vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for latents that stand for the data: where each use drew x anew (dynamic), the data
  * themselves are taken if --binarize does not say otherwise. */
 vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_error *err);
-/* --class by its name: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one that
- * is not its own or was never trained. */
+/* --class by its name: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one
+ * that is not its own or was never trained. */
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
 /* Opens m->set: by --data, --split and --limit, or what it was trained on. m->split says which rows
  * they are: "test"; "train", those that were trained on, or the split of that name that other data

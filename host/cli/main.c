@@ -29,15 +29,14 @@ static void hold_descriptors(void)
     }
 }
 
-/* jansson (2.14) does not always tell that it had no memory, and may crash of it: it takes the end of a
- * text for an error in it. So the program ends here. Files under way are temp files, which the next
- * run in that folder removes; what was there is untouched. */
+/* jansson (2.14) does not always tell that it had no memory, and may crash of it: it takes the end
+ * of a text for an error in it. So the program ends here. Files under way are temp files, which
+ * the next run in that folder removes; what was there is untouched. */
 static void *json_memory(size_t n)
 {
     void *memory = malloc(n);
     if (memory == NULL) {
-        fprintf(stderr, "vae: out of memory: %zu bytes for JSON\n", n);
-        exit(VAE_ERR_RUNTIME);
+        cli_out_of_memory(n, "JSON");
     }
     return memory;
 }

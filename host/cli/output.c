@@ -21,6 +21,12 @@ void cli_say(const cli_args *args, const char *format, ...)
     fprintf(stderr, "vae: %s\n", line);
 }
 
+_Noreturn void cli_out_of_memory(size_t n, const char *what)
+{
+    fprintf(stderr, "vae: out of memory: %zu bytes for %s\n", n, what);
+    exit(VAE_ERR_RUNTIME);
+}
+
 void cli_print(const char *format, ...)
 {
     va_list list, again;
@@ -30,8 +36,7 @@ void cli_print(const char *format, ...)
     const size_t size = n > 0 ? 4 * (size_t)n + 1 : 1; /* were every byte escaped */
     char *line = malloc(size);
     if (line == NULL) {
-        fprintf(stderr, "vae: out of memory: %zu bytes for a line\n", size);
-        exit(VAE_ERR_RUNTIME);
+        cli_out_of_memory(size, "a line");
     }
     vsnprintf(line, size, format, again);
     vae_escape(line, size);

@@ -169,8 +169,8 @@ done:
     return status;
 }
 
-/* Is the model too large for this machine, whatever the data? A checkpoint of it is held: parameters
- * and two moments. */
+/* Is the model too large for this machine, whatever the data? A checkpoint of it is held:
+ * parameters and two moments. */
 static vae_status check_model(const vae_config *config, vae_error *err)
 {
     param_layout layout = {0};

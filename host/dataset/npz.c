@@ -54,7 +54,8 @@ static vae_status choose(const vae_npz *npz, vae_split split, const vae_npz_memb
                      npz->path, npz->n, vae_npz_names(npz, there));
 }
 
-/* Rows that are kept, as they come; what follows them is read, for the archive's CRC, and dropped. */
+/* Rows that are kept, as they come; what follows them is read, for the archive's CRC, and
+ * dropped. */
 typedef struct {
     vae_dataset *set;
     size_t item, n; /* bytes a value, values that are kept */

@@ -51,8 +51,8 @@ vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
 
 /* The value of `key` in a file's metadata, or NULL. */
 const char *vae_metadata_text(const json_t *metadata, const char *key);
-/* The same as JSON; *out is the caller's, NULL where there is none or it is no JSON. Only that there
- * is no memory is an error. */
+/* The same as JSON; *out is the caller's, NULL where there is none or it is no JSON. Only that
+ * there is no memory is an error. */
 vae_status vae_metadata_json(json_t **out, const json_t *metadata, const char *key, vae_error *err);
 /* Fills in what the metadata and the options say of the data: c->height, width and channels,
  * standard, columns; c->d is known. VAE_ERR_DATA, VAE_ERR_USAGE, as vae_import. */

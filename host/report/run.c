@@ -12,7 +12,8 @@
 /* A line of metrics.jsonl is about 250 bytes. */
 static const size_t most_metrics = (size_t)1 << 28, most_run = 1 << 20;
 
-/* *text: the file, malloc'ed, or NULL where it is missing or no text. VAE_ERR_IO, VAE_ERR_RUNTIME. */
+/* *text: the file, malloc'ed, or NULL where it is missing or no text. VAE_ERR_IO,
+ * VAE_ERR_RUNTIME. */
 static vae_status read_file(char **text, const report *r, const char *name, size_t most,
                             vae_error *err)
 {

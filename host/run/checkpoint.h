@@ -78,9 +78,9 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
                                  vae_error *err);
 
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
- * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest file is damaged, err's
- * notes name it, and the one before it is taken; where it cannot be read for another reason (the
- * disk, permissions, memory), that is the error: it may be good. */
+ * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest file is damaged,
+ * err's notes name it, and the one before it is taken; where it cannot be read for another reason
+ * (the disk, permissions, memory), that is the error: it may be good. */
 vae_status vae_checkpoint_open_run(vae_checkpoint **out, const char *run, bool best, bool moments,
                                    char path[VAE_PATH], vae_error *err);
 

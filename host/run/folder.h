@@ -24,11 +24,12 @@ enum { VAE_RUN_PATH = VAE_PATH + 64 };
 vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err);
 
 /* Opens or makes the folder. Not empty: refused (VAE_ERR_USAGE) unless resume, or force, which
- * removes an earlier run's files (and nothing else). With these, a folder that is not recognisably a
- * run is refused all the same: it has a config.json or run.json of ours, and none of another
- * program, or a checkpoint, or no more than a run's first moments leave; and log.txt, metrics.jsonl,
- * checkpoints and samples are no links. The folder itself may be named by a link. *empty tells that
- * there is no earlier run to resume. metrics is opened by vae_run_folder_metrics. */
+ * removes an earlier run's files (and nothing else). With these, a folder that is not recognisably
+ * a run is refused all the same: it has a config.json or run.json of ours, and none of another
+ * program, or a checkpoint, or no more than a run's first moments leave; and log.txt,
+ * metrics.jsonl, checkpoints and samples are no links. The folder itself may be named by a link.
+ * *empty tells that there is no earlier run to resume. metrics is opened by
+ * vae_run_folder_metrics. */
 vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool resume, bool force,
                                bool *empty, vae_error *err);
 void vae_run_folder_close(vae_run_folder *folder);

@@ -90,7 +90,8 @@ done:
 
 /* ---- whose folder is it? ---- */
 
-/* *there: is there a file `name`, and is it, *ours, a JSON object with a schema and these members? */
+/* *there: is there a file `name`, and is it, *ours, a JSON object with a schema and these
+ * members? */
 static vae_status look_at(bool *there, bool *ours, const char *folder, const char *name,
                           const char *const members[4], vae_error *err)
 {

@@ -184,7 +184,8 @@ static vae_status told_of_lost(training_run *t, vae_error *err)
                     t->lost.text, t->result->checkpoint, t->folder.path);
 }
 
-/* The last files of a run that is over. What could not be written is the error of one that is done. */
+/* The last files of a run that is over. What could not be written is the error of one that is
+ * done. */
 static vae_status write_end(training_run *t, const char *word, const char *why, bool report,
                             vae_error *err)
 {

@@ -35,7 +35,8 @@ vae_status vae_train_check_found(training_run *t, const vae_checkpoint *found, v
 vae_status vae_train_missing(const training_run *t, bool *run, bool *pictures, bool *report,
                              vae_error *err);
 
-/* A line to log.txt, with the time in front. One that cannot be written is lost (vae_train_lose). */
+/* A line to log.txt, with the time in front. One that cannot be written is lost
+ * (vae_train_lose). */
 void vae_train_log(training_run *t, const char *line);
 vae_status vae_train_write_config(training_run *t, vae_error *err);
 /* status: running, done, interrupted, failed; why: the error, or NULL. */

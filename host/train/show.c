@@ -1,5 +1,6 @@
 /* What a run shows: samples from the prior, originals above reconstructions, report.html. What
- * cannot be written is no reason to lose the training: it is told, and the run's error at the end. */
+ * cannot be written is no reason to lose the training: it is told, and the run's error at the
+ * end. */
 #include <stdio.h>
 #include <string.h>
 
