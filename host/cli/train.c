@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "image/image.h"
 #include "model/layout.h"
 #include "run/folder.h"
 #include "train/run.h"
@@ -151,15 +152,36 @@ static void print_result(const cli_args *args, const vae_config *config, const v
             config->out, config->out, config->out, 2 * config->epochs);
 }
 
-static vae_status open_sets(const vae_config *config, uint64_t given, vae_dataset **train,
-                            vae_dataset **test, vae_error *err)
+/* Channels of the pictures of the model that is to train on; 0: there is none yet. */
+static size_t channels_of_run(const char *run)
+{
+    char path[VAE_PATH];
+    vae_error ignored = {0};
+    vae_checkpoint *c;
+    size_t channels = 0;
+    if (vae_checkpoint_open_run(&c, run, false, false, path, &ignored) == VAE_OK) {
+        channels = vae_is_picture(c->height, c->width, c->channels) ? c->channels : 0;
+        vae_checkpoint_free(c);
+    }
+    return channels;
+}
+
+static vae_status open_sets(const vae_config *config, bool resume, uint64_t given,
+                            vae_dataset **train, vae_dataset **test, vae_error *err)
 {
     vae_data_options options = cli_data_options(config, config->limit);
     const char *test_data;
     vae_split split;
     vae_status status = VAE_OK;
+    if (resume && config->image_channels == 0) {
+        options.channels = channels_of_run(config->out);
+        options.of_model = options.channels > 0;
+    }
     TRY(vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err));
     TRY(vae_dataset_check_options(*train, given, err));
+    if ((*train)->kind == VAE_KIND_PICTURES) {
+        options.channels = (*train)->channels;
+    }
     test_data = cli_test_data(config, &split);
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
@@ -205,7 +227,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
         TRY(vae_run_folder_check(config.out, options.resume, options.force, err));
     }
     TRY(check_model(&config, err));
-    TRY(open_sets(&config, given, &train, &test, err));
+    TRY(open_sets(&config, options.resume, given, &train, &test, err));
     if (config.out[0] == '\0') {
         TRY(choose_out(&config, err));
         cli_say(args, "no --out given: the run is in %s", config.out);

@@ -26,12 +26,13 @@ typedef enum {
 /* How data are read. All zero is the default. */
 typedef struct {
     const struct vae_config
-        *config;   /* image_size, image_channels, label_column, drop_columns; NULL:
+        *config; /* image_size, image_channels, label_column, drop_columns; NULL:
                                       * unset */
-    bool exact;    /* keep doubles that floats round as `wide`: the rows are to be standardized; so
+    bool exact;  /* keep doubles that floats round as `wide`: the rows are to be standardized; so
                     * they are, too, where the config says so */
-    bool of_model; /* data for a model that is there: they need not have what it leaves out */
-    size_t limit;  /* > 0 keeps so many rows: the first, or as said below */
+    size_t channels; /* of picture files, where the config leaves it open: the model's; 0: theirs */
+    bool of_model;   /* data for a model that is there: they need not have what it leaves out */
+    size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
 } vae_data_options;
@@ -94,6 +95,7 @@ typedef struct vae_dataset {
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
+ * - A PNG or JPEG file: a set of one row.
  * - A .csv or .tsv file, plain or .gz, whose first line holds the names of its columns: RFC 4180,
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
  *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;

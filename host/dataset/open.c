@@ -15,8 +15,9 @@
 
 /* Messages name them in this order. Of a folder, the first that finds its files in it is taken. */
 static const vae_reader *const readers[] = {
-    &vae_digits_reader, &vae_sprites_reader,  &vae_npy_reader,        &vae_npz_reader,
-    &vae_csv_reader,    &vae_idx_file_reader, &vae_idx_folder_reader, &vae_pictures_reader,
+    &vae_digits_reader,     &vae_sprites_reader,  &vae_npy_reader,  &vae_npz_reader,
+    &vae_csv_reader,        &vae_png_reader,      &vae_jpeg_reader, &vae_idx_file_reader,
+    &vae_idx_folder_reader, &vae_pictures_reader,
 };
 enum { N_READERS = sizeof readers / sizeof readers[0], LIST = 256 };
 
@@ -96,7 +97,7 @@ static vae_status fail_unknown(const char *path, const uint8_t first[2], vae_err
     for (size_t i = 0, used = 0; i < N_READERS && used < LIST; i++) {
         const uint8_t *magic = readers[i]->magic;
         if (magic != NULL) {
-            used += (size_t)snprintf(begins + used, LIST - used, "an %s file (%02x %02x ...), ",
+            used += (size_t)snprintf(begins + used, LIST - used, "%s (%02x %02x ...), ",
                                      readers[i]->name, magic[0], magic[1]);
         }
     }

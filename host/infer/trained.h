@@ -56,6 +56,9 @@ vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_erro
 
 /* ---- data (sets.c) ---- */
 
+/* How data are read for the model: options, or without them what its config says, and what belongs
+ * to the model. */
+vae_data_options vae_trained_reading(const vae_trained *m, const vae_data_options *options);
 /* Opens a set by name into m->set, in place of one that was there: as the model takes it, encoded
  * by the run below where it is stacked, standardized where the model's data were. VAE_ERR_DATA
  * where columns, values or labels are not the model's; as vae_dataset_open and vae_stack_open. */
@@ -64,6 +67,10 @@ vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split spli
 /* The set's labels become the model's classes, by their names. One that it does not know stands behind
  * them and is told to err's notes; where the model needs each row's class, it is VAE_ERR_DATA. */
 vae_status vae_trained_take_classes(const vae_trained *m, vae_dataset *set, vae_error *err);
+/* One row that is no part of m->set, from a picture file or any other that holds one, as the model
+ * takes it; *out is the caller's. A stacked model has no such. As vae_trained_open_set. */
+vae_status vae_trained_open_row(const vae_trained *m, vae_dataset **out, const char *path,
+                                vae_error *err);
 /* Takes set and data away. */
 void vae_trained_close_set(vae_trained *m);
 

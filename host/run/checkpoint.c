@@ -290,11 +290,15 @@ vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *
                         set->source, set->d, c->d);
     }
     if (!same_shape(c, set)) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: %zu columns, %zu x %zu with %zu channel%s; the model was trained on "
-                        "%zu, %zu x %zu with %zu",
-                        set->source, set->d, set->height, set->width, set->channels,
-                        set->channels == 1 ? "" : "s", c->d, c->height, c->width, c->channels);
+        return vae_fail(
+            err, VAE_ERR_DATA,
+            "%s: pictures of %zu x %zu (width x height), %zu channel%s; the model takes "
+            "%zu x %zu, %zu channel%s (%zu columns)%s",
+            set->source, set->width, set->height, set->channels, set->channels == 1 ? "" : "s",
+            c->width, c->height, c->channels, c->channels == 1 ? "" : "s", c->d,
+            set->kind == VAE_KIND_PICTURES && c->config.image_size == 0
+                ? ": resize them first, or train with --image-size N"
+                : "");
     }
     for (size_t i = 0; want != NULL && set->column_names != NULL && i < set->d; i++) {
         if (strcmp(set->column_names[i], want) != 0) {
