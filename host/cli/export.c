@@ -304,7 +304,7 @@ static vae_status run_import(const cli_args *args, vae_error *err)
     const bool file = vae_ends_with(config.out, ".vae");
     TRY(read_shape(args, &options, err));
     if (!file) {
-        TRY(vae_run_folder_check(config.out, false, cli_given(args, "force"), err));
+        TRY(vae_run_folder_check(config.out, false, false, cli_given(args, "force"), err));
     }
     TRY(vae_import(&c, args->words[0], &options, err));
     memcpy(c->config.out, config.out, sizeof config.out);

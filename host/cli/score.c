@@ -195,6 +195,9 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
     static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
     const vae_checkpoint *c = s->m.checkpoint;
     vae_error why = {0};
+    if (names[0] != NULL && strcmp(names[0], "-") == 0) {
+        names[0] = NULL;
+    }
     *set = s->m.set;
     if (memcmp(c->data_sha256, none, sizeof none) == 0) {
         snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);

@@ -25,13 +25,13 @@ typedef enum {
 
 /* How data are read. All zero is the default. */
 typedef struct {
-    const struct vae_config
-        *config; /* image_size, image_channels, label_column, drop_columns; NULL:
-                                      * unset */
-    bool exact;  /* keep doubles that floats round as `wide`: the rows are to be standardized; so
-                    * they are, too, where the config says so */
+    const struct vae_config *config; /* of it, what is about data; NULL: unset */
+    /* Keep doubles that floats round as `wide`, for vae_dataset_standardize; where the config says
+     * that it comes, they are kept in any case. */
+    bool exact;
     size_t channels; /* of picture files, where the config leaves it open: the model's; 0: theirs */
-    bool of_model;   /* data for a model that is there: they need not have what it leaves out */
+    bool nameless;   /* what the file's first bytes do not tell is a table */
+    bool of_model;   /* rows for a model that is there need not have the columns it leaves out */
     size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
@@ -122,6 +122,9 @@ bool vae_dataset_has_test(const char *name);
 /* Refuses an option that the user named (given: a bit per row of the option table) but which is for
  * another kind of data. VAE_ERR_USAGE. */
 vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err);
+
+/* Is it the name of a built-in set? */
+bool vae_dataset_is_built_in(const char *name);
 
 /* What vae_dataset_open reads, in words: for help. Returns text. */
 enum { VAE_DATASET_KINDS = 512 };
