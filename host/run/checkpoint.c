@@ -274,22 +274,13 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
     return vae_sha256(digest, &params, 1, err);
 }
 
-/* A set of one row a picture is as good as one of pictures; pictures of two shapes are not. */
-static bool same_shape(const vae_checkpoint *c, const vae_dataset *set)
-{
-    const bool both = vae_is_picture(c->height, c->width, c->channels) &&
-                      vae_is_picture(set->height, set->width, set->channels);
-    return set->d == c->d && (!both || (set->height == c->height && set->width == c->width));
-}
-
 vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *set, vae_error *err)
 {
     const char *want = c->columns;
-    if (set->d != c->d && !vae_is_picture(set->height, set->width, set->channels)) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
-                        set->source, set->d, c->d);
-    }
-    if (!same_shape(c, set)) {
+    /* rows that have no shape may be those of pictures; pictures of two shapes are not alike */
+    const bool pictures = vae_is_picture(c->height, c->width, c->channels) &&
+                          vae_is_picture(set->height, set->width, set->channels);
+    if (pictures && (set->d != c->d || set->height != c->height || set->width != c->width)) {
         return vae_fail(
             err, VAE_ERR_DATA,
             "%s: pictures of %zu x %zu (width x height), %zu channel%s; the model takes "
@@ -299,6 +290,10 @@ vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *
             set->kind == VAE_KIND_PICTURES && c->config.image_size == 0
                 ? ": resize them first, or train with --image-size N"
                 : "");
+    }
+    if (set->d != c->d) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
+                        set->source, set->d, c->d);
     }
     for (size_t i = 0; want != NULL && set->column_names != NULL && i < set->d; i++) {
         if (strcmp(set->column_names[i], want) != 0) {

@@ -170,7 +170,9 @@ def resume_needs_a_run():
     vae("train", *TINY, "--resume", "--out", "mistyped", code=2,
         says="mistyped: there is no run to resume: no such folder; --resume=auto begins one")
     assert not os.path.exists(path("mistyped"))
-    os.makedirs(path("begun", "checkpoints"))
+    vae("train", *TINY, "--resume=auto", "--out", "begun", "--epochs", 1, "-q")
+    for name in checkpoints("begun"):
+        os.remove(path("begun", "checkpoints", name))
     vae("train", *TINY, "--resume", "--out", "begun", code=2, says="no checkpoints/step-*.vae in it")
     for epochs in (1, 2):
         vae("train", *TINY, "--resume=auto", "--out", "begun", "--epochs", epochs, "-q")
