@@ -32,7 +32,7 @@ static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
     }
 }
 
-/* A picture is read as those of the model are; resizing leaves greys, which are cut in the middle. */
+/* A picture is read as those of the model are; greys that resizing leaves are cut in the middle. */
 static vae_status mask_file(bool *observed, const vae_trained *m, const char *path, vae_error *err)
 {
     const vae_checkpoint *c = m->checkpoint;

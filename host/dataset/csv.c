@@ -335,8 +335,8 @@ static vae_status refuse_other_files(csv *c, vae_error *err)
     return VAE_OK;
 }
 
-/* What stands between the names of the first line: commas, or where there is none outside of quotes,
- * semicolons or tabs. */
+/* What stands between the names of the first line: commas, or where there is none outside of
+ * quotes, semicolons or tabs. */
 static void find_separator(csv *c)
 {
     size_t n[3] = {0};

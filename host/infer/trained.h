@@ -39,9 +39,9 @@ struct vae_trained {
     vae_checkpoint *own; /* what close frees */
 };
 
-/* Reads the checkpoint that `run` means, as vae_checkpoint_open_run does, whose errors it has. Where
- * relative paths of its config lead from where the run began they become whole ones. The config's
- * device is as in training, its precision fp32: what the training machine had need not be
+/* Reads the checkpoint that `run` means, as vae_checkpoint_open_run does, whose errors it has.
+ * Relative paths of its config that lead somewhere from where the run began become whole ones. The
+ * config's device is as in training, its precision fp32: what the training machine had need not be
  * here. */
 vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_error *err);
 /* The same of a checkpoint that was read, which must outlive it. */

@@ -24,8 +24,8 @@
  *   data_mean  d floats (may be absent)
  *   standard   d shifts, d scales: doubles (absent where data are not standardized); in older
  *              files, floats
- *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table); in
- *              older files, by a line feed
+ *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table);
+ *              in older files, by a line feed
  *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of their
  *              indices (absent if there are no labels, and in older files)
  *   class_rows rows of each class that were trained on: a u64 a name (may be absent)
