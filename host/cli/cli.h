@@ -126,8 +126,9 @@ vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_er
  * is not its own or was never trained. */
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
 /* Opens m->set: by --data (-: standard input), --split and --limit, or what it was trained on.
- * m->split says which rows they are: "test"; "train", those that were trained on, or the split of that name that other data
- * have; "validation", those held out; "data", all of a set that has no splits. */
+ * m->split says which rows they are: "test"; "train", those that were trained on, or the split of
+ * that name that other data have; "validation", those held out; "data", all of a set that has no
+ * splits. */
 vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,

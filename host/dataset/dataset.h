@@ -161,8 +161,8 @@ const char *vae_dataset_column(const vae_dataset *set, size_t column, char text[
 
 /* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
  * into shift and scale, (d) each, in double and in the rows' order, of doubles where they were
- * kept; a column that does not vary gets scale 1, and err's notes are told of one whose variation is no
- * more than rounding. VAE_ERR_DATA for bytes, which are pictures. */
+ * kept. A column that does not vary gets scale 1; err's notes are told of one whose variation is
+ * no more than rounding. VAE_ERR_DATA for bytes, which are pictures. */
 vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
                                double *shift, double *scale, vae_error *err);
 
