@@ -61,7 +61,7 @@ def measure(args, protocol, digit, latent):
     run([args.vae, "train", "--data", args.data, "--exclude-class", str(digit), "--latent",
          str(latent), "--hidden", args.hidden, "--epochs", str(args.epochs), "--seed",
          str(args.seed), *protocol["train"],
-         *protocol["likelihoods"][args.likelihood], "--out", folder, "--resume", "-q", *common], False)
+         *protocol["likelihoods"][args.likelihood], "--out", folder, "--resume=auto", "-q", *common], False)
     began = time.monotonic()
     # ranks do not depend on the threshold: a few training rows do for it
     result = json.loads(run([args.vae, "score", folder, "--data", args.data, "--split", "test",

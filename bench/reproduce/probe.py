@@ -27,7 +27,7 @@ PAPER = {100: 11.82, 600: 5.72, 1000: 4.24, 3000: 3.49}  # M1+TSVM, Kingma et al
 
 def measure(args):
     run = os.path.join(args.runs, f"probe-{args.model}")
-    train = [args.vae, "train", "--data", args.data, "--out", run, "--resume", "--sample-every", "0",
+    train = [args.vae, "train", "--data", args.data, "--out", run, "--resume=auto", "--sample-every", "0",
              *MODELS[args.model]]
     if args.epochs is not None:
         train += ["--epochs", str(args.epochs)]

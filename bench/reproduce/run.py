@@ -79,7 +79,7 @@ def main():
     count = passes(preset, args)
     folder = os.path.join(args.runs, f"{args.preset}-seed{args.seed}"
                           + (f"-first{args.limit}" if args.limit else ""))
-    train = [args.vae, "train", "--config", config, "--out", folder, "--resume",
+    train = [args.vae, "train", "--config", config, "--out", folder, "--resume=auto",
              "--epochs", str(count), "--seed", str(args.seed)]
     evaluate = [args.vae, "eval", folder, "--json", "--samples",
                 str(figure["samples"] if args.samples is None else args.samples)]

@@ -103,7 +103,7 @@ def recognized(args, folder):
 
 def measure(args):
     folder = folder_of(args, args.what)
-    subprocess.run([args.vae, "train", "--data", args.data, "--out", folder, "--resume", "--device",
+    subprocess.run([args.vae, "train", "--data", args.data, "--out", folder, "--resume=auto", "--device",
                     "cpu", "--threads", args.threads, "--seed", str(args.seed), "--epochs",
                     str(args.epochs), *options(args)], check=True)
     done = common.read(os.path.join(folder, "run.json"))

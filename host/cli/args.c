@@ -57,7 +57,7 @@ static void make_tables(const cli_args *args, struct option *longs, char *shorts
     for (size_t i = 0; i < args->n_options; i++) {
         const cli_option *o = &args->options[i];
         int has = o->value != NULL ? required_argument : no_argument;
-        if (o->value == NULL && vae_config_find(o->name) != SIZE_MAX) {
+        if (o->value != NULL ? o->value[0] == '[' : vae_config_find(o->name) != SIZE_MAX) {
             has = optional_argument;
         }
         longs[i] = (struct option){o->name, has, NULL, FIRST_CODE + (int)i};
@@ -210,7 +210,7 @@ static void option_help(FILE *out, const cli_option *o, const char *usual)
     int n = o->letter != 0 ? snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name)
                            : snprintf(left, sizeof left, "      --%s", o->name);
     if (o->value != NULL) {
-        snprintf(left + n, sizeof left - (size_t)n, " %s", o->value);
+        snprintf(left + n, sizeof left - (size_t)n, o->value[0] == '[' ? "%s" : " %s", o->value);
     }
     if (strlen(left) > 31) {
         fprintf(out, "%s\n%32s%s", left, "", o->help);

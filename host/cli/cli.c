@@ -1,6 +1,7 @@
 /* The table of commands. */
 #include "cli/cli.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "base/version.h"
@@ -90,6 +91,14 @@ static vae_status help_command(int argc, char **argv, vae_error *err)
     return VAE_OK;
 }
 
+/* Under -q, what is no error but wrong is still told. */
+static void tell_warning(void *ctx, const char *line)
+{
+    if (strncmp(line, "warning: ", strlen("warning: ")) == 0) {
+        vae_note(ctx, "%s", line);
+    }
+}
+
 vae_status vae_cli(int argc, char **argv, vae_error *err)
 {
     if (argc < 2) {
@@ -119,5 +128,13 @@ vae_status vae_cli(int argc, char **argv, vae_error *err)
         cli_help(command, stdout);
         return VAE_OK;
     }
-    return status == VAE_OK ? command->run(&args, err) : status;
+    if (status != VAE_OK) {
+        return status;
+    }
+    const vae_notes *all = err->notes;
+    const vae_notes warnings = {.tell = tell_warning, .ctx = (void *)(uintptr_t)all};
+    err->notes = args.quiet ? &warnings : all;
+    status = command->run(&args, err);
+    err->notes = all;
+    return status;
 }

@@ -15,8 +15,9 @@ enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
 
 typedef struct {
     const char *name;
-    char letter;       /* or 0 */
-    const char *value; /* what its value is called in help; NULL = a flag */
+    char letter; /* or 0 */
+    const char
+        *value; /* what its value is called in help; NULL = a flag; "[=...]" = may have one */
     const char *help;
 } cli_option;
 
@@ -109,7 +110,7 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
         "threads", 't', "N", "CPU threads; 0 = all cores"                                          \
     }
 #define CLI_DATA_OPTIONS                                                                           \
-    {"data", 'd', "DATA", "data set; default: the one it was trained on"},                         \
+    {"data", 'd', "DATA", "data set, or - for standard input; default: what it was trained on"},   \
         {"split", 0, "train|validation|test",                                                      \
          "rows trained on, rows held out, or rows to test on [test, where there is one]"},         \
     {                                                                                              \
@@ -127,9 +128,10 @@ vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_er
 /* --class by its name: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one
  * that is not its own or was never trained. */
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
-/* Opens m->set: by --data, --split and --limit, or what it was trained on. m->split says which rows
- * they are: "test"; "train", those that were trained on, or the split of that name that other data
- * have; "validation", those held out; "data", all of a set that has no splits. */
+/* Opens m->set: by --data (-: standard input), --split and --limit, or what it was trained on.
+ * m->split says which rows they are: "test"; "train", those that were trained on, or the split of
+ * that name that other data have; "validation", those held out; "data", all of a set that has no
+ * splits. */
 vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
@@ -141,6 +143,21 @@ const char *cli_test_data(const vae_config *config, vae_split *split);
  * or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);
+/* `why`, the failure to open data, as err; that they are the run's own is said. Returns status. */
+vae_status cli_from_run(bool from_run, vae_status status, const vae_error *why, vae_error *err);
+
+/* Readers want files they can measure: standard input is put into one that has no name. fd -1: not
+ * in use. */
+typedef struct {
+    int fd;
+    char path[40];
+} cli_spool;
+/* VAE_ERR_IO, VAE_ERR_RUNTIME; cli_spool_close in any case. */
+vae_status cli_spool_open(cli_spool *s, vae_error *err);
+/* An error about it names what the user named. Returns status. */
+vae_status cli_spool_rename(const cli_spool *s, vae_status status, vae_error *err);
+void cli_spool_close(cli_spool *s);
+
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the

@@ -32,12 +32,17 @@ static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
     }
 }
 
-static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char *path,
-                            vae_error *err)
+/* A picture is read as those of the model are; greys that resizing leaves are cut in the middle. */
+static vae_status mask_file(bool *observed, const vae_trained *m, const char *path, vae_error *err)
 {
+    const vae_checkpoint *c = m->checkpoint;
+    const vae_data_options how = vae_trained_reading(m, NULL);
     vae_dataset *set;
     vae_status status = VAE_OK;
-    TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err));
+    TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, &how, err));
+    if (set->kind == VAE_KIND_PICTURES) {
+        TRY(vae_checkpoint_check_set(c, set, err));
+    }
     /* (1,d), or the picture's own rows: (h,w) */
     if (set->n * set->d != c->d || (set->n != 1 && set->n != c->height)) {
         TRY(vae_fail(err, VAE_ERR_DATA,
@@ -46,8 +51,8 @@ static vae_status mask_file(bool *observed, const vae_checkpoint *c, const char 
     }
     for (size_t i = 0; i < c->d; i++) {
         const float v = vae_dataset_value(set, i / set->d, i % set->d);
-        observed[i] = v != 0.0f;
-        if (v != 0.0f && v != 1.0f && v != 255.0f) {
+        observed[i] = set->kind == VAE_KIND_PICTURES ? v >= 0.5f : v != 0.0f;
+        if (set->kind != VAE_KIND_PICTURES && v != 0.0f && v != 1.0f && v != 255.0f) {
             TRY(vae_fail(err, VAE_ERR_DATA,
                          "%s: value %zu is %g; a mask has 0 (missing) and 1 (observed)", path, i,
                          (double)v));
@@ -71,7 +76,7 @@ static vae_status read_mask(bool *observed, const vae_trained *m, const char *sp
             return VAE_OK;
         }
     }
-    return mask_file(observed, c, spec, err);
+    return mask_file(observed, m, spec, err);
 }
 
 /* The job: R rows, N completions of each. */
@@ -278,7 +283,7 @@ done:
 static const cli_option complete_options[] = {
     CLI_DATA_OPTIONS,
     {"mask", 'm', "left|right|top|bottom|FILE",
-     "the missing half, or .npy of D zeros (missing) and ones"},
+     "the missing half; or a picture, black where missing, or .npy of D zeros (missing) and ones"},
     {"rows", 0, "I,J,...", "which rows of the data, from 0; default: the first 8"},
     {"n", 'n', "N", "completions of each row [8]"},
     {"rounds", 0, "N", "pseudo-Gibbs rounds of encoding and decoding [50]"},

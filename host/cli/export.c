@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "exchange/exchange.h"
+#include "image/image.h"
 #include "run/folder.h"
 #include "train/rows.h"
 
@@ -164,6 +165,18 @@ static vae_status attach_data(vae_checkpoint *c, bool measure, vae_error *err)
     vae_status status = VAE_OK;
     options.exact = c->standard != NULL;
     TRY(vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err));
+    if (set->kind == VAE_KIND_PICTURES && set->d != c->d &&
+        vae_is_picture(c->height, c->width, c->channels)) {
+        vae_dataset_free(set);
+        options.channels = c->channels;
+        options.of_model = true;
+        TRY(vae_dataset_open(&set, c->config.data, VAE_SPLIT_TRAIN, &options, err));
+    }
+    if (set->d == c->d) { /* the file may not have said, or not in which shape */
+        c->height = set->height;
+        c->width = set->width;
+        c->channels = set->channels;
+    }
     TRY(vae_checkpoint_check_set(c, set, err));
     TRY(measure ? measure_scales(c, set, err) : VAE_OK);
     if (c->standard != NULL) {
@@ -176,9 +189,6 @@ static vae_status attach_data(vae_checkpoint *c, bool measure, vae_error *err)
     TRY(vae_dataset_mean(set, NULL, 0, c->config.binarize == VAE_BINARIZE_THRESHOLD, c->data_mean,
                          err));
     memcpy(c->data_sha256, set->sha256, sizeof c->data_sha256);
-    c->height = set->height;
-    c->width = set->width;
-    c->channels = set->channels;
 done:
     vae_dataset_free(set);
     return status;
@@ -294,7 +304,7 @@ static vae_status run_import(const cli_args *args, vae_error *err)
     const bool file = vae_ends_with(config.out, ".vae");
     TRY(read_shape(args, &options, err));
     if (!file) {
-        TRY(vae_run_folder_check(config.out, false, cli_given(args, "force"), err));
+        TRY(vae_run_folder_check(config.out, false, false, cli_given(args, "force"), err));
     }
     TRY(vae_import(&c, args->words[0], &options, err));
     memcpy(c->config.out, config.out, sizeof config.out);

@@ -40,56 +40,35 @@ static vae_status read_endpoint(endpoint *e, const cli_args *args, const char *o
     e->option = option;
     e->text = text;
     if (text == NULL || *text == '\0') {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "%s is missing: a row number of the data, several (3,1,4), or a PNG file",
-                        option);
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "%s is missing: a row number of the data, several (3,1,4), or a picture file", option);
     }
     e->file = text[strspn(text, "0123456789,")] != '\0';
     e->n = 1;
     return e->file ? VAE_OK : draw_numbers(&e->rows, &e->n, option, text, err);
 }
 
-/* The file as a data set of one row, of the model's shape. label: its class, or -1. */
-static vae_status open_picture(vae_dataset **out, const vae_checkpoint *c, const char *path,
-                               int label, vae_error *err)
+/* The file as a data set of one row, of the class that was asked for, if any. */
+static vae_status open_picture(vae_dataset **out, const drawing *d, const char *path,
+                               vae_error *err)
 {
-    uint8_t *pixels = NULL;
-    size_t width, height, channels;
     vae_dataset *set = NULL;
     vae_status status = VAE_OK;
     *out = NULL;
-    TRY(vae_png_read(path, &pixels, &width, &height, &channels, err));
-    if (width != c->width || height != c->height) {
-        TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: %zu x %zu pixels; the model takes %zu x %zu (width x height): resize "
-                     "it first",
-                     path, width, height, c->width, c->height));
-    }
-    set = calloc(1, sizeof *set);
-    if (set == NULL) {
-        TRY(vae_fail_memory(err, sizeof *set + c->d, path));
-    }
-    *set = (vae_dataset){.n = 1,
-                         .d = c->d,
-                         .height = height,
-                         .width = width,
-                         .channels = c->channels,
-                         .dtype = VAE_U8,
-                         .rows = malloc(c->d),
-                         .labels = label >= 0 ? malloc(sizeof *set->labels) : NULL};
-    if (set->rows == NULL || (label >= 0 && set->labels == NULL)) {
-        TRY(vae_fail_memory(err, sizeof *set + c->d, path));
-    }
-    vae_image_convert(set->rows, c->channels, pixels, channels, width * height);
-    snprintf(set->source, sizeof set->source, "%s", path);
-    if (label >= 0) {
-        set->labels[0] = (uint32_t)label;
+    TRY(vae_trained_open_row(&d->m, &set, path, err));
+    if (d->only >= 0) {
+        free(set->labels);
+        set->labels = malloc(sizeof *set->labels);
+        if (set->labels == NULL) {
+            TRY(vae_fail_memory(err, sizeof *set->labels, path));
+        }
+        set->labels[0] = (uint32_t)d->only;
     }
     *out = set;
     set = NULL;
 done:
     vae_dataset_free(set);
-    free(pixels);
     return status;
 }
 
@@ -109,7 +88,7 @@ static vae_status look_at(endpoint *e, drawing *d, vae_error *err)
         TRY(vae_fail_memory(err, e->n * c->d * sizeof *e->x, "examples"));
     }
     if (e->file) {
-        TRY(open_picture(&picture, c, e->text, d->only, err));
+        TRY(open_picture(&picture, d, e->text, err));
         TRY(vae_trained_run_set(&d->m, picture, plan.draw, &out, err));
     } else {
         TRY(vae_trained_put(&d->m, e->rows, e->n, err));
@@ -384,7 +363,7 @@ done:
 
 static const cli_option interpolate_options[] = {
     CLI_DATA_OPTIONS,
-    {"from", 0, "I,..|FILE", "row numbers, from 0, or a PNG file"},
+    {"from", 0, "I,..|FILE", "row numbers, from 0, or a picture file"},
     {"to", 0, "J,..|FILE", "as many"},
     {"out", 'o', "FILE", ".png, .gif (there and back), a folder, .npy, or - [interpolation.png]"},
     {"steps", 0, "N", "both ends included [10]"},

@@ -4,8 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -13,56 +11,6 @@
 #include "format/npz.h"
 #include "infer/labels.h"
 #include "infer/paint.h"
-
-/* ---- standard input as a file ---- */
-
-/* Readers want files they can measure: standard input is put into one that has no name. */
-typedef struct {
-    int fd; /* -1: not in use */
-    char path[40];
-} spool;
-
-static vae_status spool_stdin(spool *s, vae_error *err)
-{
-    static char bytes[1 << 16];
-    s->fd = memfd_create("stdin", MFD_CLOEXEC);
-    if (s->fd < 0) {
-        return vae_fail(err, VAE_ERR_RUNTIME, "standard input: cannot hold it: %s",
-                        strerror(errno));
-    }
-    snprintf(s->path, sizeof s->path, "/proc/self/fd/%d", s->fd);
-    for (;;) {
-        ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0 || (got > 0 && !vae_write_all(s->fd, bytes, (size_t)got))) {
-            return vae_fail(err, VAE_ERR_IO, "standard input: %s", strerror(errno));
-        }
-        if (got == 0) {
-            return VAE_OK;
-        }
-    }
-}
-
-/* Messages name what the user named. */
-static vae_status rename_spool(const spool *s, vae_status status, vae_error *err)
-{
-    const size_t n = strlen(s->path);
-    if (status != VAE_OK && s->fd >= 0 && strncmp(err->text, s->path, n) == 0) {
-        char text[VAE_ERROR_TEXT];
-        snprintf(text, sizeof text, "standard input%s", err->text + n);
-        memcpy(err->text, text, sizeof text);
-    }
-    return status;
-}
-
-static void spool_close(spool *s)
-{
-    if (s->fd >= 0) {
-        close(s->fd);
-    }
-}
 
 /* ---- shared ---- */
 
@@ -188,26 +136,16 @@ done:
 static vae_status run_encode(const cli_args *args, vae_error *err)
 {
     vae_trained m = {.own = NULL};
-    cli_args with_path = *args;
-    spool s = {.fd = -1};
     latents l = {0};
     bool npz = false;
     vae_status status = VAE_OK;
-    const char *out = cli_value(args, "out"), *data = cli_value(args, "data");
+    const char *out = cli_value(args, "out");
     const bool want_z = cli_given(args, "z");
     TRY(check_out(args, out, err));
     TRY(choose_npz(args, out, &npz, err));
-    if (data != NULL && strcmp(data, "-") == 0) {
-        TRY(spool_stdin(&s, err));
-        for (size_t i = 0; i < with_path.n_options; i++) {
-            if (with_path.value[i] == data) {
-                with_path.value[i] = s.path;
-            }
-        }
-    }
     TRY(cli_open_checkpoint(&m, args, err));
     TRY(set_seed_and_binarize(&m, args, err));
-    TRY(rename_spool(&s, cli_open_set(&m, &with_path, err), err));
+    TRY(cli_open_set(&m, args, err));
     TRY(run_encoder(&m, &l, want_z, err));
     const size_t shape[2] = {l.n, l.latent};
     if (npz) {
@@ -221,7 +159,6 @@ done:
     free(l.mu);
     free(l.logvar);
     free(l.z);
-    spool_close(&s);
     vae_trained_close(&m);
     return status;
 }
@@ -351,7 +288,7 @@ done:
 static vae_status run_decode(const cli_args *args, vae_error *err)
 {
     vae_trained m = {.own = NULL};
-    spool s = {.fd = -1};
+    cli_spool s = {.fd = -1};
     float *z = NULL;
     size_t n = 0;
     int only;
@@ -368,17 +305,17 @@ static vae_status run_decode(const cli_args *args, vae_error *err)
                      "--latents is missing: an .npy or .npz file, or -; vae encode makes one"));
     }
     if (strcmp(from, "-") == 0) {
-        TRY(spool_stdin(&s, err));
+        TRY(cli_spool_open(&s, err));
         from = s.path;
     }
     TRY(cli_open_checkpoint(&m, args, err));
     TRY(cli_class(&m, args, &only, err));
-    TRY(rename_spool(&s, read_latents(from, m.config.latent, &z, &n, err), err));
+    TRY(cli_spool_rename(&s, read_latents(from, m.config.latent, &z, &n, err), err));
     TRY(decode_to(&m, out, z, n, only, err));
     print_done(args, &m, out, n, "decoded row", "");
 done:
     free(z);
-    spool_close(&s);
+    cli_spool_close(&s);
     vae_trained_close(&m);
     return status;
 }

@@ -1,7 +1,9 @@
 /* From the words RUN and --data to a trained model and data that it is asked about. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "backend/open.h"
@@ -82,14 +84,46 @@ vae_data_options cli_data_options(const vae_config *config, size_t limit)
         .config = config, .limit = limit, .progress = isatty(STDERR_FILENO) ? show_progress : NULL};
 }
 
+vae_status cli_from_run(bool from_run, vae_status status, const vae_error *why, vae_error *err)
+{
+    if (status == VAE_OK) {
+        return status;
+    }
+    return vae_fail(err, status, "%s%s", why->text,
+                    from_run ? " (that is what the run was trained on: --data names others)" : "");
+}
+
+/* Standard input has no name to be known by: it is a table, if the model was trained on one. */
+static vae_status open_named(vae_trained *m, const char *name, vae_split split, size_t limit,
+                             vae_error *err)
+{
+    cli_spool spool = {.fd = -1};
+    const bool from_stdin = strcmp(name, "-") == 0;
+    vae_data_options options = cli_data_options(&m->config, limit);
+    vae_status status = VAE_OK;
+    if (from_stdin) {
+        TRY(cli_spool_open(&spool, err));
+        options.nameless = m->checkpoint->columns != NULL;
+        name = spool.path;
+    }
+    TRY(vae_trained_open_set(m, name, split, &options, err));
+    if (from_stdin) {
+        snprintf(m->set->source, sizeof m->set->source, "standard input");
+    }
+done:
+    cli_spool_rename(&spool, status, err);
+    cli_spool_close(&spool);
+    return status;
+}
+
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
                               vae_split split, vae_error *err)
 {
     size_t limit;
+    vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
     TRY(cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err));
-    const vae_data_options options = cli_data_options(&m->config, limit);
-    TRY(vae_trained_open_set(m, name, split, &options, err));
+    TRY(cli_from_run(!cli_given(args, "data"), open_named(m, name, split, limit, &why), &why, err));
 done:
     return status;
 }
@@ -149,6 +183,7 @@ static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out,
     const char *data = cli_value(args, "data"), *name = data != NULL ? data : m->config.data;
     const vae_config *c = &m->config;
     size_t limit, read = c->limit;
+    vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
     TRY(cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err));
     if (held_out && c->validation == 0) {
@@ -159,8 +194,7 @@ static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out,
     if (data == NULL && takes_all(c) && limit > 0) {
         read = read == 0 || limit < read ? limit : read; /* fewer of them are the first of them */
     }
-    const vae_data_options options = cli_data_options(c, read);
-    TRY(vae_trained_open_set(m, name, VAE_SPLIT_TRAIN, &options, err));
+    TRY(cli_from_run(data == NULL, open_named(m, name, VAE_SPLIT_TRAIN, read, &why), &why, err));
     if (!is_training_set(m) && (held_out || (data == NULL && !takes_all(c)))) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: not what %s was trained on (by SHA-256), so which of its rows were %s is "
@@ -198,6 +232,9 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err)
     const char *test = data;
     vae_split of_test = VAE_SPLIT_TEST;
     vae_status status = VAE_OK;
+    if (split != NULL && data != NULL && strcmp(data, "-") == 0) {
+        return vae_fail(err, VAE_ERR_USAGE, "--split has no effect on standard input");
+    }
     if (split != NULL && strcmp(split, "test") != 0) {
         const bool held_out = strcmp(split, "validation") == 0;
         return held_out || strcmp(split, "train") == 0
@@ -234,4 +271,47 @@ vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const cha
                    (needed != NULL && cli_given(args, needed)) || status == VAE_ERR_RUNTIME
                ? vae_fail(err, status, "%s", missing->text)
                : VAE_OK;
+}
+
+/* ---- standard input as a file ---- */
+
+vae_status cli_spool_open(cli_spool *s, vae_error *err)
+{
+    static char bytes[1 << 16];
+    s->fd = memfd_create("stdin", MFD_CLOEXEC);
+    if (s->fd < 0) {
+        return vae_fail(err, VAE_ERR_RUNTIME, "standard input: cannot hold it: %s",
+                        strerror(errno));
+    }
+    snprintf(s->path, sizeof s->path, "/proc/self/fd/%d", s->fd);
+    for (;;) {
+        ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0 || (got > 0 && !vae_write_all(s->fd, bytes, (size_t)got))) {
+            return vae_fail(err, VAE_ERR_IO, "standard input: %s", strerror(errno));
+        }
+        if (got == 0) {
+            return VAE_OK;
+        }
+    }
+}
+
+vae_status cli_spool_rename(const cli_spool *s, vae_status status, vae_error *err)
+{
+    const size_t n = strlen(s->path);
+    if (status != VAE_OK && s->fd >= 0 && strncmp(err->text, s->path, n) == 0) {
+        char text[VAE_ERROR_TEXT];
+        snprintf(text, sizeof text, "standard input%s", err->text + n);
+        memcpy(err->text, text, sizeof text);
+    }
+    return status;
+}
+
+void cli_spool_close(cli_spool *s)
+{
+    if (s->fd >= 0) {
+        close(s->fd);
+    }
 }

@@ -195,6 +195,9 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
     static const uint8_t none[sizeof s->m.checkpoint->data_sha256] = {0};
     const vae_checkpoint *c = s->m.checkpoint;
     vae_error why = {0};
+    if (names[0] != NULL && strcmp(names[0], "-") == 0) {
+        names[0] = NULL;
+    }
     *set = s->m.set;
     if (memcmp(c->data_sha256, none, sizeof none) == 0) {
         snprintf(why.text, sizeof why.text, "%s: does not say what it was trained on", s->m.path);
@@ -208,8 +211,8 @@ static vae_status open_training_set(cli_scoring *s, const vae_dataset **set, vae
             continue;
         }
         why = (vae_error){0};
-        vae_data_options options = cli_data_options(&s->m.config, s->m.config.limit);
-        options.exact = c->standard != NULL;
+        const vae_data_options plain = cli_data_options(&s->m.config, s->m.config.limit);
+        const vae_data_options options = vae_trained_reading(&s->m, &plain);
         vae_status status =
             vae_dataset_open(&s->train_set, names[i], VAE_SPLIT_TRAIN, &options, &why);
         if (status == VAE_OK && is_training_set(s, s->train_set)) {

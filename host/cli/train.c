@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "image/image.h"
 #include "model/layout.h"
 #include "run/folder.h"
 #include "train/run.h"
@@ -28,7 +29,7 @@ done:
 }
 
 /* A resumed run has the options it had; what is given now comes on top. */
-static vae_status start_from_run(vae_config *config, const char *out, vae_error *err)
+static vae_status start_from_run(vae_config *config, const char *out, bool anew, vae_error *err)
 {
     char path[VAE_RUN_PATH];
     bool there = false;
@@ -36,26 +37,27 @@ static vae_status start_from_run(vae_config *config, const char *out, vae_error 
     if (out == NULL) {
         return vae_fail(err, VAE_ERR_USAGE, "--resume needs --out RUN, the run to go on with");
     }
-    TRY(vae_run_folder_check(out, true, false, err)); /* before a line of it is believed */
+    TRY(vae_run_folder_check(out, true, anew, false, err)); /* before a line of it is believed */
     if (snprintf(path, sizeof path, "%s/config.json", out) < (int)sizeof path) {
         TRY(vae_path_exists(&there, path, err));
     }
     if (there) { /* else it starts from the beginning */
         TRY(read_config_file(config, path, err));
+        vae_run_resolve_config(out, config);
     }
 done:
     return status;
 }
 
 /* Defaults, the resumed run's options, --config's, the command line's: each over the one before. */
-static vae_status read_config(const cli_args *args, vae_config *config, bool resume,
-                              uint64_t *given, vae_error *err)
+static vae_status read_config(const cli_args *args, vae_config *config,
+                              const vae_train_options *options, uint64_t *given, vae_error *err)
 {
     vae_status status = VAE_OK;
     const char *file = cli_value(args, "config");
     vae_config_defaults(config);
-    if (resume) {
-        TRY(start_from_run(config, cli_value(args, "out"), err));
+    if (options->resume) {
+        TRY(start_from_run(config, cli_value(args, "out"), options->anew, err));
     }
     if (file != NULL) {
         TRY(read_config_file(config, file, err));
@@ -151,15 +153,39 @@ static void print_result(const cli_args *args, const vae_config *config, const v
             config->out, config->out, config->out, 2 * config->epochs);
 }
 
-static vae_status open_sets(const vae_config *config, uint64_t given, vae_dataset **train,
-                            vae_dataset **test, vae_error *err)
+/* Channels of the pictures of the model that is to train on; 0: there is none yet. */
+static size_t channels_of_run(const char *run)
+{
+    char path[VAE_PATH];
+    vae_error ignored = {0};
+    vae_checkpoint *c;
+    size_t channels = 0;
+    if (vae_checkpoint_open_run(&c, run, false, false, path, &ignored) == VAE_OK) {
+        channels = vae_is_picture(c->height, c->width, c->channels) ? c->channels : 0;
+        vae_checkpoint_free(c);
+    }
+    return channels;
+}
+
+static vae_status open_sets(const vae_config *config, bool resume, uint64_t given,
+                            vae_dataset **train, vae_dataset **test, vae_error *err)
 {
     vae_data_options options = cli_data_options(config, config->limit);
     const char *test_data;
     vae_split split;
+    vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
-    TRY(vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, err));
+    if (resume && config->image_channels == 0) {
+        options.channels = channels_of_run(config->out);
+        options.of_model = options.channels > 0;
+    }
+    TRY(cli_from_run(resume && (given >> vae_config_find("data") & 1) == 0,
+                     vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, &why), &why,
+                     err));
     TRY(vae_dataset_check_options(*train, given, err));
+    if ((*train)->kind == VAE_KIND_PICTURES) {
+        options.channels = (*train)->channels;
+    }
     test_data = cli_test_data(config, &split);
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
@@ -192,20 +218,26 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     vae_dataset *train = NULL, *test = NULL;
     cli_progress progress;
     vae_train_result result = {0};
-    vae_train_options options = {.resume = cli_given(args, "resume"),
+    const char *resume = cli_value(args, "resume");
+    vae_train_options options = {.resume = resume != NULL,
+                                 .anew = resume != NULL && strcmp(resume, "auto") == 0,
                                  .force = cli_given(args, "force"),
                                  .stop_signal = vae_signals_flag()};
     vae_status status = VAE_OK;
+    if (resume != NULL && resume[0] != '\0' && !options.anew) {
+        return vae_fail(err, VAE_ERR_USAGE, "--resume: expected nothing or auto, found '%s'",
+                        resume);
+    }
     if (options.resume && options.force) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--resume goes on with a run, --force replaces it: give one of them");
     }
-    TRY(read_config(args, &config, options.resume, &given, err));
+    TRY(read_config(args, &config, &options, &given, err));
     if (config.out[0] != '\0') {
-        TRY(vae_run_folder_check(config.out, options.resume, options.force, err));
+        TRY(vae_run_folder_check(config.out, options.resume, options.anew, options.force, err));
     }
     TRY(check_model(&config, err));
-    TRY(open_sets(&config, given, &train, &test, err));
+    TRY(open_sets(&config, options.resume, given, &train, &test, err));
     if (config.out[0] == '\0') {
         TRY(choose_out(&config, err));
         cli_say(args, "no --out given: the run is in %s", config.out);
@@ -226,7 +258,8 @@ done:
 
 static const cli_option train_options[] = {
     {"config", 'c', "FILE", "options from a JSON file, such as a run's config.json"},
-    {"resume", 0, NULL, "go on with the run in --out; its options are taken over"},
+    {"resume", 0, "[=auto]",
+     "go on with the run in --out; its options are taken over; auto: begin it if there is none"},
     {"force", 0, NULL, "replace the run that is in --out"},
 };
 
@@ -240,7 +273,9 @@ const cli_command cli_train_command = {
         "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
         "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
-        "  vae train --resume --out runs/mnist --epochs 20\n",
+        "  vae train --resume --out runs/mnist --epochs 20\n"
+        "  vae train --resume=auto --out runs/job --data x.npy   for a script that is started "
+        "again\n",
     CLI_OPTIONS(train_options),
     .trains = true,
     .run = run_train,

@@ -25,13 +25,14 @@ typedef enum {
 
 /* How data are read. All zero is the default. */
 typedef struct {
-    const struct vae_config
-        *config;   /* image_size, image_channels, label_column, drop_columns; NULL:
-                                      * unset */
-    bool exact;    /* keep doubles that floats round as `wide`: the rows are to be standardized; so
-                    * they are, too, where the config says so */
-    bool of_model; /* data for a model that is there: they need not have what it leaves out */
-    size_t limit;  /* > 0 keeps so many rows: the first, or as said below */
+    const struct vae_config *config; /* of it, what is about data; NULL: unset */
+    /* Keep doubles that floats round as `wide`, for vae_dataset_standardize; where the config says
+     * that it comes, they are kept in any case. */
+    bool exact;
+    size_t channels; /* of picture files, where the config leaves it open: the model's; 0: theirs */
+    bool nameless;   /* what the file's first bytes do not tell is a table */
+    bool of_model;   /* rows for a model that is there need not have the columns it leaves out */
+    size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
     void *ctx;                                              /* by one thread */
 } vae_data_options;
@@ -94,6 +95,7 @@ typedef struct vae_dataset {
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
+ * - A PNG or JPEG file: a set of one row.
  * - A .csv or .tsv file, plain or .gz, whose first line holds the names of its columns: RFC 4180,
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
  *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
@@ -120,6 +122,9 @@ bool vae_dataset_has_test(const char *name);
 /* Refuses an option that the user named (given: a bit per row of the option table) but which is for
  * another kind of data. VAE_ERR_USAGE. */
 vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err);
+
+/* Is it the name of a built-in set? */
+bool vae_dataset_is_built_in(const char *name);
 
 /* What vae_dataset_open reads, in words: for help. Returns text. */
 enum { VAE_DATASET_KINDS = 512 };
@@ -156,8 +161,8 @@ const char *vae_dataset_column(const vae_dataset *set, size_t column, char text[
 
 /* Mean and standard deviation (over n) of each column of the rows index[0..n-1] (NULL: all rows)
  * into shift and scale, (d) each, in double and in the rows' order, of doubles where they were
- * kept; a column that does not vary gets scale 1, and err's notes are told of one whose variation
- * is no more than rounding. VAE_ERR_DATA for bytes, which are pictures. */
+ * kept. A column that does not vary gets scale 1; err's notes are told of one whose variation is
+ * no more than rounding. VAE_ERR_DATA for bytes, which are pictures. */
 vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, size_t n,
                                double *shift, double *scale, vae_error *err);
 

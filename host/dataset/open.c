@@ -15,8 +15,9 @@
 
 /* Messages name them in this order. Of a folder, the first that finds its files in it is taken. */
 static const vae_reader *const readers[] = {
-    &vae_digits_reader, &vae_sprites_reader,  &vae_npy_reader,        &vae_npz_reader,
-    &vae_csv_reader,    &vae_idx_file_reader, &vae_idx_folder_reader, &vae_pictures_reader,
+    &vae_digits_reader,     &vae_sprites_reader,  &vae_npy_reader,  &vae_npz_reader,
+    &vae_csv_reader,        &vae_png_reader,      &vae_jpeg_reader, &vae_idx_file_reader,
+    &vae_idx_folder_reader, &vae_pictures_reader,
 };
 enum { N_READERS = sizeof readers / sizeof readers[0], LIST = 256 };
 
@@ -96,7 +97,7 @@ static vae_status fail_unknown(const char *path, const uint8_t first[2], vae_err
     for (size_t i = 0, used = 0; i < N_READERS && used < LIST; i++) {
         const uint8_t *magic = readers[i]->magic;
         if (magic != NULL) {
-            used += (size_t)snprintf(begins + used, LIST - used, "an %s file (%02x %02x ...), ",
+            used += (size_t)snprintf(begins + used, LIST - used, "%s (%02x %02x ...), ",
                                      readers[i]->name, magic[0], magic[1]);
         }
     }
@@ -135,7 +136,8 @@ static bool has_ending(const vae_reader *r, const char *path)
 }
 
 /* A name that tells comes before first bytes that do. */
-static vae_status find_for_file(const vae_reader **out, const char *path, vae_error *err)
+static vae_status find_for_file(const vae_reader **out, const char *path, bool nameless,
+                                vae_error *err)
 {
     uint8_t first[2] = {0};
     size_t got = 0;
@@ -155,6 +157,9 @@ static vae_status find_for_file(const vae_reader **out, const char *path, vae_er
         if (readers[i]->magic != NULL && got == 2 && memcmp(first, readers[i]->magic, 2) == 0) {
             *out = readers[i];
         }
+    }
+    if (*out == NULL && nameless) {
+        *out = &vae_csv_reader;
     }
     if (*out == NULL) {
         TRY(fail_unknown(path, first, err));
@@ -246,27 +251,41 @@ static vae_status find_for_folder(const vae_reader **out, const char *path, vae_
     return *out != NULL ? VAE_OK : fail_folder(path, err);
 }
 
-static vae_status find_reader(const vae_reader **out, const char *name, vae_error *err)
+static const vae_reader *find_built_in(const char *name)
 {
-    struct stat info;
-    *out = NULL;
     for (size_t i = 0; i < N_READERS; i++) {
         if (readers[i]->source == VAE_SOURCE_BUILT_IN && strcmp(name, readers[i]->name) == 0) {
-            *out = readers[i];
-            return VAE_OK;
+            return readers[i];
         }
+    }
+    return NULL;
+}
+
+bool vae_dataset_is_built_in(const char *name)
+{
+    return find_built_in(name) != NULL;
+}
+
+static vae_status find_reader(const vae_reader **out, const char *name, bool nameless,
+                              vae_error *err)
+{
+    struct stat info;
+    *out = find_built_in(name);
+    if (*out != NULL) {
+        return VAE_OK;
     }
     if (stat(name, &info) != 0) {
         return fail_missing(name, err);
     }
-    return S_ISDIR(info.st_mode) ? find_for_folder(out, name, err) : find_for_file(out, name, err);
+    return S_ISDIR(info.st_mode) ? find_for_folder(out, name, err)
+                                 : find_for_file(out, name, nameless, err);
 }
 
 bool vae_dataset_has_test(const char *name)
 {
     const vae_reader *reader;
     vae_error ignored = {0};
-    return find_reader(&reader, name, &ignored) == VAE_OK && reader->has != NULL &&
+    return find_reader(&reader, name, false, &ignored) == VAE_OK && reader->has != NULL &&
            reader->has(name, VAE_SPLIT_TEST);
 }
 
@@ -312,7 +331,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
         return vae_fail_memory(err, sizeof *set, "a data set");
     }
     snprintf(set->source, sizeof set->source, "%s", name);
-    TRY(find_reader(&reader, name, err));
+    TRY(find_reader(&reader, name, how.nameless, err));
     if (split == VAE_SPLIT_TEST && reader->source == VAE_SOURCE_FILE && reader->has == NULL) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: a single file has no test split; leave --split out, or name a folder "

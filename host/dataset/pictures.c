@@ -1,4 +1,4 @@
-/* Folders of picture files as data sets. */
+/* Picture files and folders of them as data sets. */
 #include <dirent.h>
 #include <errno.h>
 #include <omp.h>
@@ -351,6 +351,7 @@ typedef struct {
     size_t side, channels; /* side: 0 = as they are */
     size_t width, height;
     uint8_t *rows;
+    size_t grey, colour; /* files that are grey; those in colour that lose it */
 } job;
 
 /* Shape of the rows, from the headers of all files, so that a misfit shows before the work. */
@@ -358,13 +359,12 @@ static vae_status choose_shape(job *j, vae_error *err)
 {
     vae_status status = VAE_OK;
     size_t w, h, c;
-    bool colour = false;
     for (size_t i = 0; i < j->files->n; i++) {
         TRY(vae_picture_read(j->files->path[i], NULL, &w, &h, &c, err));
         if (w == 0 || h == 0) {
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: a picture without pixels", j->files->path[i]));
         }
-        colour = colour || c == 3;
+        j->grey += c == 1;
         if (i == 0) {
             j->width = w, j->height = h;
         }
@@ -375,15 +375,30 @@ static vae_status choose_shape(job *j, vae_error *err)
                          j->files->path[i], w, h, j->files->path[0], j->width, j->height));
         }
     }
-    const size_t wanted_channels = j->options->config->image_channels, found = colour ? 3 : 1;
-    j->channels = wanted_channels > 0 ? wanted_channels : found;
+    j->channels = j->options->config->image_channels;
+    if (j->channels == 0) {
+        j->channels = j->options->channels;
+    }
+    if (j->channels == 0) {
+        j->channels = j->grey < j->files->n ? 3 : 1;
+    }
     j->width = j->side > 0 ? j->side : j->width;
     j->height = j->side > 0 ? j->side : j->height;
 done:
     return status;
 }
 
-static vae_status read_one(const job *j, size_t i, vae_error *err)
+static bool is_coloured(const uint8_t *pixels, size_t n)
+{
+    bool coloured = false;
+    for (size_t i = 0; i < n && !coloured; i++) {
+        const uint8_t *p = pixels + 3 * i;
+        coloured = p[0] != p[1] || p[1] != p[2];
+    }
+    return coloured;
+}
+
+static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;
     const char *path = j->files->path[i];
@@ -396,6 +411,10 @@ static vae_status read_one(const job *j, size_t i, vae_error *err)
         TRY(vae_fail_memory(err, w * h * j->channels, path));
     }
     vae_image_convert(converted, j->channels, pixels, c, w * h);
+    if (c == 3 && j->channels == 1 && is_coloured(pixels, w * h)) {
+#pragma omp atomic
+        j->colour++;
+    }
     if (w == j->width && h == j->height) {
         memcpy(j->rows + i * d, converted, d);
     } else if (j->side == 0) {
@@ -410,7 +429,7 @@ done:
 }
 
 /* All files on all cores, a stretch at a time; the first bad one in their order is reported. */
-static vae_status read_all(const job *j, vae_error *err)
+static vae_status read_all(job *j, vae_error *err)
 {
     enum { STRETCH = 256 };
     vae_error *why = calloc(STRETCH, sizeof *why);
@@ -469,6 +488,25 @@ static vae_status take_some(file_list *files, size_t limit, vae_error *err)
     return VAE_OK;
 }
 
+/* What nobody asked for: files made what others, or the model, are. */
+static void announce(const job *j, const char *source, const vae_error *err)
+{
+    const vae_notes *notes = err != NULL ? err->notes : NULL;
+    const size_t n = j->files->n, taken = j->options->channels;
+    const char *whose = j->options->of_model ? "as the model has it" : "as the files to train on";
+    if (j->options->config->image_channels > 0) {
+        return;
+    }
+    if (j->channels == 3 && j->grey > 0) {
+        vae_note(notes, "%s: %zu of %zu pictures are grey and become RGB, %s", source, j->grey, n,
+                 taken > 0 ? whose : "as others are in colour (--image-channels 1: all grey)");
+    }
+    if (j->colour > 0) {
+        vae_note(notes, "%s: %zu of %zu pictures are in colour and become grey, %s", source,
+                 j->colour, n, whose);
+    }
+}
+
 static vae_status fill(vae_dataset *set, file_list *files, const vae_data_options *options,
                        vae_error *err)
 {
@@ -489,6 +527,7 @@ static vae_status fill(vae_dataset *set, file_list *files, const vae_data_option
     files->label = NULL;
     TRY(vae_labeller_finish(&files->classes, &set->classes, set->labels, set->n, err));
     TRY(read_all(&j, err));
+    announce(&j, set->source, err);
 done:
     return status;
 }
@@ -527,6 +566,24 @@ done:
     return status;
 }
 
+static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
+                            const vae_data_options *options, vae_error *err)
+{
+    file_list files = {0};
+    vae_status status = VAE_OK;
+    (void)split;
+    TRY(add_file(&files, path, VAE_NO_LABEL, err));
+    TRY(fill(set, &files, options, err));
+done:
+    if (files.n > 0) {
+        free(files.path[0]);
+    }
+    free(files.path);
+    free(files.label);
+    vae_labeller_clear(&files.classes);
+    return status;
+}
+
 static const char *const own_options[] = {"image-size", "image-channels", NULL};
 
 const vae_reader vae_pictures_reader = {.name = "picture",
@@ -535,3 +592,18 @@ const vae_reader vae_pictures_reader = {.name = "picture",
                                         .options = own_options,
                                         .has = has,
                                         .load = load};
+
+static const uint8_t png_magic[2] = {0x89, 'P'}, jpeg_magic[2] = {0xff, 0xd8};
+
+const vae_reader vae_png_reader = {.name = "PNG",
+                                   .source = VAE_SOURCE_FILE,
+                                   .kind = VAE_KIND_PICTURES,
+                                   .endings = {".png"},
+                                   .magic = png_magic,
+                                   .load = load_file};
+const vae_reader vae_jpeg_reader = {.name = "JPEG",
+                                    .source = VAE_SOURCE_FILE,
+                                    .kind = VAE_KIND_PICTURES,
+                                    .endings = {".jpg", ".jpeg"},
+                                    .magic = jpeg_magic,
+                                    .load = load_file};

@@ -41,6 +41,7 @@ typedef struct {
 extern const vae_reader vae_digits_reader, vae_sprites_reader;
 extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
 extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
+extern const vae_reader vae_png_reader, vae_jpeg_reader;
 
 /* ---- doubles on their way to floats ---- */
 

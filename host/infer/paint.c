@@ -1,6 +1,8 @@
 /* Latents into pictures: what makes them, decodes them and puts them into a sink. */
 #include "infer/paint.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,11 +31,24 @@ done:
     return status;
 }
 
+/* Is a column so far from 0 that floats are coarse for its spread? */
+static bool needs_doubles(const vae_checkpoint *c)
+{
+    bool needs = false;
+    for (size_t i = 0; c->standard != NULL && i < c->d; i++) {
+        needs = needs || (double)FLT_EPSILON * fabs(c->standard[i]) > 0.01 * c->standard[c->d + i];
+    }
+    return needs;
+}
+
 vae_sink_spec vae_painter_spec(const vae_painter *p, size_t n)
 {
     const vae_checkpoint *shape = vae_trained_shape(p->on);
-    return (vae_sink_spec){
-        .n = n, .height = shape->height, .width = shape->width, .channels = shape->channels};
+    return (vae_sink_spec){.n = n,
+                           .height = shape->height,
+                           .width = shape->width,
+                           .channels = shape->channels,
+                           .wide = needs_doubles(shape)};
 }
 
 /* Into the sink, in the data's units; x_hat stays as the model has it. */
@@ -41,17 +56,19 @@ static vae_status put(const vae_painter *p, vae_row_sink *sink, const float *x_h
                       vae_error *err)
 {
     const vae_checkpoint *c = vae_trained_shape(p->on);
-    const size_t bytes = n * c->d * sizeof *x_hat;
-    if (c->standard == NULL) {
+    const double *shift = c->standard;
+    const size_t d = c->d;
+    if (shift == NULL) {
         return vae_row_sink_put(sink, x_hat, n, err);
     }
-    float *x = malloc(bytes);
+    double *x = malloc(n * d * sizeof *x);
     if (x == NULL) {
-        return vae_fail_memory(err, bytes, "a batch");
+        return vae_fail_memory(err, n * d * sizeof *x, "a batch");
     }
-    memcpy(x, x_hat, bytes);
-    vae_checkpoint_units(c, x, n);
-    vae_status status = vae_row_sink_put(sink, x, n, err);
+    for (size_t i = 0; i < n * d; i++) {
+        x[i] = (double)x_hat[i] * shift[d + i % d] + shift[i % d];
+    }
+    const vae_status status = vae_row_sink_put_doubles(sink, x, n, err);
     free(x);
     return status;
 }

@@ -131,7 +131,8 @@ static vae_status open_npy(vae_row_sink *sink, vae_error *err)
     const bool picture = s->height > 1;
     const size_t shape[4] = {s->n, picture ? s->height : sink->d, s->width, s->channels};
     const size_t of_picture = s->channels == 1 ? 3 : 4;
-    const size_t bytes = vae_npy_format_header(header, "<f4", shape, picture ? of_picture : 2);
+    const size_t bytes =
+        vae_npy_format_header(header, s->wide ? "<f8" : "<f4", shape, picture ? of_picture : 2);
     vae_status status = VAE_OK;
     TRY(vae_file_begin(&sink->file, sink->path, err));
     TRY(vae_file_add(&sink->file, header, bytes, err));
@@ -241,6 +242,26 @@ vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae
         sink->done++;
     }
 done:
+    return status;
+}
+
+vae_status vae_row_sink_put_doubles(vae_row_sink *sink, const double *rows, size_t n,
+                                    vae_error *err)
+{
+    const size_t items = n * sink->d;
+    if (sink->kind == VAE_SINK_NPY && sink->spec.wide) {
+        sink->done += n;
+        return vae_file_add(&sink->file, rows, items * sizeof *rows, err);
+    }
+    float *narrow = malloc(items * sizeof *narrow);
+    if (narrow == NULL) {
+        return vae_fail_memory(err, items * sizeof *narrow, "a batch");
+    }
+    for (size_t i = 0; i < items; i++) {
+        narrow[i] = (float)rows[i];
+    }
+    const vae_status status = vae_row_sink_put(sink, narrow, n, err);
+    free(narrow);
     return status;
 }
 

@@ -22,6 +22,7 @@ vae_sink_kind vae_sink_kind_of(const char *path);
 typedef struct {
     size_t n;                       /* rows that will be put; >= 1 */
     size_t height, width, channels; /* of one */
+    bool wide;                      /* .npy: doubles, as floats would round the rows' values away */
     /* the grid alone: */
     size_t columns; /* rows in a line; 0 = as makes the grid square */
     size_t lines;   /* of the grid for each line of rows: 2 leaves room for a companion of each row;
@@ -44,6 +45,10 @@ vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sin
 
 /* The next n rows, (n, height*width*channels) values. VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_row_sink_put(vae_row_sink *sink, const float *rows, size_t n, vae_error *err);
+
+/* The same of doubles, which become floats unless the file is wide: that one takes no others. */
+vae_status vae_row_sink_put_doubles(vae_row_sink *sink, const double *rows, size_t n,
+                                    vae_error *err);
 
 /* In a grid, draws a companion: of row i in line `line` of its own; or in the line of row i in the
  * first or last column. Elsewhere nothing happens. */

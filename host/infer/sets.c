@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "image/image.h"
 #include "infer/stack.h"
 #include "infer/trained.h"
 
@@ -46,24 +47,59 @@ done:
     return status;
 }
 
+vae_data_options vae_trained_reading(const vae_trained *m, const vae_data_options *options)
+{
+    const vae_checkpoint *c = m->checkpoint;
+    vae_data_options how = options != NULL ? *options : (vae_data_options){.config = &m->config};
+    how.exact = c->standard != NULL;
+    how.of_model = true;
+    how.channels = vae_is_picture(c->height, c->width, c->channels) ? c->channels : 0;
+    return how;
+}
+
+/* To the model's scales, where its data have any. */
+static vae_status scale(const vae_trained *m, vae_dataset *set, vae_error *err)
+{
+    const double *shift = m->checkpoint->standard;
+    return shift != NULL ? vae_dataset_standardize(set, shift, shift + m->checkpoint->d, err)
+                         : VAE_OK;
+}
+
 vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split split,
                                 const vae_data_options *options, vae_error *err)
 {
-    const vae_checkpoint *c = m->checkpoint;
+    const vae_data_options how = vae_trained_reading(m, options);
     vae_status status = VAE_OK;
-    vae_data_options how = options != NULL ? *options : (vae_data_options){0};
     vae_trained_close_set(m);
-    how.exact = c->standard != NULL;
-    how.of_model = true;
     m->split = split == VAE_SPLIT_TEST ? "test" : "train";
     TRY(vae_dataset_open(&m->set, name, split, &how, err));
     TRY(stack_set(m, err));
-    TRY(vae_checkpoint_check_set(c, m->set, err));
+    TRY(vae_checkpoint_check_set(m->checkpoint, m->set, err));
     TRY(vae_dataset_check_range(m->set, m->config.likelihood, err));
     TRY(vae_trained_take_classes(m, m->set, err));
-    if (c->standard != NULL) {
-        TRY(vae_dataset_standardize(m->set, c->standard, c->standard + c->d, err));
-    }
+    TRY(scale(m, m->set, err));
 done:
+    return status;
+}
+
+vae_status vae_trained_open_row(const vae_trained *m, vae_dataset **out, const char *path,
+                                vae_error *err)
+{
+    const vae_data_options how = vae_trained_reading(m, NULL);
+    vae_dataset *set = NULL;
+    vae_status status = VAE_OK;
+    *out = NULL;
+    TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, &how, err));
+    TRY(vae_checkpoint_check_set(m->checkpoint, set, err));
+    if (set->n != 1) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: expected a picture, or one row, found %zu rows", path,
+                     set->n));
+    }
+    TRY(vae_dataset_check_range(set, m->config.likelihood, err));
+    TRY(scale(m, set, err));
+    *out = set;
+    set = NULL;
+done:
+    vae_dataset_free(set);
     return status;
 }

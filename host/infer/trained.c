@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "philox.h"
+#include "run/folder.h"
 
 vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_error *err)
 {
@@ -22,7 +23,7 @@ void vae_trained_of(vae_trained *m, const vae_checkpoint *checkpoint)
 
 vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_error *err)
 {
-    char path[VAE_PATH];
+    char path[VAE_PATH], folder[VAE_PATH];
     vae_checkpoint *checkpoint;
     vae_status status = vae_checkpoint_open_run(&checkpoint, run, best, false, path, err);
     *m = (vae_trained){.own = NULL};
@@ -30,6 +31,9 @@ vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_erro
         vae_trained_of(m, checkpoint);
         m->own = checkpoint;
         memcpy(m->path, path, sizeof path);
+        if (vae_run_of_checkpoint(path, folder)) {
+            vae_run_resolve_config(folder, &m->config);
+        }
     }
     return status;
 }

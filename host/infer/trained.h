@@ -39,7 +39,8 @@ struct vae_trained {
     vae_checkpoint *own; /* what close frees */
 };
 
-/* Reads the checkpoint that `run` means, as vae_checkpoint_open_run does, whose errors it has. The
+/* Reads the checkpoint that `run` means, as vae_checkpoint_open_run does, whose errors it has.
+ * Relative paths of its config that lead somewhere from where the run began become whole ones. The
  * config's device is as in training, its precision fp32: what the training machine had need not be
  * here. */
 vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_error *err);
@@ -56,6 +57,9 @@ vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_erro
 
 /* ---- data (sets.c) ---- */
 
+/* How data are read for the model: options, or without them what its config says, and what belongs
+ * to the model. */
+vae_data_options vae_trained_reading(const vae_trained *m, const vae_data_options *options);
 /* Opens a set by name into m->set, in place of one that was there: as the model takes it, encoded
  * by the run below where it is stacked, standardized where the model's data were. VAE_ERR_DATA
  * where columns, values or labels are not the model's; as vae_dataset_open and vae_stack_open. */
@@ -65,6 +69,10 @@ vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split spli
  * behind them and is told to err's notes; where the model needs each row's class, it is
  * VAE_ERR_DATA. */
 vae_status vae_trained_take_classes(const vae_trained *m, vae_dataset *set, vae_error *err);
+/* One row that is no part of m->set, from a picture file or any other that holds one, as the model
+ * takes it; *out is the caller's. A stacked model has no such. As vae_trained_open_set. */
+vae_status vae_trained_open_row(const vae_trained *m, vae_dataset **out, const char *path,
+                                vae_error *err);
 /* Takes set and data away. */
 void vae_trained_close_set(vae_trained *m);
 

@@ -26,8 +26,8 @@
  *              files, floats
  *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table);
  *              in older files, by a line feed
- *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of
- *              their indices (absent if there are no labels, and in older files)
+ *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of their
+ *              indices (absent if there are no labels, and in older files)
  *   class_rows rows of each class that were trained on: a u64 a name (may be absent)
  *   summary    JSON object (may be absent)
  *
@@ -274,27 +274,26 @@ vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t diges
     return vae_sha256(digest, &params, 1, err);
 }
 
-/* A set of one row a picture is as good as one of pictures; pictures of two shapes are not. */
-static bool same_shape(const vae_checkpoint *c, const vae_dataset *set)
-{
-    const bool both = vae_is_picture(c->height, c->width, c->channels) &&
-                      vae_is_picture(set->height, set->width, set->channels);
-    return set->d == c->d && (!both || (set->height == c->height && set->width == c->width));
-}
-
 vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *set, vae_error *err)
 {
     const char *want = c->columns;
-    if (set->d != c->d && !vae_is_picture(set->height, set->width, set->channels)) {
+    /* rows that have no shape may be those of pictures; pictures of two shapes are not alike */
+    const bool pictures = vae_is_picture(c->height, c->width, c->channels) &&
+                          vae_is_picture(set->height, set->width, set->channels);
+    if (pictures && (set->d != c->d || set->height != c->height || set->width != c->width)) {
+        return vae_fail(
+            err, VAE_ERR_DATA,
+            "%s: pictures of %zu x %zu (width x height), %zu channel%s; the model takes "
+            "%zu x %zu, %zu channel%s (%zu columns)%s",
+            set->source, set->width, set->height, set->channels, set->channels == 1 ? "" : "s",
+            c->width, c->height, c->channels, c->channels == 1 ? "" : "s", c->d,
+            set->kind == VAE_KIND_PICTURES && c->config.image_size == 0
+                ? ": resize them first, or train with --image-size N"
+                : "");
+    }
+    if (set->d != c->d) {
         return vae_fail(err, VAE_ERR_DATA, "%s: %zu columns; the model was trained on %zu",
                         set->source, set->d, c->d);
-    }
-    if (!same_shape(c, set)) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: %zu columns, %zu x %zu with %zu channel%s; the model was trained on "
-                        "%zu, %zu x %zu with %zu",
-                        set->source, set->d, set->height, set->width, set->channels,
-                        set->channels == 1 ? "" : "s", c->d, c->height, c->width, c->channels);
     }
     for (size_t i = 0; want != NULL && set->column_names != NULL && i < set->d; i++) {
         if (strcmp(set->column_names[i], want) != 0) {

@@ -13,10 +13,12 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "dataset/dataset.h"
 #include "run/ours.h"
 
 /* Largest metrics.jsonl that is read: a line is about 250 bytes. */
 static const size_t max_metrics = (size_t)1 << 30;
+static const size_t max_run = (size_t)1 << 20;
 
 void vae_run_folder_path(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH])
 {
@@ -128,7 +130,25 @@ static vae_status look_inside(const char *path, bool *empty, vae_error *err)
     return status;
 }
 
-vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err)
+/* A run that was never begun cannot be gone on with. */
+static vae_status need_checkpoint(const char *path, vae_error *err)
+{
+    char **names;
+    size_t n;
+    vae_status status = VAE_OK;
+    TRY(vae_run_list(&names, &n, path, err));
+    vae_run_list_free(names, n);
+    if (n == 0) {
+        TRY(vae_fail(
+            err, VAE_ERR_USAGE, "%s: there is no run to resume: %s; --resume=auto begins one", path,
+            access(path, F_OK) == 0 ? "no checkpoints/step-*.vae in it" : "no such folder"));
+    }
+done:
+    return status;
+}
+
+vae_status vae_run_folder_check(const char *path, bool resume, bool anew, bool force,
+                                vae_error *err)
 {
     bool empty;
     vae_status status = VAE_OK;
@@ -142,6 +162,7 @@ vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_e
     if (!empty) {
         TRY(vae_run_check_ours(path, err));
     }
+    TRY(resume && !anew ? need_checkpoint(path, err) : VAE_OK);
 done:
     return status;
 }
@@ -177,7 +198,7 @@ vae_status vae_run_folder_open(vae_run_folder *folder, const char *path, bool re
     if (path[0] == '\0' || snprintf(folder->path, sizeof folder->path, "%s", path) >= VAE_PATH) {
         return vae_fail(err, VAE_ERR_USAGE, "--out: no name for the run folder, or too long a one");
     }
-    TRY(vae_run_folder_check(path, resume, force, err));
+    TRY(vae_run_folder_check(path, resume, true, force, err));
     TRY(make_folder(path, err));
     TRY(look_inside(path, empty, err));
     TRY(lock_log(folder, err));
@@ -206,6 +227,55 @@ void vae_run_folder_close(vae_run_folder *folder)
         close(folder->log);
     }
     folder->metrics = folder->log = -1;
+}
+
+/* ---- paths in it ---- */
+
+/* path: (VAE_PATH), from `began` where it leads somewhere from there. */
+static void resolve(const char *began, char *path)
+{
+    char found[2 * VAE_PATH];
+    if (path[0] != '/' && path[0] != '\0' && !vae_dataset_is_built_in(path) &&
+        snprintf(found, sizeof found, "%s/%s", began, path) < VAE_PATH &&
+        access(found, F_OK) == 0) {
+        memcpy(path, found, strlen(found) + 1);
+    }
+}
+
+void vae_run_resolve_config(const char *folder, vae_config *config)
+{
+    char name[VAE_RUN_PATH], here[VAE_PATH], *text = NULL;
+    vae_error ignored = {0};
+    snprintf(name, sizeof name, "%s/run.json", folder);
+    if (access(name, F_OK) != 0 || vae_file_read(&text, name, max_run, &ignored) != VAE_OK) {
+        return;
+    }
+    json_t *run = json_loads(text, 0, NULL);
+    const char *began = json_string_value(json_object_get(run, "folder"));
+    if (began != NULL && (getcwd(here, sizeof here) == NULL || strcmp(here, began) != 0)) {
+        resolve(began, config->data);
+        resolve(began, config->test_data);
+        resolve(began, config->stack);
+    }
+    json_decref(run);
+    free(text);
+}
+
+bool vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH])
+{
+    char *whole = realpath(checkpoint, NULL);
+    char *inside = whole != NULL ? strrchr(whole, '/') : NULL;
+    bool found = false;
+    if (inside != NULL) {
+        *inside = '\0';
+        found = vae_ends_with(whole, "/checkpoints") && inside - whole < VAE_PATH;
+        if (found) {
+            *strrchr(whole, '/') = '\0';
+            snprintf(folder, VAE_PATH, "%s", whole);
+        }
+    }
+    free(whole);
+    return found;
 }
 
 /* ---- metrics and log ---- */

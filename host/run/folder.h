@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/status.h"
+#include "config/config.h"
 
 typedef struct {
     char path[VAE_PATH];
@@ -20,8 +21,10 @@ typedef struct {
 enum { VAE_RUN_PATH = VAE_PATH + 64 };
 
 /* The refusals of vae_run_folder_open alone, before time is spent on anything else; nothing is
- * written. */
-vae_status vae_run_folder_check(const char *path, bool resume, bool force, vae_error *err);
+ * written. With resume, but not where it may begin `anew`, also that of a folder without a
+ * checkpoint. */
+vae_status vae_run_folder_check(const char *path, bool resume, bool anew, bool force,
+                                vae_error *err);
 
 /* Opens or makes the folder. Not empty: refused (VAE_ERR_USAGE) unless resume, or force, which
  * removes an earlier run's files (and nothing else). With these, a folder that is not recognisably
@@ -39,6 +42,13 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
 /* The same of one that is written with vae_file_put, which writes into pipes and devices: one in
  * its place, or a link to one, is taken away first. */
 void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
+
+/* Relative paths of data and of the run below that were given where the run in `folder` began are
+ * tried from there: they become whole ones where there is such a file or folder. The working
+ * directory it began in is run.json's "folder". */
+void vae_run_resolve_config(const char *folder, vae_config *config);
+/* The run folder of a checkpoint, RUN of RUN/checkpoints/NAME; false if it lies elsewhere. */
+bool vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH]);
 
 /* Opens metrics.jsonl for appending, without the lines past `step` and without a torn last one. */
 vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err);

@@ -78,10 +78,10 @@ typedef struct {
     double epoch_seconds, epoch_examples; /* of this epoch's steps here */
 } vae_loop;
 
-/* Everything that has to be there before the first step. Both sets are standardized in place: where
- * the config asks for it, by the rows that train, or as `from` has it, whose shift and scale are
- * the model's; they must outlive the loop. train_set's rows may be split into training and
- * validation; test_set, which may be NULL, is measured after every epoch. from: what
+/* Everything that has to be there before the first step. Both sets are standardized in place:
+ * where the config asks for it, by the rows that train, or as `from` has it, whose shift and
+ * scale are the model's; they must outlive the loop. train_set's rows may be split into training
+ * and validation; test_set, which may be NULL, is measured after every epoch. from: what
  * vae_loop_begin will begin from. from, stop and notes may be NULL. The config must have passed
  * vae_config_check. VAE_ERR_USAGE and VAE_ERR_DATA for data that do not suit the options or
  * `from`; as vae_backend_open and vae_model_create. After an error there is nothing to close. */

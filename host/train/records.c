@@ -93,7 +93,7 @@ static json_t *describe_host(void)
 
 static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
-    char seed[24], now[32], device[512];
+    char seed[24], now[32], device[512], folder[VAE_PATH];
     struct rusage usage;
     snprintf(seed, sizeof seed, "%" PRIu64, t->loop.config->seed);
     time_text(now);
@@ -118,6 +118,9 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
         run = NULL;
     }
     json_decref(more);
+    if (run != NULL && getcwd(folder, sizeof folder) != NULL) {
+        json_object_set_new(run, "folder", json_string(folder)); /* of relative paths */
+    }
     json_t *summary = json_loads(t->loop.now->summary, 0, NULL);
     if (run != NULL && summary != NULL) {
         json_object_set(run, "last", summary);

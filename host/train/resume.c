@@ -9,7 +9,7 @@
 #include "train/run_parts.h"
 
 /* Options that a resumed run may have otherwise: those of the run, the number of epochs, what is
- * tested on, and the data's path, as their content is compared. */
+ * tested on, and paths of data and of the run below, as their content is compared. */
 static uint64_t may_differ(void)
 {
     size_t n;
@@ -17,7 +17,7 @@ static uint64_t may_differ(void)
     const vae_option *options = vae_config_options(&n);
     for (size_t i = 0; i < n; i++) {
         bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
-                   strcmp(options[i].name, "data") == 0 ||
+                   strcmp(options[i].name, "data") == 0 || strcmp(options[i].name, "stack") == 0 ||
                    strcmp(options[i].name, "test-data") == 0;
         bits |= (uint64_t)may << i;
     }

@@ -296,7 +296,7 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     *result = (vae_train_result){0};
     t.notes = (vae_notes){take_note, &t};
     TRY(vae_config_check(config, 0, err));
-    TRY(vae_run_folder_check(config->out, options->resume, options->force, err));
+    TRY(vae_run_folder_check(config->out, options->resume, options->anew, options->force, err));
     TRY(stack_data(&t, &resolved, sets, err));
     if (options->resume) { /* the model that is there says how its data are taken */
         TRY(open_folder(&t, config->out, err));

@@ -16,6 +16,7 @@ typedef struct {
 
 typedef struct {
     bool resume, force;
+    bool anew;                        /* with resume: begin a run where there is none */
     const vae_stop_flag *stop_signal; /* may be NULL */
     vae_train_events events;
 } vae_train_options;
@@ -31,9 +32,9 @@ typedef struct {
     char report[VAE_RUN_PATH];
 } vae_train_result;
 
-/* Trains into config->out. train_set and test_set as in vae_loop_open. With options->resume, an
- * empty or missing folder, or one without a checkpoint, starts from the beginning (a note says so),
- * else the newest good checkpoint is continued bit for bit.
+/* Trains into config->out. train_set and test_set as in vae_loop_open. With options->resume the
+ * newest good checkpoint is continued bit for bit; where there is none, `anew` starts from the
+ * beginning (a note says so).
  * VAE_ERR_INTERRUPTED after a signal (state saved), VAE_ERR_DIVERGED (the last good checkpoint
  * stays), VAE_ERR_USAGE (non-empty folder without resume or force, resume with another model or
  * other data), VAE_ERR_DATA (values out of range, bad checkpoint), VAE_ERR_IO, VAE_ERR_RUNTIME. */

@@ -1,4 +1,5 @@
 """Data of other kinds: pictures, tables, archives."""
+import base64
 import json
 import os
 import random
@@ -6,7 +7,7 @@ import struct
 import zipfile
 import zlib
 
-from harness import TINY, metrics, newest, path, read_json, test, vae
+from harness import TINY, metrics, newest, path, read_json, read_npy, read_npz, test, vae
 
 SMALL = ["--hidden", 16, "--latent", 3, "--batch-size", 16, "--device", "cpu", "--threads", 1]
 
@@ -84,6 +85,106 @@ def colour_pictures_train():
     with open(path("flowers32", "train", "rose", "torn.png"), "wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n" + bytes(40))
     vae("train", "--data", "flowers32", "--image-size", 16, *SMALL, code=3, says="torn.png")
+
+
+# 12 x 8 pixels, all of them 128
+JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19i"
+    "Z2hnPk1xeXBkeFxlZ2P/wAALCAAIAAwBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAI"
+    "AQEAAD8AD//Z")
+
+
+def picture(*names, side=8, colour=None, grey=None):
+    """A square of one colour, or of one grey in a grey file."""
+    os.makedirs(os.path.dirname(path(*names)) or ".", exist_ok=True)
+    channels = 3 if colour else 1
+    write_png(path(*names), side, side, channels, bytes(colour or (grey,)) * side * side)
+
+
+@test
+def channels_belong_to_the_model():
+    for i in range(6):
+        picture("colour", f"{i}.png", colour=(40 * i, 255 - 40 * i, 90))
+        picture("greys", f"{i}.png", grey=40 * i)
+        picture("greyrgb", f"{i}.png", colour=(40 * i,) * 3)
+        picture("both", "train", f"{i}.png", colour=(40 * i, 255 - 40 * i, 90))
+        picture("both", "test", f"{i}.png", grey=40 * i)
+        picture("mix", f"{i}.png", **({"grey": 40 * i} if i < 2 else {"colour": (40 * i, 9, 90)}))
+        picture("mixrgb", f"{i}.png", colour=(40 * i,) * 3 if i < 2 else (40 * i, 9, 90))
+    for name in ("colour", "greys"):
+        vae("train", "--data", name, *SMALL, "--epochs", 1, "--out", f"of-{name}", "-q")
+    scores = [vae("score", "of-colour", "--data", data, "--out", "-", "--threshold", 0) for data in ("greys", "greyrgb")]
+    assert scores[0].out == scores[1].out, "a grey file is the RGB file of equal channels"
+    assert "greys: 6 of 6 pictures are grey and become RGB, as the model has it" in scores[0].err
+    assert "become" not in scores[1].err
+    scores = [vae("score", "of-greys", "--data", data, "--out", "-", "--threshold", 0) for data in ("greys", "greyrgb")]
+    assert scores[0].out == scores[1].out and "become" not in scores[1].err
+    vae("score", "of-greys", "--data", "colour", "--threshold", 0,
+        says="colour: 6 of 6 pictures are in colour and become grey, as the model has it")
+    assert "become" not in vae("eval", "of-colour", "--data", "greys", "-q").err
+    # between splits, and within a set: a guess that is announced
+    vae("train", "--data", "both", *SMALL, "--epochs", 1, "--out", "both-run",
+        says="both: 6 of 6 pictures are grey and become RGB, as the files to train on")
+    assert vae("eval", "both-run", "--json").json()["n"] == 6
+    vae("train", "--data", "mix", *SMALL, "--epochs", 1, "--out", "mix-run",
+        says="mix: 2 of 6 pictures are grey and become RGB, as others are in colour")
+    vae("train", "--data", "mixrgb", *SMALL, "--epochs", 1, "--out", "mixrgb-run", "-q")
+    assert newest("mix-run")["params"] == newest("mixrgb-run")["params"]
+    asked = vae("train", "--data", "mix", *SMALL, "--epochs", 1, "--image-channels", 1, "--out", "asked")
+    assert "become" not in asked.err
+    # the threshold's training rows are found again where they were converted
+    vae("export", "of-colour", "--out", "c.safetensors", "-q")
+    vae("import", "c.safetensors", "--out", "moved-c", "-q")
+    vae("train", "--resume", "--out", "moved-c", "--data", "greys", "--epochs", 1, says="as the model has it")
+    assert vae("info", "moved-c", "--json").json()["shape"] == [8, 8, 3]
+    assert "threshold" in vae("score", "moved-c", "--data", "greys").out
+    vae("import", "c.safetensors", "--data", "greys", "--out", "moved-g", says="as the model has it")
+    # pictures of another size, and arrays of another shape
+    picture("large", "a.png", side=16, colour=(1, 2, 3))
+    vae("score", "of-colour", "--data", "large", code=3,
+        says="pictures of 16 x 16 (width x height), 3 channels; the model takes 8 x 8, 3 channels (192 columns): resize")
+    with open(path("turned.npy"), "wb") as file:
+        file.write(npy((2, 8, 24), "|u1", bytes(range(192)) * 2))
+    vae("score", "of-colour", "--data", "turned.npy", code=3, says="pictures of 24 x 8")
+
+
+@test
+def single_pictures_are_read_like_folders():
+    for i in range(6):
+        picture("sq", f"{i}.png", side=8, colour=(40 * i, 255 - 40 * i, 90))
+    vae("train", "--data", "sq", *SMALL, "--image-size", 4, "--epochs", 1, "--out", "sq-run", "-q")
+    with open(path("one.jpg"), "wb") as file:
+        file.write(JPEG)
+    os.makedirs(path("jpegs"), exist_ok=True)
+    with open(path("jpegs", "one.jpeg"), "wb") as file:
+        file.write(JPEG)
+    one, folder = (vae("score", "sq-run", "--data", data, "--out", "-", "--threshold", 0).out for data in ("one.jpg", "jpegs"))
+    assert one == folder and len(one.splitlines()) == 2
+    # interpolation: JPEG, grey for a colour model, and resized
+    vae("interpolate", "sq-run", "--from", "one.jpg", "--to", path("sq", "0.png"), "--steps", 2, "--out", "i.npy")
+    vae("encode", "sq-run", "--data", "jpegs", "--out", "e.npz")
+    vae("encode", "sq-run", "--data", "sq", "--out", "f.npz")
+    z = list(read_npz("e.npz")["mu"][1]) + list(read_npz("f.npz")["mu"][1])[:3]
+    with open(path("z.npy"), "wb") as file:
+        file.write(npy((2, 3), "<f4", struct.pack("<6f", *z)))
+    vae("decode", "sq-run", "--latents", "z.npy", "--out", "d.npy")
+    assert read_npy("i.npy")[1] == read_npy("d.npy")[1]
+    vae("interpolate", "sq-run", "--from", "sq", "--to", "one.jpg", code=3, says="one row, found 6 rows")
+    # a mask: black is missing; of another size, and grey
+    rows = bytes(255 if x >= 4 else 0 for _ in range(8) for x in range(8))
+    write_png(path("masks", "right.png"), 8, 8, 1, rows)
+    for mask in ("left", path("masks", "right.png")):
+        vae("complete", "sq-run", "--data", "sq", "--mask", mask, "-n", 1, "--out", f"m-{os.path.basename(mask)}.png")
+    with open(path("m-left.png"), "rb") as a, open(path("m-right.png.png"), "rb") as b:
+        assert a.read() == b.read()
+    # standardized models take rows of their units
+    with open(path("units.npy"), "wb") as file:
+        file.write(npy((30, 4, 4), "<f4", struct.pack("<480f", *[100 + (i * 7) % 11 for i in range(480)])))
+    vae("train", "--data", "units.npy", *SMALL, "--likelihood", "gaussian", "--standardize", "columns",
+        "--epochs", 1, "--out", "units", "-q")
+    vae("interpolate", "units", "--from", path("masks", "right.png"), "--to", 1, code=3, says="8 x 8")
+    picture("four.png", side=4, grey=3)
+    vae("interpolate", "units", "--from", "four.png", "--to", 1, code=3, says="holds bytes")
 
 
 def write_table(name, n, seed, columns=("height", "weight", "class")):

@@ -460,10 +460,10 @@ def interpolation_between_files():
     assert result["pairs"] == [{"from": "a.png", "to": "b.png"}] and result["n"] == 10
     write_png("c.png", 20, 28, 1, [0] * 560)
     vae("interpolate", run, "--from", "c.png", "--to", "b.png", code=3,
-        says="c.png: 20 x 28 pixels; the model takes 28 x 28 (width x height)")
+        says="c.png: pictures of 20 x 28 (width x height), 1 channel; the model takes 28 x 28")
     vae("interpolate", run, "--from", "none.png", "--to", "b.png", code=4, says="none.png")
     write_npy("no.png", 1, 1, [0])
-    vae("interpolate", run, "--from", "no.png", "--to", "b.png", code=3, says="no.png: not a PNG")
+    vae("interpolate", run, "--from", "no.png", "--to", "b.png", code=3, says="no.png: 1 columns; the model was trained on 784")
     vae("interpolate", run, "--from", "a.png", "--to", "b.png", "--data", "digits", code=2,
         says="--data has no effect between two picture files")
 

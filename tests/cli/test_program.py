@@ -1,5 +1,6 @@
 """Commands, exit codes, messages, files, signals, kills and faults."""
 import fcntl
+import json
 import math
 import os
 import pty
@@ -162,6 +163,88 @@ def options_from_a_file_with_a_byte_order_mark():
     vae("train", "--limit", 300, "--hidden", 16, "--threads", 1, "-c", "bom.json", "--epochs", 1, "--out", "bom",
         "-q")
     assert vae("info", "bom", "--json").json()["config"]["latent"] == 5
+
+
+@test
+def resume_needs_a_run():
+    vae("train", *TINY, "--resume", "--out", "mistyped", code=2,
+        says="mistyped: there is no run to resume: no such folder; --resume=auto begins one")
+    assert not os.path.exists(path("mistyped"))
+    vae("train", *TINY, "--resume=auto", "--out", "begun", "--epochs", 1, "-q")
+    for name in checkpoints("begun"):
+        os.remove(path("begun", "checkpoints", name))
+    vae("train", *TINY, "--resume", "--out", "begun", code=2, says="no checkpoints/step-*.vae in it")
+    for epochs in (1, 2):
+        vae("train", *TINY, "--resume=auto", "--out", "begun", "--epochs", epochs, "-q")
+        assert vae("info", "begun", "--json").json()["state"]["epoch"] == epochs
+    vae("train", "--resume=later", "--out", "begun", code=2,
+        says="expected nothing or auto, found 'later'")
+    vae("train", "--resume", "auto", "--out", "begun", code=2, says="unexpected 'auto'")
+
+
+@test
+def data_of_a_run_are_found_from_where_it_began():
+    """Relative paths mean what they meant; and a message says that the run named them."""
+    for folder in ("there", "elsewhere"):
+        os.makedirs(path(folder), exist_ok=True)
+    write_npy("there/rows.npy", 20, 4, [i % 2 for i in range(80)])
+    write_npy("elsewhere/rows.npy", 10, 4, [i % 2 for i in range(40)])
+
+    def run(folder, *args, code=0):
+        done = subprocess.run([VAE, *args, "--threads", "1"], cwd=path(folder), capture_output=True,
+                              timeout=60)
+        assert done.returncode == code, done.stderr.decode()
+        return done
+
+    run("there", "train", "--data", "rows.npy", "--hidden", "8", "--latent", "2", "--epochs", "1",
+        "--out", "run", "-q")
+    for name in (path("there", "run"), "../there/run",
+                 path("there", "run", "checkpoints", "step-0000000001.vae")):
+        assert json.loads(run("elsewhere", "eval", name, "--json").stdout)["n"] == 20
+    run("there", "eval", "run/checkpoints/step-0000000001.vae")
+    run("there/run/checkpoints", "eval", "step-0000000001.vae")
+    run("elsewhere", "score", "../there/run", "--data", "rows.npy")
+    run("elsewhere", "train", "--resume", "--out", "../there/run", "--epochs", "2", "-q")
+    assert json.loads(run("there", "eval", "run", "--json").stdout)["n"] == 20
+    os.rename(path("there", "rows.npy"), path("there", "gone.npy"))
+    os.remove(path("elsewhere", "rows.npy"))
+    for args in (["eval", "../there/run"], ["probe", "../there/run"],
+                 ["train", "--resume", "--out", "../there/run", "--epochs", "3"]):
+        error = run("elsewhere", *args, code=4).stderr.decode()
+        assert "rows.npy: cannot open" in error and "(that is what the run was trained on" in error
+    error = run("elsewhere", "eval", "../there/run", "--data", "no.npy", code=4).stderr.decode()
+    assert "trained on" not in error
+
+
+@test
+def standard_input_is_data():
+    small = ["--hidden", 8, "--latent", 2, "--epochs", 1, "--threads", 1, "-q"]
+    write_npy("in.npy", 20, 4, [i % 3 / 2 for i in range(80)])
+    with open(path("in.csv"), "w") as file:
+        file.write("a,b\n" + "".join(f"{i % 5},{i % 7}\n" for i in range(20)))
+    vae("train", "--data", "in.npy", *small, "--out", "in")
+    vae("train", "--data", "in.csv", *small, "--out", "in-csv", "--likelihood", "gaussian")
+    for run, data in (("in", "in.npy"), ("in-csv", "in.csv")):
+        for args in (["score", run, "--out", "scores.csv"],
+                     ["score", run, "--out", "scores.csv", "--threshold", "0"],
+                     ["encode", run, "--out", "mu.npy"], ["eval", run, "--json"]):
+            found = []
+            for name in (data, "-"):
+                with open(path(data), "rb") as file:
+                    done = subprocess.run([VAE, *args, "--data", name], stdin=file, cwd=WORK,
+                                          capture_output=True, timeout=60)
+                assert done.returncode == 0, (args, name, done.stderr)
+                out = done.stdout
+                if args[2] == "--out":
+                    with open(path(args[3]), "rb") as file:
+                        out = file.read()
+                found.append(out.replace(data.encode(), b"standard input"))
+            assert found[0] == found[1], args
+    for text, says in ((b"", "standard input: is empty"),
+                       (b"nothing", "standard input: not a data set")):
+        done = subprocess.run([VAE, "score", "in", "--data", "-"], input=text, cwd=WORK,
+                              capture_output=True, timeout=60)
+        assert done.returncode == 3 and says in done.stderr.decode(), done.stderr
 
 
 @test
@@ -338,7 +421,7 @@ def full_disk_while_training():
         preexec_fn=small_disk)
     assert not any(name.endswith(".tmp") for _, _, names in os.walk(path("no-room"))
                    for name in names)
-    vae("train", *TINY, "--epochs", 2, "--out", "no-room", "--resume", "-q")
+    vae("train", *TINY, "--epochs", 2, "--out", "no-room", "--resume=auto", "-q")
     vae("train", *TINY, "--epochs", 2, "--out", "room", "-q")
     same_end("no-room", "room")
 
@@ -421,7 +504,7 @@ def kills_lose_nothing():
 
     for _ in range(200):
         goal = lines() + dice.randrange(1, 20)
-        process = start("train", *LONG, "--out", "killed", "--resume", "-q")
+        process = start("train", *LONG, "--out", "killed", "--resume=auto", "-q")
         while process.poll() is None and lines() < goal:
             time.sleep(0.001)
         time.sleep(dice.uniform(0, 0.01))
@@ -476,7 +559,7 @@ def faults_are_reported():
         shutil.rmtree(path("faulty"), ignore_errors=True)
         vae("train", *TINY, "--epochs", 2, "--out", "faulty", "--sample-every", 0, code=4,
             says=says, prefix=strace(fault), env=TRACED)
-        vae("train", *TINY, "--epochs", 2, "--out", "faulty", "--resume", "-q",
+        vae("train", *TINY, "--epochs", 2, "--out", "faulty", "--resume=auto", "-q",
             "--sample-every", 0)
         assert newest("faulty")["params"] == newest("faultless")["params"], fault
         assert metrics("faulty") == metrics("faultless"), fault
@@ -495,7 +578,7 @@ def killed_at_each_rename():
         if process.returncode == 0:
             assert when > 6, "the fault was never injected"
             break
-        vae(*args, "--resume", "-q")
+        vae(*args, "--resume=auto", "-q")
         assert newest("renamed")["params"] == newest("unkilled")["params"], when
         assert metrics("renamed") == metrics("unkilled"), when
         best = [sections(path(run, "checkpoints", "best.vae"))["params"]

@@ -182,7 +182,7 @@ def files_that_are_not_read_are_named():
     assert ".pgm: 10" in said and "1 folder" in said and "PNG" in said, said
     with open(path("pgm", "rows.csv"), "w") as file:
         file.write("a,b\n1,2\n")
-    assert ".csv: 1" in vae("train", "--data", "pgm", *SMALL, code=3, says=".csv by itself").err
+    assert ".csv: 1" in vae("train", "--data", "pgm", *SMALL, code=3, says=".jpg by itself").err
     # other files are no reason to stop, but are told
     shades("noted")
     for name in ("notes.txt", "a/labels.json"):

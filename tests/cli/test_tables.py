@@ -199,6 +199,26 @@ def narrow_columns_far_from_zero_keep_their_values():
 
 
 @test
+def decoded_rows_have_the_units_of_the_table():
+    """The identity gives rows back: as doubles where floats would round them away."""
+    values = [(1700000000 + 7 * i % 61, i % 5) for i in range(40)]
+    write("clock.csv", "when,x\n" + "".join(f"{w},{x}\n" for w, x in values))
+    model = identity("clock", 2, "--data", "clock.csv", "--standardize", "columns")
+    vae("encode", model, "--data", "clock.csv", "--out", "z.npy", "-q")
+    vae("decode", model, "--latents", "z.npy", "--out", "x.npy", "-q")
+    with open(path("x.npy"), "rb") as file:
+        data = file.read()
+    assert b"'<f8'" in data[:128]
+    back = struct.unpack("<80d", data[-640:])
+    assert all(abs(back[2 * i + k] - values[i][k]) < 1e-4 for i in range(40) for k in (0, 1))
+    # where floats do they stay
+    write("near.csv", "a,b\n" + rows(40, 4, (".4f", 10, 2), (".4f", -3, 0.5)))
+    identity("near-id", 2, "--data", "near.csv", "--standardize", "columns")
+    vae("decode", "near-id", "--latents", "z.npy", "--out", "x.npy", "-q")
+    assert read_npy("x.npy")[0] == (40, 2)
+
+
+@test
 def lost_values_are_named():
     write("minute.csv", "when,x\n" + "".join(f"{1700000000 + i},{i % 3}\n" for i in range(60)))
     vae("train", "--data", "minute.csv", *SMALL, "--epochs", 1, "--standardize", "none", "--lr", "1e-20", "--out", "lost",

@@ -176,7 +176,7 @@ def a_run_killed_at_birth_is_a_run():
             dead = subprocess.run([*prefix, VAE, *args], cwd=WORK, capture_output=True,
                                   env={**os.environ, **TRACED}).returncode != 0
             if dead:
-                vae("train", "--resume" if when % 2 else "--force", *args[1:], "-q")
+                vae("train", "--resume=auto" if when % 2 else "--force", *args[1:], "-q")
             else:
                 break
 

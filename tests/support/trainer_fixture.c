@@ -94,6 +94,7 @@ vae_status run_train(const vae_config *c, const vae_dataset *set, const vae_data
 {
     const vae_train_options options = {
         .resume = resume,
+        .anew = true,
         .stop_signal = &s->stop,
         .events = {s, on_progress, on_epoch, on_note},
     };

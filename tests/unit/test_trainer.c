@@ -419,7 +419,7 @@ static void test_one_at_a_time(void **state)
     vae_run_folder_close(&two);
 }
 
-/* A folder that holds no checkpoint yet starts over with --resume. */
+/* A folder that holds no checkpoint yet starts over with --resume=auto. */
 static void test_resume_nothing(void **state)
 {
     scratch *s = *state;
@@ -433,6 +433,10 @@ static void test_resume_nothing(void **state)
     run_set_option(&c, "epochs", "1");
     assert_int_equal(run_train(&c, &set, NULL, true, &one, &result, &err), VAE_OK);
     assert_non_null(strstr(one.notes, "starting from the beginning"));
+    run_set_option(&c, "out", run_folder_in(s, "nowhere"));
+    assert_int_equal(vae_train(&c, &set, NULL, &(vae_train_options){.resume = true}, &result, &err),
+                     VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "there is no run to resume: no such folder"));
     run_free_set(&set);
 }
 
