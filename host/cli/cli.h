@@ -121,8 +121,8 @@ vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for latents that stand for the data: where each use drew x anew (dynamic), the data
  * themselves are taken if --binarize does not say otherwise. */
 vae_status cli_binarize_for_latents(vae_trained *m, const cli_args *args, vae_error *err);
-/* --class by its name: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one that
- * is not its own or was never trained. */
+/* --class by its name: -1 where it is not given. VAE_ERR_USAGE for a model without classes, or one
+ * that is not its own or was never trained. */
 vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_error *err);
 /* Opens m->set: by --data, --split and --limit, or what it was trained on. m->split says which rows
  * they are: "test"; "train", those that were trained on, or the split of that name that other data

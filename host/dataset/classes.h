@@ -46,8 +46,8 @@ bool vae_class_choose(bool *chosen, const vae_classes *classes, const char *text
 /* "cat, dog, emu", or as many as fit and how many there are. Returns text. */
 const char *vae_classes_text(char text[VAE_CLASSES_TEXT], const vae_classes *classes);
 
-/* From names with a zero byte behind each, `bytes` in all. VAE_ERR_DATA, its text being what is wrong:
- * no names, or two alike. */
+/* From names with a zero byte behind each, `bytes` in all. VAE_ERR_DATA, its text being what is
+ * wrong: no names, or two alike. */
 vae_status vae_classes_read(vae_classes *out, const char *names, size_t bytes, vae_error *err);
 
 /* ---- labels in the making ---- */

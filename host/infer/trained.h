@@ -61,8 +61,9 @@ vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_erro
  * where columns, values or labels are not the model's; as vae_dataset_open and vae_stack_open. */
 vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split split,
                                 const vae_data_options *options, vae_error *err);
-/* The set's labels become the model's classes, by their names. One that it does not know stands behind
- * them and is told to err's notes; where the model needs each row's class, it is VAE_ERR_DATA. */
+/* The set's labels become the model's classes, by their names. One that it does not know stands
+ * behind them and is told to err's notes; where the model needs each row's class, it is
+ * VAE_ERR_DATA. */
 vae_status vae_trained_take_classes(const vae_trained *m, vae_dataset *set, vae_error *err);
 /* Takes set and data away. */
 void vae_trained_close_set(vae_trained *m);

@@ -64,8 +64,8 @@ static vae_status check_data(const vae_dataset *set, const vae_checkpoint *c, co
     return vae_checkpoint_check_set(c, set, err);
 }
 
-/* The names of the model's classes: those of the data, in their order. Until 1073072 they were not kept,
- * and texts were numbered in the order of their bytes. */
+/* The names of the model's classes: those of the data, in their order. Until 1073072 they were not
+ * kept, and texts were numbered in the order of their bytes. */
 static vae_status check_classes(const vae_loop *l, const vae_checkpoint *c, const char *path,
                                 vae_error *err)
 {

@@ -20,8 +20,8 @@ vae_status vae_training_rows(uint32_t **rows, size_t *n, size_t *n_validation,
 /* Values in range, train and test alike in shape. */
 vae_status vae_loop_check_data(const vae_loop *loop, vae_error *err);
 /* Names of the training set's classes into loop->now, and where it is left to the data their number
- * into its config; the test set's labels become places among them. from: what is gone on with, whose
- * classes come first, or NULL. VAE_ERR_DATA, VAE_ERR_USAGE. */
+ * into its config; the test set's labels become places among them. from: what is gone on with,
+ * whose classes come first, or NULL. VAE_ERR_DATA, VAE_ERR_USAGE. */
 vae_status vae_loop_resolve_classes(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
 /* How many rows of each class train: now->class_rows. To follow the choice of rows. */
 vae_status vae_loop_count_classes(vae_loop *loop, vae_error *err);
