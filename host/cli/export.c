@@ -157,6 +157,24 @@ done:
     return status;
 }
 
+/* Names of classes come with the file, or else from the data, if these have as many. */
+static vae_status settle_names(vae_checkpoint *c, vae_dataset *set, vae_error *err)
+{
+    const bool has = vae_config_has_classes(&c->config);
+    vae_status status = VAE_OK;
+    if (set->labels != NULL && !c->classes_known && (!has || set->classes.n == c->config.classes)) {
+        vae_classes_clear(&c->classes);
+        TRY(vae_classes_copy(&c->classes, &set->classes, err));
+        c->classes_known = true;
+    }
+    TRY(vae_dataset_map_classes(set, &c->classes, err));
+    if (has && set->labels != NULL) {
+        TRY(vae_dataset_check_labels(set, c->config.classes, false, err));
+    }
+done:
+    return status;
+}
+
 /* What training needs to know of the data that it will go on with. */
 static vae_status attach_data(vae_checkpoint *c, bool measure, vae_error *err)
 {
@@ -178,6 +196,7 @@ static vae_status attach_data(vae_checkpoint *c, bool measure, vae_error *err)
         c->channels = set->channels;
     }
     TRY(vae_checkpoint_check_set(c, set, err));
+    TRY(settle_names(c, set, err));
     TRY(measure ? measure_scales(c, set, err) : VAE_OK);
     if (c->standard != NULL) {
         TRY(vae_dataset_standardize(set, c->standard, c->standard + c->d, err));

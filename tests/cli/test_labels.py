@@ -4,6 +4,9 @@ import json
 import os
 import random
 import re
+import struct
+import zipfile
+import zlib
 
 from harness import newest, path, read_npz, sections, test, vae
 from test_data import npy, write_png
@@ -108,6 +111,14 @@ def names_leave_and_come_back():
     vae("encode", run, "--data", "greek.csv", "--out", "e.npz", "--device", "cpu")
     shape, raw = read_npz("e.npz")["class_names"]
     assert shape == (3,) and raw.decode("utf-32-le") == "alphabeta\0gamma"
+    # weights without names get them from the data they come with
+    with zipfile.ZipFile(path("greek.npz")) as whole, zipfile.ZipFile(path("plain.npz"), "w") as plain:
+        for name in whole.namelist():
+            if name != "metadata.npy":
+                plain.writestr(name, whole.read(name))
+    how = ["--condition", "labels", "--likelihood", "gaussian", "--standardize", "columns"]
+    vae("import", "plain.npz", *how, "--data", "greek.csv", "--out", "named")
+    assert newest("named")["classes"] == b"alpha\0beta\0gamma\0"
     # an imported model goes on with data that have some of its classes only; not with others
     vae("train", "--resume", "--out", "back-npz", "--data", "no-alpha.csv", "--epochs", 2, "--threads", 1)
     assert newest("back-npz")["classes"] == b"alpha\0beta\0gamma\0"
@@ -192,8 +203,9 @@ def numbers_mean_themselves():
     assert vae("sample", "cond26", "--class", "26.0", "-n", 2, "--out", "s.npy", "--json").json()["n"] == 2
     # 300 classes are not too many
     table("many.csv", [str(i) for i in range(300)] * 2)
-    vae("train", "--data", "many.csv", *TABLE, "--epochs", 1, "--condition", "labels", "--label-column", "label",
-        "--out", "many")
+    for how in (["--semi-supervised", "--labelled", 300], ["--condition", "labels"]):
+        vae("train", "--data", "many.csv", *TABLE, "--epochs", 1, *how, "--label-column", "label", "--force",
+            "--out", "many")
     vae("decode", "many", "--latents", zeros(), "--class", 299, "--out", "x.npy", "--device", "cpu")
 
 
@@ -264,8 +276,6 @@ def a_target_is_questioned():
 
 def without(name, tags):
     """A checkpoint without some sections, as 1073072 wrote it: written by the description in checkpoint.c."""
-    import struct
-    import zlib
     found = {tag: data for tag, data in sections(name).items() if tag not in tags}
     config = json.loads(found["config"])
     config["exclude-class"] = -1
@@ -307,3 +317,13 @@ def older_checkpoints_open():
     vae("decode", "old-back", "--latents", zeros(), "--class", 2, "--out", "x.npy", "--device", "cpu")
     vae("train", "--resume", "--out", "old", "--epochs", 3, "--threads", 1)
     assert newest("old")["classes"] == b"0\x001\x002\0"
+    # texts were numbered as now; going on gives them their names
+    run = conditional()
+    os.makedirs(path("old-greek", "checkpoints"))
+    last = sorted(name for name in os.listdir(path(run, "checkpoints")) if name[:5] == "step-")[-1]
+    with open(path("old-greek", "checkpoints", last), "wb") as file:
+        file.write(without(path(run, "checkpoints", last), ("classes", "class_rows")))
+    with open(path(run, "config.json")) as old, open(path("old-greek", "config.json"), "w") as new:
+        new.write(old.read())
+    vae("train", "--resume", "--out", "old-greek", "--epochs", 61, "--threads", 1)
+    assert newest("old-greek")["classes"] == b"alpha\0beta\0gamma\0"

@@ -71,7 +71,8 @@ static vae_dataset *csv(scratch *s, const char *text)
     return dataset_open_ok(scratch_write(s, "t.csv", text, strlen(text)), VAE_SPLIT_TRAIN, 0);
 }
 
-/* What the rows' labels are called, and all names in their order; with spaces between, - for no class. */
+/* What the rows' labels are called, and all names in their order; with spaces between them, and -
+ * for no class. */
 static void assert_classes(const vae_dataset *set, const char *labels, const char *names)
 {
     char text[512] = "";

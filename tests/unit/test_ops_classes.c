@@ -255,9 +255,9 @@ static void classes_become_columns(void **state)
 {
     device *d = *state;
     static const size_t shapes[][4] = {
-        {1, 1, 1, 2}, {5, 3, 7, 10}, {33, 2, 16, 17}, {600, 1, 3, 3}};
+        {1, 1, 1, 2}, {5, 3, 7, 10}, {33, 2, 16, 17}, {600, 1, 3, 3}, {9, 2, 3, 300}};
     uint64_t rng = 3;
-    for (size_t s = 0; s < 4; s++) {
+    for (size_t s = 0; s < 5; s++) {
         const size_t B = shapes[s][0], K = shapes[s][1], first = shapes[s][2], C = shapes[s][3];
         const size_t cols = first + C;
         float *values = device_host(d, B * K * cols);
@@ -338,9 +338,9 @@ static call class_layer(device *d, uint64_t *rng, const size_t *shape, uint32_t 
 
 /* open, labelled, D, C, outputs: class columns that begin in, at and after a whole vector; more
  * classes than a tile of them; more columns and examples than a block takes. */
-static const size_t layer_shapes[][5] = {{1, 0, 1, 2, 1},       {0, 5, 8, 10, 3},
-                                         {7, 3, 31, 3, 65},     {40, 9, 16, 40, 20},
-                                         {300, 100, 5, 4, 140}, {3, 70, 785, 10, 500}};
+static const size_t layer_shapes[][5] = {
+    {1, 0, 1, 2, 1},       {0, 5, 8, 10, 3},      {7, 3, 31, 3, 65}, {40, 9, 16, 40, 20},
+    {300, 100, 5, 4, 140}, {3, 70, 785, 10, 500}, {3, 5, 4, 300, 7}};
 enum { LAYER_SHAPES = sizeof layer_shapes / sizeof *layer_shapes };
 
 static void a_layer_sees_every_class(void **state)
@@ -453,7 +453,7 @@ static void expect(expected *e, const call *c, const vae_plan *plan, const float
     const size_t C = c->C, n = c->n_open + c->n_labelled;
     const double f = (double)plan->labelled_share, beta = (double)plan->beta;
     for (size_t b = 0; b < n; b++) {
-        double q[256], sum = 0, value = 0, r = 0, k = 0;
+        double q[512], sum = 0, value = 0, r = 0, k = 0;
         const bool open = b < c->n_open;
         const size_t row = open ? b * C : c->n_open * C + b - c->n_open;
         for (size_t y = 0; y < C; y++) {
@@ -552,6 +552,7 @@ static void loss_over_classes(void **state)
         check_loss(d, 5, 3, 10, gradient);
         check_loss(d, 37, 11, 17, gradient);
         check_loss(d, 2, 1, 256, gradient);
+        check_loss(d, 4, 3, 400, gradient);
         check_loss(d, 600, 90, 3, gradient);
     }
 }

@@ -6,10 +6,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum {
-    MOST_CLASSES = 256,
-    ROW_BLOCK = 64 /* examples of one task of class_forward */
-};
+enum { ROW_BLOCK = 64 }; /* examples of one task of class_forward */
 
 void vae_cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, size_t B,
                            bool required)
@@ -190,15 +187,14 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     const double scale =
         labelled ? share / (double)loss->of.n_labelled : (1 - share) / (double)loss->of.n_open;
     const double log_sum = log_sum_exp(logits, C), log_classes = log((double)C);
-    double q[MOST_CLASSES] = {0}, recon = 0, kl = 0, bound = log_classes;
+    double recon = 0, kl = 0, bound = log_classes;
     for (size_t c = 0; c < classes; c++) {
-        const double log_q = labelled ? 0 : (double)logits[c] - log_sum;
-        q[c] = exp(log_q);
-        recon += q[c] * (double)recon_row[c];
-        kl += q[c] * ((double)kl_row[c] + log_q);
-        bound += q[c] * ((double)recon_row[c] + beta * (double)kl_row[c] + log_q);
+        const double log_q = labelled ? 0 : (double)logits[c] - log_sum, q = exp(log_q);
+        recon += q * (double)recon_row[c];
+        kl += q * ((double)kl_row[c] + log_q);
+        bound += q * ((double)recon_row[c] + beta * (double)kl_row[c] + log_q);
         if (weight != NULL) {
-            weight[c] = (float)(scale * q[c]);
+            weight[c] = (float)(scale * q);
         }
     }
     double part = scale * bound;
@@ -209,9 +205,9 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     const bool wrong = label < C && best_class(logits, C) != label;
     /* last, as dlogits may be logits */
     for (size_t c = 0; dlogits != NULL && c < C; c++) {
-        const double log_q = (double)logits[c] - log_sum;
-        dlogits[c] = labelled ? (float)(ce * (exp(log_q) - (c == label)))
-                              : (float)(scale * q[c] *
+        const double log_q = (double)logits[c] - log_sum, q = exp(log_q);
+        dlogits[c] = labelled ? (float)(ce * (q - (c == label)))
+                              : (float)(scale * q *
                                         ((double)recon_row[c] + beta * (double)kl_row[c] + log_q +
                                          log_classes - bound));
     }
