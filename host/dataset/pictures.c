@@ -33,7 +33,7 @@ typedef struct {
     void *seen;                   /* tsearch's tree of folders and files: each is taken once */
     leftovers other;              /* pictures in formats that are not read */
     leftovers no_pictures, again; /* other files; links to what was there already */
-    vae_labeller classes; /* names of folders */
+    vae_labeller classes;         /* names of folders */
 } file_list;
 
 /* What a folder or file is, whatever the path to it. */
