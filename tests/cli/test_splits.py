@@ -30,29 +30,30 @@ def test_data_may_be_a_set_of_their_own():
     table("tested.csv", 30, 2)
     table("swapped.csv", 30, 2, columns=("b", "a", "c"))
     args = ["--data", "trained.csv", *SMALL, *GAUSS, "--epochs", 2]
-    vae("train", *args, "--test-data", "tested.csv", "--out", "apart")
-    assert read_json("apart", "config.json")["test-data"] == "tested.csv"
-    data = read_json("apart", "run.json")["data"]
+    vae("train", *args, "--test-data", "tested.csv", "--out", "splits-apart")
+    assert read_json("splits-apart", "config.json")["test-data"] == "tested.csv"
+    data = read_json("splits-apart", "run.json")["data"]
     assert (data["test"], data["test_path"]) == (30, "tested.csv"), data
-    last = [line for line in metrics("apart") if line["split"] == "test"][-1]
+    last = [line for line in metrics("splits-apart") if line["split"] == "test"][-1]
     for more in ([], ["--split", "test"]):  # as in training: standardized by the training rows
-        found = vae("eval", "apart", "--json", *more).json()
+        found = vae("eval", "splits-apart", "--json", *more).json()
         assert (found["data"], found["split"], found["n"]) == ("tested.csv", "test", 30), found
         assert abs(found["elbo"] - last["elbo"]) < 1e-4
-    gap = vae("eval", "apart", "--gap", "--json").json()["train"]
+    gap = vae("eval", "splits-apart", "--gap", "--json").json()["train"]
     assert (gap["data"], gap["split"], gap["n"]) == ("trained.csv", "train", 90)
-    assert vae("score", "apart", "--samples", 2, "--json").json()["data"] == "tested.csv"
-    assert vae("encode", "apart", "--out", "apart.npz", "--json").json()["n"] == 30
+    assert vae("score", "splits-apart", "--samples", 2, "--json").json()["data"] == "tested.csv"
+    assert vae("encode", "splits-apart", "--out", "splits-apart.npz", "--json").json()["n"] == 30
     # named, the training file is what it is; a file apart is not "train"
     for data, split in (("trained.csv", "train"), ("tested.csv", "data")):
-        found = vae("eval", "apart", "--data", data, "--json").json()
+        found = vae("eval", "splits-apart", "--data", data, "--json").json()
         assert (found["data"], found["split"]) == (data, split), found
-    assert vae("eval", "apart", "--data", "tested.csv", "--split", "train", "--json").json()["split"] == "data"
-    vae("eval", "apart", "--data", "tested.csv", "--split", "test", code=3, says="leave --split out")
+    found = vae("eval", "splits-apart", "--data", "tested.csv", "--split", "train", "--json").json()
+    assert found["split"] == "data"
+    vae("eval", "splits-apart", "--data", "tested.csv", "--split", "test", code=3, says="leave --split out")
     # later, and on a run that goes on; what a test is of changes no bit of training
-    vae("train", *args, "--out", "apart-later")
-    vae("train", "--resume", "--out", "apart-later", "--epochs", 3, "--test-data", "tested.csv")
-    assert [line["split"] for line in metrics("apart-later")] == ["train", "train", "train", "test"]
+    vae("train", *args, "--out", "splits-apart-later")
+    vae("train", "--resume", "--out", "splits-apart-later", "--epochs", 3, "--test-data", "tested.csv")
+    assert [line["split"] for line in metrics("splits-apart-later")] == ["train", "train", "train", "test"]
     vae("train", *args, "--test-data", "swapped.csv", "--out", "splits-x", code=3,
         says="swapped.csv: column 1 is 'b'; the model was trained with 'a' there")
     numbers("wide6.npy", 10, 1)
@@ -60,25 +61,25 @@ def test_data_may_be_a_set_of_their_own():
     vae("train", *args, "--test-data", "nowhere.csv", "--out", "splits-x", code=4, says="nowhere.csv")
     vae("bench", "--test-data", "tested.csv", code=2, says="--test-data has no effect")
     # a set that has a test split of its own gives that
-    vae("train", *TINY, "--epochs", 1, "--test-data", "digits", "--out", "apart-digits")
-    assert read_json("apart-digits", "run.json")["data"]["test"] == 300
+    vae("train", *TINY, "--epochs", 1, "--test-data", "digits", "--out", "splits-apart-digits")
+    assert read_json("splits-apart-digits", "run.json")["data"]["test"] == 300
     # instead of the split that the data have
     rng = random.Random(3)
     raw = bytes(rng.randrange(256) for _ in range(784 * 20))
     with open(path("twenty.npy"), "wb") as file:
         file.write(npy((20, 28, 28), "|u1", raw))
-    vae("train", *TINY, "--epochs", 1, "--test-data", "twenty.npy", "--out", "apart-20")
-    assert vae("eval", "apart-20", "--json").json()["n"] == 20
-    assert vae("eval", "apart-20", "--data", "digits", "--limit", 50, "--json").json()["n"] == 50
+    vae("train", *TINY, "--epochs", 1, "--test-data", "twenty.npy", "--out", "splits-apart-20")
+    assert vae("eval", "splits-apart-20", "--json").json()["n"] == 20
+    assert vae("eval", "splits-apart-20", "--data", "digits", "--limit", 50, "--json").json()["n"] == 50
 
 
 @test
 def rows_held_out_can_be_asked_for():
-    numbers("kept.npy", 200, 4)
-    numbers("kept-others.npy", 50, 5)
-    vae("train", "--data", "kept.npy", *SMALL, "--epochs", 2, "--validation", "0.2", "--out", "kept")
-    last = {line["split"]: line for line in metrics("kept")}
-    found = {split: vae("eval", "kept", "--split", split, "--json").json()
+    numbers("splits-kept.npy", 200, 4)
+    numbers("splits-kept-others.npy", 50, 5)
+    vae("train", "--data", "splits-kept.npy", *SMALL, "--epochs", 2, "--validation", "0.2", "--out", "splits-kept")
+    last = {line["split"]: line for line in metrics("splits-kept")}
+    found = {split: vae("eval", "splits-kept", "--split", split, "--json").json()
              for split in ("train", "validation")}
     assert found["train"]["n"] == 160 and found["validation"]["n"] == 40
     assert found["validation"]["split"] == "validation"
@@ -86,58 +87,59 @@ def rows_held_out_can_be_asked_for():
     # together they are all rows, each once, and their numbers come with them
     of = {}
     for split in found:
-        vae("encode", "kept", "--split", split, "--out", f"{split}.npz", "-q")
+        vae("encode", "splits-kept", "--split", split, "--out", f"{split}.npz", "-q")
         arrays = read_npz(f"{split}.npz")
         of[split] = arrays["row"][1]
         mu = arrays["mu"][1]
     assert sorted(of["train"] + of["validation"]) == list(range(200))
-    vae("encode", "kept", "--out", "all.npz", "-q")
+    vae("encode", "splits-kept", "--out", "all.npz", "-q")
     every = read_npz("all.npz")
     assert every["mu"][0] == (200, 3) and "row" not in every
     for i, row in enumerate(of["validation"]):
         assert mu[3 * i:3 * i + 3] == every["mu"][1][3 * row:3 * row + 3]
-    assert vae("eval", "kept", "--json").json()["split"] == "data", "train and validation together"
-    vae("score", "kept", "--split", "validation", "--samples", 2, "--out", "s.csv", "-q")
+    assert vae("eval", "splits-kept", "--json").json()["split"] == "data", "train and validation together"
+    vae("score", "splits-kept", "--split", "validation", "--samples", 2, "--out", "s.csv", "-q")
     with open(path("s.csv")) as file:
         assert [int(row["row"]) for row in csv.DictReader(file)] == list(of["validation"])
     # and are what pictures go by
     held = of["validation"][1]
-    vae("reconstruct", "kept", "--split", "validation", "--rows", held, "--out", "r1.npy")
-    vae("reconstruct", "kept", "--rows", held, "--out", "r2.npy")
+    vae("reconstruct", "splits-kept", "--split", "validation", "--rows", held, "--out", "r1.npy")
+    vae("reconstruct", "splits-kept", "--rows", held, "--out", "r2.npy")
     assert read_npy("r1.npy") == read_npy("r2.npy")
-    pair = vae("interpolate", "kept", "--split", "validation", "--from", held, "--to", of["validation"][0],
+    pair = vae("interpolate", "splits-kept", "--split", "validation", "--from", held, "--to", of["validation"][0],
                "--out", "i.npy", "--json").json()["pairs"]
     assert pair == [{"from": held, "to": of["validation"][0]}], pair
-    vae("reconstruct", "kept", "--split", "validation", "--rows", of["train"][0], "--out", "r1.npy", code=2,
-        says="is not among the 40 rows of kept.npy (validation)")
+    vae("reconstruct", "splits-kept", "--split", "validation", "--rows", of["train"][0], "--out", "r1.npy", code=2,
+        says="is not among the 40 rows of splits-kept.npy (validation)")
     # the threshold is that of the rows trained on, whichever are scored
-    thresholds = {vae("score", "kept", *more, "--samples", 2, "--json").json()["threshold"]
+    thresholds = {vae("score", "splits-kept", *more, "--samples", 2, "--json").json()["threshold"]
                   for more in ([], ["--split", "train"], ["--split", "validation"])}
     assert len(thresholds) == 1, thresholds
-    one = vae("eval", "kept", "--split", "validation", "--limit", 1, "--json").json()
+    one = vae("eval", "splits-kept", "--split", "validation", "--limit", 1, "--json").json()
     assert one["n"] == 1
     # the same file by name; another one; none held out
-    assert vae("eval", "kept", "--data", "kept.npy", "--split", "validation", "--json").json()["n"] == 40
-    vae("eval", "kept", "--data", "kept-others.npy", "--split", "validation", code=3,
-        says="kept-others.npy: not what kept")
-    numbers("kept.npy", 200, 6)
-    vae("eval", "kept", "--split", "train", code=3, says="which of its rows were trained on is not known")
-    vae("train", "--data", "kept-others.npy", *SMALL, "--epochs", 1, "--out", "kept-none")
-    vae("eval", "kept-none", "--split", "validation", code=2, says="held no rows out")
+    again = vae("eval", "splits-kept", "--data", "splits-kept.npy", "--split", "validation", "--json").json()
+    assert again["n"] == 40
+    vae("eval", "splits-kept", "--data", "splits-kept-others.npy", "--split", "validation", code=3,
+        says="splits-kept-others.npy: not what splits-kept")
+    numbers("splits-kept.npy", 200, 6)
+    vae("eval", "splits-kept", "--split", "train", code=3, says="which of its rows were trained on is not known")
+    vae("train", "--data", "splits-kept-others.npy", *SMALL, "--epochs", 1, "--out", "splits-kept-none")
+    vae("eval", "splits-kept-none", "--split", "validation", code=2, says="held no rows out")
     # a report made anew shows what training's own did
-    numbers("kept.npy", 200, 4)
+    numbers("splits-kept.npy", 200, 4)
     for _ in range(2):
-        with open(path("kept", "report.html")) as file:
+        with open(path("splits-kept", "report.html")) as file:
             assert "40 rows (validation)" in file.read()
-        vae("report", "kept", "-q")
+        vae("report", "splits-kept", "-q")
     # of a run with --limit, those within it
-    vae("train", *TINY, "--epochs", 1, "--validation", "0.1", "--out", "kept-limited")
-    assert vae("eval", "kept-limited", "--split", "train", "--json").json()["n"] == 270
-    assert vae("eval", "kept-limited", "--split", "validation", "--json").json()["n"] == 30
+    vae("train", *TINY, "--epochs", 1, "--validation", "0.1", "--out", "splits-kept-limited")
+    assert vae("eval", "splits-kept-limited", "--split", "train", "--json").json()["n"] == 270
+    assert vae("eval", "splits-kept-limited", "--split", "validation", "--json").json()["n"] == 30
     # and of one that left a class out, those of the others
-    vae("train", *TINY, "--epochs", 1, "--exclude-class", 3, "--out", "kept-no3")
-    vae("encode", "kept-no3", "--split", "train", "--out", "kept-no3.npz", "-q")
-    labels = read_npz("kept-no3.npz")["labels"][1]
+    vae("train", *TINY, "--epochs", 1, "--exclude-class", 3, "--out", "splits-kept-no3")
+    vae("encode", "splits-kept-no3", "--split", "train", "--out", "splits-kept-no3.npz", "-q")
+    labels = read_npz("splits-kept-no3.npz")["labels"][1]
     assert len(labels) == 270 and 3 not in labels
 
 
@@ -229,7 +231,7 @@ def arrays_that_are_not_used_are_not_judged():
 
     train(archive("extra.npz", {"data.npy": rows, "metadata.npy": pickled, "torn.npy": rows[:-7]}))
     with zipfile.ZipFile(path("mac.npz"), "w") as file:
-        file.writestr("kept.npy", rows)
+        file.writestr("splits-kept.npy", rows)
         file.writestr("__MACOSX/._rows.npy", b"\0\5\x16\7" + bytes(100))
         file.writestr("._rows.npy", b"\0\5\x16\7" + bytes(100))
     train("mac.npz")
@@ -249,7 +251,7 @@ def arrays_that_are_not_used_are_not_judged():
 @test
 def the_bound_that_is_maximized_is_shown():
     for objective in ("elbo", "iwae", "dreg", "stl"):
-        run = f"of-{objective}"
+        run = f"splits-of-{objective}"
         more = [] if objective == "elbo" else ["--particles", 5]
         said = vae("train", *TINY, "--epochs", 2, "--objective", objective, *more, "--validation", "0.2",
                    "--out", run).err
@@ -279,33 +281,33 @@ def the_bound_that_is_maximized_is_shown():
     # early stopping speaks of what it judged by
     for objective, word in (("iwae", "bound"), ("elbo", "elbo")):
         said = vae("train", *TINY, "--epochs", 30, "--lr", "0.1", "--objective", objective,
-                   "--validation", "0.2", "--patience", 1, "--out", f"early-{objective}").err
-        lines = [line for line in metrics(f"early-{objective}") if line["split"] == "validation"]
+                   "--validation", "0.2", "--patience", 1, "--out", f"splits-early-{objective}").err
+        lines = [line for line in metrics(f"splits-early-{objective}") if line["split"] == "validation"]
         best = max(-line["bound"] for line in lines)
         assert f"no better validation {word} in 1 epoch; the best, {best:.3f}," in said, said
 
 
 @test
 def latents_are_of_the_picture_itself():
-    vae("train", *TINY, "--epochs", 1, "--binarize", "dynamic", "--out", "drawn")
+    vae("train", *TINY, "--epochs", 1, "--binarize", "dynamic", "--out", "splits-drawn")
     mu = {}
     for mode in (None, "none", "dynamic"):
         more = ["--binarize", mode] if mode else []
-        result = vae("encode", "drawn", "--limit", 20, "--out", "mu.npy", "--json", *more)
+        result = vae("encode", "splits-drawn", "--limit", 20, "--out", "mu.npy", "--json", *more)
         assert result.json()["binarize"] == (mode or "none")
         assert ("data as they are" in result.err) == (mode is None), result.err
         mu[mode] = read_npy("mu.npy")[1]
     assert mu[None] == mu["none"] != mu["dynamic"]
-    vae("encode", "drawn", "--limit", 20, "--seed", 3, "--out", "mu.npy", code=2,
+    vae("encode", "splits-drawn", "--limit", 20, "--seed", 3, "--out", "mu.npy", code=2,
         says="--seed has no effect")
     # classifiers on latents are on the same ones
-    said = vae("probe", "drawn", "--limit", 60, "--threads", 1, "--json")
+    said = vae("probe", "splits-drawn", "--limit", 60, "--threads", 1, "--json")
     assert "data as they are" in said.err
-    same = vae("probe", "drawn", "--limit", 60, "--threads", 1, "--json", "--binarize", "none").json()
+    same = vae("probe", "splits-drawn", "--limit", 60, "--threads", 1, "--json", "--binarize", "none").json()
     assert said.json()["mu"] == same["mu"]
-    drawn = vae("probe", "drawn", "--limit", 60, "--threads", 1, "--json", "--binarize", "dynamic").json()
+    drawn = vae("probe", "splits-drawn", "--limit", 60, "--threads", 1, "--json", "--binarize", "dynamic").json()
     assert drawn["mu"] != same["mu"] and drawn["data"] == same["data"]
     # a threshold is a function of the picture: it stays
-    vae("train", *TINY, "--epochs", 1, "--binarize", "threshold", "--out", "halves")
-    result = vae("encode", "halves", "--limit", 20, "--out", "mu.npy", "--json")
+    vae("train", *TINY, "--epochs", 1, "--binarize", "threshold", "--out", "splits-halves")
+    result = vae("encode", "splits-halves", "--limit", 20, "--out", "mu.npy", "--json")
     assert result.json()["binarize"] == "threshold" and "as they are" not in result.err
