@@ -26,8 +26,8 @@
  *              files, floats
  *   columns    names of a table's columns, UTF-8, each ended by a zero byte (absent if no table);
  *              in older files, by a line feed
- *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of their
- *              indices (absent if there are no labels, and in older files)
+ *   classes    names of the labels' classes, UTF-8, each ended by a zero byte, in the order of
+ *              their indices (absent if there are no labels, and in older files)
  *   class_rows rows of each class that were trained on: a u64 a name (may be absent)
  *   summary    JSON object (may be absent)
  *
