@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The shell scripts are sound, and the inclusion rules of the code base hold.
 set -u
+export LC_ALL=C.UTF-8 # columns, not bytes
 passed=0 failed=0 skipped=0
 check() { # WHAT COMMAND...: passes if the command prints nothing and succeeds
     local what=$1 out
