@@ -62,7 +62,8 @@ PIE      = $(CC) -fopenmp -pie -Wl,-z,relro,-z,now
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 # for a sub-make: all cores, unless this make already shares out jobs
 J        = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
-SUBMAKE  = $(MAKE) $(J) --no-print-directory
+# beside a literal $(MAKE), by which make knows that the line is one and shares out its jobs
+SUB      = $(J) --no-print-directory
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 
@@ -73,7 +74,7 @@ MAKEFLAGS += --no-builtin-rules
 .PHONY: all run help deps lib install uninstall mnist clean FORCE
 
 all: deps ## the program, build/vae
-	$(Q)$(SUBMAKE) $(BUILD)/vae
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
 
 run: all ## train on built-in digits; pictures and a report in runs/first/
 	$(Q)$(BUILD)/vae train --data digits --out runs/first --force
@@ -177,7 +178,7 @@ BIN_TO := $(DESTDIR)$(PREFIX)/bin
 INC_TO := $(DESTDIR)$(PREFIX)/include
 LIB_TO := $(DESTDIR)$(LIBDIR)
 install: deps ## program and library into PREFIX (DESTDIR, LIBDIR)
-	$(Q)$(SUBMAKE) $(BUILD)/vae lib
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae lib
 	$(Q)install -d "$(BIN_TO)" "$(INC_TO)" "$(LIB_TO)/pkgconfig"
 	$(Q)install -m 755 $(BUILD)/vae "$(BIN_TO)/vae"
 	$(Q)install -m 644 include/vae.h "$(INC_TO)/vae.h"

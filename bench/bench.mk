@@ -7,7 +7,7 @@ $(BUILD)/bench_%: $(BUILD)/release/bench/bench_%.o $(program)
 	$(Q)$(PIE) -o $@ $^ $(LIBS) -lopenblas
 bench: deps ## the step's speed, beside its products and peers
 	$(Q)data/install.sh bench
-	$(Q)$(SUBMAKE) $(BUILD)/bench_step $(BUILD)/bench_ops $(BUILD)/vae
+	$(Q)$(MAKE) $(SUB) $(BUILD)/bench_step $(BUILD)/bench_ops $(BUILD)/vae
 	$(Q)BUILD=$(BUILD) bench/run.sh
 
 # make reproduce PRESET=burda-paper-k1 [DATA=...] [STAGES=5] [SEED=1] [DEVICE=cpu] [THREADS=1]; goes

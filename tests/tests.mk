@@ -3,13 +3,13 @@
 .PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle
 
 test: test-deps ## the whole suite: no GPU, no data needed
-	$(Q)$(SUBMAKE) check
+	$(Q)$(MAKE) $(SUB) check
 
 test-deps:
 	$(Q)data/install.sh build test
 
 check:
-	$(Q)$(SUBMAKE) readers test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)$(MAKE) $(SUB) readers test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)BUILD=$(BUILD) TEST_PROGRAMS="$(TEST_PROGRAMS)" tests/run.py
 # while the rest is built; where they cannot be had, the round trips say so
 readers:
@@ -60,7 +60,7 @@ $(BUILD)/roundtrip/random_model: $(BUILD)/release/tests/roundtrip/random_model.o
 	$(Q)mkdir -p $(@D)
 	$(Q)$(PIE) -o $@ $^ $(LIBS)
 roundtrip: deps ## NumPy, safetensors, onnx and ONNX Runtime read what is exported
-	$(Q)$(SUBMAKE) $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae $(BUILD)/roundtrip/random_model lib
 	$(Q)BUILD=$(BUILD) tests/roundtrip/run.sh
 	$(Q)BUILD=$(BUILD) tests/roundtrip/installed.sh
 
@@ -124,7 +124,7 @@ test-programs: $(TEST_PROGRAMS)
 # ---- style and static checks ----
 lint: deps ## style, static checks, the house's rules
 	$(Q)data/install.sh test lint
-	$(Q)$(SUBMAKE) $(BUILD)/vae
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
 	$(Q)clang-format --dry-run -Werror $(HOST_C) $(wildcard host/*/*.h host/*/*/*.h include/*.h kernels/*.cu \
 	    kernels/*.h tests/*/*.[ch] tests/simt/*.cc tests/simt/include/*.h bench/*.c)
 	$(Q)for f in $(filter-out $(CUDA_C),$(HOST_C)) bench/bench_step.c bench/bench_ops.c; do \
@@ -152,7 +152,7 @@ $(FUZZERS:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BU
 	$(Q)$(cc.fuzz) -o $@ $^ $(LDLIBS)
 fuzz: deps ## FUZZ_SECONDS (60) for each parser
 	$(Q)data/install.sh fuzz
-	$(Q)$(SUBMAKE) $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)$(MAKE) $(SUB) $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)for f in $(FUZZERS); do mkdir -p tests/fuzz/corpus/$$f; \
 	    $(BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=65536 \
 	        -print_final_stats=1 tests/fuzz/corpus/$$f || exit 1; done
@@ -176,7 +176,7 @@ $(BUILD)/gpu/bench_%: $(BUILD)/release/bench/bench_%.o $(program)
 gpu-programs: test-deps
 	$(if $(HAVE_CUDA),,$(error a GPU build needs nvcc, on PATH or as NVCC=))
 	$(Q)data/install.sh bench
-	$(Q)$(SUBMAKE) $(GPU_PROGRAMS)
+	$(Q)$(MAKE) $(SUB) $(GPU_PROGRAMS)
 check-gpu: gpu-programs ## on a machine with a GPU: correctness, then speed
 	$(Q)BIN=$(BUILD)/gpu BENCH=bench tests/check_gpu.sh
 
