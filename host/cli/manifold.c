@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "cli/draw.h"
 #include "stats/latent_walk.h"
 
@@ -28,7 +29,7 @@ static vae_status choose_dims(manifold *f, const drawing *d, vae_error *err)
         return vae_fail(err, VAE_ERR_USAGE,
                         "the model has %zu latent%s, and a manifold is drawn of 2: train with "
                         "--latent 2%s",
-                        f->latent, f->latent == 1 ? "" : "s",
+                        f->latent, vae_s(f->latent),
                         f->latent == 1 ? ", or see vae traverse"
                                        : ", or pick two with --dims I,J (vae traverse tells "
                                          "which ones matter); the others are then 0");

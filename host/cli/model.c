@@ -207,7 +207,9 @@ static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out,
         }
         m->split = held_out ? "validation" : "train";
     } else if (data != NULL) {
-        TRY(cli_open_named_set(m, args, name, VAE_SPLIT_TRAIN, err));
+        if (read != limit) { /* other data, of which the run's own --limit says nothing */
+            TRY(cli_open_named_set(m, args, name, VAE_SPLIT_TRAIN, err));
+        }
         m->split = vae_dataset_has_test(name) ? "train" : "data";
     }
 done:

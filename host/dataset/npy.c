@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "dataset/readers.h"
 #include "format/npy.h"
 
@@ -73,7 +74,7 @@ vae_status vae_npy_shape_set(vae_dataset *set, const npy_header *h, const char *
     if (h->ndim < 2 || h->ndim > 4) {
         return vae_fail(err, VAE_ERR_DATA,
                         "%s: expected shape (n,d), (n,h,w) or (n,h,w,c), found %zu dimension%s",
-                        name, h->ndim, h->ndim == 1 ? "" : "s");
+                        name, h->ndim, vae_s(h->ndim));
     }
     if (h->n_items == 0) {
         return vae_fail(err, VAE_ERR_DATA, "%s: a dimension is 0: there is no data", name);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "exchange/exchange.h"
 #include "exchange/import_weights.h"
 
@@ -38,7 +39,7 @@ static const vae_weight *need_matrix(const vae_weights *w, const char *layer, va
     if (t->ndim != 2 || t->shape[0] == 0 || t->shape[1] == 0) {
         vae_fail(err, VAE_ERR_DATA,
                  "%s: tensor '%s': expected 2 dimensions (out,in) above 0, found %zu dimension%s",
-                 w->path, name, t->ndim, t->ndim == 1 ? "" : "s");
+                 w->path, name, t->ndim, vae_s(t->ndim));
         return NULL;
     }
     return t;

@@ -319,7 +319,7 @@ vae_status report_put_pictures(report *r, vae_error *err)
         report_note(r,
                     "The data are no pictures (%zu x %zu, %zu channel%s): samples, "
                     "reconstructions, interpolations and traversals are not drawn.",
-                    c->height, c->width, c->channels, c->channels == 1 ? "" : "s");
+                    c->height, c->width, c->channels, vae_s(c->channels));
         vae_text_add(&r->page, "</section>\n");
         return VAE_OK;
     }

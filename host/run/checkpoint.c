@@ -285,8 +285,8 @@ vae_status vae_checkpoint_check_set(const vae_checkpoint *c, const vae_dataset *
             err, VAE_ERR_DATA,
             "%s: pictures of %zu x %zu (width x height), %zu channel%s; the model takes "
             "%zu x %zu, %zu channel%s (%zu columns)%s",
-            set->source, set->width, set->height, set->channels, set->channels == 1 ? "" : "s",
-            c->width, c->height, c->channels, c->channels == 1 ? "" : "s", c->d,
+            set->source, set->width, set->height, set->channels, vae_s(set->channels), c->width,
+            c->height, c->channels, vae_s(c->channels), c->d,
             set->kind == VAE_KIND_PICTURES && c->config.image_size == 0
                 ? ": resize them first, or train with --image-size N"
                 : "");

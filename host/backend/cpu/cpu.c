@@ -2,6 +2,7 @@
  * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
  * together in fixed order, so the number of threads never shows in a result. */
 #include "backend/cpu/cpu.h"
+#include "base/text.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ static void cpu_close(vae_backend *base)
 static void cpu_describe(const vae_backend *base, char *text, size_t size)
 {
     const cpu_backend *be = (const cpu_backend *)base;
-    snprintf(text, size, "cpu, %d thread%s, %s", be->threads, be->threads == 1 ? "" : "s",
+    snprintf(text, size, "cpu, %d thread%s, %s", be->threads, vae_s((size_t)be->threads),
              be->k->isa);
 }
 
