@@ -438,17 +438,17 @@ static void parse(options *o, int argc, char **argv)
 }
 
 static void report_op(FILE *json, const timed_op *op, double t, const double spread[2],
-                      double bytes_rate, double flops_rate, bool first)
+                      double bytes_rate, double flops_rate)
 {
     double bound = op->bytes / bytes_rate;
     bound = op->flops / flops_rate > bound ? op->flops / flops_rate : bound;
     printf("%-28s %10.3f %9.3f %10.2f %10.2f %6.1f%%\n", op->name, op->bytes / 1e6, op->flops / 1e9,
            1e6 * t, 1e6 * bound, 100 * bound / t);
     fprintf(json,
-            "%s\n  {\"op\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"us\": {\"median\": %.3f, "
-            "\"min\": %.3f, \"max\": %.3f}, \"us_bound\": %.3f}",
-            first ? "" : ",", op->name, op->bytes, op->flops, 1e6 * t, 1e6 * spread[0],
-            1e6 * spread[1], 1e6 * bound);
+            "\"op\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"us\": {\"median\": %.3f, "
+            "\"min\": %.3f, \"max\": %.3f}, \"us_bound\": %.3f}\n",
+            op->name, op->bytes, op->flops, 1e6 * t, 1e6 * spread[0], 1e6 * spread[1], 1e6 * bound);
+    fflush(json); /* a run may be cut off */
 }
 
 int main(int argc, char **argv)
@@ -458,7 +458,7 @@ int main(int argc, char **argv)
     o.config.device = VAE_DEVICE_CPU;
     o.config.batch_size = 65536;
     parse(&o, argc, argv);
-    FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "w");
+    FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "a");
     vae_backend *be;
     vae_error err = {0};
     const vae_backend_options backend = {
@@ -486,22 +486,22 @@ int main(int argc, char **argv)
     set.rows = rows;
     b.data = be->ops->data_open(be, &set, NULL, 0);
     list_ops(&b);
-    fprintf(json,
-            "{\"schema\": 1, \"benchmark\": \"ops\", \"backend\": \"%.*s\", \"batch\": %zu, "
-            "\"bytes_per_s\": %.4g, \"flops_per_s\": %.4g, \"version\": \"%s\", \"commit\": "
-            "\"%s\", \"repeats\": %d, \"ops\": [",
-            (int)strcspn(text, "\"\\"), text, b.B, bytes_rate, flops_rate, vae_build_version,
-            vae_build_git, o.repeats);
     printf("%-28s %10s %9s %10s %10s %7s\n", "operation", "MB", "GFLOP", "us", "us bound", "of it");
+    static const char *const precisions[] = {"fp32", "tf32", "bf16"};
     double sum = 0;
     for (size_t i = 0; i < b.n_ops; i++) {
         double spread[2];
         double t = time_op(be, &b.ops[i], b.data, b.B, o.seconds, o.repeats, spread);
-        report_op(json, &b.ops[i], t, spread, bytes_rate, flops_rate, i == 0);
+        fprintf(json,
+                "{\"schema\": 2, \"benchmark\": \"ops\", \"backend\": \"%.*s\", \"precision\": "
+                "\"%s\", \"batch\": %zu, \"bytes_per_s\": %.4g, \"flops_per_s\": %.4g, "
+                "\"commit\": \"%s\", \"repeats\": %d, ",
+                (int)strcspn(text, "\"\\"), text, precisions[o.config.precision], b.B, bytes_rate,
+                flops_rate, vae_build_git, o.repeats);
+        report_op(json, &b.ops[i], t, spread, bytes_rate, flops_rate);
         sum += i < b.n_step ? t : 0;
     }
     printf("%-28s %10s %9s %10.2f\n", "sum of the plain step", "", "", 1e6 * sum);
-    fprintf(json, "\n], \"us_sum\": %.3f}\n", 1e6 * sum);
     be->ops->data_close(be, b.data);
     close_bench(&b);
     be->ops->close(be);

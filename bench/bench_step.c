@@ -3,10 +3,12 @@
  *
  *   bench_step [--device cpu|cuda] [--precision P] [--hidden 400] [--latent 20]
  *              [--batches 20,128,1024,8192] [--repeats 9] [--seconds 0.5] [--threads N] [--json F]
+ *              [--note TEXT]
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam);
  * `matmul` the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm
- * with OpenBLAS' own threads. Medians over repeats, with minimum and maximum. */
+ * with OpenBLAS' own threads. Medians over repeats, with minimum and maximum. --json appends a line of
+ * JSON for each batch as soon as it is measured. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
@@ -153,7 +155,7 @@ static void open_operands(bench *x)
 }
 
 typedef struct {
-    const char *json, *device, *precision;
+    const char *json, *precision, *note;
     size_t batches[MAX_BATCHES];
     int n_batches, repeats;
     double seconds;
@@ -161,7 +163,8 @@ typedef struct {
     vae_config config;
 } options;
 
-static void write_header(FILE *json, const options *o, const char *backend)
+/* What every row says of where it was measured; text: the backend's description. */
+static void write_origin(FILE *json, const options *o, const char *text)
 {
     char cpu[200], date[32];
     struct utsname host;
@@ -170,11 +173,11 @@ static void write_header(FILE *json, const options *o, const char *backend)
     uname(&host);
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
     fprintf(json,
-            "{\"schema\": 1, \"benchmark\": \"step\", \"date\": \"%s\", \"version\": \"%s\", "
-            "\"commit\": \"%s\",\n \"cpu\": \"%s\", \"cores\": %ld, \"kernel\": \"%s %s\", "
-            "\"compiler\": \"%s\",\n \"backend\": \"%s\", \"repeats\": %d, \"rows\": [",
-            date, vae_build_version, vae_build_git, cpu, sysconf(_SC_NPROCESSORS_ONLN),
-            host.sysname, host.release, __VERSION__, backend, o->repeats);
+            "{\"schema\": 2, \"benchmark\": \"step\", \"note\": \"%s\", \"date\": \"%s\", "
+            "\"version\": \"%s\", \"commit\": \"%s\", \"cpu\": \"%s\", \"cores\": %ld, "
+            "\"kernel\": \"%s %s\", \"compiler\": \"%s\", \"backend\": \"%s\", \"repeats\": %d, ",
+            o->note, date, vae_build_version, vae_build_git, cpu, sysconf(_SC_NPROCESSORS_ONLN),
+            host.sysname, host.release, __VERSION__, text, o->repeats);
 }
 
 static double spread(FILE *json, const char *name, vae_series *s)
@@ -185,8 +188,9 @@ static double spread(FILE *json, const char *name, vae_series *s)
     return middle;
 }
 
-static void measure_batch(bench *x, const options *o, FILE *json, const char *shape, bool first)
+static void measure_batch(bench *x, const options *o, FILE *json, const char *shape)
 {
+    char text[2600];
     double (*const work[3])(bench *, size_t) = {timed_steps, backend_products, openblas_products};
     const int n_work = strcmp(x->be->ops->name, "cpu") == 0 ? 3 : 1;
     static vae_series s[3];
@@ -202,11 +206,12 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     }
     double least, most, step = vae_series_median(&s[0], &least, &most);
     double gflop = 1e-9 * vae_step_flops(x->layout, x->batch, o->config.particles);
+    x->be->ops->describe(x->be, text, sizeof text); /* now it knows what it chose */
+    write_origin(json, o, text);
     fprintf(json,
-            "%s\n  {\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
+            "\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
             "\"batch\": %zu, \"gflop_per_step\": %.4f, \"examples_per_s\": %.0f",
-            first ? "" : ",", shape, x->be->ops->name, o->precision, x->batch, gflop,
-            (double)x->batch / step);
+            shape, x->be->ops->name, o->precision, x->batch, gflop, (double)x->batch / step);
     spread(json, "step", &s[0]);
     printf("%-18s %7zu %10.1f us  %10.0f examples/s  %8.1f GFLOP/s", shape, x->batch, 1e6 * step,
            (double)x->batch / step, gflop / step);
@@ -217,12 +222,13 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         printf("  %5.1f%% of its products' rate, %5.1f%% of OpenBLAS'", 100 * own / step,
                100 * blas / step);
     }
-    fprintf(json, "}");
-    printf("\n");
+    fprintf(json, "}\n");
+    fflush(json); /* a run may be cut off */
+    printf("%s%s\n", *o->note != '\0' ? "  " : "", o->note);
     fflush(stdout);
 }
 
-static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
+static void bench_batch(const options *o, size_t batch, FILE *json)
 {
     vae_error err = {0};
     bench x = {.batch = batch};
@@ -256,18 +262,13 @@ static void bench_batch(const options *o, size_t batch, FILE *json, bool first)
             die(&err);
         }
     }
-    char shape[128], text[400];
+    char shape[128];
     int at = snprintf(shape, sizeof shape, "784");
     for (size_t i = 0; i < o->config.hidden.n; i++) {
         at += snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.hidden.size[i]);
     }
     snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.latent);
-    if (first) {
-        x.be->ops->describe(x.be, text, sizeof text);
-        write_header(json, o, text);
-        printf("%s\n", text);
-    }
-    measure_batch(&x, o, json, shape, first);
+    measure_batch(&x, o, json, shape);
     free(x.w);
     free(x.a);
     free(x.b);
@@ -283,6 +284,8 @@ static void parse(options *o, int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(name, "json") == 0) {
             o->json = value;
+        } else if (strcmp(name, "note") == 0) {
+            o->note = value;
         } else if (strcmp(name, "repeats") == 0) {
             o->repeats = atoi(value);
         } else if (strcmp(name, "seconds") == 0) {
@@ -299,8 +302,6 @@ static void parse(options *o, int argc, char **argv)
             free(copy);
         } else if (vae_config_set(&o->config, name, value, &err) != VAE_OK) {
             die(&err);
-        } else if (strcmp(name, "device") == 0) {
-            o->device = value;
         } else if (strcmp(name, "precision") == 0) {
             o->precision = value;
         }
@@ -313,8 +314,8 @@ static void parse(options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    options o = {.device = "cpu",
-                 .precision = "fp32",
+    options o = {.precision = "fp32",
+                 .note = "",
                  .batches = {20, 128, 1024, 8192},
                  .n_batches = 4,
                  .repeats = 9,
@@ -323,14 +324,13 @@ int main(int argc, char **argv)
     vae_config_defaults(&o.config);
     o.config.device = VAE_DEVICE_CPU;
     parse(&o, argc, argv);
-    FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "w");
+    FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "a");
     if (json == NULL) {
         perror(o.json);
         return 4;
     }
     for (int i = 0; i < o.n_batches; i++) {
-        bench_batch(&o, o.batches[i], json, i == 0);
+        bench_batch(&o, o.batches[i], json);
     }
-    fprintf(json, "\n]}\n");
     return fclose(json) == 0 ? 0 : 4;
 }

@@ -160,7 +160,8 @@ fuzz: deps ## FUZZ_SECONDS (60) for each parser
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients
 GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
-GPU_LINK  = $(PIE) -Wl,-rpath,'$$ORIGIN/lib'
+# DT_RPATH, not DT_RUNPATH: it serves the needs of needed libraries too (libopenblas -> libgfortran)
+GPU_LINK  = $(PIE) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 $(GPU_TESTS:%=$(BUILD)/gpu/%): $(BUILD)/gpu/%: $(BUILD)/release/tests/unit/%.o $(call support,release) $(program)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
@@ -187,7 +188,7 @@ bundle: gpu-programs ## build/bundle.tar.gz, to unpack on a bare GPU node and ru
 	$(Q)rm -rf $(BUILD)/bundle && mkdir -p $(BUILD)/bundle/lib $(BUILD)/bundle/bench
 	$(Q)for p in $(GPU_PROGRAMS); do strip -o $(BUILD)/bundle/$$(basename $$p) $$p; done
 	$(Q)cp tests/check_gpu.sh $(BUILD)/bundle/
-	$(Q)cp -r bench/bench_gpu.sh bench/peers bench/roofline.py $(BUILD)/bundle/bench/
+	$(Q)cp -r bench/peers bench/roofline.py $(BUILD)/bundle/bench/
 	$(Q)ldd $(GPU_PROGRAMS) | awk '$$2 == "=>" {print $$3}' | sort -u | \
 	    grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*)\.so' | \
 	    xargs -I{} cp -L {} $(BUILD)/bundle/lib/

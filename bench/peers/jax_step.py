@@ -76,6 +76,14 @@ def make_run(args, data, batch, steps):
     return run, (params, zeros, zeros, jnp.float32(0), key)
 
 
+def report(args, row):
+    """Appends a row at once: a run may be cut off."""
+    if args.json:
+        with open(args.json, "a") as f:
+            f.write(json.dumps({"schema": 2, "benchmark": "jax_step", "jax": jax.__version__,
+                                "repeats": args.repeats, **row}) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
@@ -90,7 +98,6 @@ def main():
                       {"fp32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}[args.precision])
     device = jax.devices()[0]
     name = "-".join(str(v) for v in [784] + args.hidden + [args.latent])
-    rows = []
     for batch in (int(b) for b in args.batches.split(",")):
         n_rows = max(60000, batch)
         key = jax.random.PRNGKey(2)
@@ -105,17 +112,13 @@ def main():
             loss.block_until_ready()
             times.append((time.perf_counter() - t) / args.steps)
         us = 1e6 * statistics.median(times)
-        rows.append({"model": name, "peer": "jax-scan", "device": device.platform,
-                     "precision": args.precision, "batch": batch,
-                     "examples_per_s": round(batch / us * 1e6),
-                     "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
-                                 "max": round(1e6 * max(times), 2)}})
+        report(args, {"model": name, "peer": "jax-scan", "device": device.platform,
+                      "precision": args.precision, "batch": batch,
+                      "examples_per_s": round(batch / us * 1e6),
+                      "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
+                                  "max": round(1e6 * max(times), 2)}})
         print(f"{name:18s} {batch:7d} {us:10.1f} us  {batch / us * 1e6:10.0f} examples/s"
               f"  jax {jax.__version__} scan on {device.device_kind}", flush=True)
-    if args.json:
-        with open(args.json, "w") as f:
-            json.dump({"schema": 1, "benchmark": "jax_step", "jax": jax.__version__,
-                       "repeats": args.repeats, "rows": rows}, f, indent=1)
 
 
 if __name__ == "__main__":

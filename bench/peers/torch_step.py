@@ -3,7 +3,7 @@
 
 The model is pytorch/examples' (784-400-20 by default, ReLU, Bernoulli from logits summed over
 pixels, closed-form KL, Adam 1e-3), the data lie on the device as float32, a batch is gathered by a
-shuffled index. Prints a table and, with --json, writes rows like bench_step's.
+shuffled index. Prints a table and, with --json, appends lines of JSON like bench_step's.
 
     torch_step.py [--device cpu|cuda] [--precision fp32|tf32|bf16] [--hidden 400] [--latent 20]
                   [--batches 20,128,1024,8192] [--repeats 9] [--seconds 0.5] [--json FILE]
@@ -103,6 +103,15 @@ def make_step(args, mode, data, batch):
     return run
 
 
+def report(args, row):
+    """Appends a row at once: a run may be cut off."""
+    if args.json:
+        with open(args.json, "a") as f:
+            f.write(json.dumps({"schema": 2, "benchmark": "torch_step", "torch": torch.__version__,
+                                "threads": torch.get_num_threads(), "repeats": args.repeats,
+                                **row}) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--device", default="cpu")
@@ -117,7 +126,6 @@ def main():
     args = p.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
     modes = (args.modes or ("eager,graph,compile" if args.device == "cuda" else "eager,compile"))
-    rows = []
     name = "-".join(str(v) for v in [784] + args.hidden + [args.latent])
     for batch in (int(b) for b in args.batches.split(",")):
         n_rows = max(60000, batch)
@@ -138,22 +146,17 @@ def main():
                     times.append((time.perf_counter() - t) / n)
             except Exception as e:  # a peer that cannot run here is reported, not hidden
                 print(f"{name} batch {batch} {mode}: failed: {type(e).__name__}: {str(e)[:200]}")
-                rows.append({"model": name, "peer": "torch-" + mode, "device": args.device,
-                             "precision": args.precision, "batch": batch, "error": str(e)[:200]})
+                report(args, {"model": name, "peer": "torch-" + mode, "device": args.device,
+                              "precision": args.precision, "batch": batch, "error": str(e)[:200]})
                 continue
             us = 1e6 * statistics.median(times)
-            rows.append({"model": name, "peer": "torch-" + mode, "device": args.device,
-                         "precision": args.precision, "batch": batch,
-                         "examples_per_s": round(batch / us * 1e6),
-                         "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
-                                     "max": round(1e6 * max(times), 2)}})
+            report(args, {"model": name, "peer": "torch-" + mode, "device": args.device,
+                          "precision": args.precision, "batch": batch,
+                          "examples_per_s": round(batch / us * 1e6),
+                          "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
+                                      "max": round(1e6 * max(times), 2)}})
             print(f"{name:18s} {batch:7d} {us:10.1f} us  {batch / us * 1e6:10.0f} examples/s"
                   f"  torch {torch.__version__} {mode}", flush=True)
-    if args.json:
-        with open(args.json, "w") as f:
-            json.dump({"schema": 1, "benchmark": "torch_step", "torch": torch.__version__,
-                       "threads": torch.get_num_threads(), "repeats": args.repeats,
-                       "rows": rows}, f, indent=1)
 
 
 if __name__ == "__main__":
