@@ -4,9 +4,10 @@
 #include "vae_math.h"
 #include "vector.h"
 
-/* Grid: a thread per four (shadow: eight) floats, striding over the rest. Four reads are under way
- * before the first use. bad_step is looked at after they were sent off, not before. */
-template <int QUADS>
+/* Grid: a thread per four floats, striding over the rest: neighbours read neighbouring 16 bytes. All
+ * four reads are under way before the first use. bad_step is looked at after they were sent off, not
+ * before. */
+template <bool SHADOW>
 __global__ void __launch_bounds__(VAE_BLOCK)
     adam_kernel(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ m,
                 float *__restrict__ v, vae_bf16 *__restrict__ shadow, size_t n,
@@ -18,32 +19,25 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     const double norm = totals->grad_norm;
     const float g_scale =
         clip_norm > 0 && norm > (double)clip_norm ? (float)((double)clip_norm / norm) : 1.0f;
-    constexpr int N = 4 * QUADS;
-    for (size_t i = N * grid_thread(); i < n; i += N * grid_threads()) {
-        float ps[N], gs[N], ms[N], vs[N];
-        VAE_UNROLL
-        for (int q = 0; q < N; q += 4) {
-            elem<float>::get4(ps + q, p + i + q);
-            elem<float>::get4(gs + q, g + i + q);
-            elem<float>::get4(ms + q, m + i + q);
-            elem<float>::get4(vs + q, v + i + q);
-        }
+    for (size_t i = 4 * grid_thread(); i < n; i += 4 * grid_threads()) {
+        float ps[4], gs[4], ms[4], vs[4];
+        elem<float>::get4(ps, p + i);
+        elem<float>::get4(gs, g + i);
+        elem<float>::get4(ms, m + i);
+        elem<float>::get4(vs, v + i);
         if (bad) {
             return;
         }
         VAE_UNROLL
-        for (int e = 0; e < N; e++) {
+        for (int e = 0; e < 4; e++) {
             ps[e] = vae_adam_element(ps[e], gs[e] * g_scale, &ms[e], &vs[e], &adam, lr, step_size,
                                      rsqrt_c2);
         }
-        VAE_UNROLL
-        for (int q = 0; q < N; q += 4) {
-            elem<float>::put4(p + i + q, ps + q);
-            elem<float>::put4(m + i + q, ms + q);
-            elem<float>::put4(v + i + q, vs + q);
-        }
-        if (QUADS == 2) {
-            store16(shadow + i, elem<vae_bf16>::pack(ps));
+        elem<float>::put4(p + i, ps);
+        elem<float>::put4(m + i, ms);
+        elem<float>::put4(v + i, vs);
+        if (SHADOW) {
+            elem<vae_bf16>::put4(shadow + i, ps);
         }
     }
 }
@@ -53,11 +47,12 @@ extern "C" cudaError_t vae_adam_launch(float *params, const float *g, float *m, 
                                        vae_adam adam, float clip_norm, vae_now now,
                                        cudaStream_t stream)
 {
+    const unsigned grid = vae_blocks(n / 4, 4096);
     if (shadow != NULL) {
-        VAE_LAUNCH((adam_kernel<2>), vae_blocks(n / 8, 4096), VAE_BLOCK, 0, stream, params, g, m, v,
+        VAE_LAUNCH((adam_kernel<true>), grid, VAE_BLOCK, 0, stream, params, g, m, v,
                    static_cast<vae_bf16 *>(shadow), n, totals, adam, clip_norm, now);
     } else {
-        VAE_LAUNCH((adam_kernel<1>), vae_blocks(n / 4, 4096), VAE_BLOCK, 0, stream, params, g, m, v,
+        VAE_LAUNCH((adam_kernel<false>), grid, VAE_BLOCK, 0, stream, params, g, m, v,
                    static_cast<vae_bf16 *>(NULL), n, totals, adam, clip_norm, now);
     }
     return cudaGetLastError();
