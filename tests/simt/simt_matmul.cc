@@ -12,7 +12,7 @@ namespace simt
 namespace
 {
 
-enum { MR = 16, NR = 4, KC = 256 }; /* register block, and terms between two additions to D */
+enum { MR = 16, NR = 4 }; /* register block */
 typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
 
 struct matrix { /* a packed operand or the sums, freed with it */
@@ -89,10 +89,10 @@ PLAIN void pack(float *out, const void *p, const simt_layout &l, bool along, siz
 
 /* out (MR rows, NR columns with ld) += the products of two panels over `depth`. */
 PLAIN inline __attribute__((always_inline)) void tile(float *out, size_t ld, const float *a,
-                                                      const float *b, size_t depth)
+                                                      const float *b, size_t depth, size_t run)
 {
-    for (size_t k0 = 0; k0 < depth; k0 += KC) {
-        const size_t end = k0 + KC < depth ? k0 + KC : depth;
+    for (size_t k0 = 0; k0 < depth; k0 += run) {
+        const size_t end = k0 + run < depth ? k0 + run : depth;
         vec sum[NR][2] = {};
         for (size_t k = k0; k < end; k++) {
             const vec low = *(const vec *)(a + k * MR), high = *(const vec *)(a + k * MR + 8);
@@ -111,38 +111,40 @@ PLAIN inline __attribute__((always_inline)) void tile(float *out, size_t ld, con
 
 PLAIN inline __attribute__((always_inline)) void multiply_panels(float *out, size_t m_padded,
                                                                  size_t n_padded, const float *a,
-                                                                 const float *b, size_t depth)
+                                                                 const float *b, size_t depth,
+                                                                 size_t run)
 {
     for (size_t j = 0; j < n_padded; j += NR) {
         for (size_t i = 0; i < m_padded; i += MR) {
-            tile(out + j * m_padded + i, m_padded, a + i * depth, b + j * depth, depth);
+            tile(out + j * m_padded + i, m_padded, a + i * depth, b + j * depth, depth, run);
         }
     }
 }
 
 PLAIN void multiply_baseline(float *out, size_t m, size_t n, const float *a, const float *b,
-                             size_t k)
+                             size_t k, size_t run)
 {
-    multiply_panels(out, m, n, a, b, k);
+    multiply_panels(out, m, n, a, b, k, run);
 }
 
 #ifdef __x86_64__
 PLAIN __attribute__((target("avx2,fma"))) void
-multiply_avx2(float *out, size_t m, size_t n, const float *a, const float *b, size_t k)
+multiply_avx2(float *out, size_t m, size_t n, const float *a, const float *b, size_t k, size_t run)
 {
-    multiply_panels(out, m, n, a, b, k);
+    multiply_panels(out, m, n, a, b, k, run);
 }
 #endif
 
-void multiply(float *out, size_t m, size_t n, const float *a, const float *b, size_t k)
+/* run: terms between two additions to D. */
+void multiply(float *out, size_t m, size_t n, const float *a, const float *b, size_t k, size_t run)
 {
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        multiply_avx2(out, m, n, a, b, k);
+        multiply_avx2(out, m, n, a, b, k, run);
         return;
     }
 #endif
-    multiply_baseline(out, m, n, a, b, k);
+    multiply_baseline(out, m, n, a, b, k, run);
 }
 
 /* The tanh form, as cuBLAS has it. */
@@ -269,7 +271,11 @@ PLAIN void matmul_work::run()
     pack(left.v, A, a, desc.trans_a == CUBLAS_OP_N, m, depth, MR, tf32);
     pack(right.v, B, b, desc.trans_b != CUBLAS_OP_N, n, depth, NR, tf32);
     raw_fill(sums.v, 0, m_padded * n_padded * sizeof(float));
-    multiply(sums.v, m_padded, n_padded, left.v, right.v, depth);
+    /* another order of adding for other columns and epilogues, as the library chooses kernels by
+     * them: whoever compares such products to the bit hears of it here */
+    const size_t kind = n % 7 + (desc.epilogue & HAS_AUX ? 7 : 0);
+    const size_t run = depth < 64 ? 2 + kind : 64 + 16 * kind;
+    multiply(sums.v, m_padded, n_padded, left.v, right.v, depth, run);
     double *bgrad = (double *)(void *)bias.v;
     for (size_t i = 0; i < m; i++) {
         bgrad[i] = 0;

@@ -406,6 +406,22 @@ double nmse_bound(bool activation)
     }
 }
 
+double kernel_bound(void)
+{
+    if (!device_is_cuda()) {
+        return 0;
+    }
+    switch (device_precision()) {
+    case VAE_BF16: /* a sum that lies between two stored values falls to either: 2^-8 apart */
+        return 4e-3;
+    case VAE_TF32: /* the same where the next product rounds its operand: 2^-10 */
+        return 1e-3;
+    case VAE_FP32:
+    default:
+        return 1e-6;
+    }
+}
+
 void assert_close_to(const char *what, const float *got, const double *want, size_t n,
                      bool activation)
 {

@@ -91,6 +91,10 @@ double nmse(const float *got, const double *want, size_t n);
 /* The tolerance of the backend's precision: of values that went through a matrix product or are
  * stored in the activation type, or of values in float all the way. */
 double nmse_bound(bool activation);
+/* What results that are mathematically the same may differ by, relatively, where a matrix product
+ * was asked for with another number of rows or another epilogue: a GPU's library chooses kernels
+ * by those, and kernels add in their own order. 0 on the CPU, whose order is fixed. */
+double kernel_bound(void);
 /* nmse within the bound, and every element within 30 of its roots of the mean square. */
 void assert_close_to(const char *what, const float *got, const double *want, size_t n,
                      bool activation);

@@ -129,6 +129,16 @@ static void assert_same_totals(vae_totals a, vae_totals b)
     assert_true(a.examples == b.examples);
 }
 
+/* Of steps whose matrix products are not asked for alike: rows, or what is kept for a backward. */
+static void assert_equal_totals(vae_totals a, vae_totals b)
+{
+    const double x[] = {a.recon, a.kl, a.objective}, y[] = {b.recon, b.kl, b.objective};
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(fabs(x[i] - y[i]) <= kernel_bound() * fabs(y[i]));
+    }
+    assert_true(a.examples == b.examples);
+}
+
 /* Measuring sees the losses that training sees, and a plan's steps add up. */
 static void measuring_equals_training(void **state)
 {
@@ -155,7 +165,7 @@ static void measuring_equals_training(void **state)
         vae_model_measure(f.model, f.data, plan, 2, B);
         vae_model_measure(f.model, f.data, plan + 2, 1, N - 2 * B);
         all = fixture_totals(&f);
-        assert_same_totals(all, trained);
+        assert_equal_totals(all, trained);
         for (size_t i = 0; i < 3; i++) {
             vae_model_measure(f.model, f.data, plan + i, 1, i < 2 ? B : N - 2 * B);
             part = fixture_totals(&f);
@@ -261,7 +271,9 @@ static void decoder_alone(void **state)
     }
     assert_int_equal(vae_model_decode(f.model, x_hat, z, N, NULL), VAE_OK);
     assert_int_equal(vae_model_decode(f.model, some, z + 301 * config.latent, 5, NULL), VAE_OK);
-    assert_memory_equal(some, x_hat + 301 * D, 5 * D * sizeof *some);
+    for (size_t i = 0; i < 5 * (size_t)D; i++) { /* 5 rows alone, or as rows 1 to 5 of 300 */
+        assert_true(fabsf(some[i] - x_hat[301 * D + i]) <= (float)kernel_bound());
+    }
     assert_int_equal(vae_model_decode(f.model, some, z, 0, NULL), VAE_OK);
     /* the same z through a batch, as the reference decodes it: no noise where sigma is 0 */
     double *params = to_doubles(f.params, f.n_params), *x = fixture_x(&f, 0, 1);
