@@ -93,7 +93,7 @@ section_smoke() {
     for precision in fp32 tf32 bf16; do
         t=$(now)
         CUBLASLT_LOG_LEVEL=5 CUBLASLT_LOG_FILE=$logs/cublaslt_$precision.txt train smoke_$precision \
-            --limit 1280 --device cuda --precision $precision
+            --limit "${CHECK_ROWS:-1280}" --device cuda --precision $precision
         row "smoke $precision" "$([ -n "$(weights smoke_$precision)" ] && echo passed || echo failed)" \
             "$(since "$t")" "elbo $(figure elbo smoke_$precision) $(tail -n 1 "$logs/smoke_$precision.log")"
     done
@@ -172,7 +172,7 @@ sanitizer() { # TOOL OPTIONS...
     shift
     program=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
     [ -n "$program" ] || { row "compute-sanitizer $tool" skipped 0 "not on this machine"; return; }
-    check "compute-sanitizer $tool" "$program" --tool $tool --error-exitcode 9 "$@" "$bin/vae" train \
+    check "compute-sanitizer $tool" "$program" --tool "$tool" --error-exitcode 9 "$@" "$bin/vae" train \
         --data digits --limit 384 --epochs 1 --hidden 48 --latent 6 --batch-size 100 --device cuda \
         --force -q --sample-every 0 --out "$logs/sanitized"
 }
@@ -291,7 +291,7 @@ for entry in $sections; do
     else
         row "section $section" passed "$(since "$t")" "done"
     fi
-    tar -C "$logs" --exclude='*.vae' --exclude='*.png' -czf "$out/logs.tmp" . && mv "$out/logs.tmp" "$out/logs.tar.gz"
+    tar -C "$logs" --exclude='*.vae' --exclude='*.png' --exclude=report.html -czf "$out/logs.tmp" . && mv "$out/logs.tmp" "$out/logs.tar.gz"
 done
 failed=$(grep -c '"status": "failed"' "$rows")
 echo "rows: $rows; $failed failed"

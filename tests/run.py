@@ -84,7 +84,7 @@ def programs():
     for path in sorted(glob.glob("tests/cli/test_*.py")):
         topic = os.path.basename(path)[5:-3]
         yield Program(f"cli {topic}", "tests/cli/run", topic, **vae)
-    for part in ("parity", "bits", "refusals", "failures"):
+    for part in ("parity", "bits", "refusals", "failures", "script"):
         yield Program(f"emulated program: {part}", "tests/simt/run.sh", part)
     yield Program("report in a browser", "tests/report/run", **vae)
     yield Program("round trips: models", "tests/roundtrip/run.sh", "models")

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # The program end to end on the emulated CUDA backend: 100 training steps against the CPU for every
 # likelihood, activation and objective, resume, streaming, exit codes, and API calls that fail.
-#   run.sh [parity|bits|refusals|failures ...]   only these parts
+#   run.sh [parity|bits|refusals|failures|script ...]   only these parts
 # shellcheck disable=SC2319 # the $? of a condition is what is meant
 set -u
 build=${BUILD:-build}
 vae=$build/simt/vae
 temp=$(mktemp -d)
-trap 'rm -rf "$temp"' EXIT
+trap 'rm -rf "$temp" 2>/dev/null || { sleep 2; rm -rf "$temp"; }' EXIT # a killed run may still be writing
 passed=0 failed=0
-parts=" ${*:-parity bits refusals failures} "
+parts=" ${*:-parity bits refusals failures script} "
 part() { [[ $parts == *" $1 "* ]]; }
 FULL=${FULL:-0}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -147,6 +147,35 @@ if part failures; then
         *) ok "call $n fails" 1 "exit $rc: $(grep -aE 'ERROR|vae:' "$temp/fail.log" | head -n 1)" ;;
         esac
     done
+fi
+
+if part script; then
+    # check_gpu.sh, as on a real GPU: what a run that is cut off leaves, and what one that ends says.
+    script() { # OUT SECTION...
+        local out=$temp/$1
+        shift
+        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 tests/check_gpu.sh "$@" >"$out.log" 2>&1
+    }
+    rows() { python3 -c 'import json, sys; rows = [json.loads(l) for l in open(sys.argv[1])]
+print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"; }
+    script whole bits
+    ok "check_gpu.sh passes" $? "$(tail -n 2 "$temp/whole.log" | tr '\n' ' ')"
+    [ "$(rows whole passed)" -eq 9 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
+    ok "a row for each check, and one for the section" $? "$(cat "$temp/whole.log")"
+    mkdir "$temp/killed"
+    BIN=$build/simt OUT=$temp/killed LOGS=$temp/logs CHECK_ROWS=256 setsid tests/check_gpu.sh smoke \
+        >"$temp/killed.log" 2>&1 &
+    for _ in $(seq 600); do
+        [ -s "$temp/killed/rows.jsonl" ] && break
+        sleep 0.1
+    done
+    kill -KILL -- -$! 2>/dev/null
+    wait $! 2>/dev/null
+    [ "$(rows killed passed)" -ge 1 ] && [ "$(rows killed failed)" -eq 0 ]
+    ok "a killed run leaves the rows before" $? "$(cat "$temp/killed/rows.jsonl")"
+    LIMIT=1 script limited smoke
+    [ $? -eq 1 ] && [ "$(rows limited failed)" -ge 1 ] && grep -q 'ran past its 1 s' "$temp/limited/rows.jsonl"
+    ok "a section that runs past its limit is said so" $? "$(cat "$temp/limited.log")"
 fi
 
 echo "$passed passed, $failed failed, 0 skipped"
