@@ -117,13 +117,10 @@ VAE_HD float vae_log1p_unit(float t)
     return p * t;
 }
 
-/* sine and cosine of v in [0, 2pi+], absolute error below 2e-7 (Box-Muller's angles). On a device
- * the fast intrinsic, as cuRAND does. */
+/* sine and cosine of v in [0, 2pi+], absolute error below 2e-7 (Box-Muller's angles). Kernels have
+ * cuRAND's. */
 VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
 {
-#ifdef __CUDA_ARCH__
-    __sincosf(v, sine, cosine);
-#else
     int32_t q = (int32_t)(v * 0.636619772f + 0.5f);
     float n = (float)q;
     float r = v - n * 1.5703125f;
@@ -142,7 +139,6 @@ VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
     float b = (q & 1) ? s : c;
     *sine = (q & 2) ? -a : a;
     *cosine = ((q + 1) & 2) ? -b : b;
-#endif
 }
 
 /* e^x for x <= 0 and 1/x for x in [1,2], as the losses want them, once per value of the data: on a

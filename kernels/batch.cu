@@ -1,7 +1,7 @@
 /* The batch: rows of the data set to activations, and other conversions. */
 #include "kernels.h"
 #include "launch.h"
-#include "philox.h"
+#include "random.h"
 #include "vae_math.h"
 #include "vector.h"
 
@@ -24,10 +24,11 @@ static __device__ __forceinline__ void convert4(float *x, const uint8_t *from, s
 {
     const uint32_t four = reinterpret_cast<const vae_word1 *>(from)[quad].w[0];
     if (rule.binarize >= VAE_BINARIZE_STATIC) {
-        vae_philox_words r = vae_philox(rule.seed, rule.stream + quad, rule.block);
+        uint32_t w[4];
+        random_words(w, rule.seed, rule.stream + quad, rule.block);
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
-            x[i] = (float)vae_binarize_u8(four >> (8 * i) & 255u, r.w[i]);
+            x[i] = (float)vae_binarize_u8(four >> (8 * i) & 255u, w[i]);
         }
         return;
     }
@@ -42,10 +43,11 @@ static __device__ __forceinline__ void convert4(float *x, const float *from, siz
 {
     elem<float>::get4(x, from + 4 * quad);
     if (rule.binarize >= VAE_BINARIZE_STATIC) {
-        vae_philox_words r = vae_philox(rule.seed, rule.stream + quad, rule.block);
+        uint32_t w[4];
+        random_words(w, rule.seed, rule.stream + quad, rule.block);
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
-            x[i] = (float)vae_binarize_f32(x[i], r.w[i]);
+            x[i] = (float)vae_binarize_f32(x[i], w[i]);
         }
     }
 }
@@ -134,7 +136,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     const size_t place = row_place(&number, from, now, r);
     const float *mean = static_cast<const float *>(from.rows) + place * src_ld + 4 * q;
     float eps[4], v[4];
-    vae_eps4(seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, plan->draw, 0, eps);
+    random_eps4(eps, seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, plan->draw, 0);
     VAE_UNROLL
     for (int e = 0; e < 4; e++) {
         const bool real = 4 * q + e < D;

@@ -1,7 +1,7 @@
 /* The latent: reparameterization with noise drawn on the spot, its KL, and the way back. */
 #include "kernels.h"
 #include "launch.h"
-#include "philox.h"
+#include "random.h"
 #include "vae_math.h"
 #include "vector.h"
 
@@ -53,8 +53,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         float m[4], l[4], eps[4], out[4];
         read_quad(m, mu, q, Z, Z % 4 == 0);
         read_quad(l, logvar, q, Z, Z % 4 == 0);
-        vae_eps4(seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw, plan->particle0 + k,
-                 eps);
+        random_eps4(eps, seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw,
+                    plan->particle0 + k);
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
             const bool real = (size_t)4 * q + i < Z;
@@ -116,8 +116,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
             const float w = weight != NULL ? weight[r] : 1.0f;
             float eps[4], d[4];
             elem<T>::get4(d, dz + r * ldz + (size_t)4 * q);
-            vae_eps4(seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw, plan->particle0 + k,
-                     eps);
+            random_eps4(eps, seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw,
+                        plan->particle0 + k);
             VAE_UNROLL
             for (int i = 0; i < 4; i++) {
                 particle_grad(&dmu[i], &dlogvar[i], d[i], m[i], l[i], eps[i], w, grad.kl_scale * w,

@@ -37,6 +37,7 @@ done
 check "CUDA headers only in backend/cuda and kernels" \
     absent '#include *[<"](cuda|cublas|curand)' "${not_cuda[@]}"
 check "the step sees no backend's inside" absent '#include *"backend/' host/model/*
+check "kernels draw by cuRAND" absent 'vae_(philox|eps4|box_muller)\(' kernels/*.cu
 check "no line of more than 100 columns" absent '.{101}' host/**/*.[ch] include/*.h kernels/*
 check "only the front of the program exits" absent '(^|[^_a-z])exit\(' "${not_main[@]}"
 

@@ -18,6 +18,9 @@ readers:
 # ---- everything under AddressSanitizer and UBSan ----
 SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 SIMT_INC := -Itests/simt/include -Itests/simt
+# cuRAND's headers, where the toolkit is: kernels are emulated over them, or else over a stand-in
+CURAND   := $(if $(HAVE_CUDA),$(wildcard $(CUDA_HOME)/include/curand_kernel.h))
+SIMT_CURAND := $(if $(CURAND),-DSIMT_CURAND -idirafter $(CUDA_HOME)/include)
 cc.asan  = $(CC) $(C11) $(INCLUDE) -Itests/support $(SAN)
 cxx.asan =
 cu.asan  =
@@ -38,15 +41,16 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
-# cuRAND's own words, where the toolkit is: its host generator needs no GPU
-ifeq ($(HAVE_CUDA)$(wildcard $(CUDA_HOME)/include/curand.h),1$(CUDA_HOME)/include/curand.h)
+# cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
+# compiled over cuRAND's headers, and over the stand-in
+ifneq ($(CURAND),)
 cc.curand  = $(cc.asan) -isystem $(CUDA_HOME)/include
-cxx.curand = $(CXX) -std=c++17 $(SAN) $(INCLUDE) -isystem $(CUDA_HOME)/include
+cxx.curand = $(CXX) -std=c++17 $(MATH) $(SAN) $(INCLUDE) -isystem $(CUDA_HOME)/include
 cu.curand  =
 isa.curand =
 $(eval $(call variant,curand))
 $(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/curand/tests/unit/curand_device.o \
-    $(call support,asan) $(call objs,asan)
+    $(BUILD)/simt/tests/unit/curand_device.o $(call support,asan) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
@@ -67,8 +71,9 @@ roundtrip: deps ## NumPy, safetensors, onnx and ONNX Runtime read what is export
 # ---- the CUDA backend on the host: kernels and backend/cuda over tests/simt ----
 # What does not see CUDA is the asan variant's.
 cc.simt  = $(CC) $(C11) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) $(SAN)
-cxx.simt = $(CXX) -std=c++17 $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude
-cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) -Iinclude -Ikernels
+cxx.simt = $(CXX) -std=c++17 $(MATH) $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude
+cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iinclude \
+           -Ikernels
 isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
@@ -105,7 +110,8 @@ TSAN     := -O1 -g -fno-omit-frame-pointer -DSIMT_TSAN
 cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
             -Itests/support $(TSAN) $(SANITIZE)
 cxx.tsan  = $(CLANGXX) -std=c++17 $(SIMT_INC) -Iinclude $(TSAN) $(SANITIZE)
-cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) -Iinclude -Ikernels $(TSAN) $(SANITIZE)
+cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iinclude -Ikernels $(TSAN) \
+            $(SANITIZE)
 isa.tsan  = -O2
 $(eval $(call variant,tsan))
 $(BUILD)/simt/test_model_tsan: $(BUILD)/tsan/tests/unit/test_model.o $(call support,tsan) $(call objs,tsan) \

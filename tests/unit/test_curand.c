@@ -1,5 +1,6 @@
-/* philox.h against cuRAND: its host generator (libcurand, which runs without a GPU) and its device
- * functions, compiled for the host (curand_device.cc). Only where the CUDA toolkit is. */
+/* philox.h and the emulation's stand-in against cuRAND: its host generator (libcurand, which runs
+ * without a GPU) and its device functions, compiled for the host (curand_device.cc). Only where the
+ * CUDA toolkit is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,8 +16,11 @@
 #include "device.h"
 #include "philox.h"
 
+/* Eight words and normals in a row, by NVIDIA's header and by the stand-in. */
 void curand_device_draw(unsigned long long seed, unsigned long long subsequence,
-                        unsigned long long offset, unsigned words[4], float normals[4]);
+                        unsigned long long offset, unsigned words[8], float normals[8]);
+void simt_curand_draw(unsigned long long seed, unsigned long long subsequence,
+                      unsigned long long offset, unsigned words[8], float normals[8]);
 
 static const uint64_t seeds[] = {0, 1, 0x123456789ABCDEFu, UINT64_MAX};
 enum { N_SEEDS = sizeof seeds / sizeof seeds[0], STREAMS = 1 << 16 };
@@ -105,14 +109,34 @@ static void draws_of_the_device_functions(void **state)
         /* small, large and edge values of each */
         uint64_t seed = random_u64(&rng) >> (i % 64), stream = random_u64(&rng) >> (i / 64 % 64);
         uint64_t block = random_u64(&rng) >> (2 + i / 7 % 62);
-        unsigned words[4];
-        float normals[4];
+        unsigned words[8];
+        float normals[8];
         curand_device_draw(seed, stream, 4 * block, words, normals);
         vae_philox_words want = vae_philox(seed, stream, block);
         for (int j = 0; j < 4; j++) {
             assert_int_equal(words[j], want.w[j]);
         }
         assert_normals(normals, want);
+    }
+}
+
+/* Bit for bit, the second draw of a state too, across the counter's carries. */
+static void draws_of_the_stand_in(void **state)
+{
+    (void)state;
+    uint64_t rng = 3;
+    for (int i = 0; i < 100000; i++) {
+        uint64_t seed = random_u64(&rng) >> (i % 64), stream = random_u64(&rng) >> (i / 64 % 64);
+        uint64_t block = random_u64(&rng) >> (2 + i / 7 % 62);
+        if (i % 16 == 0) { /* the next block carries */
+            block = (block | 0xFFFFFFFFu) & (UINT64_MAX >> 2);
+        }
+        unsigned want[8], got[8];
+        float want_normal[8], got_normal[8];
+        curand_device_draw(seed, stream, 4 * block, want, want_normal);
+        simt_curand_draw(seed, stream, 4 * block, got, got_normal);
+        assert_memory_equal(got, want, sizeof want);
+        assert_memory_equal(got_normal, want_normal, sizeof want_normal);
     }
 }
 
@@ -126,8 +150,8 @@ static void eps_of_the_device_functions(void **state)
                  draw = random_u64(&rng) >> 24;
         uint32_t quads = (uint32_t)(random_u64(&rng) % 32 + 1), quad = (uint32_t)i % quads;
         uint32_t particle = (uint32_t)(random_u64(&rng) >> 42);
-        unsigned words[4];
-        float normals[4], eps[4];
+        unsigned words[8];
+        float normals[8], eps[4];
         row %= ((uint64_t)1 << 56) / quads;
         vae_eps4(seed, VAE_RNG_EPS, row, quads, quad, draw, particle, eps);
         curand_device_draw(seed, vae_rng_stream(VAE_RNG_EPS, row * quads + quad),
@@ -144,6 +168,7 @@ int main(void)
         cmocka_unit_test(words_of_the_host_generator),
         cmocka_unit_test(normals_of_the_host_generator),
         cmocka_unit_test(draws_of_the_device_functions),
+        cmocka_unit_test(draws_of_the_stand_in),
         cmocka_unit_test(eps_of_the_device_functions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,6 +48,7 @@ SIMT_VECTOR2(float2, float, 8)
 SIMT_VECTOR3(float3, float)
 SIMT_VECTOR4(float4, float, 16)
 SIMT_VECTOR2(double2, double, 16)
+SIMT_VECTOR4(double4, double, 16)
 SIMT_VECTOR2(longlong2, long long, 16)
 SIMT_VECTOR2(ulonglong2, unsigned long long, 16)
 
