@@ -5,105 +5,126 @@
 #include "vae_math.h"
 #include "vector.h"
 
-/* byte/255 rounded to nearest, as the division rounds it (all 256 tried), without the division. */
-static __device__ __forceinline__ float unit_of(uint32_t byte)
+/* byte/255 as the division rounds it, without the division: 1/255 in two parts; and what is rounded
+ * to bf16 afterwards comes out the same from the first part alone (all 256 tried for both). */
+template <typename T> static __device__ __forceinline__ float unit_of(uint32_t byte)
 {
-    const float b = (float)byte, r = 1.0f / 255.0f;
-    float q = b * r;
-    return fmaf(fmaf(-q, 255.0f, b), r, q);
+    const float b = (float)byte, high = 1.0f / 255.0f, low = -0x1.fdfdfep-33f;
+    return elem<T>::N == 8 ? b * high : fmaf(b, high, b * low);
 }
 
-/* Four stored values as they are used, binarized or not. */
-struct quad_rule {
+/* How stored values are used, binarized or not. */
+struct value_rule {
     vae_binarize binarize;
     uint64_t seed, stream, block; /* stream: of the row's first four values */
 };
 
-static __device__ __forceinline__ void convert4(float *x, const uint8_t *from, size_t quad,
-                                                quad_rule rule)
+/* The values of a chunk, which is what 16 bytes of T hold, of the row that starts at `from`. */
+template <typename T>
+static __device__ __forceinline__ void convert(float *x, const uint8_t *from, uint32_t chunk,
+                                               value_rule rule)
 {
-    const uint32_t four = reinterpret_cast<const vae_word1 *>(from)[quad].w[0];
-    if (rule.binarize >= VAE_BINARIZE_STATIC) {
-        uint32_t w[4];
-        random_words(w, rule.seed, rule.stream + quad, rule.block);
-        VAE_UNROLL
-        for (int i = 0; i < 4; i++) {
-            x[i] = (float)vae_binarize_u8(four >> (8 * i) & 255u, w[i]);
-        }
-        return;
+    constexpr int quads = elem<T>::N / 4;
+    uint32_t word[quads];
+    if constexpr (quads == 2) {
+        const vae_word2 two = reinterpret_cast<const vae_word2 *>(from)[chunk];
+        word[0] = two.w[0];
+        word[1] = two.w[1];
+    } else {
+        word[0] = reinterpret_cast<const vae_word1 *>(from)[chunk].w[0];
     }
     VAE_UNROLL
-    for (int i = 0; i < 4; i++) {
-        x[i] = unit_of(four >> (8 * i) & 255u);
+    for (int q = 0; q < quads; q++) {
+        uint32_t r[4];
+        if (rule.binarize >= VAE_BINARIZE_STATIC) {
+            random_words(r, rule.seed, rule.stream + (uint64_t)chunk * quads + q, rule.block);
+        }
+        VAE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const uint32_t byte = word[q] >> (8 * i) & 255u;
+            x[4 * q + i] = rule.binarize >= VAE_BINARIZE_STATIC ? (float)vae_binarize_u8(byte, r[i])
+                                                                : unit_of<T>(byte);
+        }
     }
 }
 
-static __device__ __forceinline__ void convert4(float *x, const float *from, size_t quad,
-                                                quad_rule rule)
+template <typename T>
+static __device__ __forceinline__ void convert(float *x, const float *from, uint32_t chunk,
+                                               value_rule rule)
 {
-    elem<float>::get4(x, from + 4 * quad);
-    if (rule.binarize >= VAE_BINARIZE_STATIC) {
-        uint32_t w[4];
-        random_words(w, rule.seed, rule.stream + quad, rule.block);
-        VAE_UNROLL
-        for (int i = 0; i < 4; i++) {
-            x[i] = (float)vae_binarize_f32(x[i], w[i]);
+    constexpr int quads = elem<T>::N / 4;
+    VAE_UNROLL
+    for (int q = 0; q < quads; q++) {
+        const size_t quad = (size_t)chunk * quads + q;
+        elem<float>::get4(x + 4 * q, from + 4 * quad);
+        if (rule.binarize >= VAE_BINARIZE_STATIC) {
+            uint32_t r[4];
+            random_words(r, rule.seed, rule.stream + quad, rule.block);
+            VAE_UNROLL
+            for (int i = 0; i < 4; i++) {
+                x[4 * q + i] = (float)vae_binarize_f32(x[4 * q + i], r[i]);
+            }
         }
     }
 }
 
 /* Bits, in words of 32; binarized they are what they are. */
-static __device__ __forceinline__ void convert4(float *x, const uint32_t *from, size_t quad,
-                                                quad_rule rule)
+template <typename T>
+static __device__ __forceinline__ void convert(float *x, const uint32_t *from, uint32_t chunk,
+                                               value_rule rule)
 {
+    constexpr int N = elem<T>::N;
     (void)rule;
-    const uint32_t four = from[quad / 8] >> (4 * (quad % 8));
+    const uint32_t bits = from[chunk / (32 / N)] >> (N * (chunk % (32 / N)));
     VAE_UNROLL
-    for (int i = 0; i < 4; i++) {
-        x[i] = (float)(four >> i & 1u);
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)(bits >> i & 1u);
     }
 }
 
-/* Grid: one warp per rows_per_warp rows, which lie side by side. Lane i works out where row i comes
- * from, since the shuffle costs as much as a good part of a row; then the warp converts row by row.
- */
+/* Grid: a warp per `turns` times 32 neighbouring chunks of 16 bytes of x, across the ends of rows,
+ * so that all lanes have work. Lane i works out where the i-th of the warp's rows comes from, since
+ * the shuffle costs as much as a good part of a row; the warp has at most 32. Rows end in zeros, as
+ * they are stored, and these come along. */
 template <typename T, typename S>
-__global__ void __launch_bounds__(VAE_BLOCK)
+__global__ void __launch_bounds__(VAE_SMALL_BLOCK)
     gather_kernel(T *x, size_t ld, vae_rows from, vae_now now, size_t B, size_t D, size_t src_ld,
-                  vae_binarize binarize, uint64_t seed, unsigned rows_per_warp)
+                  vae_binarize binarize, uint64_t seed, unsigned turns)
 {
-    const vae_plan *plan = plan_entry(now);
+    const uint64_t entry = plan_number(now);
+    const uint64_t draw = load_early(&now.plan[entry].draw);
+    const uint32_t chunks = (uint32_t)((D + elem<T>::N - 1) / elem<T>::N);
     const unsigned lane = threadIdx.x % 32;
-    const size_t first = grid_thread() / 32 * rows_per_warp;
-    const size_t mine = first + lane;
+    const size_t start = grid_thread() / 32 * turns * 32, first = start / chunks;
+    const uint32_t offset = (uint32_t)(start - first * chunks);
     uint32_t place = 0, number = 0;
-    if (lane < rows_per_warp && mine < B) {
-        place = row_place(&number, from, now, mine);
+    if (first + lane < B && lane * chunks < offset + turns * 32) {
+        place = row_place(&number, from, now.plan, entry, first + lane);
     }
-    const size_t quads = (D + 3) / 4;
-    quad_rule rule = {binarize, seed, 0,
-                      binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0};
-    for (unsigned i = 0; i < rows_per_warp && first + i < B; i++) {
+    value_rule rule = {binarize, seed, 0,
+                       binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(draw, 0) : 0};
+    uint32_t i = (offset + lane) / chunks, chunk = offset + lane - i * chunks; /* of this turn */
+    const uint32_t row_step = 32 / chunks, chunk_step = 32 - row_step * chunks;
+    for (unsigned turn = 0; turn < turns; turn++) {
         const size_t p = __shfl_sync(0xFFFFFFFFu, place, (int)i);
-        const size_t row = __shfl_sync(0xFFFFFFFFu, number, (int)i);
-        const S *src = static_cast<const S *>(from.rows) + p * src_ld;
-        T *out = x + (first + i) * ld;
-        rule.stream = vae_rng_stream(VAE_RNG_BINARIZE, row * quads);
-        for (size_t d = (size_t)lane * elem<T>::N; d < D; d += (size_t)32 * elem<T>::N) {
+        if (binarize >= VAE_BINARIZE_STATIC) {
+            const uint64_t row = __shfl_sync(0xFFFFFFFFu, number, (int)i);
+            rule.stream = vae_rng_stream(VAE_RNG_BINARIZE, row * ((D + 3) / 4));
+        }
+        if (first + i < B) {
             float v[elem<T>::N];
+            convert<T>(v, static_cast<const S *>(from.rows) + p * src_ld, chunk, rule);
             VAE_UNROLL
-            for (int q = 0; q < elem<T>::N / 4; q++) {
-                convert4(v + 4 * q, src, d / 4 + q, rule);
+            for (int e = 0; binarize == VAE_BINARIZE_THRESHOLD && e < elem<T>::N; e++) {
+                v[e] = v[e] >= 0.5f ? 1.0f : 0.0f;
             }
-            VAE_UNROLL
-            for (int e = 0; e < elem<T>::N; e++) {
-                float value = v[e];
-                if (binarize == VAE_BINARIZE_THRESHOLD) {
-                    value = value >= 0.5f ? 1.0f : 0.0f;
-                }
-                v[e] = d + e < D ? value : 0.0f;
-            }
-            store16(out + d, elem<T>::pack(v));
+            store16(x + (first + i) * ld + (size_t)chunk * elem<T>::N, elem<T>::pack(v));
+        }
+        i += row_step;
+        chunk += chunk_step;
+        if (chunk >= chunks) {
+            chunk -= chunks;
+            i++;
         }
     }
 }
@@ -112,12 +133,16 @@ template <typename T, typename S>
 static cudaError_t gather(vae_mat x, vae_rows rows, size_t src_ld, vae_now now, size_t B, size_t D,
                           vae_binarize binarize, uint64_t seed, cudaStream_t stream)
 {
-    size_t per_warp = (B + 8191) / 8192;
-    per_warp = per_warp < 32 ? per_warp : 32;
-    const size_t warps = (B + per_warp - 1) / per_warp;
-    VAE_LAUNCH((gather_kernel<T, S>), vae_blocks(warps * 32, (size_t)-1), VAE_BLOCK, 0, stream,
-               static_cast<T *>(x.data), x.ld, rows, now, B, D, src_ld, binarize, seed,
-               (unsigned)per_warp);
+    /* a turn each until a large device is full, then more, but 32 rows a warp at most */
+    const size_t chunks = (D + elem<T>::N - 1) / elem<T>::N, all = (B * chunks + 31) / 32;
+    const size_t full = 8192, most = 31 * chunks / 32;
+    size_t turns = (all + full - 1) / full;
+    turns = turns < most ? turns : most;
+    turns = turns > 0 ? turns : 1;
+    const size_t warps = (all + turns - 1) / turns, per_block = VAE_SMALL_BLOCK / 32;
+    VAE_LAUNCH((gather_kernel<T, S>), (unsigned)((warps + per_block - 1) / per_block),
+               VAE_SMALL_BLOCK, 0, stream, static_cast<T *>(x.data), x.ld, rows, now, B, D, src_ld,
+               binarize, seed, (unsigned)turns);
     return cudaGetLastError();
 }
 
@@ -127,16 +152,16 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     gather_draws_kernel(T *x, size_t ld, vae_rows from, vae_now now, size_t B, size_t D,
                         size_t src_ld, uint64_t seed)
 {
-    const vae_plan *plan = plan_entry(now);
+    const uint64_t entry = plan_number(now), draw = load_early(&now.plan[entry].draw);
     const size_t quads = (D + 3) / 4, i = grid_thread(), r = i / quads, q = i - r * quads;
     if (r >= B) {
         return;
     }
     uint32_t number;
-    const size_t place = row_place(&number, from, now, r);
+    const size_t place = row_place(&number, from, now.plan, entry, r);
     const float *mean = static_cast<const float *>(from.rows) + place * src_ld + 4 * q;
     float eps[4], v[4];
-    random_eps4(eps, seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, plan->draw, 0);
+    random_eps4(eps, seed, VAE_RNG_STACK, number, (uint32_t)quads, (uint32_t)q, draw, 0);
     VAE_UNROLL
     for (int e = 0; e < 4; e++) {
         const bool real = 4 * q + e < D;

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         return;
     }
     uint32_t number;
-    row_place(&number, from, now, r);
+    row_place(&number, from, now.plan, plan_number(now), r);
     label[r] = from.labels != NULL ? from.labels[number] : VAE_NO_LABEL;
 }
 

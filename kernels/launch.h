@@ -20,6 +20,10 @@
 /* Threads of a block, for every kernel that does not say otherwise. */
 #define VAE_BLOCK 256
 
+/* Of those that small batches wait for: a warp for each of a multiprocessor's four schedulers, so
+ * that little work reaches many multiprocessors. */
+#define VAE_SMALL_BLOCK 128
+
 /* Blocks for `items` threads of work, at most `most`: kernels stride over what is left. */
 static inline unsigned vae_blocks(size_t items, size_t most)
 {

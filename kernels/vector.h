@@ -224,21 +224,60 @@ static __device__ __forceinline__ unsigned group_lane(unsigned lanes)
     return threadIdx.x & (lanes - 1);
 }
 
-static __device__ __forceinline__ const vae_plan *plan_entry(vae_now now)
+/* Loads that stay where they are written. Left alone, the compiler moves a load to its first use,
+ * behind branches and what they wait for; cursor, plan and rows come one after the other from L2,
+ * and in a small batch that is most of what a kernel does. Not for what the kernel writes. */
+static __device__ __forceinline__ uint64_t load_early(const uint64_t *p)
 {
-    return now.plan + (*now.cursor + now.offset);
+#ifdef __CUDA_ARCH__
+    uint64_t v;
+    asm volatile("ld.global.b64 %0, [%1];" : "=l"(v) : "l"(p));
+    return v;
+#else
+    return *p;
+#endif
 }
 
-/* Where row r of the batch lies among the rows it is gathered from; its number in the data set. */
+static __device__ __forceinline__ uint32_t load_early(const uint32_t *p)
+{
+#ifdef __CUDA_ARCH__
+    uint32_t v;
+    asm volatile("ld.global.b32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+#else
+    return *p;
+#endif
+}
+
+/* The number of the plan's entry, and the entry. */
+static __device__ __forceinline__ uint64_t plan_number(vae_now now)
+{
+    return load_early(now.cursor) + now.offset;
+}
+
+static __device__ __forceinline__ const vae_plan *plan_entry(vae_now now)
+{
+    return now.plan + plan_number(now);
+}
+
+/* Where row r of the batch lies among the rows it is gathered from, by entry `entry` of the plan;
+ * its number in the data set. */
 static __device__ __forceinline__ uint32_t row_place(uint32_t *number, const vae_rows &from,
-                                                     vae_now now, size_t r)
+                                                     const vae_plan *plan, uint64_t entry, size_t r)
 {
     uint32_t place;
     if (from.n_slots > 0) {
-        const uint32_t entry = (uint32_t)(*now.cursor + now.offset);
-        place = (uint32_t)(entry % from.n_slots * from.slot_rows + r);
+        place = (uint32_t)((uint32_t)entry % from.n_slots * from.slot_rows + r);
     } else {
-        place = (uint32_t)vae_plan_row(plan_entry(now), from.n, from.half_bits, r);
+        vae_plan p = {};
+        p.first = load_early(&plan[entry].first);
+        p.order_key = load_early(&plan[entry].order_key);
+        p.shuffle = load_early(&plan[entry].shuffle);
+        p.extra_n = load_early(&plan[entry].extra_n);
+        p.extra_at = load_early(&plan[entry].extra_at);
+        p.extra_first = load_early(&plan[entry].extra_first);
+        p.extra_key = load_early(&plan[entry].extra_key);
+        place = (uint32_t)vae_plan_row(&p, from.n, from.half_bits, r);
     }
     *number = from.number != NULL ? from.number[place] : place;
     return place;
