@@ -52,19 +52,19 @@ size_t vae_column_sums_scratch(size_t rows, size_t cols);
 size_t vae_kl_dims_scratch(size_t B, size_t Z);
 enum { VAE_SUMS_SCRATCH = 8192 }; /* of accumulate and grad_norm */
 
-/* x: (B,D) out; backend.h's gather. One warp per few rows; one 16-byte store per thread and turn.
- */
+/* x: (B,D) out; backend.h's gather. A warp per stretch of x, across rows; one 16-byte store per
+ * thread and turn. */
 cudaError_t vae_gather_launch(vae_elem type, vae_mat x, vae_rows rows, vae_now now, size_t B,
                               size_t D, vae_binarize binarize, uint64_t seed, cudaStream_t stream);
 
 /* head: (B,2Z); z: (B*K,Z) out, kl_row: (B) out, log_pq: (B*K) out or NULL.
  * z = mu + exp(logvar/2)*eps; kl = 1/2 sum(mu^2 + e^logvar - 1 - logvar);
- * log_pq = 1/2 sum(eps^2 + logvar - z^2). A power of two of lanes per row. */
+ * log_pq = 1/2 sum(eps^2 + logvar - z^2). A lane per row and four latents, up to 32 per row. */
 cudaError_t vae_latent_forward_launch(vae_elem type, vae_mat z, float *kl_row, float *log_pq,
                                       vae_mat head, vae_now now, size_t B, size_t K, size_t Z,
                                       vae_noise noise, cudaStream_t stream);
-/* dhead: (B,2Z) out; formulas: model/model.c. One thread per example and four latents,
- * particles in turn. */
+/* dhead: (B,2Z) out; formulas: model/model.c. A thread per example and four latents, and as many of
+ * these as fill a large device share its particles. */
 cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz, vae_mat head,
                                        const float *weight, const float *kl_dim, vae_now now,
                                        size_t B, size_t K, size_t Z, vae_latent_grad grad,

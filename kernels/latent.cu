@@ -37,36 +37,58 @@ static __device__ __forceinline__ void write_quad(T *p, const float *v, size_t q
     }
 }
 
-/* Grid: `lanes` neighbouring lanes per row of z, a quad of latents per lane and turn. Every lane
- * stays to the end for the sums. */
+/* Sum over the `lanes` lanes of a row, any number of them, in its first: by halves, from the half of
+ * the next power of two. All 32 lanes of the warp must call. */
+static __device__ __forceinline__ float row_sum(float v, unsigned lane, unsigned lanes)
+{
+    for (unsigned o = 16; o > 0; o /= 2) {
+        const float other = __shfl_down_sync(0xFFFFFFFFu, v, o);
+        v += lane + o < lanes ? other : 0.0f;
+    }
+    return v;
+}
+
+/* Grid: a warp per 32/lanes rows of z, `lanes` neighbouring lanes per row, a quad of latents per
+ * lane and turn: with 20 latents five lanes a row and six rows a warp. Every lane stays to the end
+ * for the sums. */
 template <typename T>
-__global__ void __launch_bounds__(VAE_BLOCK)
+__global__ void __launch_bounds__(VAE_SMALL_BLOCK)
     latent_forward_kernel(T *z, size_t ldz, float *kl_row, float *log_pq, const T *head, size_t ldh,
                           vae_now now, size_t B, size_t K, size_t Z, uint64_t seed, unsigned lanes)
 {
     const vae_plan *plan = plan_entry(now);
-    const unsigned quads = (unsigned)((Z + 3) / 4), lane = group_lane(lanes);
-    const uint32_t r = group_row(lanes), b = r / (uint32_t)K, k = r - b * (uint32_t)K;
+    const uint64_t draw = load_early(&plan->draw), position = load_early(&plan->first);
+    const uint32_t particle0 = load_early(&plan->particle0);
+    const unsigned quads = (unsigned)((Z + 3) / 4), rows = 32 / lanes;
+    const unsigned in_warp = threadIdx.x % 32 / lanes, lane = threadIdx.x % 32 - in_warp * lanes;
+    const uint32_t r = (uint32_t)(grid_thread() / 32) * rows + in_warp;
+    const bool real_row = in_warp < rows && r < B * K;
+    const uint32_t b = r / (uint32_t)K, k = r - b * (uint32_t)K;
     const T *mu = head + b * ldh, *logvar = mu + Z;
     float kl = 0, pq = 0;
-    for (unsigned q = lane; r < B * K && q < quads; q += lanes) {
+    for (unsigned q = lane; real_row && q < quads; q += lanes) {
         float m[4], l[4], eps[4], out[4];
         read_quad(m, mu, q, Z, Z % 4 == 0);
         read_quad(l, logvar, q, Z, Z % 4 == 0);
-        random_eps4(eps, seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw,
-                    plan->particle0 + k);
+        random_eps4(eps, seed, VAE_RNG_EPS, position + b, quads, q, draw, particle0 + k);
+        /* what is read as zero behind the last latent adds zero to both sums */
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
-            const bool real = (size_t)4 * q + i < Z;
-            out[i] = real ? m[i] + vae_expf(0.5f * l[i]) * eps[i] : 0.0f;
-            pq += real ? 0.5f * (eps[i] * eps[i] + l[i] - out[i] * out[i]) : 0.0f;
-            kl += real && k == 0 ? vae_kl(m[i], l[i], vae_expf(l[i])) : 0.0f;
+            const float v = m[i] + vae_expf(0.5f * l[i]) * eps[i];
+            pq += 0.5f * (eps[i] * eps[i] + l[i] - v * v);
+            out[i] = (size_t)4 * q + i < Z ? v : 0.0f;
+        }
+        VAE_UNROLL
+        for (int i = 0; k == 0 && i < 4; i++) {
+            kl += vae_kl(m[i], l[i], vae_expf(l[i]));
         }
         elem<T>::put4(z + r * ldz + (size_t)4 * q, out);
     }
-    kl = group_sum(kl, lanes);
-    pq = group_sum(pq, lanes);
-    if (lane == 0 && r < B * K) {
+    kl = row_sum(kl, lane, lanes);
+    if (log_pq != NULL) {
+        pq = row_sum(pq, lane, lanes);
+    }
+    if (lane == 0 && real_row) {
         if (k == 0) {
             kl_row[b] = kl;
         }
@@ -95,57 +117,122 @@ static __device__ __forceinline__ void particle_grad(float *dmu, float *dlogvar,
     *dlogvar += 0.5f * g * eps * sigma + extra;
 }
 
-/* Grid: `lanes` neighbouring lanes per example, a quad of latents per lane and turn; particles one
- * after the other. */
+/* What the KL adds to dmu and dlogvar of a quad, times `scale`; latents whose kl_dim is at most
+ * free_bits are left out. */
+static __device__ __forceinline__ void kl_grad(float *dmu, float *dlogvar, const float *mu,
+                                               const float *logvar, float scale,
+                                               const float *kl_dim, size_t quad, size_t Z,
+                                               float free_bits)
+{
+    VAE_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const size_t j = 4 * quad + i;
+        const bool free = kl_dim != NULL && j < Z && kl_dim[j] <= free_bits;
+        const float s = free ? 0.0f : scale;
+        dmu[i] += s * mu[i];
+        dlogvar[i] += s * vae_dkl_dlogvar(vae_expf(logvar[i]));
+    }
+}
+
+/* How latent_backward shares out a block: `lanes` neighbouring threads for the quads of an example,
+ * times `parts` that share its particles, for `examples` examples; what is left over idles. */
+struct backward_split {
+    unsigned lanes, parts, examples;
+};
+
+/* Sums of v over the parts of a quad, in its part 0: by halves, in an order that depends on their
+ * number only. All threads must call; `part` is out of range where a thread has no work. */
+static __device__ __forceinline__ void sum_parts(float v[8], float (*sums)[VAE_BLOCK],
+                                                 backward_split split, unsigned part)
+{
+    const unsigned me = threadIdx.x;
+    VAE_UNROLL
+    for (int i = 0; i < 8; i++) {
+        sums[i][me] = v[i];
+    }
+    for (unsigned n = split.parts; n > 1; n = (n + 1) / 2) {
+        const unsigned half = (n + 1) / 2;
+        __syncthreads();
+        if (part + half < n) {
+            VAE_UNROLL
+            for (int i = 0; i < 8; i++) {
+                sums[i][me] += sums[i][me + half * split.lanes];
+            }
+        }
+    }
+    VAE_UNROLL
+    for (int i = 0; i < 8; i++) {
+        v[i] = sums[i][me];
+    }
+    __syncthreads();
+}
+
+/* Grid: a block per split.examples examples; a quad of latents and every parts-th particle per
+ * thread and turn. */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
     latent_backward_kernel(T *dhead, size_t ldd, const T *dz, size_t ldz, const T *head, size_t ldh,
                            const float *weight, const float *kl_dim, vae_now now, size_t B,
-                           size_t K, size_t Z, vae_latent_grad grad, uint64_t seed, unsigned lanes)
+                           size_t K, size_t Z, vae_latent_grad grad, uint64_t seed,
+                           backward_split split)
 {
+    __shared__ float sums[8][VAE_BLOCK];
     const vae_plan *plan = plan_entry(now);
-    const unsigned quads = (unsigned)((Z + 3) / 4);
-    const uint32_t b = group_row(lanes);
-    const bool aligned = Z % 4 == 0;
-    for (unsigned q = group_lane(lanes); b < B && q < quads; q += lanes) {
-        float m[4], l[4], dmu[4] = {0, 0, 0, 0}, dlogvar[4] = {0, 0, 0, 0};
-        read_quad(m, head + b * ldh, q, Z, aligned);
-        read_quad(l, head + b * ldh + Z, q, Z, aligned);
-        for (uint32_t k = 0; k < K; k++) {
-            const size_t r = b * K + k;
-            const float w = weight != NULL ? weight[r] : 1.0f;
-            float eps[4], d[4];
-            elem<T>::get4(d, dz + r * ldz + (size_t)4 * q);
-            random_eps4(eps, seed, VAE_RNG_EPS, plan->first + b, quads, q, plan->draw,
-                        plan->particle0 + k);
-            VAE_UNROLL
-            for (int i = 0; i < 4; i++) {
-                particle_grad(&dmu[i], &dlogvar[i], d[i], m[i], l[i], eps[i], w, grad.kl_scale * w,
-                              grad.objective);
+    const uint64_t draw = load_early(&plan->draw), position = load_early(&plan->first);
+    const uint32_t particle0 = load_early(&plan->particle0);
+    const unsigned quads = (unsigned)((Z + 3) / 4), group = threadIdx.x / split.lanes;
+    const unsigned example = group / split.parts;
+    const uint32_t b = blockIdx.x * split.examples + example;
+    const bool works = example < split.examples && b < B, aligned = Z % 4 == 0;
+    const unsigned part = works ? group - example * split.parts : split.parts;
+    for (unsigned q0 = 0; q0 < quads; q0 += split.lanes) {
+        const unsigned q = q0 + threadIdx.x - group * split.lanes;
+        float m[4], l[4], sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        float *dmu = sum, *dlogvar = sum + 4;
+        if (works && q < quads) {
+            read_quad(m, head + b * ldh, q, Z, aligned);
+            read_quad(l, head + b * ldh + Z, q, Z, aligned);
+            if (part == 0 && grad.objective == VAE_OBJ_ELBO) {
+                /* ahead of the particles, so that its loads don't wait for them; elbo: K = 1 */
+                const float share = weight != NULL ? weight[b] : 1.0f;
+                kl_grad(dmu, dlogvar, m, l, grad.kl_scale * share * plan->beta, kl_dim, q, Z,
+                        grad.free_bits);
+            }
+            for (uint32_t k = part; k < K; k += split.parts) {
+                const size_t r = b * K + k;
+                const float w = weight != NULL ? weight[r] : 1.0f;
+                float eps[4], d[4];
+                elem<T>::get4(d, dz + r * ldz + (size_t)4 * q);
+                random_eps4(eps, seed, VAE_RNG_EPS, position + b, quads, q, draw, particle0 + k);
+                VAE_UNROLL
+                for (int i = 0; i < 4; i++) {
+                    particle_grad(&dmu[i], &dlogvar[i], d[i], m[i], l[i], eps[i], w,
+                                  grad.kl_scale * w, grad.objective);
+                }
             }
         }
-        const float share = weight != NULL ? weight[b] : 1.0f; /* elbo: K = 1 */
-        VAE_UNROLL
-        for (int i = 0; grad.objective == VAE_OBJ_ELBO && i < 4; i++) {
-            const size_t j = (size_t)4 * q + i;
-            const bool free = kl_dim != NULL && j < Z && kl_dim[j] <= grad.free_bits;
-            const float s = free ? 0.0f : grad.kl_scale * share * plan->beta;
-            dmu[i] += s * m[i];
-            dlogvar[i] += s * vae_dkl_dlogvar(vae_expf(l[i]));
+        if (split.parts > 1) {
+            sum_parts(sum, sums, split, part);
+        }
+        if (part != 0 || q >= quads) {
+            continue;
         }
         write_quad(dhead + b * ldd, dmu, q, Z, aligned);
         write_quad(dhead + b * ldd + Z, dlogvar, q, Z, aligned);
     }
 }
 
-/* Lanes for one row of Z latents. */
-static unsigned latent_lanes(size_t Z)
+/* Particles are shared out until a large device is full or a block is; then as evenly as goes. */
+static backward_split split_backward(size_t B, size_t K, size_t Z)
 {
-    unsigned lanes = 1;
-    while (lanes < 32 && lanes < (Z + 3) / 4) {
-        lanes *= 2;
-    }
-    return lanes;
+    const size_t full = (size_t)1 << 18, quads = (Z + 3) / 4;
+    const size_t lanes = quads < VAE_BLOCK ? quads : VAE_BLOCK;
+    size_t parts = (full + B * lanes - 1) / (B * lanes);
+    parts = parts < VAE_BLOCK / lanes ? parts : VAE_BLOCK / lanes;
+    parts = parts < K ? parts : K;
+    const size_t turns = (K + parts - 1) / parts;
+    parts = (K + turns - 1) / turns;
+    return {(unsigned)lanes, (unsigned)parts, (unsigned)(VAE_BLOCK / (lanes * parts))};
 }
 
 template <typename T>
@@ -153,10 +240,11 @@ static cudaError_t latent_forward(vae_mat z, float *kl_row, float *log_pq, vae_m
                                   vae_now now, size_t B, size_t K, size_t Z, uint64_t seed,
                                   cudaStream_t stream)
 {
-    const unsigned lanes = latent_lanes(Z);
-    VAE_LAUNCH((latent_forward_kernel<T>), vae_blocks(B * K * lanes, (size_t)-1), VAE_BLOCK, 0,
-               stream, static_cast<T *>(z.data), z.ld, kl_row, log_pq,
-               static_cast<const T *>(head.data), head.ld, now, B, K, Z, seed, lanes);
+    const size_t quads = (Z + 3) / 4, lanes = quads < 32 ? quads : 32, rows = 32 / lanes;
+    const size_t warps = (B * K + rows - 1) / rows, per_block = VAE_SMALL_BLOCK / 32;
+    VAE_LAUNCH((latent_forward_kernel<T>), (unsigned)((warps + per_block - 1) / per_block),
+               VAE_SMALL_BLOCK, 0, stream, static_cast<T *>(z.data), z.ld, kl_row, log_pq,
+               static_cast<const T *>(head.data), head.ld, now, B, K, Z, seed, (unsigned)lanes);
     return cudaGetLastError();
 }
 
@@ -165,11 +253,11 @@ static cudaError_t latent_backward(vae_mat dhead, vae_mat dz, vae_mat head, cons
                                    const float *kl_dim, vae_now now, size_t B, size_t K, size_t Z,
                                    vae_latent_grad grad, uint64_t seed, cudaStream_t stream)
 {
-    const unsigned lanes = latent_lanes(Z);
-    VAE_LAUNCH((latent_backward_kernel<T>), vae_blocks(B * lanes, (size_t)-1), VAE_BLOCK, 0, stream,
-               static_cast<T *>(dhead.data), dhead.ld, static_cast<const T *>(dz.data), dz.ld,
-               static_cast<const T *>(head.data), head.ld, weight, kl_dim, now, B, K, Z, grad, seed,
-               lanes);
+    const backward_split split = split_backward(B, K, Z);
+    VAE_LAUNCH((latent_backward_kernel<T>), (unsigned)((B + split.examples - 1) / split.examples),
+               VAE_BLOCK, 0, stream, static_cast<T *>(dhead.data), dhead.ld,
+               static_cast<const T *>(dz.data), dz.ld, static_cast<const T *>(head.data), head.ld,
+               weight, kl_dim, now, B, K, Z, grad, seed, split);
     return cudaGetLastError();
 }
 

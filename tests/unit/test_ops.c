@@ -266,6 +266,26 @@ static void large_data_are_gathered_too(void **state)
     free(set.rows);
 }
 
+/* So many values that the CUDA backend's warps take several turns each, and many short rows. */
+static void large_batches_are_gathered_too(void **state)
+{
+    static const struct {
+        size_t B, D;
+        vae_dtype dtype;
+        vae_binarize binarize;
+    } cases[] = {{9001, 257, VAE_U8, VAE_BINARIZE_NONE},
+                 {9001, 257, VAE_BITS, VAE_BINARIZE_NONE},
+                 {6007, 390, VAE_F32, VAE_BINARIZE_STATIC},
+                 {3001, 31, VAE_U8, VAE_BINARIZE_DYNAMIC},
+                 {3001, 3, VAE_U8, VAE_BINARIZE_THRESHOLD}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        vae_dataset set;
+        fill_set(&set, cases[i].dtype, cases[i].B, cases[i].D);
+        check_gather(*state, &set, NULL, cases[i].B, 0, cases[i].B, true, cases[i].binarize);
+        free(set.rows);
+    }
+}
+
 static void one_row_is_a_data_set(void **state)
 {
     device *d = *state;
@@ -592,8 +612,9 @@ static void check_latent_forward(device *d, size_t B, size_t K, size_t Z, const 
 
 static const struct {
     size_t B, K, Z;
-} latent_cases[] = {{1, 1, 1},  {1, 3, 2},   {5, 1, 3},  {4, 5, 4},    {33, 1, 20}, {31, 3, 20},
-                    {2, 5, 31}, {257, 1, 5}, {9, 3, 33}, {128, 1, 50}, {3, 2, 257}, {2, 3, 1301}};
+} latent_cases[] = {{1, 1, 1},   {1, 3, 2},   {5, 1, 3},   {4, 5, 4},    {33, 1, 20}, {31, 3, 20},
+                    {2, 5, 31},  {257, 1, 5}, {9, 3, 33},  {128, 1, 50}, {3, 2, 257}, {2, 3, 1301},
+                    {3, 50, 20}, {2, 50, 50}, {1, 300, 3}, {2, 7, 100},  {5, 64, 1},  {1, 2, 1024}};
 enum { N_LATENT_CASES = sizeof latent_cases / sizeof latent_cases[0] };
 
 static const vae_plan latent_plans[] = {
@@ -700,6 +721,7 @@ int main(void)
         device_test(runs_move_along_the_plan),
         device_test(batches_are_gathered_to_the_bit),
         device_test(large_data_are_gathered_too),
+        device_test(large_batches_are_gathered_too),
         device_test(one_row_is_a_data_set),
         device_test(static_draws_stay_and_dynamic_ones_change),
         device_test(layers_forward),
