@@ -276,7 +276,7 @@ static void large_batches_are_gathered_too(void **state)
     } cases[] = {{9001, 257, VAE_U8, VAE_BINARIZE_NONE},
                  {9001, 257, VAE_BITS, VAE_BINARIZE_NONE},
                  {6007, 390, VAE_F32, VAE_BINARIZE_STATIC},
-                 {3001, 31, VAE_U8, VAE_BINARIZE_DYNAMIC},
+                 {18001, 120, VAE_U8, VAE_BINARIZE_DYNAMIC},
                  {3001, 3, VAE_U8, VAE_BINARIZE_THRESHOLD}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         vae_dataset set;
