@@ -64,13 +64,20 @@ vae_sync_fn vae_cuda_sync;
 void vae_cuda_run_close(cuda_backend *be);
 /* What [plan] kernels are told. */
 vae_now vae_cuda_now(const cuda_backend *be);
-/* Before an operation on the compute stream: joins the side lane unless the operation is known to
- * leave what is under way alone (pass writes = what it writes; NULL = join). */
+/* Before an operation on the main lane: joins the others unless the operation is known to leave what
+ * is under way alone (pass writes = what it writes; NULL = join). */
 void vae_cuda_join(cuda_backend *be, const void *writes);
 /* The same; is there something to launch then, neither planning nor after an error? */
 bool vae_cuda_begin(cuda_backend *be, const void *writes);
-/* The lane for an operation nothing waits for, which reads a and b: side while capturing. */
+/* The same for an operation of the update, which leaves the batch alone and comes last in a step. */
+bool vae_cuda_begin_update(cuda_backend *be);
+/* The same for an operation that brings the batch, right after an update or anywhere; *lane: where
+ * to launch it. */
+bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane);
+/* The lane for an operation nothing waits for before a join, which reads a and b: matrix products
+ * and their sums, or totals. Other than the main lane only while capturing. */
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
+int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 
 /* ---- linear.c, ops.c, classes.c: the operations, as backend.h says ---- */
 
