@@ -399,7 +399,7 @@ static void too_much_is_refused(void **state)
 /* `steps` steps of Adam over a set, in an order that is shuffled anew each epoch. */
 static void train(model_fixture *f, size_t steps, size_t rows, double lr, size_t at_once)
 {
-    vae_plan plan[16];
+    vae_plan plan[64];
     const size_t labelled = vae_config_labelled_batch(&f->config);
     const size_t per_epoch = (f->set.n - labelled) / rows;
     for (size_t t = 0; t < steps; t += at_once) {
@@ -473,6 +473,45 @@ static void training_with_classes_repeats_to_the_bit(void **state)
     config.classifier_weight = 0.1;
     config.labelled = config.batch_size = 10;
     check_repeats(&config, 32);
+}
+
+/* Parameters after 51 steps asked for at once and 51 in small numbers; malloc'ed. */
+static float *train_streamed(const vae_config *config, size_t n, size_t D, size_t rows,
+                             const char *streamed)
+{
+    model_fixture f;
+    setenv("VAE_CUDA_STREAM_DATA", streamed, 1);
+    device_keep_none();
+    fixture_open(&f, config, D > 1000 ? VAE_F32 : VAE_U8, n, D, rows, 4);
+    const size_t steps = D > 1000 ? 7 : 51;
+    train(&f, steps, rows, 1e-3, steps);
+    train(&f, steps, rows, 1e-3, 5);
+    float *got = state_of(&f, VAE_PARAMS);
+    fixture_close(&f);
+    device_keep_none();
+    unsetenv("VAE_CUDA_STREAM_DATA");
+    return got;
+}
+
+/* Rows that several threads read on the host are those that lie on the device: batches so small that
+ * eight are staged at once, and batches of a MiB, each of which several threads read. */
+static void streamed_rows_are_the_resident_ones(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n, D, rows;
+    } cases[] = {{200, 197, 10}, {520, 2051, 129}};
+    const vae_config config = small_config();
+    if (!device_is_cuda()) {
+        skip();
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const size_t n = cases[i].n, D = cases[i].D, rows = cases[i].rows;
+        float *resident = train_streamed(&config, n, D, rows, "0");
+        float *streamed = train_streamed(&config, n, D, rows, "1");
+        assert_memory_equal(streamed, resident, ref_n_params(&config, D) * sizeof *resident);
+        free(resident), free(streamed);
+    }
 }
 
 /* What the largest step that was captured consists of, as describe() says. */
@@ -693,6 +732,7 @@ int main(void)
         cmocka_unit_test(too_much_is_refused),
         cmocka_unit_test(training_repeats_to_the_bit),
         cmocka_unit_test(training_with_classes_repeats_to_the_bit),
+        cmocka_unit_test(streamed_rows_are_the_resident_ones),
         cmocka_unit_test(little_waits_in_a_step),
         cmocka_unit_test(optimizer_follows_the_config),
         cmocka_unit_test(training_lowers_the_loss),

@@ -279,6 +279,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->precision = options->precision;
     be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
     be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    be->threads = options->threads;
     be->graphs = flag("VAE_CUDA_GRAPHS", true);
     be->tune = flag("VAE_CUDA_TUNE", false);
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);

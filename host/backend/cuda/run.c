@@ -331,12 +331,14 @@ static void run_graphs(cuda_backend *be, cuda_slot *slot, size_t n, vae_step_fn 
         prepare(be, fn, ctx);
         slot->one = capture(be, 1, fn, ctx, &slot->one_size);
     }
-    if (!streamed && slot->many == NULL && n >= 2 * VAE_CUDA_MANY) {
+    const bool groups = !streamed || vae_row_stream_many(be->plan_data->stream, 0);
+    if (groups && slot->many == NULL && n >= 2 * VAE_CUDA_MANY) {
         prepare(be, fn, ctx); /* another step may have been captured since */
         slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &slot->many_size);
     }
     for (size_t i = 0; vae_cuda_fine(be) && i < n;) {
-        const bool many = !streamed && slot->many != NULL && n - i >= VAE_CUDA_MANY;
+        const bool whole = !streamed || vae_row_stream_many(be->plan_data->stream, be->at);
+        const bool many = whole && slot->many != NULL && n - i >= VAE_CUDA_MANY;
         const size_t steps = many ? VAE_CUDA_MANY : 1;
         if (streamed) {
             vae_row_stream_stage(be, be->plan_data->stream, be->at);

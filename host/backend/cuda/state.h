@@ -17,7 +17,7 @@ enum {
     VAE_CUDA_BOUNCE = 4 << 20,     /* bytes of the pinned memory that blocking copies go through */
     VAE_CUDA_MANY = 8,             /* steps of the larger graph */
     VAE_CUDA_PLAN_RING = 4,        /* pinned buffers that plans are sent from */
-    VAE_CUDA_STAGES = 3,           /* staged batches of a streamed data set */
+    VAE_CUDA_STAGES = 3,           /* one is read, one copied, one computed on */
     VAE_CUDA_AUX = 64,             /* aux buffers remembered: more than a model has layers */
 };
 
@@ -93,6 +93,7 @@ typedef struct {
     cudaEvent_t sent;
 } cuda_plan_buffer;
 
+typedef struct row_readers row_readers;
 typedef struct row_stream row_stream;
 
 struct vae_data {
@@ -112,6 +113,7 @@ typedef struct {
     vae_precision precision;
     vae_elem elem;
     size_t elem_bytes;
+    size_t threads;                 /* of the host, for reading data; 0 = all cores */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
 
     vae_cublaslt lt;
