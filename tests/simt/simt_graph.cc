@@ -407,10 +407,39 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *n)
 {
     call c("cudaGraphGetNodes", cudaErrorInvalidValue);
-    if (c.refused() || !simt::known(graph) || nodes) { /* only their number */
+    if (c.refused() || !simt::known(graph)) {
         return c.done(cudaErrorInvalidValue);
     }
-    *n = graph->body->nodes.size();
+    std::vector<simt::graph_node> &all = graph->body->nodes;
+    for (size_t i = 0; nodes && i < *n; i++) {
+        nodes[i] = i < all.size() ? (cudaGraphNode_t)(void *)&all[i] : nullptr;
+    }
+    *n = all.size();
+    return c.done();
+}
+
+cudaError_t cudaGraphGetEdges(cudaGraph_t graph, cudaGraphNode_t *from, cudaGraphNode_t *to,
+                              cudaGraphEdgeData *data, size_t *n)
+{
+    call c("cudaGraphGetEdges", cudaErrorInvalidValue);
+    if (c.refused() || !simt::known(graph)) {
+        return c.done(cudaErrorInvalidValue);
+    }
+    std::vector<simt::graph_node> &all = graph->body->nodes;
+    size_t edges = 0;
+    for (simt::graph_node &node : all) {
+        for (const simt_index &before : node.after) {
+            if (from && to && edges < *n) {
+                from[edges] = (cudaGraphNode_t)(void *)&all[before.i];
+                to[edges] = (cudaGraphNode_t)(void *)&node;
+                if (data) {
+                    data[edges] = cudaGraphEdgeData{};
+                }
+            }
+            edges++;
+        }
+    }
+    *n = edges;
     return c.done();
 }
 

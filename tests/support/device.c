@@ -76,6 +76,14 @@ void device_close_backend(vae_backend *be)
     kept = be;
 }
 
+void device_keep_none(void)
+{
+    if (kept != NULL) {
+        kept->ops->close(kept);
+        kept = NULL;
+    }
+}
+
 void device_begin(device *d, size_t threads)
 {
     *d = (device){.be = device_open_backend(threads), .precision = device_precision(), .hash = 1};

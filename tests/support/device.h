@@ -37,6 +37,8 @@ vae_precision device_precision(void);
 vae_backend *device_open_backend(size_t threads);
 /* Gives it back: a CUDA device serves the tests after this one, unless an operation failed. */
 void device_close_backend(vae_backend *be);
+/* Closes what is kept for the next test, which then reads the environment anew. */
+void device_keep_none(void);
 void device_begin(device *d, size_t threads);
 /* Gives everything back, the backend too. */
 void device_end(device *d);

@@ -411,39 +411,35 @@ static void too_much_is_refused(void **state)
 /* `steps` steps of Adam over a set, in an order that is shuffled anew each epoch. */
 static void train(model_fixture *f, size_t steps, size_t rows, double lr, size_t at_once)
 {
-    vae_plan plan[16];
-    const size_t per_epoch = f->set.n / rows;
+    vae_plan plan[64];
+    const size_t labelled = vae_config_labelled_batch(&f->config);
+    const size_t per_epoch = (f->set.n - labelled) / rows;
     for (size_t t = 0; t < steps; t += at_once) {
         size_t n = steps - t < at_once ? steps - t : at_once;
         for (size_t i = 0; i < n; i++) {
             plan[i] = train_plan(t + i + 1, (t + i) % per_epoch * rows, lr);
             plan[i].shuffle = 1;
             plan[i].order_key = (t + i) / per_epoch;
+            plan[i].extra_n = (uint32_t)labelled, plan[i].extra_at = (uint32_t)rows;
+            plan[i].extra_first = (t + i) * labelled, plan[i].labelled_share = 0.25f;
         }
         vae_model_train(f->model, f->data, plan, n, rows);
     }
 }
 
-/* 100 steps, to the bit: whatever the number of threads and of steps asked for at once. */
-static void training_repeats_to_the_bit(void **state)
+/* Batches of 50 of 200, to the bit: whatever the number of threads and of steps asked for at once.
+ */
+static void check_repeats(const vae_config *config, size_t steps)
 {
-    (void)state;
     static const struct {
         size_t threads, at_once;
     } cases[] = {{1, 1}, {2, 1}, {3, 16}, {8, 7}};
-    vae_config config = small_config();
     float *first[3] = {NULL};
     vae_totals first_totals = {0};
-    config.hidden = (vae_sizes){2, {70, 33}};
-    config.latent = 10;
-    config.binarize = VAE_BINARIZE_DYNAMIC;
-    config.optimizer = VAE_ADAMW;
-    config.weight_decay = 0.01;
-    config.clip_norm = 20;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         model_fixture f;
-        fixture_open(&f, &config, VAE_U8, 200, 197, 50, cases[i].threads);
-        train(&f, 100, 50, 1e-3, cases[i].at_once);
+        fixture_open(&f, config, VAE_U8, 200, 197, 50, cases[i].threads);
+        train(&f, steps, 50, 1e-3, cases[i].at_once);
         vae_totals totals = fixture_totals(&f);
         first_totals = i == 0 ? totals : first_totals;
         assert_memory_equal(&totals, &first_totals, sizeof totals);
@@ -460,6 +456,121 @@ static void training_repeats_to_the_bit(void **state)
     }
     for (int which = 0; which < 3; which++) {
         free(first[which]);
+    }
+}
+
+static void training_repeats_to_the_bit(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.hidden = (vae_sizes){2, {70, 33}};
+    config.latent = 10;
+    config.binarize = VAE_BINARIZE_DYNAMIC;
+    config.optimizer = VAE_ADAMW;
+    config.weight_decay = 0.01;
+    config.clip_norm = 20;
+    check_repeats(&config, 100);
+}
+
+/* The class of the next batch may be asked for while a step before it is under way. */
+static void training_with_classes_repeats_to_the_bit(void **state)
+{
+    (void)state;
+    vae_config config = small_config();
+    config.classes = 3;
+    config.condition = true;
+    check_repeats(&config, 32);
+    config.condition = false;
+    config.semi_supervised = true;
+    config.classifier_weight = 0.1;
+    config.labelled = config.batch_size = 10;
+    check_repeats(&config, 32);
+}
+
+/* Parameters after 51 steps asked for at once and 51 in small numbers; malloc'ed. */
+static float *train_streamed(const vae_config *config, size_t n, size_t D, size_t rows,
+                             const char *streamed)
+{
+    model_fixture f;
+    setenv("VAE_CUDA_STREAM_DATA", streamed, 1);
+    device_keep_none();
+    fixture_open(&f, config, D > 1000 ? VAE_F32 : VAE_U8, n, D, rows, 4);
+    const size_t steps = D > 1000 ? 7 : 51;
+    train(&f, steps, rows, 1e-3, steps);
+    train(&f, steps, rows, 1e-3, 5);
+    float *got = state_of(&f, VAE_PARAMS);
+    fixture_close(&f);
+    device_keep_none();
+    unsetenv("VAE_CUDA_STREAM_DATA");
+    return got;
+}
+
+/* Rows that several threads read on the host are those that lie on the device: batches so small that
+ * eight are staged at once, and batches of a MiB, each of which several threads read. */
+static void streamed_rows_are_the_resident_ones(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n, D, rows;
+    } cases[] = {{200, 197, 10}, {520, 2051, 129}};
+    const vae_config config = small_config();
+    if (!device_is_cuda()) {
+        skip();
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const size_t n = cases[i].n, D = cases[i].D, rows = cases[i].rows;
+        float *resident = train_streamed(&config, n, D, rows, "0");
+        float *streamed = train_streamed(&config, n, D, rows, "1");
+        assert_memory_equal(streamed, resident, ref_n_params(&config, D) * sizeof *resident);
+        free(resident), free(streamed);
+    }
+}
+
+/* What the largest step that was captured consists of, as describe() says. */
+typedef struct {
+    int nodes, chain, steps, chain_of_steps;
+    bool emulated;
+} graph_size;
+
+static graph_size train_captured(const vae_config *config)
+{
+    model_fixture f;
+    graph_size size = {0};
+    char text[4096];
+    fixture_open(&f, config, VAE_U8, 200, 20, 10, 1);
+    train(&f, 16, 10, 1e-3, 16);
+    f.be->ops->describe(f.be, text, sizeof text);
+    const char *graphs = strstr(text, "graphs on (");
+    assert_non_null(graphs);
+    assert_int_equal(sscanf(graphs, "graphs on (%d nodes a step, %d in a chain; %d steps: %d)",
+                            &size.nodes, &size.chain, &size.steps, &size.chain_of_steps),
+                     4);
+    size.emulated = strstr(text, "Emulated") != NULL && getenv("VAE_SIMT_LT_REFUSE") == NULL;
+    fixture_close(&f);
+    return size;
+}
+
+/* What waits for what in a captured step. A chain goes from the batch to the update: a forward pass
+ * and a gradient for every layer (of the first one the weights', of others that of the input), the
+ * sampling and its gradient, the loss, the norm and the update. The other sums are beside it, and
+ * the next step's batch is beside the update. A real cuBLASLt may need more nodes for a product. */
+static void little_waits_in_a_step(void **state)
+{
+    (void)state;
+    if (!device_is_cuda()) {
+        skip();
+    }
+    vae_config config = small_config();
+    for (int classes = 0; classes < 2; classes++) {
+        config.condition = classes ? VAE_CONDITION_LABELS : VAE_CONDITION_NONE;
+        config.classes = classes ? 3 : 0;
+        const int layers = 6, batch = classes ? 3 : 1, advance = 1;
+        const graph_size size = train_captured(&config);
+        const int step = size.chain - batch - advance;
+        const int late = classes; /* nodes of the batch that outlast norm and update */
+        assert_true(size.nodes >= size.chain + layers); /* weight gradients but one; totals */
+        assert_true(size.chain_of_steps <= batch + size.steps * (step + late) - late + advance);
+        assert_true(!size.emulated || step <= 2 * layers + 5 + classes); /* z gets its class */
     }
 }
 
@@ -632,6 +743,9 @@ int main(void)
         cmocka_unit_test(slots_are_taken_over),
         cmocka_unit_test(too_much_is_refused),
         cmocka_unit_test(training_repeats_to_the_bit),
+        cmocka_unit_test(training_with_classes_repeats_to_the_bit),
+        cmocka_unit_test(streamed_rows_are_the_resident_ones),
+        cmocka_unit_test(little_waits_in_a_step),
         cmocka_unit_test(optimizer_follows_the_config),
         cmocka_unit_test(training_lowers_the_loss),
         cmocka_unit_test(bad_step_changes_nothing),

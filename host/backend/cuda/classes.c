@@ -9,9 +9,9 @@ void vae_cuda_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, 
         vae_fail(&be->err, VAE_ERR_DATA, "%s: no labels; the model needs the class of each row",
                  data->set->source);
     }
-    if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_gather_labels_launch(label, data->rows, vae_cuda_now(be), B,
-                                             be->lane[0].stream));
+    cuda_lane *lane;
+    if (vae_cuda_begin_batch(be, &lane)) {
+        CUDA_OK(be, vae_gather_labels_launch(label, data->rows, vae_cuda_now(be), B, lane->stream));
     }
 }
 
@@ -19,8 +19,9 @@ void vae_cuda_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_
                       size_t first, size_t C)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_one_hot_launch(be->elem, m, label, B, K, first, C, be->lane[0].stream));
+    cuda_lane *lane;
+    if (vae_cuda_begin_batch(be, &lane)) {
+        CUDA_OK(be, vae_one_hot_launch(be->elem, m, label, B, K, first, C, lane->stream));
     }
 }
 
@@ -39,7 +40,7 @@ void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *l
 void vae_cuda_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (vae_cuda_begin(be, NULL)) {
+    if (vae_cuda_begin(be, dh.data)) {
         CUDA_OK(be, vae_class_sums_launch(be->elem, dh, dy, of, out, be->lane[0].stream));
     }
 }

@@ -117,10 +117,12 @@ static vae_status choose_device(cuda_backend *be, int index, vae_error *err)
     return VAE_OK;
 }
 
-static bool open_lane(cuda_backend *be, cuda_lane *lane)
+static bool open_lane(cuda_backend *be, cuda_lane *lane, bool products)
 {
     lane->scratch_bytes = VAE_SUMS_SCRATCH;
-    lane->workspace = vae_cuda_take(be, VAE_CUDA_WORKSPACE, "cuBLASLt's workspace");
+    if (products) {
+        lane->workspace = vae_cuda_take(be, VAE_CUDA_WORKSPACE, "cuBLASLt's workspace");
+    }
     lane->scratch = vae_cuda_take(be, lane->scratch_bytes, "partial sums");
     return lane->scratch != NULL &&
            CUDA_OK(be, cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking));
@@ -129,17 +131,21 @@ static bool open_lane(cuda_backend *be, cuda_lane *lane)
 /* Everything on the device that does not depend on the model. */
 static bool open_device(cuda_backend *be)
 {
-    if (!open_lane(be, &be->lane[0]) || !open_lane(be, &be->lane[1])) {
-        return false;
+    for (int i = 0; i < VAE_CUDA_LANES; i++) {
+        if (!open_lane(be, &be->lane[i], i != LANE_AHEAD)) {
+            return false;
+        }
     }
     be->clock = vae_cuda_alloc(&be->base, sizeof *be->clock, "the step counter");
     if (be->clock == NULL) {
         return false;
     }
-    be->lane[0].ticket = &be->clock->ticket[0];
-    be->lane[1].ticket = &be->clock->ticket[1];
+    for (int i = 0; i < VAE_CUDA_LANES; i++) {
+        be->lane[i].ticket = &be->clock->ticket[i];
+    }
     return CUDA_OK(be, cudaEventCreateWithFlags(&be->fork, cudaEventDisableTiming)) &&
            CUDA_OK(be, cudaEventCreateWithFlags(&be->join, cudaEventDisableTiming)) &&
+           CUDA_OK(be, cudaEventCreateWithFlags(&be->settled, cudaEventDisableTiming)) &&
            CUDA_OK(be, cudaEventCreateWithFlags(&be->start, cudaEventDefault)) &&
            CUDA_OK(be, cudaEventCreateWithFlags(&be->stop, cudaEventDefault)) &&
            CUBLAS_OK(be, be->lt.create(&be->handle)) &&
@@ -158,7 +164,7 @@ static void close_lane(cuda_lane *lane)
 static void cuda_close(vae_backend *base)
 {
     cuda_backend *be = vae_cuda_self(base);
-    cudaEvent_t events[] = {be->fork, be->join, be->start, be->stop};
+    cudaEvent_t events[] = {be->fork, be->join, be->settled, be->start, be->stop};
     if (be->lane[0].stream != NULL) {
         cudaStreamSynchronize(be->lane[0].stream); /* too late to tell of an error */
     }
@@ -180,8 +186,9 @@ static void cuda_close(vae_backend *base)
     }
     cudaFree(be->clock);
     cudaFreeHost(be->bounce);
-    close_lane(&be->lane[0]);
-    close_lane(&be->lane[1]);
+    for (int i = 0; i < VAE_CUDA_LANES; i++) {
+        close_lane(&be->lane[i]);
+    }
     free(be->params);
     free(be->retired);
     free(be);
@@ -212,18 +219,20 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
     static const char *const precision[] = {"fp32", "tf32", "bf16"};
     const cuda_backend *be = (const cuda_backend *)base;
     char plans[2048] = "none yet";
-    size_t nodes = 0;
-    for (int i = 0; i < VAE_SLOTS; i++) {
-        nodes = be->slots[i].nodes > nodes ? be->slots[i].nodes : nodes;
+    const cuda_slot *largest = &be->slots[0];
+    for (int i = 1; i < VAE_SLOTS; i++) {
+        largest = be->slots[i].one_size.nodes > largest->one_size.nodes ? &be->slots[i] : largest;
     }
     describe_plans(be, plans, sizeof plans);
     const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
-             "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step), matmuls%s: %s",
+             "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step, %zu in a chain; %d steps: "
+             "%zu), matmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
-             precision[be->precision], graphs, nodes, timed, plans);
+             precision[be->precision], graphs, largest->one_size.nodes, largest->one_size.chain,
+             VAE_CUDA_MANY, largest->many_size.chain, timed, plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)
@@ -270,6 +279,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->precision = options->precision;
     be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
     be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);
+    be->threads = options->threads;
     be->graphs = flag("VAE_CUDA_GRAPHS", true);
     be->tune = flag("VAE_CUDA_TUNE", false);
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);

@@ -1,7 +1,7 @@
 /* Inside the CUDA backend: what its files ask of each other, each of those below it. cuda.c opens,
  * closes, describes and has the table; ops.c, classes.c and linear.c are the step's operations;
  * data.c keeps data sets resident, run.c is plans, graphs and replay, stream.c streams data that do
- * not fit; matmul.c chooses and runs matrix products; memory.c allocates and copies; check.c looks
+ * not fit, readers.c reads rows for both; matmul.c chooses and runs matrix products; memory.c allocates and copies; check.c looks
  * at what CUDA's calls answer, libs.c loads cuBLASLt. state.h is what they all work on. */
 #ifndef VAE_BACKEND_CUDA_H
 #define VAE_BACKEND_CUDA_H
@@ -32,6 +32,22 @@ vae_bind_params_fn vae_cuda_bind_params;
 vae_data_open_fn vae_cuda_data_open;
 vae_data_close_fn vae_cuda_data_close;
 
+/* ---- readers.c ---- */
+
+/* NULL on failure (error recorded), as everywhere here. Closing NULL is allowed. */
+row_readers *vae_readers_open(cuda_backend *be, const vae_data *data);
+void vae_readers_close(cuda_backend *be, row_readers *readers);
+/* Starts reading the rows of n plan entries, `rows` each, one entry after another, into `slots`
+ * buffers in turn (at most VAE_CUDA_STAGES), per_slot rows in each. No copy from the buffers may be
+ * under way. */
+void vae_readers_begin(cuda_backend *be, row_readers *readers, const vae_plan *plan, size_t n,
+                       size_t rows, size_t slots, size_t per_slot);
+/* Waits until the k-th buffer full (from 0; those before k - slots + 1 have been released) is read.
+ * Returns how many rows it holds, 0 past the end; *rows, *number: them and their numbers, pinned. */
+size_t vae_readers_wait(row_readers *readers, size_t k, const char **rows, const uint32_t **number);
+/* Buffers full before the k-th are done with. */
+void vae_readers_release(row_readers *readers, size_t k);
+
 /* ---- stream.c ---- */
 
 /* A stream for data that stay on the host; NULL on failure (error recorded). */
@@ -39,11 +55,13 @@ row_stream *vae_row_stream_open(cuda_backend *be, const vae_data *data);
 void vae_row_stream_close(cuda_backend *be, row_stream *stream);
 /* Has it room for batches of so many rows? If not, a plan of them moves the staging memory. */
 bool vae_row_stream_fits(const row_stream *stream, size_t rows);
-/* Starts reading ahead for a new plan. */
+/* Starts reading ahead for a new plan; sets data->rows to how batches of so many rows are staged. */
 void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan, size_t n,
                          size_t rows);
-/* Makes the batch of entry `at` available to what is added to the compute stream from now on, and
- * says that what has been added reads no further. */
+/* Do VAE_CUDA_MANY steps from entry `at` on lie side by side, so that one graph can run them? */
+bool vae_row_stream_many(const row_stream *stream, size_t at);
+/* Makes the batch of entry `at`, and those side by side with it, available to what is added to the
+ * compute stream from now on, and says that what has been added reads no further. */
 void vae_row_stream_stage(cuda_backend *be, row_stream *stream, size_t at);
 void vae_row_stream_consumed(cuda_backend *be, row_stream *stream, size_t at);
 
@@ -64,13 +82,20 @@ vae_sync_fn vae_cuda_sync;
 void vae_cuda_run_close(cuda_backend *be);
 /* What [plan] kernels are told. */
 vae_now vae_cuda_now(const cuda_backend *be);
-/* Before an operation on the compute stream: joins the side lane unless the operation is known to
- * leave what is under way alone (pass writes = what it writes; NULL = join). */
+/* Before an operation on the main lane: joins the others unless the operation is known to leave what
+ * is under way alone (pass writes = what it writes; NULL = join). */
 void vae_cuda_join(cuda_backend *be, const void *writes);
 /* The same; is there something to launch then, neither planning nor after an error? */
 bool vae_cuda_begin(cuda_backend *be, const void *writes);
-/* The lane for an operation nothing waits for, which reads a and b: side while capturing. */
+/* The same for an operation of the update, which leaves the batch alone and comes last in a step. */
+bool vae_cuda_begin_update(cuda_backend *be);
+/* The same for an operation that brings the batch, right after an update or anywhere; *lane: where
+ * to launch it. */
+bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane);
+/* The lane for an operation nothing waits for before a join, which reads a and b: matrix products
+ * and their sums, or totals. Other than the main lane only while capturing. */
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
+int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 
 /* ---- linear.c, ops.c, classes.c: the operations, as backend.h says ---- */
 

@@ -5,7 +5,8 @@ void vae_cuda_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, siz
                      vae_binarize binarize, uint64_t seed)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (!vae_cuda_begin(be, NULL)) {
+    cuda_lane *lane;
+    if (!vae_cuda_begin_batch(be, &lane)) {
         return;
     }
     const bool staging = data->stream != NULL && !be->in_run; /* run() does it for its steps */
@@ -14,7 +15,7 @@ void vae_cuda_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, siz
     }
     if (vae_cuda_fine(be)) {
         CUDA_OK(be, vae_gather_launch(be->elem, x, data->rows, vae_cuda_now(be), B, D, binarize,
-                                      seed, be->lane[0].stream));
+                                      seed, lane->stream));
     }
     if (staging) {
         vae_row_stream_consumed(be, data->stream, be->at);
@@ -78,10 +79,10 @@ void vae_cuda_accumulate(vae_backend *base, vae_totals *totals, const float *rec
                          size_t K, size_t Z, float free_bits)
 {
     cuda_backend *be = vae_cuda_self(base);
+    cuda_lane *lane = &be->lane[vae_cuda_fork_totals(be, recon_row, kl_row)];
     if (!vae_cuda_fine(be) || be->mode == MODE_PLANNING) {
         return;
     }
-    cuda_lane *lane = &be->lane[vae_cuda_fork(be, recon_row, kl_row)];
     CUDA_OK(be,
             vae_accumulate_launch(totals, recon_row, kl_row, bound_row, kl_dim, vae_cuda_now(be),
                                   lane->scratch, lane->ticket, B, K, Z, free_bits, lane->stream));
@@ -90,7 +91,7 @@ void vae_cuda_accumulate(vae_backend *base, vae_totals *totals, const float *rec
 void vae_cuda_grad_norm(vae_backend *base, vae_totals *totals, const float *g, size_t n)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (vae_cuda_begin(be, NULL)) {
+    if (vae_cuda_begin_update(be)) {
         CUDA_OK(be, vae_grad_norm_launch(totals, g, vae_cuda_now(be), be->lane[0].scratch,
                                          be->lane[0].ticket, n, be->lane[0].stream));
     }
@@ -100,7 +101,7 @@ void vae_cuda_adam(vae_backend *base, float *params, const float *g, float *m, f
                    const vae_totals *totals, vae_adam adam, float clip_norm)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (vae_cuda_begin(be, NULL)) {
+    if (vae_cuda_begin_update(be)) {
         CUDA_OK(be, vae_adam_launch(params, g, m, v, vae_cuda_shadow(be, params), n, totals, adam,
                                     clip_norm, vae_cuda_now(be), be->lane[0].stream));
     }

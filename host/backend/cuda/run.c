@@ -1,4 +1,4 @@
-/* Plans, and running steps: one dry pass to plan, one to capture, then replays; the side lane. */
+/* Plans, and running steps: one dry pass to plan, one to capture, then replays; lanes. */
 #include "backend/cuda/cuda.h"
 
 #include <stdlib.h>
@@ -9,40 +9,99 @@ vae_now vae_cuda_now(const cuda_backend *be)
     return (vae_now){be->plan, &be->clock->cursor, be->offset};
 }
 
-/* ---- the side lane ---- */
+/* ---- lanes ----
+ *
+ * A step is a chain, captured on LANE_MAIN, and sums that only the update waits for: weight
+ * gradients on LANE_SIDE, totals on LANE_AHEAD. The last weight gradient before a join would only
+ * be waited for, behind those before it, so it stays in the chain; the dry pass finds out which
+ * those are. In a graph of several steps the batch of the next one is gathered on LANE_AHEAD while
+ * the update is under way. */
 
-void vae_cuda_join(cuda_backend *be, const void *writes)
+/* A fork of the dry pass after which nothing was added to the main lane before the join. */
+static void keep_in_chain(cuda_backend *be)
 {
-    bool disturbs = writes == NULL;
-    for (size_t i = 0; i < be->n_side_reads; i++) {
-        disturbs = disturbs || be->side_reads[i] == writes;
-    }
-    if (!be->side_busy || !disturbs) {
-        return;
-    }
-    be->side_busy = false;
-    be->n_side_reads = 0;
-    if (CUDA_OK(be, cudaEventRecord(be->join, be->lane[1].stream))) {
-        CUDA_OK(be, cudaStreamWaitEvent(be->lane[0].stream, be->join, 0));
+    if (be->open_fork > 0) {
+        be->in_chain |= (uint64_t)1 << (be->open_fork - 1);
     }
 }
 
-int vae_cuda_fork(cuda_backend *be, const void *a, const void *b)
+static void join_lane(cuda_backend *be, int lane)
+{
+    be->lane[lane].busy = false;
+    if (be->mode == MODE_CAPTURING &&
+        CUDA_OK(be, cudaEventRecord(be->join, be->lane[lane].stream))) {
+        CUDA_OK(be, cudaStreamWaitEvent(be->lane[LANE_MAIN].stream, be->join, 0));
+    }
+}
+
+void vae_cuda_join(cuda_backend *be, const void *writes)
+{
+    bool disturbs = writes == NULL || be->main_waits;
+    for (size_t i = 0; i < be->n_side_reads; i++) {
+        disturbs = disturbs || be->side_reads[i] == writes;
+    }
+    if (disturbs) {
+        keep_in_chain(be);
+        for (int lane = LANE_MAIN + 1; lane < VAE_CUDA_LANES; lane++) {
+            if (be->lane[lane].busy) {
+                join_lane(be, lane);
+            }
+        }
+        be->n_side_reads = 0;
+        be->main_waits = false;
+    }
+    be->open_fork = 0;
+    be->updating = false;
+}
+
+/* Is the fork that comes now one that stays in the chain? */
+static bool stays(cuda_backend *be)
+{
+    const size_t known = 8 * sizeof be->in_chain, number = be->n_forks++;
+    if (be->mode == MODE_PLANNING) {
+        be->open_fork = number < known ? number + 1 : 0;
+        return false;
+    }
+    return number < known && (be->in_chain >> number & 1u) != 0;
+}
+
+/* What is added to the lane from now on waits for `event`, to be recorded on the main lane first
+ * where `record` says so. */
+static void branch_off(cuda_backend *be, int lane, cudaEvent_t event, bool record)
+{
+    be->lane[lane].busy = true;
+    if (be->mode == MODE_CAPTURING &&
+        (!record || CUDA_OK(be, cudaEventRecord(event, be->lane[LANE_MAIN].stream)))) {
+        CUDA_OK(be, cudaStreamWaitEvent(be->lane[lane].stream, event, 0));
+    }
+}
+
+static int fork_to(cuda_backend *be, int lane, const void *a, const void *b)
 {
     const size_t room = sizeof be->side_reads / sizeof *be->side_reads;
-    if (be->mode != MODE_CAPTURING || !vae_cuda_fine(be)) {
-        return 0;
+    if (be->mode == MODE_DIRECT || !vae_cuda_fine(be)) {
+        return LANE_MAIN;
     }
     if (be->n_side_reads + 2 > room) {
         vae_cuda_join(be, NULL);
     }
+    if (stays(be)) {
+        return LANE_MAIN;
+    }
     be->side_reads[be->n_side_reads++] = a;
     be->side_reads[be->n_side_reads++] = b;
-    be->side_busy = true;
-    if (CUDA_OK(be, cudaEventRecord(be->fork, be->lane[0].stream))) {
-        CUDA_OK(be, cudaStreamWaitEvent(be->lane[1].stream, be->fork, 0));
-    }
-    return 1;
+    branch_off(be, lane, be->fork, true);
+    return be->mode == MODE_CAPTURING ? lane : LANE_MAIN;
+}
+
+int vae_cuda_fork(cuda_backend *be, const void *a, const void *b)
+{
+    return fork_to(be, LANE_SIDE, a, b);
+}
+
+int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b)
+{
+    return fork_to(be, LANE_AHEAD, a, b);
 }
 
 bool vae_cuda_begin(cuda_backend *be, const void *writes)
@@ -52,6 +111,31 @@ bool vae_cuda_begin(cuda_backend *be, const void *writes)
     }
     vae_cuda_join(be, writes);
     return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
+}
+
+bool vae_cuda_begin_update(cuda_backend *be)
+{
+    const bool under_way = be->updating;
+    const bool begun = vae_cuda_begin(be, NULL);
+    be->updating = begun && be->mode == MODE_CAPTURING;
+    if (be->updating && !under_way) {
+        CUDA_OK(be, cudaEventRecord(be->settled, be->lane[LANE_MAIN].stream));
+    }
+    return begun && vae_cuda_fine(be);
+}
+
+bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane)
+{
+    *lane = &be->lane[LANE_MAIN];
+    if (!be->updating) {
+        return vae_cuda_begin(be, NULL);
+    }
+    if (vae_cuda_fine(be) && !be->main_waits) {
+        branch_off(be, LANE_AHEAD, be->settled, false);
+        be->main_waits = true; /* whatever comes next reads the batch */
+    }
+    *lane = &be->lane[LANE_AHEAD];
+    return vae_cuda_fine(be);
 }
 
 /* ---- plans ---- */
@@ -133,9 +217,67 @@ void vae_cuda_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t row
 
 /* ---- graphs ---- */
 
+static size_t place_of(const cudaGraphNode_t *nodes, size_t n, cudaGraphNode_t node)
+{
+    size_t i = 0;
+    while (i < n && nodes[i] != node) {
+        i++;
+    }
+    return i;
+}
+
+/* Nodes of the longest chain through n nodes and their edges. depth: n zeros. */
+static size_t longest_chain(const cudaGraphNode_t *nodes, size_t *depth, size_t n,
+                            const cudaGraphNode_t *from, const cudaGraphNode_t *to, size_t edges)
+{
+    size_t most = n > 0 ? 1 : 0;
+    for (bool changed = true; changed && most <= n;) {
+        changed = false;
+        for (size_t e = 0; e < edges; e++) {
+            const size_t a = place_of(nodes, n, from[e]), b = place_of(nodes, n, to[e]);
+            if (a < n && b < n && depth[b] < depth[a] + 1) {
+                depth[b] = depth[a] + 1;
+                most = most > depth[b] + 1 ? most : depth[b] + 1;
+                changed = true;
+            }
+        }
+    }
+    return most;
+}
+
+/* For describe(): how many nodes, and how many of them one after another. Nothing depends on it, so
+ * what it cannot find out stays 0. */
+static cuda_graph_size size_of(cudaGraph_t graph)
+{
+    size_t n = 0, edges = 0;
+    cuda_graph_size size = {0};
+    if (cudaGraphGetNodes(graph, NULL, &n) != cudaSuccess ||
+        cudaGraphGetEdges(graph, NULL, NULL, NULL, &edges) != cudaSuccess) {
+        cudaGetLastError();
+        return size;
+    }
+    cudaGraphNode_t *nodes = calloc(n + 2 * edges + 1, sizeof *nodes);
+    cudaGraphEdgeData *data =
+        calloc(edges + 1, sizeof *data); /* refused without, where it has any */
+    size_t *depth = calloc(n + 1, sizeof *depth);
+    size.nodes = n;
+    if (nodes != NULL && data != NULL && depth != NULL) {
+        cudaGraphNode_t *from = nodes + n, *to = from + edges;
+        if (cudaGraphGetNodes(graph, nodes, &n) == cudaSuccess &&
+            cudaGraphGetEdges(graph, from, to, data, &edges) == cudaSuccess) {
+            size.chain = longest_chain(nodes, depth, n, from, to, edges);
+        }
+        cudaGetLastError();
+    }
+    free(nodes);
+    free(data);
+    free(depth);
+    return size;
+}
+
 /* Captures `steps` steps. NULL on failure. */
 static cudaGraphExec_t capture(cuda_backend *be, size_t steps, vae_step_fn *fn, void *ctx,
-                               size_t *nodes)
+                               cuda_graph_size *size)
 {
     cudaStream_t stream = be->lane[0].stream;
     cudaGraph_t graph = NULL;
@@ -147,6 +289,7 @@ static cudaGraphExec_t capture(cuda_backend *be, size_t steps, vae_step_fn *fn, 
     be->mode = MODE_CAPTURING;
     for (size_t s = 0; s < steps; s++) {
         be->offset = s;
+        be->n_forks = 0;
         fn(ctx);
     }
     vae_cuda_join(be, NULL);
@@ -155,13 +298,11 @@ static cudaGraphExec_t capture(cuda_backend *be, size_t steps, vae_step_fn *fn, 
     }
     be->offset = 0;
     be->mode = MODE_DIRECT;
-    be->side_busy = false;
-    be->n_side_reads = 0;
     /* also after an error, or the stream would stay in capture */
     CUDA_OK(be, cudaStreamEndCapture(stream, &graph));
     if (vae_cuda_fine(be)) {
-        CUDA_OK(be, cudaGraphGetNodes(graph, NULL, nodes));
-        if (vae_cuda_fine(be) && !CUDA_OK(be, cudaGraphInstantiate(&exec, graph, 0))) {
+        *size = size_of(graph);
+        if (!CUDA_OK(be, cudaGraphInstantiate(&exec, graph, 0))) {
             exec = NULL;
         }
     }
@@ -171,11 +312,14 @@ static cudaGraphExec_t capture(cuda_backend *be, size_t steps, vae_step_fn *fn, 
     return exec;
 }
 
-/* The dry pass: algorithms and scratch memory. */
+/* The dry pass: algorithms, scratch memory, and which forks are worth it. */
 static void prepare(cuda_backend *be, vae_step_fn *fn, void *ctx)
 {
     be->mode = MODE_PLANNING;
+    be->n_forks = 0;
+    be->in_chain = 0;
     fn(ctx);
+    vae_cuda_join(be, NULL);
     be->mode = MODE_DIRECT;
 }
 
@@ -183,16 +327,18 @@ static void run_graphs(cuda_backend *be, cuda_slot *slot, size_t n, vae_step_fn 
 {
     const bool streamed = be->plan_data != NULL && be->plan_data->stream != NULL;
     cudaStream_t stream = be->lane[0].stream;
-    size_t nodes;
     if (slot->one == NULL) {
         prepare(be, fn, ctx);
-        slot->one = capture(be, 1, fn, ctx, &slot->nodes);
+        slot->one = capture(be, 1, fn, ctx, &slot->one_size);
     }
-    if (!streamed && slot->many == NULL && n >= 2 * VAE_CUDA_MANY) {
-        slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &nodes);
+    const bool groups = !streamed || vae_row_stream_many(be->plan_data->stream, 0);
+    if (groups && slot->many == NULL && n >= 2 * VAE_CUDA_MANY) {
+        prepare(be, fn, ctx); /* another step may have been captured since */
+        slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &slot->many_size);
     }
     for (size_t i = 0; vae_cuda_fine(be) && i < n;) {
-        const bool many = !streamed && slot->many != NULL && n - i >= VAE_CUDA_MANY;
+        const bool whole = !streamed || vae_row_stream_many(be->plan_data->stream, be->at);
+        const bool many = whole && slot->many != NULL && n - i >= VAE_CUDA_MANY;
         const size_t steps = many ? VAE_CUDA_MANY : 1;
         if (streamed) {
             vae_row_stream_stage(be, be->plan_data->stream, be->at);

@@ -1,8 +1,8 @@
 /* The CUDA backend's state, and how its calls are checked.
  *
- * Everything goes to one stream, `stream`; while a step is being captured, sums over rows that
- * nothing waits for (weight gradients, totals) go to `side` and are joined before the next
- * operation that could disturb them.
+ * Everything goes to one stream, the main lane's; while a step is being captured, what nothing waits
+ * for until later (weight gradients, totals, the next batch) goes to other lanes and is joined
+ * before the next operation that could disturb it or needs it.
  */
 #ifndef VAE_BACKEND_CUDA_STATE_H
 #define VAE_BACKEND_CUDA_STATE_H
@@ -17,7 +17,7 @@ enum {
     VAE_CUDA_BOUNCE = 4 << 20,     /* bytes of the pinned memory that blocking copies go through */
     VAE_CUDA_MANY = 8,             /* steps of the larger graph */
     VAE_CUDA_PLAN_RING = 4,        /* pinned buffers that plans are sent from */
-    VAE_CUDA_STAGES = 3,           /* staged batches of a streamed data set */
+    VAE_CUDA_STAGES = 3,           /* one is read, one copied, one computed on */
     VAE_CUDA_AUX = 64,             /* aux buffers remembered: more than a model has layers */
 };
 
@@ -25,13 +25,16 @@ enum {
  * and leave no trace that the step does not overwrite. CAPTURING: they become graph nodes. */
 typedef enum { MODE_DIRECT = 0, MODE_PLANNING, MODE_CAPTURING } cuda_mode;
 
-/* Per stream: 0 = stream, 1 = side. */
+/* run.c says what they are for. */
+enum { LANE_MAIN = 0, LANE_SIDE, LANE_AHEAD, VAE_CUDA_LANES };
+
 typedef struct {
     cudaStream_t stream;
-    void *workspace; /* VAE_CUDA_WORKSPACE bytes */
+    void *workspace; /* VAE_CUDA_WORKSPACE bytes; none for LANE_AHEAD, which runs no products */
     void *scratch;   /* partial sums */
     size_t scratch_bytes;
     uint32_t *ticket;
+    bool busy; /* the main lane has not waited for it yet */
 } cuda_lane;
 
 /* A matrix product in cuBLAS's column-major view: d (m,n) = op_a(a) op_b(b), k summed over. All
@@ -76,8 +79,12 @@ typedef struct {
 } cuda_aux;
 
 typedef struct {
+    size_t nodes, chain; /* all, and the most that wait for each other in turn; 0 = not known */
+} cuda_graph_size;
+
+typedef struct {
     cudaGraphExec_t one, many;
-    size_t nodes; /* of one step's graph */
+    cuda_graph_size one_size, many_size;
 } cuda_slot;
 
 typedef struct {
@@ -86,6 +93,7 @@ typedef struct {
     cudaEvent_t sent;
 } cuda_plan_buffer;
 
+typedef struct row_readers row_readers;
 typedef struct row_stream row_stream;
 
 struct vae_data {
@@ -105,21 +113,26 @@ typedef struct {
     vae_precision precision;
     vae_elem elem;
     size_t elem_bytes;
+    size_t threads;                 /* of the host, for reading data; 0 = all cores */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
 
     vae_cublaslt lt;
     cublasLtHandle_t handle;
-    cuda_lane lane[2];
-    cudaEvent_t fork, join, start, stop;
+    cuda_lane lane[VAE_CUDA_LANES];
+    cudaEvent_t fork, join, settled, start, stop;
     char *bounce; /* pinned */
     size_t bounce_bytes;
     void **retired; /* scratch outgrown, which captured graphs may still name */
     size_t n_retired;
 
     cuda_mode mode;
-    bool side_busy;
     const void *side_reads[64];
     size_t n_side_reads;
+    bool main_waits;   /* for the other lanes, whatever it does next */
+    bool updating;     /* since `settled`, nothing but the update was added to the main lane */
+    size_t n_forks;    /* of this step so far */
+    size_t open_fork;  /* 1 + number of the last one, if the main lane has done nothing since */
+    uint64_t in_chain; /* forks that stay on the main lane, a bit each */
 
     matmul_plan *plans;
     size_t n_plans;
@@ -130,7 +143,7 @@ typedef struct {
 
     struct {
         uint64_t cursor;
-        uint32_t ticket[2];
+        uint32_t ticket[VAE_CUDA_LANES];
     } * clock;      /* device */
     vae_plan *plan; /* device */
     size_t plan_room, plan_n, plan_rows;

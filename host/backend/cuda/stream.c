@@ -1,124 +1,54 @@
-/* Data that do not fit on the device. A reader thread gathers the batches of the plan, in its
- * order, into pinned buffers; the trainer's thread copies each to a stage on the device, in a
- * stream of its own, while the step before it computes. Rows and order are those of resident data.
+/* Data that do not fit on the device. Readers (readers.c) bring the batches of the plan, in its order,
+ * into pinned buffers; the trainer's thread copies each buffer to a stage on the device, in a stream
+ * of its own, while the steps before it compute. Rows and order are those of resident data.
  *
- *   reader:   fills pinned slot e % STAGES      once the copy of entry e - STAGES is done
- *   trainer:  copies it to device stage e % STAGES, once entry e - STAGES has been computed
- *   step e:   waits (on the device) for that copy
+ * A stage holds the batches of a group of plan entries: of VAE_CUDA_MANY, where they are small, so
+ * that a copy and a graph serve all of them, else of one.
  *
- * The reader makes no CUDA calls. */
+ *   readers:  fill pinned buffer g % STAGES     once the copy of group g - STAGES is done
+ *   trainer:  copies it to device stage g % STAGES, once group g - STAGES has been computed
+ *   steps of group g:  wait (on the device) for that copy
+ */
 #include "backend/cuda/cuda.h"
 
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "philox.h"
-
-enum { STAGES = VAE_CUDA_STAGES };
+enum { STAGES = VAE_CUDA_STAGES, GROUP = 8 << 20 }; /* most bytes of a group of several batches */
 
 struct row_stream {
     const vae_data *data;
-    /* staging: rows of a batch, then their numbers; a slot holds slot_rows of them */
-    size_t slot_rows;
-    char *host[STAGES];
-    uint32_t *host_number[STAGES];
+    row_readers *readers;
+    size_t room; /* rows that a stage has room for */
     char *dev;
     uint32_t *dev_number;
     cudaStream_t copies;
     cudaEvent_t copied[STAGES], consumed[STAGES];
-    size_t staged; /* entries staged since the plan began */
-
-    pthread_t thread;
-    bool thread_runs;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    /* under lock */
-    vae_plan *plan; /* own copy */
-    size_t n, rows, plan_room;
-    size_t filled;   /* entries that lie in pinned memory */
-    size_t released; /* entries whose copy is done: slots of those before may be refilled */
-    bool reading, quit;
+    size_t entries;   /* of the plan in a group */
+    size_t per_stage; /* rows of a group */
+    size_t staged;    /* groups staged since the plan began */
 };
 
-static void fill(const row_stream *s, const vae_plan *entry, size_t rows, char *to,
-                 uint32_t *number)
+/* Entries of a group, by the size of their batches alone: a captured step counts on it. */
+static size_t entries_of(const row_stream *s, size_t rows)
 {
-    const vae_data *data = s->data;
-    const vae_dataset *set = data->set;
-    const size_t width = vae_dataset_row_bytes(set);
-    for (size_t r = 0; r < rows; r++) {
-        const uint64_t i = vae_plan_row(entry, data->rows.n, data->rows.half_bits, r);
-        number[r] = data->index != NULL ? data->index[i] : (uint32_t)i;
-        memcpy(to + r * data->row_bytes, (const char *)set->rows + number[r] * width, width);
-    }
-}
-
-static void *reader(void *arg)
-{
-    row_stream *s = arg;
-    pthread_mutex_lock(&s->lock);
-    while (!s->quit) {
-        if (s->filled >= s->n || s->filled >= s->released + STAGES) {
-            pthread_cond_wait(&s->changed, &s->lock);
-            continue;
-        }
-        const size_t slot = s->filled % STAGES, rows = s->rows;
-        const vae_plan entry = s->plan[s->filled];
-        s->reading = true;
-        pthread_mutex_unlock(&s->lock);
-        fill(s, &entry, rows, s->host[slot], s->host_number[slot]);
-        pthread_mutex_lock(&s->lock);
-        s->reading = false;
-        s->filled++;
-        pthread_cond_broadcast(&s->changed);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
-}
-
-/* Ends the work on the plan before; the reader is idle afterwards. */
-static void stop_reading(row_stream *s)
-{
-    pthread_mutex_lock(&s->lock);
-    s->n = 0;
-    while (s->reading) {
-        pthread_cond_wait(&s->changed, &s->lock);
-    }
-    pthread_mutex_unlock(&s->lock);
+    return rows <= GROUP / s->data->row_bytes / VAE_CUDA_MANY ? VAE_CUDA_MANY : 1;
 }
 
 static void free_staging(cuda_backend *be, row_stream *s)
 {
-    for (int i = 0; i < STAGES; i++) {
-        CUDA_OK(be, cudaFreeHost(s->host[i]));
-        CUDA_OK(be, cudaFreeHost(s->host_number[i]));
-        s->host[i] = NULL;
-        s->host_number[i] = NULL;
-    }
     CUDA_OK(be, cudaFree(s->dev));
     CUDA_OK(be, cudaFree(s->dev_number));
     s->dev = NULL;
     s->dev_number = NULL;
-    s->slot_rows = 0;
+    s->room = 0;
 }
 
-/* Staging memory for batches of `rows`. Rows keep their zero padding, which copies bring along. */
 static void take_staging(cuda_backend *be, row_stream *s, size_t rows)
 {
-    const size_t bytes = rows * s->data->row_bytes, number_bytes = rows * sizeof(uint32_t);
-    for (int i = 0; i < STAGES && vae_cuda_fine(be); i++) {
-        void *row_memory = NULL, *number_memory = NULL;
-        if (CUDA_OK(be, cudaMallocHost(&row_memory, bytes))) {
-            s->host[i] = memset(row_memory, 0, bytes);
-        }
-        if (CUDA_OK(be, cudaMallocHost(&number_memory, number_bytes))) {
-            s->host_number[i] = number_memory;
-        }
-    }
-    s->dev = vae_cuda_take(be, STAGES * bytes, "staged batches of streamed data");
-    s->dev_number = vae_cuda_take(be, STAGES * number_bytes, "staged row numbers");
-    s->slot_rows = vae_cuda_fine(be) ? rows : 0;
+    s->dev =
+        vae_cuda_take(be, STAGES * rows * s->data->row_bytes, "staged batches of streamed data");
+    s->dev_number = vae_cuda_take(be, STAGES * rows * sizeof(uint32_t), "staged row numbers");
+    s->room = vae_cuda_fine(be) ? rows : 0;
 }
 
 row_stream *vae_row_stream_open(cuda_backend *be, const vae_data *data)
@@ -129,18 +59,11 @@ row_stream *vae_row_stream_open(cuda_backend *be, const vae_data *data)
         return NULL;
     }
     s->data = data;
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    s->readers = vae_readers_open(be, data);
     CUDA_OK(be, cudaStreamCreateWithFlags(&s->copies, cudaStreamNonBlocking));
     for (int i = 0; i < STAGES && vae_cuda_fine(be); i++) {
         CUDA_OK(be, cudaEventCreateWithFlags(&s->copied[i], cudaEventDisableTiming));
         CUDA_OK(be, cudaEventCreateWithFlags(&s->consumed[i], cudaEventDisableTiming));
-    }
-    if (vae_cuda_fine(be)) {
-        s->thread_runs = pthread_create(&s->thread, NULL, reader, s) == 0;
-        if (!s->thread_runs) {
-            vae_fail(&be->err, VAE_ERR_RUNTIME, "cannot start the thread that reads data ahead");
-        }
     }
     if (!vae_cuda_fine(be)) {
         vae_row_stream_close(be, s);
@@ -151,17 +74,11 @@ row_stream *vae_row_stream_open(cuda_backend *be, const vae_data *data)
 
 void vae_row_stream_close(cuda_backend *be, row_stream *s)
 {
-    if (s->thread_runs) {
-        pthread_mutex_lock(&s->lock);
-        s->quit = true;
-        pthread_cond_broadcast(&s->changed);
-        pthread_mutex_unlock(&s->lock);
-        pthread_join(s->thread, NULL);
-    }
     if (s->copies != NULL) {
         cudaStreamSynchronize(s->copies);
         cudaStreamDestroy(s->copies);
     }
+    vae_readers_close(be, s->readers);
     free_staging(be, s);
     for (int i = 0; i < STAGES; i++) {
         if (s->copied[i] != NULL) {
@@ -171,112 +88,79 @@ void vae_row_stream_close(cuda_backend *be, row_stream *s)
             cudaEventDestroy(s->consumed[i]);
         }
     }
-    pthread_cond_destroy(&s->changed);
-    pthread_mutex_destroy(&s->lock);
-    free(s->plan);
     free(s);
-}
-
-static bool copy_plan(cuda_backend *be, row_stream *s, const vae_plan *plan, size_t n)
-{
-    if (n > s->plan_room) {
-        vae_plan *more = realloc(s->plan, n * sizeof *more);
-        if (more == NULL) {
-            vae_fail_memory(&be->err, n * sizeof *more, "the plan");
-            return false;
-        }
-        s->plan = more;
-        s->plan_room = n;
-    }
-    memcpy(s->plan, plan, n * sizeof *plan);
-    return true;
 }
 
 bool vae_row_stream_fits(const row_stream *s, size_t rows)
 {
-    return rows <= s->slot_rows;
+    return entries_of(s, rows) * rows <= s->room;
 }
 
 void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan, size_t n,
                          size_t rows)
 {
     row_stream *s = data->stream;
-    stop_reading(s);
-    if (!CUDA_OK(be, cudaStreamSynchronize(s->copies)) || !copy_plan(be, s, plan, n)) {
-        return;
-    }
-    if (!vae_row_stream_fits(s, rows)) {
-        /* the steps read what is freed now */
-        if (CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream))) {
-            free_staging(be, s);
-            take_staging(be, s, rows);
-        }
-        data->rows.rows = s->dev;
-        data->rows.number = s->dev_number;
-        data->rows.n_slots = STAGES;
-        data->rows.slot_rows = (uint32_t)s->slot_rows;
-    }
-    if (!vae_cuda_fine(be)) {
+    if (!CUDA_OK(be, cudaStreamSynchronize(s->copies))) {
         return;
     }
     s->staged = 0;
-    pthread_mutex_lock(&s->lock);
-    s->n = n;
-    s->rows = rows;
-    s->filled = 0;
-    s->released = 0;
-    pthread_cond_broadcast(&s->changed);
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* Waits until entry `at` lies in pinned memory; the number of its rows, 0 if it is not planned. */
-static size_t wait_for_reader(row_stream *s, size_t at)
-{
-    pthread_mutex_lock(&s->lock);
-    while (at < s->n && s->filled <= at) {
-        pthread_cond_wait(&s->changed, &s->lock);
+    s->entries = entries_of(s, rows);
+    s->per_stage = s->entries * rows;
+    if (!vae_row_stream_fits(s, rows)) {
+        /* the steps read what is freed now */
+        if (CUDA_OK(be, cudaStreamSynchronize(be->lane[LANE_MAIN].stream))) {
+            free_staging(be, s);
+            take_staging(be, s, s->per_stage);
+        }
     }
-    size_t rows = at < s->n ? s->rows : 0;
-    pthread_mutex_unlock(&s->lock);
-    return rows;
+    data->rows.rows = s->dev;
+    data->rows.number = s->dev_number;
+    data->rows.n_slots = (uint32_t)(STAGES * s->entries);
+    data->rows.slot_rows = (uint32_t)rows;
+    /* stages begin elsewhere now: the first waits for all steps of the plan before */
+    if (vae_cuda_fine(be) &&
+        CUDA_OK(be, cudaEventRecord(s->consumed[0], be->lane[LANE_MAIN].stream)) &&
+        CUDA_OK(be, cudaStreamWaitEvent(s->copies, s->consumed[0], 0))) {
+        vae_readers_begin(be, s->readers, plan, n, rows, STAGES, s->per_stage);
+    }
 }
 
-static void release(row_stream *s, size_t entries)
+bool vae_row_stream_many(const row_stream *s, size_t at)
 {
-    pthread_mutex_lock(&s->lock);
-    s->released = entries;
-    pthread_cond_broadcast(&s->changed);
-    pthread_mutex_unlock(&s->lock);
+    return s->entries == VAE_CUDA_MANY && at % VAE_CUDA_MANY == 0;
 }
 
 void vae_row_stream_stage(cuda_backend *be, row_stream *s, size_t at)
 {
-    const size_t slot = at % STAGES, slot_bytes = s->slot_rows * s->data->row_bytes;
-    if (!vae_cuda_fine(be) || at < s->staged) {
+    const size_t group = at / s->entries, stage = group % STAGES, place = stage * s->per_stage;
+    const size_t row_bytes = s->data->row_bytes;
+    const char *rows;
+    const uint32_t *number;
+    if (!vae_cuda_fine(be) || group < s->staged) {
         return;
     }
-    const size_t rows = wait_for_reader(s, at);
-    if (rows == 0) {
+    const size_t n = vae_readers_wait(s->readers, group, &rows, &number);
+    if (n <= (at - group * s->entries) * s->per_stage / s->entries) {
         vae_fail(&be->err, VAE_ERR_RUNTIME, "CUDA: step %zu of a plan that has fewer", at);
         return;
     }
-    s->staged = at + 1;
-    if (CUDA_OK(be, cudaStreamWaitEvent(s->copies, s->consumed[slot], 0)) &&
-        CUDA_OK(be,
-                cudaMemcpyAsync(s->dev + slot * slot_bytes, s->host[slot],
-                                rows * s->data->row_bytes, cudaMemcpyHostToDevice, s->copies)) &&
-        CUDA_OK(be, cudaMemcpyAsync(s->dev_number + slot * s->slot_rows, s->host_number[slot],
-                                    rows * sizeof(uint32_t), cudaMemcpyHostToDevice, s->copies)) &&
-        CUDA_OK(be, cudaEventRecord(s->copied[slot], s->copies)) &&
-        CUDA_OK(be, cudaStreamWaitEvent(be->lane[0].stream, s->copied[slot], 0)) && at > 0 &&
-        CUDA_OK(be, cudaEventSynchronize(s->copied[(at - 1) % STAGES]))) {
-        release(s, at);
+    s->staged = group + 1;
+    if (CUDA_OK(be, cudaStreamWaitEvent(s->copies, s->consumed[stage], 0)) &&
+        CUDA_OK(be, cudaMemcpyAsync(s->dev + place * row_bytes, rows, n * row_bytes,
+                                    cudaMemcpyHostToDevice, s->copies)) &&
+        CUDA_OK(be, cudaMemcpyAsync(s->dev_number + place, number, n * sizeof *number,
+                                    cudaMemcpyHostToDevice, s->copies)) &&
+        CUDA_OK(be, cudaEventRecord(s->copied[stage], s->copies)) &&
+        CUDA_OK(be, cudaStreamWaitEvent(be->lane[LANE_MAIN].stream, s->copied[stage], 0)) &&
+        group > 0 && CUDA_OK(be, cudaEventSynchronize(s->copied[(group - 1) % STAGES]))) {
+        vae_readers_release(s->readers, group);
     }
 }
 
 void vae_row_stream_consumed(cuda_backend *be, row_stream *s, size_t at)
 {
     if (vae_cuda_fine(be)) {
-        CUDA_OK(be, cudaEventRecord(s->consumed[at % STAGES], be->lane[0].stream));
+        CUDA_OK(be,
+                cudaEventRecord(s->consumed[at / s->entries % STAGES], be->lane[LANE_MAIN].stream));
     }
 }
