@@ -5,10 +5,10 @@
  * curand_init(seed, subsequence, 4*block, &s); curand4(&s) gives vae_philox(seed, subsequence,
  * block).
  * So the kernels draw by cuRAND (kernels/random.h), and the CPU by these functions: the words are
- * the same, and so is what is made of them by integers. Normals come from the same Box-Muller, but a
- * device has a logarithm of its own and fast sines and cosines, the CPU polynomials that vectorize:
- * eps differ in the last bits, by 1e-6 or so. tests/unit/test_curand.c holds words and normals
- * against cuRAND's own.
+ * the same, and so is what is made of them by integers. Normals come from the same Box-Muller, but
+ * a device has a logarithm of its own and fast sines and cosines, the CPU polynomials that
+ * vectorize: eps differ in the last bits, by 1e-6 or so. tests/unit/test_curand.c holds words and
+ * normals against cuRAND's own.
  */
 #ifndef VAE_PHILOX_H
 #define VAE_PHILOX_H

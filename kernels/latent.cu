@@ -37,8 +37,8 @@ static __device__ __forceinline__ void write_quad(T *p, const float *v, size_t q
     }
 }
 
-/* Sum over the `lanes` lanes of a row, any number of them, in its first: by halves, from the half of
- * the next power of two. All 32 lanes of the warp must call. */
+/* Sum over the `lanes` neighbouring lanes of a row, any number of them, in the first: by halves.
+ * All 32 lanes of the warp must call. */
 static __device__ __forceinline__ float row_sum(float v, unsigned lane, unsigned lanes)
 {
     for (unsigned o = 16; o > 0; o /= 2) {

@@ -16,9 +16,9 @@
 #endif
 #include <curand.h>
 /* curand_kernel.h brings tables for XORWOW and MRG32k3a, 218 KB of device memory, and nvcc keeps
- * whatever is static, used or not. Neither generator is called here: names of one element
- * take the place of their tables. Done only for versions with which it was tried; with others, the
- * tables come along and nothing else changes. */
+ * whatever is static, used or not. Neither generator is called here: names of one element take the
+ * place of their tables. Only for versions with which it was tried (CUDA 11.8, 12.9, 13.0, 13.4);
+ * with others the tables come along and nothing else changes. */
 #if CURAND_VERSION >= 10300 && CURAND_VERSION < 10500
 #define CURAND_XORWOW_PRECALCULATED_H_
 #define CURAND_MRG32K3A_MATRICES_H_
