@@ -96,16 +96,23 @@ typedef void vae_gather_fn(vae_backend *be, vae_mat x, vae_data *data, size_t B,
 typedef void vae_linear_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
                                    size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                                    vae_activation act);
-/* dw: (out,in) with ldw, db: (out) out, sums over rows. dy: (rows,out); x: (rows,in). Columns
- * of dw up to the next multiple of 8 may be overwritten, with zeros. */
+/* Bias gradients are column sums of a layer's dy, which can be had where dy is made (by
+ * recon_loss, particle_weights, scale_rows or linear_backward_input) or where the weight's gradient
+ * is. All of these take db: (columns of dy) out, NULL = not wanted. This tells what the backend
+ * does faster: true = in linear_backward_weight, false = where dy is made, if an operation with db
+ * makes it. */
+typedef bool vae_bias_with_weight_fn(const vae_backend *be);
+/* dw: (out,in) with ldw, db: (out) out or NULL, sums over rows. dy: (rows,out); x: (rows,in).
+ * Columns of dw up to the next multiple of 8 may be overwritten, with zeros. */
 typedef void vae_linear_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, float *db,
                                            vae_mat dy, vae_mat x, size_t rows, size_t in,
                                            size_t out);
 /* dx: (rows,in) out = (dy W) * act'(...), the derivative of the activation that made x, from
- * x itself (its output) or aux (what its linear_forward kept). */
-typedef void vae_linear_backward_input_fn(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
-                                          size_t ldw, vae_mat x, const void *aux, size_t rows,
-                                          size_t in, size_t out, vae_activation act);
+ * x itself (its output) or aux (what its linear_forward kept). ReLU's at 0 is 0. db: (in) out or
+ * NULL, column sums of dx: the bias gradient of the layer that made x. */
+typedef void vae_linear_backward_input_fn(vae_backend *be, vae_mat dx, float *db, vae_mat dy,
+                                          const float *w, size_t ldw, vae_mat x, const void *aux,
+                                          size_t rows, size_t in, size_t out, vae_activation act);
 /* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
  * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
 typedef void vae_latent_forward_fn(vae_backend *be, vae_mat z, float *kl_row, float *log_pq,
@@ -122,16 +129,16 @@ typedef void vae_latent_backward_fn(vae_backend *be, vae_mat dhead, vae_mat dz, 
                                     size_t Z, vae_latent_grad grad, vae_noise noise);
 /* recon_row: (B*K) out = -log p(x|z), nats. dlogits: (B*K,D) (or (B*K,2D) = [mean | raw
  * log variance]) out = its derivative times `scale`; may alias logits; data NULL = not wanted.
- * Row r compares with row r/K of x: (B,D). */
-typedef void vae_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat dlogits, vae_mat logits,
-                               vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
-                               float scale);
+ * Row r compares with row r/K of x: (B,D). db: column sums of dlogits, out or NULL. */
+typedef void vae_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat dlogits, float *db,
+                               vae_mat logits, vae_mat x, size_t B, size_t K, size_t D,
+                               vae_recon recon, float scale);
 /* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
  * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
- * NULL = not wanted. */
+ * NULL = not wanted. db: their column sums then, out or NULL. */
 typedef void vae_particle_weights_fn(vae_backend *be, float *weight, float *bound_row,
-                                     vae_mat dlogits, const float *recon_row, const float *log_pq,
-                                     size_t B, size_t K, size_t cols);
+                                     vae_mat dlogits, float *db, const float *recon_row,
+                                     const float *log_pq, size_t B, size_t K, size_t cols);
 /* [plan] totals +=: recon (mean over particles), kl, examples; objective: bound_row if given,
  * else recon + beta*(kl, or B*sum_j max(free_bits, kl_dim_j) if kl_dim is given). A sum that is
  * not finite sets bad_step. */
@@ -187,9 +194,10 @@ typedef void vae_class_loss_fn(vae_backend *be, float *terms, float *weight, vae
  * errors and classified of all. A sum that is not finite sets bad_step. */
 typedef void vae_accumulate_classes_fn(vae_backend *be, vae_totals *totals, const float *terms,
                                        size_t n_open, size_t n_labelled);
-/* m: (rows,cols) in place: row r times factor[r]. */
-typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, const float *factor, size_t rows,
-                               size_t cols);
+/* m: (rows,cols) in place: row r times factor[r]. sums: (cols) out, its column sums then, or
+ * NULL. */
+typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, float *sums, const float *factor,
+                               size_t rows, size_t cols);
 
 /* The step's operations: a new one is its type, its name here, and a function in each backend. */
 #define VAE_STEP_OPS(OP)                                                                           \
@@ -223,6 +231,7 @@ typedef struct {
     vae_describe_fn *describe;
     vae_act_size_fn *act_size;
     vae_aux_bytes_fn *aux_bytes;
+    vae_bias_with_weight_fn *bias_with_weight;
     vae_alloc_fn *alloc;
     vae_free_fn *free;
     vae_free_bytes_fn *free_bytes;

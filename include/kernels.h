@@ -46,11 +46,14 @@ typedef struct {
     uint64_t draws; /* 1: rows are [mean | logvar] floats, D of each */
 } vae_rows;
 
-/* Scratch memory of the two-stage sums, in bytes, for a launcher's `partial`. `ticket` is one
- * uint32_t that is zero before a launch and after it; launches that may overlap need their own. */
-size_t vae_column_sums_scratch(size_t rows, size_t cols);
-size_t vae_kl_dims_scratch(size_t B, size_t Z);
-enum { VAE_SUMS_SCRATCH = 8192 }; /* of accumulate and grad_norm */
+/* What sums in two stages need: VAE_SUMS_SCRATCH bytes, and VAE_SUMS_TICKETS counters that are zero
+ * before a launch and after it. Launches that may overlap need their own. `partial` and `ticket` of
+ * accumulate and grad_norm are as much, and one counter. */
+enum { VAE_SUMS_SCRATCH = 2 << 20, VAE_SUMS_TICKETS = 512 };
+typedef struct {
+    void *partial;
+    uint32_t *ticket;
+} vae_sums;
 
 /* x: (B,D) out; backend.h's gather. A warp per stretch of x, across rows; one 16-byte store per
  * thread and turn. */
@@ -71,16 +74,21 @@ cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz,
                                        vae_noise noise, cudaStream_t stream);
 
 /* recon_row: (B*K) out, dlogits out times scale, may alias logits; data NULL = not wanted.
- * Bernoulli softplus(l) - x*l; Gaussians vae_gaussian(). A power of two of lanes per row. */
-cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits, vae_mat logits,
-                                  vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
-                                  float scale, cudaStream_t stream);
+ * Bernoulli softplus(l) - x*l; Gaussians vae_gaussian(). A power of two of lanes per row. db: (D)
+ * out, column sums of dlogits, only where vae_recon_loss_sums() says so, else NULL. */
+cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits, float *db,
+                                  vae_mat logits, vae_mat x, vae_sums scratch, size_t B, size_t K,
+                                  size_t D, vae_recon recon, float scale, cudaStream_t stream);
+/* 1: recon_loss of rows sums up dlogits on the way. Not for few rows, where that takes longer than a
+ * launch beside the main chain; nor for very long ones, nor with a learned variance. */
+int vae_recon_loss_sums(size_t rows, size_t D, vae_recon recon);
 /* weight: (B*K), bound_row: (B) out: softmax over k and -log mean of w = exp(log_pq - recon_row).
- * dlogits: (B*K,cols) rows times their weight, in place; data NULL = not wanted. */
+ * dlogits: (B*K,cols) rows times their weight, in place; data NULL = not wanted. db: (cols) out,
+ * column sums of dlogits then, or NULL. */
 cudaError_t vae_particle_weights_launch(vae_elem type, float *weight, float *bound_row,
-                                        vae_mat dlogits, const float *recon_row,
-                                        const float *log_pq, size_t B, size_t K, size_t cols,
-                                        cudaStream_t stream);
+                                        vae_mat dlogits, float *db, const float *recon_row,
+                                        const float *log_pq, vae_sums scratch, size_t B, size_t K,
+                                        size_t cols, cudaStream_t stream);
 /* x_hat: (rows,D) packed floats out: sigmoid(logits) or the mean. */
 cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_t rows, size_t D,
                               vae_recon recon, cudaStream_t stream);
@@ -90,18 +98,26 @@ cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_
 cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const float *b, size_t rows,
                                 size_t cols, vae_activation act, cudaStream_t stream);
 /* dx: (rows,cols) in place: times act' from `from`, the activation's output, or its input
- * where it keeps that. */
-cudaError_t vae_act_grad_launch(vae_elem type, vae_mat dx, vae_mat from, size_t rows, size_t cols,
-                                vae_activation act, cudaStream_t stream);
+ * where it keeps that. db: (cols) out, column sums of dx then, or NULL. */
+cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat from,
+                                vae_sums scratch, size_t rows, size_t cols, vae_activation act,
+                                cudaStream_t stream);
+/* The same where cuBLASLt's ReLU mask has been applied to dx: column sums, and 0 in dx where y, the
+ * output, and the bias b (cols, in the type of activations) are 0. */
+cudaError_t vae_mask_sums_launch(vae_elem type, float *db, vae_mat dx, vae_mat y, const void *b,
+                                 vae_sums scratch, size_t rows, size_t cols, cudaStream_t stream);
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
 cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
 
 /* db: (cols) out: column sums of dy: (rows,cols). */
-cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, void *partial, size_t rows,
-                                   size_t cols, cudaStream_t stream);
+cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, vae_sums scratch,
+                                   size_t rows, size_t cols, cudaStream_t stream);
+/* sums: (cols) out: column sums of partial: (n,cols) packed floats. */
+cudaError_t vae_column_finish_launch(float *sums, const float *partial, size_t n, size_t cols,
+                                     cudaStream_t stream);
 /* kl_dim: (Z) out: means over rows of vae_kl. */
-cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head, void *partial, size_t B,
-                               size_t Z, cudaStream_t stream);
+cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head, vae_sums scratch,
+                               size_t B, size_t Z, cudaStream_t stream);
 /* totals +=, as backend.h's accumulate says. */
 cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row, const float *kl_row,
                                   const float *bound_row, const float *kl_dim, vae_now now,
@@ -127,10 +143,10 @@ cudaError_t vae_class_forward_launch(vae_elem type, vae_mat y, vae_mat pre, uint
                                      size_t out, vae_activation act, cudaStream_t stream);
 cudaError_t vae_class_sums_launch(vae_elem type, vae_mat dh, vae_mat dy, vae_class_rows of,
                                   size_t out, cudaStream_t stream);
-size_t vae_class_weight_scratch(vae_class_rows of, size_t ld); /* bytes for partial; ld: dy's */
+/* open: (C*ld) floats of scratch, ld that of dy. */
 cudaError_t vae_class_backward_weight_launch(vae_elem type, float *dw, size_t ldw, vae_mat dy,
-                                             void *partial, vae_class_rows of, size_t out,
-                                             cudaStream_t stream);
+                                             float *open, vae_sums scratch, vae_class_rows of,
+                                             size_t out, cudaStream_t stream);
 cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_mat logits, size_t B, size_t C,
                                 cudaStream_t stream);
 cudaError_t vae_class_loss_launch(vae_elem type, float *terms, float *weight, vae_mat dlogits,
@@ -140,9 +156,9 @@ cudaError_t vae_class_loss_launch(vae_elem type, float *terms, float *weight, va
 cudaError_t vae_accumulate_classes_launch(vae_totals *totals, const float *terms, vae_now now,
                                           void *partial, uint32_t *ticket, size_t n_open,
                                           size_t n_labelled, cudaStream_t stream);
-/* m: (rows,cols) in place: row r times factor[r]. */
-cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, const float *factor, size_t rows,
-                                  size_t cols, cudaStream_t stream);
+/* m: (rows,cols) in place: row r times factor[r]. sums: (cols) out, its column sums, or NULL. */
+cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, float *sums, const float *factor,
+                                  vae_sums scratch, size_t rows, size_t cols, cudaStream_t stream);
 
 /* *cursor += steps. One thread. */
 cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);

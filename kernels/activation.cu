@@ -1,5 +1,6 @@
-/* Bias and activation, and the derivative, where no matmul epilogue does them; the layer whose rows
- * differ by their class only. */
+/* Bias and activation, and the derivative, where no matmul epilogue does them, with the bias
+ * gradient in the same pass; the layer whose rows differ by their class only. */
+#include "columns.h"
 #include "kernels.h"
 #include "launch.h"
 #include "vae_math.h"
@@ -52,25 +53,67 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* Grid: `lanes` neighbouring threads per row. */
-template <typename T, vae_activation ACT>
-__global__ void __launch_bounds__(VAE_BLOCK)
-    act_grad_kernel(T *dx, size_t ldx, const T *__restrict__ from, size_t ldf, uint32_t rows,
-                    uint32_t cols, unsigned lanes)
-{
-    constexpr int N = elem<T>::N;
-    const uint32_t r = group_row(lanes);
-    for (uint32_t c = group_lane(lanes) * N; r < rows && c < cols; c += lanes * N) {
-        float v[N], y[N];
-        elem<T>::unpack(v, load16(dx + r * ldx + c));
-        elem<T>::unpack(y, load16(from + r * ldf + c));
-        VAE_UNROLL
-        for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? v[e] * vae_act_grad(ACT, y[e]) : 0.0f;
-        }
-        store16(dx + r * ldx + c, elem<T>::pack(v));
+/* Times act' of what `from` holds. */
+template <typename T, vae_activation ACT> struct times_act_grad {
+    const T *from;
+    size_t ld;
+    typedef vae_word4 with;
+    __device__ __forceinline__ void begin(uint32_t)
+    {
     }
-}
+    __device__ __forceinline__ with fetch(uint32_t row, uint32_t c) const
+    {
+        return load16(from + row * ld + c);
+    }
+    __device__ __forceinline__ bool apply(float *v, with w) const
+    {
+        float y[elem<T>::N];
+        elem<T>::unpack(y, w);
+        VAE_UNROLL
+        for (int e = 0; e < elem<T>::N; e++) {
+            v[e] *= vae_act_grad(ACT, y[e]);
+        }
+        return true;
+    }
+};
+
+/* ReLU's derivative by cuBLASLt's mask is 1 where the pre-activation is 0, ours 0. Sums without
+ * rounding give such zeros where there is nothing to sum up (an input row of zeros, a weight row of
+ * zeros) and the bias is 0; so only columns of such biases read y, which is 0 there. */
+template <typename T> struct after_mask {
+    const T *y;
+    size_t ld;
+    const T *b;
+    size_t zeros; /* does this thread have such a column? */
+    typedef vae_word4 with;
+    __device__ __forceinline__ void begin(uint32_t c)
+    {
+        float bias[elem<T>::N];
+        elem<T>::unpack(bias, load16(b + c));
+        VAE_UNROLL
+        for (int e = 0; e < elem<T>::N; e++) {
+            zeros |= bias[e] == 0.0f;
+        }
+    }
+    __device__ __forceinline__ with fetch(uint32_t row, uint32_t c) const
+    {
+        with w = {{0, 0, 0, 0}};
+        return zeros ? load16(y + row * ld + c) : w;
+    }
+    __device__ __forceinline__ bool apply(float *v, with w) const
+    {
+        if (!zeros) {
+            return false;
+        }
+        float from[elem<T>::N];
+        elem<T>::unpack(from, w);
+        VAE_UNROLL
+        for (int e = 0; e < elem<T>::N; e++) {
+            v[e] = from[e] == 0.0f ? 0.0f : v[e];
+        }
+        return true;
+    }
+};
 
 enum { CLASS_LANES = 16, CLASS_TILE = 16, CLASS_TURNS = 4 };
 
@@ -155,16 +198,6 @@ static cudaError_t bias_act(vae_mat y, vae_mat pre, const float *b, size_t rows,
     return cudaGetLastError();
 }
 
-template <typename T, vae_activation ACT>
-static cudaError_t act_grad(vae_mat dx, vae_mat from, size_t rows, size_t cols, cudaStream_t stream)
-{
-    const unsigned lanes = lanes_for(rows, (cols + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
-    VAE_LAUNCH((act_grad_kernel<T, ACT>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0,
-               stream, static_cast<T *>(dx.data), dx.ld, static_cast<const T *>(from.data), from.ld,
-               (uint32_t)rows, (uint32_t)cols, lanes);
-    return cudaGetLastError();
-}
-
 template <vae_activation ACT> struct constant {
     static constexpr vae_activation act = ACT;
 };
@@ -193,15 +226,22 @@ static cudaError_t bias_act_of(vae_mat y, vae_mat pre, const float *b, size_t ro
 }
 
 template <typename T>
-static cudaError_t act_grad_of(vae_mat dx, vae_mat from, size_t rows, size_t cols,
-                               vae_activation act, cudaStream_t stream)
+static cudaError_t act_grad_of(float *db, vae_mat dx, vae_mat from, vae_sums scratch, size_t rows,
+                               size_t cols, vae_activation act, cudaStream_t stream)
 {
-    if (act == VAE_ACT_NONE) {
-        return cudaSuccess;
-    }
     return by_activation(act, [=](auto known) {
-        return act_grad<T, decltype(known)::act>(dx, from, rows, cols, stream);
+        const times_act_grad<T, decltype(known)::act> op = {static_cast<const T *>(from.data),
+                                                            from.ld};
+        return columns_pass<T>(db, dx, op, scratch, rows, cols, stream);
     });
+}
+
+template <typename T>
+static cudaError_t mask_sums(float *db, vae_mat dx, vae_mat y, const void *b, vae_sums scratch,
+                             size_t rows, size_t cols, cudaStream_t stream)
+{
+    const after_mask<T> op = {static_cast<const T *>(y.data), y.ld, static_cast<const T *>(b), 0};
+    return columns_pass<T>(db, dx, op, scratch, rows, cols, stream);
 }
 
 template <typename T>
@@ -222,11 +262,27 @@ extern "C" cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre
                                 : bias_act_of<vae_bf16>(y, pre, b, rows, cols, act, stream);
 }
 
-extern "C" cudaError_t vae_act_grad_launch(vae_elem type, vae_mat dx, vae_mat from, size_t rows,
-                                           size_t cols, vae_activation act, cudaStream_t stream)
+extern "C" cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat from,
+                                           vae_sums scratch, size_t rows, size_t cols,
+                                           vae_activation act, cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32 ? act_grad_of<float>(dx, from, rows, cols, act, stream)
-                                : act_grad_of<vae_bf16>(dx, from, rows, cols, act, stream);
+    if (act == VAE_ACT_NONE && db == NULL) {
+        return cudaSuccess;
+    }
+    if (act == VAE_ACT_NONE) {
+        return vae_column_sums_launch(type, db, dx, scratch, rows, cols, stream);
+    }
+    return type == VAE_ELEM_F32
+               ? act_grad_of<float>(db, dx, from, scratch, rows, cols, act, stream)
+               : act_grad_of<vae_bf16>(db, dx, from, scratch, rows, cols, act, stream);
+}
+
+extern "C" cudaError_t vae_mask_sums_launch(vae_elem type, float *db, vae_mat dx, vae_mat y,
+                                            const void *b, vae_sums scratch, size_t rows,
+                                            size_t cols, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32 ? mask_sums<float>(db, dx, y, b, scratch, rows, cols, stream)
+                                : mask_sums<vae_bf16>(db, dx, y, b, scratch, rows, cols, stream);
 }
 
 extern "C" cudaError_t vae_class_forward_launch(vae_elem type, vae_mat y, vae_mat pre,

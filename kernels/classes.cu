@@ -232,24 +232,22 @@ static cudaError_t class_sums(vae_mat dh, vae_mat dy, vae_class_rows of, size_t 
  */
 template <typename T>
 static cudaError_t class_backward_weight(vae_elem type, float *dw, size_t ldw, vae_mat dy,
-                                         void *partial, vae_class_rows of, size_t out,
-                                         cudaStream_t stream)
+                                         float *open, vae_sums scratch, vae_class_rows of,
+                                         size_t out, cudaStream_t stream)
 {
     const size_t width = of.C * dy.ld;
-    float *open = NULL;
     if (of.n_open > 0) {
         const vae_mat wide = {dy.data, width};
-        open = reinterpret_cast<float *>(static_cast<char *>(partial) +
-                                         vae_column_sums_scratch(of.n_open, width));
         cudaError_t status =
-            vae_column_sums_launch(type, open, wide, partial, of.n_open, width, stream);
+            vae_column_sums_launch(type, open, wide, scratch, of.n_open, width, stream);
         if (status != cudaSuccess) {
             return status;
         }
     }
     VAE_LAUNCH((class_weight_kernel<T>), vae_blocks(of.C * out, (size_t)-1), VAE_BLOCK, 0, stream,
-               dw, ldw, open, static_cast<const T *>(dy.data) + of.n_open * width, dy.ld,
-               of.label + of.n_open, (uint32_t)of.n_labelled, (uint32_t)of.C, (uint32_t)out);
+               dw, ldw, of.n_open > 0 ? open : NULL,
+               static_cast<const T *>(dy.data) + of.n_open * width, dy.ld, of.label + of.n_open,
+               (uint32_t)of.n_labelled, (uint32_t)of.C, (uint32_t)out);
     return cudaGetLastError();
 }
 
@@ -296,19 +294,14 @@ extern "C" cudaError_t vae_class_sums_launch(vae_elem type, vae_mat dh, vae_mat 
                                 : class_sums<vae_bf16>(dh, dy, of, out, stream);
 }
 
-extern "C" size_t vae_class_weight_scratch(vae_class_rows of, size_t ld)
-{
-    return vae_column_sums_scratch(of.n_open, of.C * ld) + of.C * ld * sizeof(float);
-}
-
 extern "C" cudaError_t vae_class_backward_weight_launch(vae_elem type, float *dw, size_t ldw,
-                                                        vae_mat dy, void *partial,
+                                                        vae_mat dy, float *open, vae_sums scratch,
                                                         vae_class_rows of, size_t out,
                                                         cudaStream_t stream)
 {
     return type == VAE_ELEM_F32
-               ? class_backward_weight<float>(type, dw, ldw, dy, partial, of, out, stream)
-               : class_backward_weight<vae_bf16>(type, dw, ldw, dy, partial, of, out, stream);
+               ? class_backward_weight<float>(type, dw, ldw, dy, open, scratch, of, out, stream)
+               : class_backward_weight<vae_bf16>(type, dw, ldw, dy, open, scratch, of, out, stream);
 }
 
 extern "C" cudaError_t vae_classify_launch(vae_elem type, uint32_t *label, vae_mat logits, size_t B,

@@ -1,4 +1,6 @@
-/* The reconstruction loss and its gradient in one pass, importance weights, decoder means. */
+/* The reconstruction loss, its gradient and that one's column sums in one pass, importance weights,
+ * decoder means. */
+#include "columns.h"
 #include "kernels.h"
 #include "launch.h"
 #include "vae_math.h"
@@ -92,6 +94,80 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     sum = row_sum(sum, lanes);
     if (lane == 0 && r < rows) {
         recon_row[r] = sum;
+    }
+}
+
+enum { SUMS_PIECES = 8, SUMS_AHEAD = 4, SUMS_WIDTH = SUMS_PIECES * 128, SUMS_BLOCKS = 512 };
+
+/* The same with dlogits' column sums: grid of warps, which take rows in turn; lane i has quads i,
+ * i+32 ... of all its rows, so that their sums stay in registers. D is at most SUMS_WIDTH. WHOLE: D
+ * is a multiple of a quad. partial: (blocks,D) floats. */
+template <typename T, typename RULE, bool WHOLE>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    recon_sums_kernel(float *recon_row, T *dlogits, size_t ldd, const T *logits, size_t ldl,
+                      const T *x, size_t ldx, uint32_t rows, uint32_t K, uint32_t D, RULE rule,
+                      float scale, float *partial)
+{
+    typedef typename elem<T>::quad quad;
+    constexpr uint32_t WARPS = VAE_BLOCK / 32;
+    __shared__ float part[WARPS][SUMS_WIDTH];
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_quad = (D + 3) / 4;
+    float sums[SUMS_PIECES][4];
+    VAE_UNROLL
+    for (int i = 0; i < 4 * SUMS_PIECES; i++) {
+        sums[i / 4][i % 4] = 0;
+    }
+    for (uint32_t r = blockIdx.x * WARPS + warp; r < rows; r += gridDim.x * WARPS) {
+        const T *const l_row = logits + r * ldl, *const x_row = x + r / K * ldx;
+        T *const d_row = dlogits + r * ldd;
+        float loss = 0;
+        VAE_UNROLL
+        for (uint32_t p0 = 0; p0 < SUMS_PIECES; p0 += SUMS_AHEAD) {
+            quad from[SUMS_AHEAD], data[SUMS_AHEAD];
+            VAE_UNROLL
+            for (uint32_t a = 0; a < SUMS_AHEAD; a++) {
+                const uint32_t q = (p0 + a) * 32 + lane;
+                if (q < n_quad) {
+                    from[a] = *reinterpret_cast<const quad *>(l_row + 4 * q);
+                    data[a] = *reinterpret_cast<const quad *>(x_row + 4 * q);
+                }
+            }
+            VAE_UNROLL
+            for (uint32_t a = 0; a < SUMS_AHEAD; a++) {
+                const uint32_t q = (p0 + a) * 32 + lane;
+                if (q < n_quad) {
+                    float l[4], xs[4];
+                    elem<T>::unpack4(l, from[a]);
+                    elem<T>::unpack4(xs, data[a]);
+                    VAE_UNROLL
+                    for (uint32_t i = 0; i < 4; i++) {
+                        const bool real = WHOLE || 4 * q + i < D;
+                        float dl;
+                        const float one = rule(l[i], xs[i], &dl);
+                        loss += real ? one : 0.0f;
+                        l[i] = real ? dl * scale : 0.0f;
+                        sums[p0 + a][i] += l[i];
+                    }
+                    elem<T>::put4(d_row + 4 * q, l);
+                }
+            }
+        }
+        loss = group_sum(loss, 32);
+        if (lane == 0) {
+            recon_row[r] = loss;
+        }
+    }
+    VAE_UNROLL
+    for (uint32_t i = 0; i < 4 * SUMS_PIECES; i++) {
+        part[warp][i / 4 * 128 + lane * 4 + i % 4] = sums[i / 4][i % 4];
+    }
+    __syncthreads();
+    for (uint32_t c = threadIdx.x; c < D; c += VAE_BLOCK) {
+        double sum = 0;
+        for (uint32_t w = 0; w < WARPS; w++) {
+            sum += (double)part[w][c];
+        }
+        partial[(size_t)blockIdx.x * D + c] = (float)sum;
     }
 }
 
@@ -194,26 +270,6 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* Grid: `lanes` neighbouring threads per row. */
-template <typename T>
-__global__ void __launch_bounds__(VAE_BLOCK)
-    scale_rows_kernel(T *m, size_t ld, const float *__restrict__ factor, uint32_t rows,
-                      uint32_t cols, unsigned lanes)
-{
-    constexpr int N = elem<T>::N;
-    const uint32_t r = group_row(lanes);
-    const float w = r < rows ? factor[r] : 0.0f;
-    for (uint32_t c = group_lane(lanes) * N; r < rows && c < cols; c += lanes * N) {
-        float v[N];
-        elem<T>::unpack(v, load16(m + r * ld + c));
-        VAE_UNROLL
-        for (int e = 0; e < N; e++) {
-            v[e] = c + e < cols ? v[e] * w : 0.0f;
-        }
-        store16(m + r * ld + c, elem<T>::pack(v));
-    }
-}
-
 /* Grid: `lanes` neighbouring threads per row; x_hat's rows are packed, so it goes by single values.
  */
 template <typename T>
@@ -228,55 +284,99 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* One launch of the loss: the rule and the kernel for it. */
-template <typename T, typename RULE>
-static void recon_by_rule(float *recon_row, vae_mat dlogits, vae_mat logits, vae_mat x, size_t rows,
-                          size_t K, size_t D, RULE rule, float scale, unsigned lanes,
-                          cudaStream_t stream)
+/* Rows times a factor each. */
+struct times_factor {
+    const float *factor;
+    typedef float with;
+    __device__ __forceinline__ void begin(uint32_t)
+    {
+    }
+    __device__ __forceinline__ with fetch(uint32_t row, uint32_t) const
+    {
+        return factor[row];
+    }
+    template <int N> __device__ __forceinline__ bool apply(float (&v)[N], with w) const
+    {
+        VAE_UNROLL
+        for (int e = 0; e < N; e++) {
+            v[e] *= w;
+        }
+        return true;
+    }
+};
+
+/* Operands of the loss, as its launcher has them. */
+struct loss_call {
+    float *recon_row;
+    vae_mat dlogits;
+    float *db;
+    vae_mat logits, x;
+    float *partial;
+    size_t rows, K, D;
+    float scale;
+    cudaStream_t stream;
+};
+
+/* One launch of the loss without column sums. */
+template <typename T, typename RULE, bool WHOLE>
+static void recon_alone(const loss_call &c, RULE rule)
 {
-    const unsigned grid = vae_blocks(rows * lanes, (size_t)-1);
-    T *dl = static_cast<T *>(dlogits.data);
-    const T *l = static_cast<const T *>(logits.data), *data = static_cast<const T *>(x.data);
-    if (D % elem<T>::N == 0) {
-        VAE_LAUNCH((recon_loss_kernel<T, RULE, true>), grid, VAE_BLOCK, 0, stream, recon_row, dl,
-                   dlogits.ld, l, logits.ld, data, x.ld, (uint32_t)rows, (uint32_t)K, (uint32_t)D,
-                   rule, scale, lanes);
-    } else {
-        VAE_LAUNCH((recon_loss_kernel<T, RULE, false>), grid, VAE_BLOCK, 0, stream, recon_row, dl,
-                   dlogits.ld, l, logits.ld, data, x.ld, (uint32_t)rows, (uint32_t)K, (uint32_t)D,
-                   rule, scale, lanes);
+    const unsigned lanes = lanes_for(c.rows, (c.D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
+    VAE_LAUNCH((recon_loss_kernel<T, RULE, WHOLE>), vae_blocks(c.rows * lanes, (size_t)-1),
+               VAE_BLOCK, 0, c.stream, c.recon_row, static_cast<T *>(c.dlogits.data), c.dlogits.ld,
+               static_cast<const T *>(c.logits.data), c.logits.ld, static_cast<const T *>(c.x.data),
+               c.x.ld, (uint32_t)c.rows, (uint32_t)c.K, (uint32_t)c.D, rule, c.scale, lanes);
+}
+
+template <typename T, typename RULE, bool WHOLE>
+static void recon_with_sums(const loss_call &c, RULE rule)
+{
+    const size_t rows_each = 8 * VAE_BLOCK / 32; /* of a block, at least: 8 a warp */
+    const size_t most = c.rows / rows_each;
+    const size_t n = most < SUMS_BLOCKS ? most : (size_t)SUMS_BLOCKS;
+    VAE_LAUNCH((recon_sums_kernel<T, RULE, WHOLE>), (unsigned)n, VAE_BLOCK, 0, c.stream,
+               c.recon_row, static_cast<T *>(c.dlogits.data), c.dlogits.ld,
+               static_cast<const T *>(c.logits.data), c.logits.ld, static_cast<const T *>(c.x.data),
+               c.x.ld, (uint32_t)c.rows, (uint32_t)c.K, (uint32_t)c.D, rule, c.scale, c.partial);
+    if (cudaPeekAtLastError() == cudaSuccess) {
+        vae_column_finish_launch(c.db, c.partial, n, c.D, c.stream);
     }
 }
 
-template <typename T>
-static cudaError_t recon_loss(float *recon_row, vae_mat dlogits, vae_mat logits, vae_mat x,
-                              size_t rows, size_t K, size_t D, vae_recon recon, float scale,
-                              cudaStream_t stream)
+template <typename T, typename RULE> static void recon_by_rule(const loss_call &c, RULE rule)
 {
-    const unsigned lanes = lanes_for(rows, (D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
+    if (c.db != NULL) {
+        c.D % 4 == 0 ? recon_with_sums<T, RULE, true>(c, rule)
+                     : recon_with_sums<T, RULE, false>(c, rule);
+    } else {
+        c.D % elem<T>::N == 0 ? recon_alone<T, RULE, true>(c, rule)
+                              : recon_alone<T, RULE, false>(c, rule);
+    }
+}
+
+template <typename T> static cudaError_t recon_loss(const loss_call &c, vae_recon recon)
+{
     if (recon.likelihood == VAE_GAUSSIAN_LEARNED) {
-        VAE_LAUNCH((recon_learned_kernel<T>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0,
-                   stream, recon_row, static_cast<T *>(dlogits.data), dlogits.ld,
-                   static_cast<const T *>(logits.data), logits.ld, static_cast<const T *>(x.data),
-                   x.ld, (uint32_t)rows, (uint32_t)K, (uint32_t)D, scale, lanes);
+        const unsigned lanes = lanes_for(c.rows, (c.D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
+        VAE_LAUNCH((recon_learned_kernel<T>), vae_blocks(c.rows * lanes, (size_t)-1), VAE_BLOCK, 0,
+                   c.stream, c.recon_row, static_cast<T *>(c.dlogits.data), c.dlogits.ld,
+                   static_cast<const T *>(c.logits.data), c.logits.ld,
+                   static_cast<const T *>(c.x.data), c.x.ld, (uint32_t)c.rows, (uint32_t)c.K,
+                   (uint32_t)c.D, c.scale, lanes);
     } else if (recon.likelihood == VAE_GAUSSIAN) {
-        const gaussian_rule rule = {logf(recon.variance), 1.0f / recon.variance};
-        recon_by_rule<T>(recon_row, dlogits, logits, x, rows, K, D, rule, scale, lanes, stream);
+        recon_by_rule<T>(c, gaussian_rule{logf(recon.variance), 1.0f / recon.variance});
     } else {
-        recon_by_rule<T>(recon_row, dlogits, logits, x, rows, K, D, bernoulli_rule(), scale, lanes,
-                         stream);
+        recon_by_rule<T>(c, bernoulli_rule());
     }
     return cudaGetLastError();
 }
 
-template <typename T>
-static cudaError_t scale_rows(vae_mat m, const float *factor, size_t rows, size_t cols,
-                              cudaStream_t stream)
+static cudaError_t scale_rows(vae_elem type, vae_mat m, float *sums, const float *factor,
+                              vae_sums scratch, size_t rows, size_t cols, cudaStream_t stream)
 {
-    const unsigned lanes = lanes_for(rows, (cols + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
-    VAE_LAUNCH((scale_rows_kernel<T>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0, stream,
-               static_cast<T *>(m.data), m.ld, factor, (uint32_t)rows, (uint32_t)cols, lanes);
-    return cudaGetLastError();
+    const times_factor op = {factor};
+    return type == VAE_ELEM_F32 ? columns_pass<float>(sums, m, op, scratch, rows, cols, stream)
+                                : columns_pass<vae_bf16>(sums, m, op, scratch, rows, cols, stream);
 }
 
 template <typename T>
@@ -290,20 +390,26 @@ static cudaError_t decode(float *x_hat, vae_mat logits, size_t rows, size_t D, v
     return cudaGetLastError();
 }
 
-extern "C" cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits,
-                                             vae_mat logits, vae_mat x, size_t B, size_t K,
-                                             size_t D, vae_recon recon, float scale,
-                                             cudaStream_t stream)
+extern "C" int vae_recon_loss_sums(size_t rows, size_t D, vae_recon recon)
 {
-    return type == VAE_ELEM_F32
-               ? recon_loss<float>(recon_row, dlogits, logits, x, B * K, K, D, recon, scale, stream)
-               : recon_loss<vae_bf16>(recon_row, dlogits, logits, x, B * K, K, D, recon, scale,
-                                      stream);
+    return rows > 2048 && D <= SUMS_WIDTH && recon.likelihood != VAE_GAUSSIAN_LEARNED;
+}
+
+extern "C" cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits,
+                                             float *db, vae_mat logits, vae_mat x, vae_sums scratch,
+                                             size_t B, size_t K, size_t D, vae_recon recon,
+                                             float scale, cudaStream_t stream)
+{
+    const loss_call c = {
+        recon_row, dlogits, db, logits, x,     static_cast<float *>(scratch.partial),
+        B * K,     K,       D,  scale,  stream};
+    return type == VAE_ELEM_F32 ? recon_loss<float>(c, recon) : recon_loss<vae_bf16>(c, recon);
 }
 
 extern "C" cudaError_t vae_particle_weights_launch(vae_elem type, float *weight, float *bound_row,
-                                                   vae_mat dlogits, const float *recon_row,
-                                                   const float *log_pq, size_t B, size_t K,
+                                                   vae_mat dlogits, float *db,
+                                                   const float *recon_row, const float *log_pq,
+                                                   vae_sums scratch, size_t B, size_t K,
                                                    size_t cols, cudaStream_t stream)
 {
     VAE_LAUNCH(particle_weights_kernel, vae_blocks(B * 32, (size_t)-1), VAE_BLOCK, 0, stream,
@@ -312,15 +418,14 @@ extern "C" cudaError_t vae_particle_weights_launch(vae_elem type, float *weight,
     if (status != cudaSuccess || dlogits.data == NULL) {
         return status;
     }
-    return type == VAE_ELEM_F32 ? scale_rows<float>(dlogits, weight, B * K, cols, stream)
-                                : scale_rows<vae_bf16>(dlogits, weight, B * K, cols, stream);
+    return scale_rows(type, dlogits, db, weight, scratch, B * K, cols, stream);
 }
 
-extern "C" cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, const float *factor,
-                                             size_t rows, size_t cols, cudaStream_t stream)
+extern "C" cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, float *sums,
+                                             const float *factor, vae_sums scratch, size_t rows,
+                                             size_t cols, cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32 ? scale_rows<float>(m, factor, rows, cols, stream)
-                                : scale_rows<vae_bf16>(m, factor, rows, cols, stream);
+    return scale_rows(type, m, sums, factor, scratch, rows, cols, stream);
 }
 
 extern "C" cudaError_t vae_decode_launch(vae_elem type, float *x_hat, vae_mat logits, size_t rows,

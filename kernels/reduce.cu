@@ -1,121 +1,86 @@
 /* Sums, in two stages and a fixed order: no float atomics. The number of blocks depends on sizes
  * only; floats are added over a few values in a thread, doubles from there on. */
+#include "columns.h"
 #include "kernels.h"
 #include "launch.h"
 #include "vae_math.h"
 #include "vector.h"
 
-enum { ROW_LANES = 8, COLUMN_LANES = VAE_BLOCK / ROW_LANES, AHEAD = 4, MOST_BLOCKS = 256 };
+enum { MOST_BLOCKS = 256, KL_AHEAD = 8 };
 
-/* Blocks along the rows of a column sum: fewer where columns alone make many. */
-static size_t row_blocks(size_t rows, size_t cols)
-{
-    const size_t blocks = (rows + 16 * ROW_LANES - 1) / (16 * ROW_LANES);
-    const size_t most = ((size_t)1 << 18) / (cols > 4096 ? cols : 4096);
-    if (most == 0) {
-        return 1;
+/* A matrix whose columns are only added up. */
+struct as_it_is {
+    struct with {
+    };
+    __device__ __forceinline__ void begin(uint32_t)
+    {
     }
-    return blocks < most ? blocks : most;
-}
+    __device__ __forceinline__ with fetch(uint32_t, uint32_t) const
+    {
+        return with();
+    }
+    __device__ __forceinline__ bool apply(float *, with) const
+    {
+        return false;
+    }
+};
 
-/* Grid: (column tiles, row blocks), blocks of COLUMN_LANES x ROW_LANES threads; a thread adds up N
- * neighbouring columns of every ROW_LANES-th row of its block. partial: (row blocks, ld) doubles.
- */
+/* Grid as of a pass over columns (columns.h), one latent a lane. */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    column_sums_kernel(double *partial, const T *__restrict__ dy, size_t ld, size_t rows)
+    kl_dims_kernel(float *kl_dim, const T *__restrict__ head, size_t ld, uint32_t B, uint32_t Z,
+                   unsigned lanes, double scale, float *partial, uint32_t *ticket)
 {
-    constexpr int N = elem<T>::N;
-    __shared__ double part[ROW_LANES][COLUMN_LANES * N];
-    const unsigned lane = threadIdx.x % COLUMN_LANES, row_lane = threadIdx.x / COLUMN_LANES;
-    const size_t c = ((size_t)blockIdx.x * COLUMN_LANES + lane) * N;
-    const size_t step = (size_t)gridDim.y * ROW_LANES;
-    double total[N];
-    VAE_UNROLL
-    for (int e = 0; e < N; e++) {
-        total[e] = 0;
-    }
-    for (size_t r = (size_t)blockIdx.y * ROW_LANES + row_lane; c < ld && r < rows;
-         r += AHEAD * step) {
-        vae_word4 from[AHEAD];
-        float sum[N];
+    const uint32_t j = blockIdx.x * lanes + group_lane(lanes);
+    const uint32_t row_lanes = VAE_BLOCK / lanes, step = gridDim.y * row_lanes;
+    float sum[1] = {0};
+    for (uint32_t r = blockIdx.y * row_lanes + threadIdx.x / lanes; j < Z && r < B;
+         r += KL_AHEAD * step) {
+        float mu[KL_AHEAD], logvar[KL_AHEAD];
         VAE_UNROLL
-        for (int a = 0; a < AHEAD; a++) {
-            const vae_word4 nothing = {{0, 0, 0, 0}};
-            from[a] = r + a * step < rows ? load16(dy + (r + a * step) * ld + c) : nothing;
-        }
-        elem<T>::unpack(sum, from[0]);
-        VAE_UNROLL
-        for (int a = 1; a < AHEAD; a++) {
-            float v[N];
-            elem<T>::unpack(v, from[a]);
-            VAE_UNROLL
-            for (int e = 0; e < N; e++) {
-                sum[e] += v[e];
-            }
+        for (uint32_t a = 0; a < KL_AHEAD; a++) { /* where there is no row, a KL of 0 */
+            const uint32_t row = r + a * step;
+            mu[a] = row < B ? elem<T>::get(head + row * ld + j) : 0.0f;
+            logvar[a] = row < B ? elem<T>::get(head + row * ld + Z + j) : 0.0f;
         }
         VAE_UNROLL
-        for (int e = 0; e < N; e++) {
-            total[e] += (double)sum[e];
+        for (uint32_t a = 0; a < KL_AHEAD; a++) {
+            sum[0] += vae_kl(mu[a], logvar[a], vae_expf(logvar[a]));
         }
     }
-    VAE_UNROLL
-    for (int e = 0; e < N; e++) {
-        part[row_lane][lane * N + e] = total[e];
-    }
-    __syncthreads();
-    for (unsigned i = threadIdx.x; i < COLUMN_LANES * N; i += VAE_BLOCK) {
-        const size_t column = (size_t)blockIdx.x * COLUMN_LANES * N + i;
-        double sum = 0;
-        for (int j = 0; j < ROW_LANES; j++) {
-            sum += part[j][i];
-        }
-        if (column < ld) {
-            partial[(size_t)blockIdx.y * ld + column] = sum;
-        }
-    }
+    finish_columns<1>(kl_dim, sum, Z, lanes, scale, partial, ticket);
 }
 
-/* Grid as above with one latent per lane. partial: (row blocks, Z) doubles. */
-template <typename T>
+/* Grid: FINISH_COLUMNS columns a block, whose threads share the n rows of partial: (n,cols). */
+enum { FINISH_COLUMNS = 16, FINISH_ROWS = VAE_BLOCK / FINISH_COLUMNS };
 __global__ void __launch_bounds__(VAE_BLOCK)
-    kl_dims_kernel(double *partial, const T *__restrict__ head, size_t ld, size_t B, size_t Z)
+    column_finish_kernel(float *sums, const float *__restrict__ partial, uint32_t n, uint32_t cols)
 {
-    __shared__ double part[ROW_LANES][COLUMN_LANES];
-    const unsigned lane = threadIdx.x % COLUMN_LANES, row_lane = threadIdx.x / COLUMN_LANES;
-    const size_t j = (size_t)blockIdx.x * COLUMN_LANES + lane;
-    const size_t step = (size_t)gridDim.y * ROW_LANES;
-    double total = 0;
-    for (size_t r = (size_t)blockIdx.y * ROW_LANES + row_lane; j < Z && r < B; r += step) {
-        const float mu = elem<T>::get(head + r * ld + j);
-        const float logvar = elem<T>::get(head + r * ld + Z + j);
-        total += (double)vae_kl(mu, logvar, vae_expf(logvar));
+    __shared__ double part[FINISH_ROWS][FINISH_COLUMNS];
+    const unsigned lane = threadIdx.x % FINISH_COLUMNS, row_lane = threadIdx.x / FINISH_COLUMNS;
+    const uint32_t c = blockIdx.x * FINISH_COLUMNS + lane;
+    double sum = 0;
+    for (uint32_t i = row_lane; c < cols && i < n; i += 8 * FINISH_ROWS) {
+        float from[8];
+        VAE_UNROLL
+        for (uint32_t a = 0; a < 8; a++) {
+            const uint32_t row = i + a * FINISH_ROWS;
+            from[a] = row < n ? partial[(size_t)row * cols + c] : 0.0f;
+        }
+        VAE_UNROLL
+        for (uint32_t a = 0; a < 8; a++) {
+            sum += (double)from[a];
+        }
     }
-    part[row_lane][lane] = total;
+    part[row_lane][lane] = sum;
     __syncthreads();
-    if (row_lane == 0 && j < Z) {
-        double sum = 0;
-        for (int i = 0; i < ROW_LANES; i++) {
+    if (row_lane == 0 && c < cols) {
+        sum = 0;
+        for (int i = 0; i < FINISH_ROWS; i++) {
             sum += part[i][lane];
         }
-        partial[(size_t)blockIdx.y * Z + j] = sum;
+        sums[c] = (float)sum;
     }
-}
-
-/* out: (cols) = scale * sums over the (n,ld) partial sums. Grid: a thread per column. */
-__global__ void __launch_bounds__(VAE_BLOCK)
-    column_finish_kernel(float *out, const double *__restrict__ partial, size_t n, size_t ld,
-                         size_t cols, double scale)
-{
-    const size_t c = grid_thread();
-    if (c >= cols) {
-        return;
-    }
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += partial[i * ld + c];
-    }
-    out[c] = (float)(scale * sum);
 }
 
 /* This thread's share of n floats: every grid_threads()-th, each in double. */
@@ -208,64 +173,47 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 }
 
 template <typename T>
-static cudaError_t column_sums(float *db, vae_mat dy, double *partial, size_t rows, size_t cols,
-                               cudaStream_t stream)
-{
-    /* whole vectors: the padding of dy holds zeros */
-    const size_t tile = (size_t)COLUMN_LANES * elem<T>::N, n = row_blocks(rows, cols);
-    const dim3 grid((unsigned)((cols + tile - 1) / tile), (unsigned)n);
-    VAE_LAUNCH((column_sums_kernel<T>), grid, VAE_BLOCK, 0, stream, partial,
-               static_cast<const T *>(dy.data), dy.ld, rows);
-    cudaError_t status = cudaGetLastError();
-    if (status != cudaSuccess) {
-        return status;
-    }
-    VAE_LAUNCH(column_finish_kernel, vae_blocks(cols, (size_t)-1), VAE_BLOCK, 0, stream, db,
-               partial, n, dy.ld, cols, 1.0);
-    return cudaGetLastError();
-}
-
-template <typename T>
-static cudaError_t kl_dims(float *kl_dim, vae_mat head, double *partial, size_t B, size_t Z,
+static cudaError_t kl_dims(float *kl_dim, vae_mat head, vae_sums scratch, size_t B, size_t Z,
                            cudaStream_t stream)
 {
-    const size_t n = row_blocks(B, Z);
-    const dim3 grid((unsigned)((Z + COLUMN_LANES - 1) / COLUMN_LANES), (unsigned)n);
-    VAE_LAUNCH((kl_dims_kernel<T>), grid, VAE_BLOCK, 0, stream, partial,
-               static_cast<const T *>(head.data), head.ld, B, Z);
-    cudaError_t status = cudaGetLastError();
-    if (status != cudaSuccess) {
-        return status;
+    unsigned lanes = 1;
+    while (lanes < 32 && lanes < Z) {
+        lanes *= 2;
     }
-    VAE_LAUNCH(column_finish_kernel, vae_blocks(Z, (size_t)-1), VAE_BLOCK, 0, stream, kl_dim,
-               partial, n, Z, Z, 1.0 / (double)B);
+    /* two turns of a thread in one block of rows are faster than a second stage */
+    const size_t tiles = (Z + lanes - 1) / lanes, rows_once = VAE_BLOCK / lanes * KL_AHEAD;
+    const size_t most = tiles <= COLUMN_BLOCKS / 2 ? COLUMN_BLOCKS / tiles : 1;
+    size_t blocks = B <= 2 * rows_once ? 1 : (B + rows_once - 1) / rows_once;
+    blocks = blocks < MOST_BLOCKS ? blocks : (size_t)MOST_BLOCKS;
+    blocks = blocks < most ? blocks : most;
+    VAE_LAUNCH((kl_dims_kernel<T>), dim3((unsigned)tiles, (unsigned)blocks), VAE_BLOCK, 0, stream,
+               kl_dim, static_cast<const T *>(head.data), head.ld, (uint32_t)B, (uint32_t)Z, lanes,
+               1.0 / (double)B, static_cast<float *>(scratch.partial), scratch.ticket);
     return cudaGetLastError();
 }
 
-extern "C" size_t vae_column_sums_scratch(size_t rows, size_t cols)
-{
-    return row_blocks(rows, cols) * ((cols + 15) / 16 * 16) * sizeof(double);
-}
-
-extern "C" size_t vae_kl_dims_scratch(size_t B, size_t Z)
-{
-    return row_blocks(B, Z) * Z * sizeof(double);
-}
-
-extern "C" cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, void *partial,
-                                              size_t rows, size_t cols, cudaStream_t stream)
+extern "C" cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy,
+                                              vae_sums scratch, size_t rows, size_t cols,
+                                              cudaStream_t stream)
 {
     return type == VAE_ELEM_F32
-               ? column_sums<float>(db, dy, static_cast<double *>(partial), rows, cols, stream)
-               : column_sums<vae_bf16>(db, dy, static_cast<double *>(partial), rows, cols, stream);
+               ? columns_pass<float>(db, dy, as_it_is(), scratch, rows, cols, stream)
+               : columns_pass<vae_bf16>(db, dy, as_it_is(), scratch, rows, cols, stream);
 }
 
-extern "C" cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head, void *partial,
-                                          size_t B, size_t Z, cudaStream_t stream)
+extern "C" cudaError_t vae_column_finish_launch(float *sums, const float *partial, size_t n,
+                                                size_t cols, cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32
-               ? kl_dims<float>(kl_dim, head, static_cast<double *>(partial), B, Z, stream)
-               : kl_dims<vae_bf16>(kl_dim, head, static_cast<double *>(partial), B, Z, stream);
+    VAE_LAUNCH(column_finish_kernel, (unsigned)((cols + FINISH_COLUMNS - 1) / FINISH_COLUMNS),
+               VAE_BLOCK, 0, stream, sums, partial, (uint32_t)n, (uint32_t)cols);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head,
+                                          vae_sums scratch, size_t B, size_t Z, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32 ? kl_dims<float>(kl_dim, head, scratch, B, Z, stream)
+                                : kl_dims<vae_bf16>(kl_dim, head, scratch, B, Z, stream);
 }
 
 extern "C" cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row,

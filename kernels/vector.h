@@ -66,6 +66,7 @@ template <typename T> struct elem;
 
 template <> struct elem<float> {
     static constexpr int N = 4;
+    typedef vae_word4 quad; /* four values */
     static __device__ __forceinline__ void unpack(float *v, vae_word4 from)
     {
         VAE_UNROLL
@@ -90,6 +91,10 @@ template <> struct elem<float> {
     {
         *p = v;
     }
+    static __device__ __forceinline__ void unpack4(float *v, quad from)
+    {
+        unpack(v, from);
+    }
     /* four values at a multiple of four */
     static __device__ __forceinline__ void get4(float *v, const float *p)
     {
@@ -103,6 +108,7 @@ template <> struct elem<float> {
 
 template <> struct elem<vae_bf16> {
     static constexpr int N = 8;
+    typedef vae_word2 quad;
     static __device__ __forceinline__ void unpack(float *v, vae_word4 from)
     {
         VAE_UNROLL
@@ -128,14 +134,17 @@ template <> struct elem<vae_bf16> {
     {
         p->bits = (uint16_t)bf16x2_of(v, 0.0f);
     }
-    static __device__ __forceinline__ void get4(float *v, const vae_bf16 *p)
+    static __device__ __forceinline__ void unpack4(float *v, quad from)
     {
-        vae_word2 from = *reinterpret_cast<const vae_word2 *>(p);
         VAE_UNROLL
         for (int i = 0; i < 2; i++) {
             v[2 * i] = float_of(from.w[i] << 16);
             v[2 * i + 1] = float_of(from.w[i] & 0xFFFF0000u);
         }
+    }
+    static __device__ __forceinline__ void get4(float *v, const vae_bf16 *p)
+    {
+        unpack4(v, *reinterpret_cast<const quad *>(p));
     }
     static __device__ __forceinline__ void put4(vae_bf16 *p, const float *v)
     {
@@ -183,15 +192,15 @@ static __device__ __forceinline__ void block_sums(double *v, int n, double *part
     }
 }
 
-/* True in all threads of the block that comes last; it then sees what every block wrote. The ticket
- * is left at zero. All threads must call. */
-static __device__ __forceinline__ bool last_block(uint32_t *ticket)
+/* True in all threads of the block that comes last of n that share a ticket; it then sees what every
+ * one of them wrote. The ticket is left at zero. All threads must call. */
+static __device__ __forceinline__ bool last_of(uint32_t *ticket, uint32_t n)
 {
     __shared__ uint32_t is_last;
     __syncthreads();
     if (threadIdx.x == 0) {
         __threadfence();
-        is_last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+        is_last = atomicAdd(ticket, 1u) == n - 1;
         if (is_last) {
             *ticket = 0;
             __threadfence();
@@ -199,6 +208,11 @@ static __device__ __forceinline__ bool last_block(uint32_t *ticket)
     }
     __syncthreads();
     return is_last != 0;
+}
+
+static __device__ __forceinline__ bool last_block(uint32_t *ticket)
+{
+    return last_of(ticket, gridDim.x);
 }
 
 /* The number of this thread in the grid, and of threads in it. */

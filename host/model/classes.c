@@ -59,7 +59,7 @@ static void encode_classes_backward(vae_model *m, vae_class_rows of)
     const tensor_desc *w = &m->layout.tensors[first->weight];
     float *dw = m->grads + w->offset;
     const vae_mat dh = mat(m, m->plan.h, first->out);
-    vae_layers_backward(m, 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled);
+    vae_layers_backward(m, 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled, false);
     ops->class_sums(m->be, dh, dy_of(m, 0), of, first->out);
     ops->linear_backward_weight(m->be, dw, w->ld, m->grads + m->layout.tensors[first->bias].offset,
                                 dh, input_of(m, 0), examples, D, first->out);
@@ -117,10 +117,11 @@ static void compare(vae_model *m, vae_class_rows of, bool keep)
     const size_t open_rows = of.n_open * of.C, D = m->layout.d;
     const vae_mat none = {NULL, 0}, x = input_of(m, 0), y = y_of(m, m->n_layers - 1);
     float *recon_row = array(m, m->plan.recon_row);
-    ops->recon_loss(m->be, recon_row, keep ? y : none, y, x, of.n_open, of.C, D, recon_of(m), 1.0f);
+    ops->recon_loss(m->be, recon_row, keep ? y : none, NULL, y, x, of.n_open, of.C, D, recon_of(m),
+                    1.0f);
     if (of.n_labelled > 0) {
         const vae_mat rest = from_row(m, y, open_rows);
-        ops->recon_loss(m->be, recon_row + open_rows, keep ? rest : none, rest,
+        ops->recon_loss(m->be, recon_row + open_rows, keep ? rest : none, NULL, rest,
                         from_row(m, x, of.n_open), of.n_labelled, 1, D, recon_of(m), 1.0f);
     }
 }
@@ -157,14 +158,15 @@ void vae_semi_train_step(void *ctx)
     const float *weight = array(m, m->plan.weight);
     const vae_latent_grad grad = {.objective = VAE_OBJ_ELBO, .kl_scale = 1.0f};
     semi_forward(m, p, of, true);
-    m->be->ops->scale_rows(m->be, dy_of(m, last), weight, rows, m->layout.layers[last].out);
-    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, rows);
+    m->be->ops->scale_rows(m->be, dy_of(m, last), vae_bias_early(m, last), weight, rows,
+                           m->layout.layers[last].out);
+    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, rows, true);
     m->be->ops->latent_backward(
         m->be, dy_of(m, head), mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
         y_of(m, head), weight, NULL, rows, 1, m->layout.z, grad, noise_of(m));
     encode_classes_backward(m, of);
     vae_layers_backward(m, m->n_layers, m->n_layers + m->layout.n_classifier,
-                        of.n_open + of.n_labelled);
+                        of.n_open + of.n_labelled, false);
     vae_optimize(m);
 }
 

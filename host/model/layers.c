@@ -14,15 +14,22 @@ void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, boo
     }
 }
 
-void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
+float *vae_bias_early(const vae_model *m, size_t l)
+{
+    const tensor_desc *b = &m->layout.tensors[m->layout.layers[l].bias];
+    return m->be->ops->bias_with_weight(m->be) ? NULL : m->grads + b->offset;
+}
+
+void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bool top)
 {
     for (size_t l = end; l-- > first;) {
         const layer_desc *layer = &m->layout.layers[l];
         const tensor_desc *w = &m->layout.tensors[layer->weight];
         const tensor_desc *b = &m->layout.tensors[layer->bias];
-        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld, m->grads + b->offset,
-                                           dy_of(m, l), input_of(m, l), rows, layer->in,
-                                           layer->out);
+        const bool made = (l < end - 1 || top) && vae_bias_early(m, l) != NULL;
+        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld,
+                                           made ? NULL : m->grads + b->offset, dy_of(m, l),
+                                           input_of(m, l), rows, layer->in, layer->out);
         if (l == 0 || l == m->n_layers) {
             break; /* the data need no gradient */
         }
@@ -30,7 +37,8 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows)
         vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
         const void *aux = to_z ? NULL : aux_of(m, l - 1);
         vae_activation act = to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act;
-        m->be->ops->linear_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
+        float *db = l > first ? vae_bias_early(m, l - 1) : NULL;
+        m->be->ops->linear_backward_input(m->be, dx, db, dy_of(m, l), m->params + w->offset, w->ld,
                                           input_of(m, l), aux, rows, layer->in, layer->out, act);
     }
 }

@@ -51,6 +51,7 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
     const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
     const bool weighted = m->config.objective != VAE_OBJ_ELBO;
     float scale = 1.0f / (float)(weighted ? B : B * K);
+    float *db = keep && !weighted ? vae_bias_early(m, last) : NULL;
     m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
                                log_pq ? array(m, m->plan.log_pq) : NULL, y_of(m, head_of(m)), B, K,
                                m->layout.z, noise_of(m));
@@ -58,7 +59,7 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
         vae_classes_decode(m, B, K);
     }
     vae_layers_forward(m, m->layout.n_encoder, m->n_layers, B * K, keep);
-    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(),
+    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(), db,
                            y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
 }
 
@@ -71,9 +72,10 @@ static void account(vae_model *m, const pass *p, bool keep)
     float *bound_row = weighted ? array(m, m->plan.bound_row) : NULL;
     float *kl_dim = free_bits ? array(m, m->plan.kl_dim) : NULL;
     if (weighted) {
-        m->be->ops->particle_weights(m->be, array(m, m->plan.weight), bound_row,
-                                     keep ? dy_of(m, last) : no_mat(), array(m, m->plan.recon_row),
-                                     array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
+        m->be->ops->particle_weights(
+            m->be, array(m, m->plan.weight), bound_row, keep ? dy_of(m, last) : no_mat(),
+            keep ? vae_bias_early(m, last) : NULL, array(m, m->plan.recon_row),
+            array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
     }
     if (free_bits) {
         m->be->ops->kl_dims(m->be, kl_dim, y_of(m, head_of(m)), B, m->layout.z);
@@ -91,7 +93,7 @@ static void train_step(void *ctx)
     encode(m, p, true);
     decode_and_compare(m, p, true, weighted);
     account(m, p, true);
-    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles);
+    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles, true);
     vae_latent_grad grad = {.objective = m->config.objective,
                             .kl_scale = 1.0f / (float)p->rows,
                             .free_bits = (float)m->config.free_bits};
@@ -100,7 +102,7 @@ static void train_step(void *ctx)
     m->be->ops->latent_backward(
         m->be, dy_of(m, head), mat(m, m->plan.dz, m->layout.layers[m->layout.n_encoder].in),
         y_of(m, head), weight, kl_dim, p->rows, p->particles, m->layout.z, grad, noise_of(m));
-    vae_layers_backward(m, 0, m->layout.n_encoder, p->rows);
+    vae_layers_backward(m, 0, m->layout.n_encoder, p->rows, false);
     vae_optimize(m);
 }
 

@@ -184,7 +184,7 @@ PLAIN void finish_column(const matmul_work &w, float *v, size_t j, double *bgrad
             x += read_value(w.desc.bias, i, w.d.type);
         }
         if (e & CUBLASLT_EPILOGUE_RELU) {
-            const bool on = x > 0.0f;
+            const bool on = x >= 0.0f; /* as sm_90's kernels of cuBLASLt 13.1 have it */
             if (e & HAS_AUX) {
                 mask[i / 8] = (unsigned char)((mask[i / 8] & ~(1u << i % 8)) | on << i % 8);
             }

@@ -390,6 +390,15 @@ float random_normal(uint64_t *state)
     return sum;
 }
 
+double *column_sums_of(device *d, const double *m, size_t rows, size_t cols)
+{
+    double *sums = device_host_doubles(d, cols);
+    for (size_t i = 0; i < rows * cols; i++) {
+        sums[i % cols] += m[i];
+    }
+    return sums;
+}
+
 double nmse(const float *got, const double *want, size_t n)
 {
     double error = 0, power = 0;

@@ -88,6 +88,9 @@ uint64_t random_u64(uint64_t *state);
 float random_uniform(uint64_t *state, float low, float high);
 float random_normal(uint64_t *state);
 
+/* Sums over the rows of m: (rows,cols); until device_clear. */
+double *column_sums_of(device *d, const double *m, size_t rows, size_t cols);
+
 /* sum (got-want)^2 / sum want^2; 0 if both vanish. NaN where either holds NaN. */
 double nmse(const float *got, const double *want, size_t n);
 /* The tolerance of the backend's precision: of values that went through a matrix product or are

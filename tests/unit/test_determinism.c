@@ -30,6 +30,7 @@ typedef struct {
     vae_mat x, y, dy, dx, z, head, dhead, dz, logits;
     void *aux;
     const float *w, *b;
+    float *db_in, *db_out; /* bias gradients of the layers below and above */
     float *dw, *db, *kl_row, *log_pq, *kl_dim, *recon_row, *weight, *bound_row, *x_hat;
     float *flat[4];
     vae_totals *totals;
@@ -47,14 +48,14 @@ static void every_operation(void *ctx)
     op->gather(be, c->x, c->data, B, D, VAE_BINARIZE_DYNAMIC, 5);
     op->linear_forward(be, c->y, c->aux, c->x, c->w, vae_pad(D), c->b, B, D, H, c->act);
     op->linear_backward_weight(be, c->dw, vae_pad(D), c->db, c->dy, c->x, B, D, H);
-    op->linear_backward_input(be, c->dx, c->dy, c->w, vae_pad(D), c->x, NULL, B, D, H,
+    op->linear_backward_input(be, c->dx, c->db_in, c->dy, c->w, vae_pad(D), c->x, NULL, B, D, H,
                               VAE_ACT_NONE);
     op->latent_forward(be, c->z, c->kl_row, c->log_pq, c->head, B, K, Z, (vae_noise){3});
     op->kl_dims(be, c->kl_dim, c->head, B, Z);
     op->decode(be, c->x_hat, c->logits, B * K, D, recon);
-    op->recon_loss(be, c->recon_row, c->logits, c->logits, c->x, B, K, D, recon, 0.1f);
-    op->particle_weights(be, c->weight, c->bound_row, c->logits, c->recon_row, c->log_pq, B, K,
-                         cols);
+    op->recon_loss(be, c->recon_row, c->logits, NULL, c->logits, c->x, B, K, D, recon, 0.1f);
+    op->particle_weights(be, c->weight, c->bound_row, c->logits, c->db_out, c->recon_row, c->log_pq,
+                         B, K, cols);
     op->latent_backward(be, c->dhead, c->dz, c->head,
                         c->objective == VAE_OBJ_ELBO ? NULL : c->weight, NULL, B, K, Z,
                         (vae_latent_grad){c->objective, 0.01f, 0}, (vae_noise){3});
@@ -93,6 +94,7 @@ static void prepare(all_ops *c, uint64_t *rng, const vae_dataset *set)
     c->x = device_output(d, B, D), c->y = device_output(d, B, H), c->dx = device_output(d, B, D);
     c->dy = device_input(d, random_values(d, rng, B * H), B, H);
     c->dw = device_tensor_output(d, H, D), c->db = device_tensor_output(d, 1, H);
+    c->db_in = device_tensor_output(d, 1, D), c->db_out = device_tensor_output(d, 1, cols);
     c->head = device_input(d, random_values(d, rng, B * 2 * Z), B, 2 * Z);
     c->dz = device_input(d, random_values(d, rng, B * K * Z), B * K, Z);
     c->z = device_output(d, B * K, Z), c->dhead = device_output(d, B, 2 * Z);
@@ -126,6 +128,7 @@ static uint64_t results(size_t threads, vae_activation act, vae_likelihood likel
     device_run(&d, &plan, c.data, B, every_operation, &c);
     device_get_mat(&d, c.x, B, D), device_get_mat(&d, c.y, B, H), device_get_mat(&d, c.dx, B, D);
     device_get_tensor(&d, c.dw, H, D), device_get_tensor(&d, c.db, 1, H);
+    device_get_tensor(&d, c.db_in, 1, D), device_get_tensor(&d, c.db_out, 1, cols);
     device_get_mat(&d, c.z, B * K, Z), device_get_mat(&d, c.dhead, B, 2 * Z);
     device_get_mat(&d, c.logits, B * K, cols);
     device_get_array(&d, c.kl_row, B), device_get_array(&d, c.log_pq, B * K);

@@ -422,6 +422,7 @@ typedef struct {
     vae_mat x, y, dy, dx;
     void *aux;
     const float *w1, *b1, *w2;
+    float *db;
     size_t rows, in, out;
     vae_activation act;
 } two_layers_call;
@@ -432,7 +433,7 @@ static void two_layers_step(void *ctx)
     two_layers_call *c = ctx;
     c->d->be->ops->linear_forward(c->d->be, c->y, c->aux, c->x, c->w1, vae_pad(FIRST), c->b1,
                                   c->rows, FIRST, c->in, c->act);
-    c->d->be->ops->linear_backward_input(c->d->be, c->dx, c->dy, c->w2, vae_pad(c->in), c->y,
+    c->d->be->ops->linear_backward_input(c->d->be, c->dx, c->db, c->dy, c->w2, vae_pad(c->in), c->y,
                                          c->aux, c->rows, c->in, c->out, c->act);
 }
 
@@ -459,7 +460,9 @@ static void expect_backward_input(double *dx, const two_layers_call *c, const fl
     }
 }
 
-static void check_backward_input(device *d, size_t rows, size_t in, size_t out, vae_activation act)
+/* zeros: rows of zeros and biases of zero among the others, where ReLU's derivative is at 0. */
+static void check_backward_input(device *d, size_t rows, size_t in, size_t out, vae_activation act,
+                                 bool with_db, bool zeros)
 {
     uint64_t rng = rows + 1000 * in + 1000000 * out + act;
     const size_t ld1 = vae_pad(FIRST), ld2 = vae_pad(in), b1 = in * ld1, w2 = b1 + ld2;
@@ -471,9 +474,12 @@ static void check_backward_input(device *d, size_t rows, size_t in, size_t out, 
         for (size_t o = 0; o < out; o++) {
             flat[w2 + o * ld2 + i] = random_normal(&rng);
         }
-        flat[b1 + i] = 0.5f * random_normal(&rng);
+        flat[b1 + i] = zeros && i % 3 != 1 ? 0.0f : 0.5f * random_normal(&rng);
     }
     float *x = random_floats(d, &rng, rows * FIRST, 1), *dy = random_floats(d, &rng, rows * out, 1);
+    for (size_t i = 0; zeros && i < rows * FIRST; i++) {
+        x[i] = i / FIRST % 4 == 2 ? 0.0f : x[i];
+    }
     device_round_weights(d, flat, b1);
     device_round_weights(d, flat + w2, out * ld2);
     float *params = device_array_inout(d, flat, w2 + out * ld2);
@@ -490,13 +496,22 @@ static void check_backward_input(device *d, size_t rows, size_t in, size_t out, 
     c.y = device_output(d, rows, in), c.dx = device_output(d, rows, in);
     size_t aux = d->be->ops->aux_bytes(d->be, act, rows, in);
     c.aux = aux > 0 ? device_array_output(d, (aux + 3) / 4) : NULL;
+    c.db = with_db ? device_tensor_output(d, 1, in) : NULL;
     double *dx = device_host_doubles(d, rows * in);
     device_run(d, &(vae_plan){0}, NULL, rows, two_layers_step, &c);
     expect_backward_input(dx, &c, x, dy, flat, device_get_mat(d, c.y, rows, in));
     char what[96];
     snprintf(what, sizeof what, "linear_backward_input (%zu,%zu,%zu), activation %d", rows, in, out,
              act);
-    assert_close_to(what, device_get_mat(d, c.dx, rows, in), dx, rows * in, true);
+    float *got = device_get_mat(d, c.dx, rows, in);
+    assert_close_to(what, got, dx, rows * in, true);
+    for (size_t i = 0; zeros && act == VAE_ACT_RELU && i < rows * in; i++) {
+        assert_true(got[i] == 0.0f || i / in % 4 != 2 || i % in % 3 == 1);
+    }
+    if (with_db) {
+        assert_close_to("db of the layer below", device_get_tensor(d, c.db, 1, in),
+                        column_sums_of(d, dx, rows, in), in, true);
+    }
     device_clear(d);
 }
 
@@ -523,7 +538,10 @@ static void layers_backward_to_weights(void **state)
         check_backward_weight(*state, layer_cases[i].rows, layer_cases[i].in, layer_cases[i].out);
     }
     check_backward_weight(*state, 128, 784, 100);
-    check_backward_weight(*state, 1500, 9, 33); /* long sums over rows */
+    for (size_t rows = 200; rows < 30000; rows = 3 * rows - 7) { /* long sums over rows */
+        check_backward_weight(*state, rows, 9, 33);
+    }
+    check_backward_weight(*state, 2500, 1, 700);
     /* more columns than a sum takes blocks of rows for */
     check_backward_weight(*state, 3, 1, 270000);
 }
@@ -533,10 +551,25 @@ static void layers_backward_to_inputs(void **state)
     for (size_t i = 0; i < N_LAYER_CASES; i++) {
         for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) {
             check_backward_input(*state, layer_cases[i].rows, layer_cases[i].in, layer_cases[i].out,
-                                 (vae_activation)act);
+                                 (vae_activation)act, act % 3 != (int)(i % 3), false);
         }
     }
-    check_backward_input(*state, 128, 400, 784, VAE_ACT_RELU);
+    check_backward_input(*state, 128, 400, 784, VAE_ACT_RELU, true, false);
+    for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) { /* sums in two stages */
+        check_backward_input(*state, 2100 + 401 * (size_t)act, 41, 3, (vae_activation)act, true,
+                             false);
+    }
+}
+
+/* A pre-activation of exactly 0, as where biases begin at 0 and a row holds nothing: the derivative
+ * of ReLU is 0 there, whoever computes it; the data set's other rows and units get theirs. */
+static void relu_has_no_gradient_at_zero(void **state)
+{
+    for (int act = VAE_ACT_RELU; act <= VAE_ACT_LAST; act++) {
+        check_backward_input(*state, 50, 70, 20, (vae_activation)act, true, true);
+        check_backward_input(*state, 50, 70, 20, (vae_activation)act, false, true);
+        check_backward_input(*state, 2500, 33, 2, (vae_activation)act, true, true);
+    }
 }
 
 /* ---- latents ---- */
@@ -612,9 +645,10 @@ static void check_latent_forward(device *d, size_t B, size_t K, size_t Z, const 
 
 static const struct {
     size_t B, K, Z;
-} latent_cases[] = {{1, 1, 1},   {1, 3, 2},   {5, 1, 3},   {4, 5, 4},    {33, 1, 20}, {31, 3, 20},
-                    {2, 5, 31},  {257, 1, 5}, {9, 3, 33},  {128, 1, 50}, {3, 2, 257}, {2, 3, 1301},
-                    {3, 50, 20}, {2, 50, 50}, {1, 300, 3}, {2, 7, 100},  {5, 64, 1},  {1, 2, 1024}};
+} latent_cases[] = {{1, 1, 1},   {1, 3, 2},    {5, 1, 3},    {4, 5, 4},    {33, 1, 20},
+                    {31, 3, 20}, {2, 5, 31},   {257, 1, 5},  {9, 3, 33},   {128, 1, 50},
+                    {3, 2, 257}, {2, 3, 1301}, {3, 50, 20},  {2, 50, 50},  {1, 300, 3},
+                    {2, 7, 100}, {5, 64, 1},   {1, 2, 1024}, {700, 1, 20}, {3001, 1, 3}};
 enum { N_LATENT_CASES = sizeof latent_cases / sizeof latent_cases[0] };
 
 static const vae_plan latent_plans[] = {
@@ -727,6 +761,7 @@ int main(void)
         device_test(layers_forward),
         device_test(layers_backward_to_weights),
         device_test(layers_backward_to_inputs),
+        device_test(relu_has_no_gradient_at_zero),
         device_test(latents_forward),
         device_test(latents_backward),
     };

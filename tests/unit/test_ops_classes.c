@@ -18,7 +18,7 @@ typedef struct {
     device *d;
     vae_mat x, y, h, logits, dlogits;
     void *aux;
-    const float *w;
+    const float *w, *b;
     float *dw, *db;
     vae_class_rows of;
     vae_activation act;
@@ -578,18 +578,66 @@ static void nan_in_the_loss_is_told(void **state)
     }
 }
 
+/* A layer of the classes' kind in an aux buffer where a plain one has been: the gradient is of the
+ * activation that was last. */
+static void stale_aux_step(void *ctx)
+{
+    call *c = ctx;
+    const vae_backend_ops *ops = c->d->be->ops;
+    ops->linear_forward(c->d->be, c->logits, c->aux, c->x, c->w, vae_pad(c->D), c->b, c->n, c->D,
+                        c->out, c->act);
+    ops->class_forward(c->d->be, c->y, c->aux, c->label, c->h, c->w, vae_pad(c->D), c->of, c->out,
+                       c->act);
+    ops->linear_backward_input(c->d->be, c->dlogits, c->db, c->x, c->w, vae_pad(c->out), c->y,
+                               c->aux, c->n, c->out, c->D, c->act);
+}
+
+static void aux_is_of_the_layer_that_wrote_it_last(void **state)
+{
+    device *d = *state;
+    enum { ROWS = 20, WIDTH = 32 };
+    for (int act = VAE_ACT_RELU; act <= VAE_ACT_LAST; act++) {
+        uint64_t rng = 5 + (uint64_t)act;
+        call c = {.d = d, .D = WIDTH, .n = ROWS, .out = WIDTH, .C = 2, .act = (vae_activation)act};
+        float *w = device_host(d, WIDTH * WIDTH), *x = random_matrix(d, &rng, ROWS * WIDTH);
+        float *h = random_matrix(d, &rng, ROWS * WIDTH), *bias = device_host(d, WIDTH);
+        double *want = device_host_doubles(d, ROWS * WIDTH);
+        uint32_t label[ROWS];
+        for (size_t i = 0; i < WIDTH; i++) { /* the identity: dx is x times the derivative */
+            w[i * WIDTH + i] = 1;
+        }
+        for (size_t r = 0; r < ROWS; r++) {
+            label[r] = 2; /* no class */
+        }
+        c.w = device_layer(d, w, bias, WIDTH, WIDTH, &c.b);
+        c.x = device_input(d, x, ROWS, WIDTH), c.h = device_input(d, h, ROWS, WIDTH);
+        c.y = device_output(d, ROWS, WIDTH), c.logits = device_output(d, ROWS, WIDTH);
+        c.dlogits = device_output(d, ROWS, WIDTH), c.db = device_tensor_output(d, 1, WIDTH);
+        c.of = (vae_class_rows){labels_in(d, label, ROWS), 0, ROWS, 2};
+        c.label = labels_out(d, ROWS);
+        size_t aux = d->be->ops->aux_bytes(d->be, c.act, ROWS, WIDTH);
+        c.aux = aux > 0 ? device_array_output(d, (aux + 3) / 4) : NULL;
+        run(&c, &(vae_plan){0}, stale_aux_step);
+        for (size_t i = 0; i < ROWS * WIDTH; i++) {
+            want[i] = (double)x[i] * ref_dact(c.act, (double)h[i]);
+        }
+        assert_close_to("dx", device_get_mat(d, c.dlogits, ROWS, WIDTH), want, ROWS * WIDTH, true);
+        device_clear(d);
+    }
+}
+
 static void scale_step(void *ctx)
 {
     call *c = ctx;
-    c->d->be->ops->scale_rows(c->d->be, c->x, c->factor, c->rows, c->D);
+    c->d->be->ops->scale_rows(c->d->be, c->x, c->db, c->factor, c->rows, c->D);
 }
 
 static void rows_are_scaled(void **state)
 {
     device *d = *state;
     uint64_t rng = 8;
-    for (size_t rows = 1; rows < 200; rows = 3 * rows + 2) {
-        const size_t D = rows + 3;
+    for (size_t rows = 1; rows < 3000; rows = 3 * rows + 2) {
+        const size_t D = rows % 217 + 3;
         float *values = device_host(d, rows * D), *factor = device_host(d, rows);
         double *want = device_host_doubles(d, rows * D);
         for (size_t i = 0; i < rows * D; i++) {
@@ -599,11 +647,16 @@ static void rows_are_scaled(void **state)
         call c = {.d = d, .rows = rows, .D = D};
         c.x = device_inout(d, values, rows, D);
         c.factor = device_array_input(d, factor, rows);
+        c.db = rows % 3 != 0 ? device_tensor_output(d, 1, D) : NULL;
         run(&c, &(vae_plan){0}, scale_step);
         for (size_t i = 0; i < rows * D; i++) {
             want[i] = (double)values[i] * (double)factor[i / D];
         }
         assert_close_to("scaled", device_get_mat(d, c.x, rows, D), want, rows * D, true);
+        if (c.db != NULL) {
+            assert_close_to("sums of scaled rows", device_get_tensor(d, c.db, 1, D),
+                            column_sums_of(d, want, rows, D), D, true);
+        }
         device_clear(d);
     }
 }
@@ -621,6 +674,7 @@ int main(void)
         device_test(the_largest_logit_wins),
         device_test(loss_over_classes),
         device_test(nan_in_the_loss_is_told),
+        device_test(aux_is_of_the_layer_that_wrote_it_last),
         device_test(rows_are_scaled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

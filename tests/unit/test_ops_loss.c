@@ -21,7 +21,7 @@ typedef struct {
     vae_recon recon;
     float scale, free_bits, clip_norm;
     vae_mat x, logits, dlogits, z, head;
-    float *recon_row, *weight, *bound_row, *x_hat, *kl_out;
+    float *db, *recon_row, *weight, *bound_row, *x_hat, *kl_out;
     const float *recon_in, *log_pq, *kl_in, *bound_in, *kl_dim, *g;
     float *p, *m, *v;
     vae_totals *totals;
@@ -43,8 +43,8 @@ static float *random_floats(device *d, uint64_t *rng, size_t n, float scale)
 static void recon_step(void *ctx)
 {
     call *c = ctx;
-    c->d->be->ops->recon_loss(c->d->be, c->recon_row, c->dlogits, c->logits, c->x, c->B, c->K, c->D,
-                              c->recon, c->scale);
+    c->d->be->ops->recon_loss(c->d->be, c->recon_row, c->dlogits, c->db, c->logits, c->x, c->B,
+                              c->K, c->D, c->recon, c->scale);
 }
 
 /* Derivative of ref_recon by m (raw = 0) or by raw (raw = 1). */
@@ -82,6 +82,7 @@ static void check_recon(device *d, size_t B, size_t K, size_t D, vae_recon recon
     c.dlogits = dlogits == APART ? device_output(d, rows, cols) : c.logits;
     c.dlogits.data = dlogits == NOT_WANTED ? NULL : c.dlogits.data;
     c.recon_row = device_array_output(d, rows);
+    c.db = dlogits == NOT_WANTED ? NULL : device_tensor_output(d, 1, cols);
     for (size_t i = 0; i < rows * D; i++) {
         size_t r = i / D, j = i % D;
         double m = (double)logits[r * cols + j], value = (double)x[r / K * D + j];
@@ -96,6 +97,8 @@ static void check_recon(device *d, size_t B, size_t K, size_t D, vae_recon recon
     assert_close_to("recon_row", device_get_array(d, c.recon_row, rows), row, rows, false);
     if (dlogits != NOT_WANTED) {
         assert_close_to("dlogits", device_get_mat(d, c.dlogits, rows, cols), dl, rows * cols, true);
+        assert_close_to("db of dlogits", device_get_tensor(d, c.db, 1, cols),
+                        column_sums_of(d, dl, rows, cols), cols, true);
     }
     device_clear(d);
 }
@@ -105,8 +108,18 @@ static const vae_recon recons[] = {
 
 static void reconstruction_losses(void **state)
 {
-    static const size_t sizes[][3] = {{1, 1, 1},   {1, 3, 31},   {31, 1, 33}, {33, 5, 2},
-                                      {3, 3, 257}, {257, 1, 16}, {64, 1, 784}};
+    static const size_t sizes[][3] = {{1, 1, 1},
+                                      {1, 3, 31},
+                                      {31, 1, 33},
+                                      {33, 5, 2},
+                                      {3, 3, 257},
+                                      {257, 1, 16},
+                                      {64, 1, 784},
+                                      /* sums in two stages, in the loss and after it */
+                                      {700, 3, 9},
+                                      {2049, 1, 4},
+                                      {520, 4, 131},
+                                      {2100, 1, 1030}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (size_t r = 0; r < sizeof recons / sizeof recons[0]; r++) {
             for (int dlogits = NOT_WANTED; dlogits <= IN_PLACE; dlogits++) {
@@ -175,8 +188,8 @@ static void decoder_means(void **state)
 static void weights_step(void *ctx)
 {
     call *c = ctx;
-    c->d->be->ops->particle_weights(c->d->be, c->weight, c->bound_row, c->dlogits, c->recon_in,
-                                    c->log_pq, c->B, c->K, c->cols);
+    c->d->be->ops->particle_weights(c->d->be, c->weight, c->bound_row, c->dlogits, c->db,
+                                    c->recon_in, c->log_pq, c->B, c->K, c->cols);
 }
 
 static void check_weights(device *d, size_t B, size_t K, size_t cols, float spread, bool dlogits)
@@ -194,6 +207,7 @@ static void check_weights(device *d, size_t B, size_t K, size_t cols, float spre
     c.recon_in = device_array_input(d, recon, rows), c.log_pq = device_array_input(d, pq, rows);
     c.weight = device_array_output(d, rows), c.bound_row = device_array_output(d, B);
     c.dlogits = dlogits ? device_inout(d, dl, rows, cols) : (vae_mat){NULL, 0};
+    c.db = dlogits ? device_tensor_output(d, 1, cols) : NULL;
     for (size_t b = 0; b < B; b++) {
         long double sum = 0, at = (long double)pq[b * K] - (long double)recon[b * K];
         for (size_t r = b * K; r < (b + 1) * K; r++) {
@@ -213,14 +227,16 @@ static void check_weights(device *d, size_t B, size_t K, size_t cols, float spre
     if (dlogits) {
         assert_close_to("weighted dlogits", device_get_mat(d, c.dlogits, rows, cols), scaled,
                         rows * cols, true);
+        assert_close_to("db of weighted dlogits", device_get_tensor(d, c.db, 1, cols),
+                        column_sums_of(d, scaled, rows, cols), cols, true);
     }
     device_clear(d);
 }
 
 static void particles_are_weighted(void **state)
 {
-    static const size_t sizes[][3] = {{1, 1, 1},   {1, 3, 31}, {31, 5, 33}, {33, 1, 257},
-                                      {257, 3, 2}, {2, 64, 5}, {16, 5, 784}};
+    static const size_t sizes[][3] = {{1, 1, 1},   {1, 3, 31}, {31, 5, 33},  {33, 1, 257},
+                                      {257, 3, 2}, {2, 64, 5}, {16, 5, 784}, {700, 3, 9}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (int dlogits = 0; dlogits < 2; dlogits++) {
             check_weights(*state, sizes[i][0], sizes[i][1], sizes[i][2], 2, dlogits);

@@ -254,7 +254,8 @@ void vae_cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const flo
     }
 }
 
-void vae_cpu_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows, size_t cols)
+void vae_cpu_scale_rows(vae_backend *base, vae_mat m, float *sums, const float *factor, size_t rows,
+                        size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
 #pragma omp parallel for num_threads(vae_cpu_threads(be, rows *cols)) schedule(static)
@@ -263,5 +264,8 @@ void vae_cpu_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_
         for (size_t c = 0; c < cols; c++) {
             row[c] *= factor[r];
         }
+    }
+    if (sums != NULL) {
+        vae_cpu_column_sums(be, sums, m, rows, cols);
     }
 }

@@ -38,6 +38,12 @@ static size_t cpu_act_size(const vae_backend *be)
     return sizeof(float);
 }
 
+static bool cpu_bias_with_weight(const vae_backend *be)
+{
+    (void)be;
+    return true; /* a pass of its own either way, and the product has just read dy */
+}
+
 static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t rows, size_t cols)
 {
     (void)be;
@@ -235,6 +241,7 @@ static const vae_backend_ops cpu_ops = {
     .describe = cpu_describe,
     .act_size = cpu_act_size,
     .aux_bytes = cpu_aux_bytes,
+    .bias_with_weight = cpu_bias_with_weight,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .free_bytes = cpu_free_bytes,

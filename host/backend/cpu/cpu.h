@@ -67,6 +67,9 @@ static inline double vae_cpu_sum(const float *v, size_t n)
     return sum;
 }
 
+/* sums: (cols) out: column sums of m: (rows,cols). In ops.c. */
+void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols);
+
 /* The step's operations, as backend.h says: ops.c, classes.c. */
 #define VAE_CPU_OP(op) vae_##op##_fn vae_cpu_##op;
 VAE_STEP_OPS(VAE_CPU_OP)

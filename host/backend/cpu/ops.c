@@ -73,16 +73,23 @@ void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, 
                    be->threads, be->level);
 }
 
+void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols)
+{
+#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *cols)) schedule(static)
+    for (size_t c = 0; c < cols; c += COLUMN_BLOCK) {
+        size_t some = cols - c < COLUMN_BLOCK ? cols - c : COLUMN_BLOCK;
+        be->k->column_sums(sums + c, (const float *)m.data + c, m.ld, rows, some);
+    }
+}
+
 void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db, vae_mat dy,
                                     vae_mat x, size_t rows, size_t in, size_t out)
 {
     cpu_backend *be = vae_cpu_self(base);
     vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
                    be->threads, be->level);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *out)) schedule(static)
-    for (size_t c = 0; c < out; c += COLUMN_BLOCK) {
-        size_t cols = out - c < COLUMN_BLOCK ? out - c : COLUMN_BLOCK;
-        be->k->column_sums(db + c, (const float *)dy.data + c, dy.ld, rows, cols);
+    if (db != NULL) {
+        vae_cpu_column_sums(be, db, dy, rows, out);
     }
 }
 
@@ -100,14 +107,17 @@ static void finish_backward(void *ctx, float *c, size_t ldc, size_t row0, size_t
     e->k->act_grad(c, ldc, e->from + row0 * e->ld + col0, e->ld, rows, cols, e->act);
 }
 
-void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, const float *w,
-                                   size_t ldw, vae_mat x, const void *aux, size_t rows, size_t in,
-                                   size_t out, vae_activation act)
+void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae_mat dy,
+                                   const float *w, size_t ldw, vae_mat x, const void *aux,
+                                   size_t rows, size_t in, size_t out, vae_activation act)
 {
     cpu_backend *be = vae_cpu_self(base);
     backward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : x.data, x.ld, act};
     vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
                    act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
+    if (db != NULL) {
+        vae_cpu_column_sums(be, db, dx, rows, in);
+    }
 }
 
 /* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_EPS where Z is larger,
@@ -198,8 +208,9 @@ void vae_cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_m
     }
 }
 
-void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, vae_mat logits,
-                        vae_mat x, size_t B, size_t K, size_t D, vae_recon recon, float scale)
+void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, float *db,
+                        vae_mat logits, vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
+                        float scale)
 {
     cpu_backend *be = vae_cpu_self(base);
 #pragma omp parallel for num_threads(vae_cpu_threads(be, B *K *D)) schedule(static)
@@ -208,11 +219,15 @@ void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, va
             be->k->recon_row(dlogits.data != NULL ? vae_cpu_row(dlogits, r) : NULL,
                              vae_cpu_row(logits, r), vae_cpu_row(x, r / K), D, recon, scale);
     }
+    if (db != NULL) {
+        vae_cpu_column_sums(be, db, dlogits, B * K,
+                            vae_likelihood_of(recon.likelihood)->outputs * D);
+    }
 }
 
 void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
-                              const float *recon_row, const float *log_pq, size_t B, size_t K,
-                              size_t cols)
+                              float *db, const float *recon_row, const float *log_pq, size_t B,
+                              size_t K, size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
 #pragma omp parallel for num_threads(vae_cpu_threads(be, B *K *cols)) schedule(static)
@@ -233,6 +248,9 @@ void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row
                 vae_cpu_row(dlogits, i)[c] *= weight[i];
             }
         }
+    }
+    if (db != NULL) {
+        vae_cpu_column_sums(be, db, dlogits, B * K, cols);
     }
 }
 

@@ -31,6 +31,7 @@ void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *l
 {
     cuda_backend *be = vae_cuda_self(base);
     const vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, vae_pad(out)};
+    vae_cuda_aux_holds(be, aux, NULL);
     if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_class_forward_launch(be->elem, y, pre, label, h, w, ldw, of, out, act,
                                              be->lane[0].stream));
@@ -49,10 +50,12 @@ void vae_cuda_class_backward_weight(vae_backend *base, float *dw, size_t ldw, va
                                     vae_class_rows of, size_t out)
 {
     cuda_backend *be = vae_cuda_self(base);
-    void *partial = vae_cuda_scratch(be, 0, vae_class_weight_scratch(of, dy.ld));
+    const size_t open = of.C * dy.ld * sizeof(float);
+    char *scratch = vae_cuda_scratch(be, 0, VAE_SUMS_SCRATCH + open);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_class_backward_weight_launch(be->elem, dw, ldw, dy, partial, of, out,
-                                                     be->lane[0].stream));
+        CUDA_OK(be, vae_class_backward_weight_launch(
+                        be->elem, dw, ldw, dy, (float *)(void *)(scratch + VAE_SUMS_SCRATCH),
+                        vae_cuda_sums(be, 0), of, out, be->lane[0].stream));
     }
 }
 
@@ -87,11 +90,12 @@ void vae_cuda_accumulate_classes(vae_backend *base, vae_totals *totals, const fl
     }
 }
 
-void vae_cuda_scale_rows(vae_backend *base, vae_mat m, const float *factor, size_t rows,
-                         size_t cols)
+void vae_cuda_scale_rows(vae_backend *base, vae_mat m, float *sums, const float *factor,
+                         size_t rows, size_t cols)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_scale_rows_launch(be->elem, m, factor, rows, cols, be->lane[0].stream));
+        CUDA_OK(be, vae_scale_rows_launch(be->elem, m, sums, factor, vae_cuda_sums(be, 0), rows,
+                                          cols, be->lane[0].stream));
     }
 }

@@ -1,5 +1,6 @@
-/* Linear layers: matrix products, with bias, activation and bias gradients in cuBLASLt's epilogues
- * where it has them for the type, in kernels of our own where not.
+/* Linear layers: matrix products, with bias and activation in cuBLASLt's epilogues where it has them
+ * for the type, in kernels of our own where not; gradients of activation and bias in what the rule
+ * below says.
  *
  * cuBLAS reads row-major (r,c) as column-major (c,r): with W (out,in), X (rows,in), Y (rows,out)
  *   forward  Y' (out,rows) = op_t(W' (in,out)) X' (in,rows)       k = in
@@ -10,7 +11,65 @@
  */
 #include "backend/cuda/cuda.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* ---- which epilogues ----
+ *
+ * Fixed by precision and compute capability: a choice that followed timing would lose equal bits
+ * across runs. To be changed after measuring, here only. */
+static unsigned usual_epilogues(vae_precision precision, int major)
+{
+    switch (precision) {
+    case VAE_BF16: /* masks are part of the product; bias gradients a slow kernel after it */
+        return major >= 8 ? EPILOGUE_MASK : 0;
+    case VAE_TF32:
+    case VAE_FP32: /* both are kernels after the product */
+    default:
+        return 0;
+    }
+}
+
+static const struct {
+    const char *name;
+    unsigned epilogues;
+} epilogue_choices[] = {
+    {"none", 0},
+    {"mask", EPILOGUE_MASK},
+    {"bgrad", EPILOGUE_BGRAD},
+    {"mask,bgrad", EPILOGUE_MASK | EPILOGUE_BGRAD},
+    {"0", 0},
+    {"1", EPILOGUE_MASK | EPILOGUE_BGRAD},
+};
+
+vae_status vae_cuda_choose_epilogues(cuda_backend *be, vae_error *err)
+{
+    const char *wish = getenv("VAE_CUDA_EPILOGUES");
+    be->epilogues = usual_epilogues(be->precision, be->major);
+    if (wish == NULL || *wish == '\0') {
+        return VAE_OK;
+    }
+    for (size_t i = 0; i < sizeof epilogue_choices / sizeof *epilogue_choices; i++) {
+        if (strcmp(wish, epilogue_choices[i].name) == 0) {
+            be->epilogues = epilogue_choices[i].epilogues;
+            return VAE_OK;
+        }
+    }
+    return vae_fail(err, VAE_ERR_USAGE,
+                    "VAE_CUDA_EPILOGUES=%s: expected none, mask, bgrad or mask,bgrad (0 and 1 are "
+                    "none and all); unset it for the usual ones",
+                    wish);
+}
+
+const char *vae_cuda_epilogue_names(unsigned epilogues)
+{
+    return epilogue_choices[epilogues].name;
+}
+
+bool vae_cuda_bias_with_weight(const vae_backend *base)
+{
+    return (((const cuda_backend *)base)->epilogues & EPILOGUE_BGRAD) != 0;
+}
 
 static uint64_t whole(size_t n)
 {
@@ -58,30 +117,36 @@ size_t vae_cuda_aux_bytes(const vae_backend *base, vae_activation act, size_t ro
     return vae_act_keeps_input(act) ? rows * vae_pad(cols) * be->elem_bytes : 0;
 }
 
-static void remember_aux(cuda_backend *be, const void *aux, bool has_mask)
+void vae_cuda_aux_holds(cuda_backend *be, const void *aux, const void *bias)
 {
     const size_t room = sizeof be->aux / sizeof *be->aux;
     size_t i = 0;
     while (i < be->n_aux && be->aux[i].aux != aux) {
         i++;
     }
-    if (i == room) { /* buffers of models long gone */
-        memmove(be->aux, be->aux + 1, (room - 1) * sizeof *be->aux);
-        i = room - 1;
-    } else if (i == be->n_aux) {
-        be->n_aux++;
+    if (i < be->n_aux) { /* what it held is gone */
+        memmove(be->aux + i, be->aux + i + 1, (be->n_aux - i - 1) * sizeof *be->aux);
+        be->n_aux--;
     }
-    be->aux[i] = (cuda_aux){aux, has_mask};
+    if (bias == NULL || aux == NULL) {
+        return;
+    }
+    if (be->n_aux == room) {
+        memmove(be->aux, be->aux + 1, (room - 1) * sizeof *be->aux);
+        be->n_aux--;
+    }
+    be->aux[be->n_aux++] = (cuda_aux){aux, bias};
 }
 
-static bool has_mask(const cuda_backend *be, const void *aux)
+/* The bias of the layer whose mask aux holds; NULL if it holds none. */
+static const void *mask_bias(const cuda_backend *be, const void *aux)
 {
     for (size_t i = 0; aux != NULL && i < be->n_aux; i++) {
         if (be->aux[i].aux == aux) {
-            return be->aux[i].has_mask;
+            return be->aux[i].bias;
         }
     }
-    return false;
+    return NULL;
 }
 
 /* ---- the operations ---- */
@@ -95,13 +160,12 @@ static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *
                                 size_t out, vae_activation act)
 {
     if (act == VAE_ACT_RELU) {
-        if (aux != NULL) {
+        if (aux != NULL && (be->epilogues & EPILOGUE_MASK) != 0) {
             args->aux = aux;
             args->ld_aux = mask_ld(out);
             key->epilogue = CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
-            bool masked = vae_cuda_matmul(be, 0, key, args);
-            remember_aux(be, aux, masked);
-            if (masked) {
+            if (vae_cuda_matmul(be, 0, key, args)) {
+                vae_cuda_aux_holds(be, aux, args->bias);
                 return DONE_ALL;
             }
             args->aux = NULL;
@@ -136,6 +200,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
         return;
     }
     vae_cuda_join(be, NULL);
+    vae_cuda_aux_holds(be, aux, NULL);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = x.data, .d = y.data};
     args.bias = vae_cuda_weights(be, b);
     matmul_key key = key_of(be, &args, act_type(be));
@@ -165,6 +230,63 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     }
 }
 
+/* A gradient by kernels of ours, whole or what an epilogue leaves of it. */
+typedef struct {
+    float *db;
+    vae_mat dy, from;
+    const void *bias;
+    size_t rows, cols;
+    vae_activation act;
+    int lane;
+} own_gradient;
+
+static void sum_bias(cuda_backend *be, void *ctx, bool fused)
+{
+    const own_gradient *g = ctx;
+    if (!fused && g->db != NULL) {
+        CUDA_OK(be, vae_column_sums_launch(be->elem, g->db, g->dy, vae_cuda_sums(be, g->lane),
+                                           g->rows, g->cols, be->lane[g->lane].stream));
+    }
+}
+
+static void derive_and_sum(cuda_backend *be, void *ctx, bool fused)
+{
+    const own_gradient *g = ctx;
+    const vae_sums scratch = vae_cuda_sums(be, g->lane);
+    cudaStream_t stream = be->lane[g->lane].stream;
+    if (fused) {
+        CUDA_OK(be, vae_mask_sums_launch(be->elem, g->db, g->dy, g->from, g->bias, scratch, g->rows,
+                                         g->cols, stream));
+    } else {
+        CUDA_OK(be, vae_act_grad_launch(be->elem, g->db, g->dy, g->from, scratch, g->rows, g->cols,
+                                        g->act, stream));
+    }
+}
+
+/* The product, with `epilogue` (args has what it needs) where that is not DEFAULT, is there and not
+ * slower, then what it leaves to do. */
+static void multiply_and_rest(cuda_backend *be, matmul_key *key, matmul_args *args,
+                              cublasLtEpilogue_t epilogue, cuda_rest_fn *rest, own_gradient *own)
+{
+    bool fused = epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    if (fused) {
+        key->epilogue = epilogue;
+        vae_cuda_matmul_contest(be, key, args, rest, own);
+        fused = vae_cuda_matmul(be, own->lane, key, args);
+    }
+    if (!fused) {
+        args->bias = NULL;
+        args->aux = NULL;
+        key->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+        if (!vae_cuda_matmul(be, own->lane, key, args)) {
+            no_algorithm(be, key);
+        }
+    }
+    if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
+        rest(be, own, fused);
+    }
+}
+
 void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db,
                                      vae_mat dy, vae_mat x, size_t rows, size_t in, size_t out)
 {
@@ -172,8 +294,10 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     if (!vae_cuda_fine(be)) {
         return;
     }
-    const int lane = vae_cuda_fork(be, dy.data, x.data);
-    matmul_args args = {.a = x.data, .b = dy.data, .d = dw, .bias = db};
+    const bool bgrad = db != NULL && (be->epilogues & EPILOGUE_BGRAD) != 0;
+    own_gradient own = {.db = db, .dy = dy, .rows = rows, .cols = out};
+    own.lane = vae_cuda_fork(be, dy.data, x.data);
+    matmul_args args = {.a = x.data, .b = dy.data, .d = dw, .bias = bgrad ? db : NULL};
     matmul_key key = key_of(be, &args, CUDA_R_32F);
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_T;
@@ -183,33 +307,23 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     key.lda = x.ld;
     key.ldb = dy.ld;
     key.ldd = ldw;
-    key.epilogue = CUBLASLT_EPILOGUE_BGRADB;
-    if (vae_cuda_matmul(be, lane, &key, &args)) {
-        return;
-    }
-    args.bias = NULL;
-    key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    void *partial = vae_cuda_scratch(be, lane, vae_column_sums_scratch(rows, out));
-    if (be->mode != MODE_DIRECT) { /* planned on one lane, captured on the other */
-        vae_cuda_scratch(be, 1, vae_column_sums_scratch(rows, out));
-    }
-    if (!vae_cuda_matmul(be, lane, &key, &args)) {
-        no_algorithm(be, &key);
-    } else if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
-        CUDA_OK(be, vae_column_sums_launch(be->elem, db, dy, partial, rows, out,
-                                           be->lane[lane].stream));
-    }
+    multiply_and_rest(be, &key, &args, bgrad ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT,
+                      sum_bias, &own);
 }
 
-void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, const float *w,
-                                    size_t ldw, vae_mat x, const void *aux, size_t rows, size_t in,
-                                    size_t out, vae_activation act)
+void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae_mat dy,
+                                    const float *w, size_t ldw, vae_mat x, const void *aux,
+                                    size_t rows, size_t in, size_t out, vae_activation act)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (!vae_cuda_fine(be)) {
         return;
     }
     vae_cuda_join(be, dx.data);
+    const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
+    own_gradient own = {.db = db, .dy = dx, .rows = rows, .cols = in, .act = act};
+    own.from = vae_act_keeps_input(act) ? pre : x;
+    own.bias = act == VAE_ACT_RELU ? mask_bias(be, aux) : NULL;
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = dy.data, .d = dx.data};
     matmul_key key = key_of(be, &args, act_type(be));
     key.op_a = CUBLAS_OP_N;
@@ -220,21 +334,11 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, c
     key.lda = ldw;
     key.ldb = dy.ld;
     key.ldd = dx.ld;
-    if (vae_cuda_fine(be) && act == VAE_ACT_RELU && has_mask(be, aux)) {
-        key.epilogue = CUBLASLT_EPILOGUE_DRELU;
+    if (own.bias != NULL) {
         args.aux = (void *)(uintptr_t)aux;
         args.ld_aux = mask_ld(in);
-        if (vae_cuda_matmul(be, 0, &key, &args)) {
-            return;
-        }
-        args.aux = NULL;
-        key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     }
-    if (!vae_cuda_matmul(be, 0, &key, &args)) {
-        no_algorithm(be, &key);
-    } else if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
-        const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
-        const vae_mat from = vae_act_keeps_input(act) ? pre : x;
-        CUDA_OK(be, vae_act_grad_launch(be->elem, dx, from, rows, in, act, be->lane[0].stream));
-    }
+    multiply_and_rest(be, &key, &args,
+                      own.bias != NULL ? CUBLASLT_EPILOGUE_DRELU : CUBLASLT_EPILOGUE_DEFAULT,
+                      derive_and_sum, &own);
 }

@@ -132,7 +132,7 @@ static float time_of(cuda_backend *be, const matmul_plan *p, const matmul_args *
 
 /* The first candidate that runs; when tuning, the fastest. The trial writes d, which the caller is
  * about to overwrite anyway, and loads the kernel before a capture needs it. -1: none runs. */
-static int choose(cuda_backend *be, const matmul_plan *p, const matmul_args *args,
+static int choose(cuda_backend *be, matmul_plan *p, const matmul_args *args,
                   const cublasLtMatmulHeuristicResult_t *found, int n)
 {
     int best = -1;
@@ -156,6 +156,7 @@ static int choose(cuda_backend *be, const matmul_plan *p, const matmul_args *arg
             best_ms = ms;
         }
     }
+    p->ms = best_ms;
     return best;
 }
 
@@ -203,15 +204,64 @@ static matmul_plan *make_plan(cuda_backend *be, const matmul_key *key, const mat
     return vae_cuda_fine(be) ? p : NULL;
 }
 
+static matmul_plan *find_plan(cuda_backend *be, const matmul_key *key)
+{
+    for (size_t i = 0; i < be->n_plans; i++) {
+        if (memcmp(&be->plans[i].key, key, sizeof *key) == 0) {
+            return &be->plans[i];
+        }
+    }
+    return NULL;
+}
+
+/* Milliseconds of as many runs of `rest` as a product is timed for; FLT_MAX after an error. */
+static float time_of_rest(cuda_backend *be, cuda_rest_fn *rest, void *ctx, bool fused)
+{
+    cudaStream_t stream = be->lane[0].stream;
+    float ms = FLT_MAX;
+    rest(be, ctx, fused);
+    if (vae_cuda_fine(be) && CUDA_OK(be, cudaEventRecord(be->start, stream))) {
+        for (int i = 0; i < TIMED_RUNS; i++) {
+            rest(be, ctx, fused);
+        }
+        if (CUDA_OK(be, cudaEventRecord(be->stop, stream)) &&
+            CUDA_OK(be, cudaEventSynchronize(be->stop))) {
+            CUDA_OK(be, cudaEventElapsedTime(&ms, be->start, be->stop));
+        }
+    }
+    return vae_cuda_fine(be) ? ms : FLT_MAX;
+}
+
+void vae_cuda_matmul_contest(cuda_backend *be, const matmul_key *key, const matmul_args *args,
+                             cuda_rest_fn *rest, void *ctx)
+{
+    if (!be->tune || be->mode == MODE_CAPTURING || !vae_cuda_fine(be) ||
+        find_plan(be, key) != NULL) {
+        return;
+    }
+    matmul_key plain = *key;
+    matmul_args bare = *args;
+    plain.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    bare.bias = NULL;
+    bare.aux = NULL;
+    matmul_plan *p = find_plan(be, &plain);
+    p = p != NULL ? p : make_plan(be, &plain, &bare);
+    const float without = p != NULL && p->usable ? p->ms : FLT_MAX;
+    p = make_plan(be, key, args);
+    if (p == NULL || !p->usable || without == FLT_MAX) {
+        return;
+    }
+    const float fused = p->ms + time_of_rest(be, rest, ctx, true);
+    p->slower = without + time_of_rest(be, rest, ctx, false) < fused;
+    p->usable = !p->slower;
+}
+
 bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
 {
-    matmul_plan *p = NULL;
     if (!vae_cuda_fine(be)) {
         return true;
     }
-    for (size_t i = 0; p == NULL && i < be->n_plans; i++) {
-        p = memcmp(&be->plans[i].key, key, sizeof *key) == 0 ? &be->plans[i] : NULL;
-    }
+    matmul_plan *p = find_plan(be, key);
     if (p == NULL) {
         p = make_plan(be, key, args);
     }

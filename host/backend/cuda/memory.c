@@ -54,6 +54,7 @@ void vae_cuda_free(vae_backend *base, void *memory)
     }
     cudaStreamSynchronize(be->lane[0].stream); /* an error shows at the next sync */
     forget_params(be, memory);
+    be->n_aux = 0; /* some may lie in it; a mask forgotten is found in y again */
     CUDA_OK(be, cudaFree(memory));
 }
 
@@ -66,6 +67,11 @@ size_t vae_cuda_free_bytes(const vae_backend *base)
         return 0;
     }
     return room - room / 64; /* allocations are rounded up */
+}
+
+vae_sums vae_cuda_sums(const cuda_backend *be, int lane)
+{
+    return (vae_sums){be->lane[lane].scratch, be->lane[lane].ticket};
 }
 
 void *vae_cuda_scratch(cuda_backend *be, int lane, size_t bytes)

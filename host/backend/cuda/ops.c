@@ -35,9 +35,9 @@ void vae_cuda_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float 
 void vae_cuda_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
 {
     cuda_backend *be = vae_cuda_self(base);
-    void *partial = vae_cuda_scratch(be, 0, vae_kl_dims_scratch(B, Z));
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, partial, B, Z, be->lane[0].stream));
+        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, vae_cuda_sums(be, 0), B, Z,
+                                       be->lane[0].stream));
     }
 }
 
@@ -53,24 +53,37 @@ void vae_cuda_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_
     }
 }
 
-void vae_cuda_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, vae_mat logits,
-                         vae_mat x, size_t B, size_t K, size_t D, vae_recon recon, float scale)
+void vae_cuda_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, float *db,
+                         vae_mat logits, vae_mat x, size_t B, size_t K, size_t D, vae_recon recon,
+                         float scale)
 {
     cuda_backend *be = vae_cuda_self(base);
+    const bool fused = db != NULL && vae_recon_loss_sums(B * K, D, recon);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_recon_loss_launch(be->elem, recon_row, dlogits, logits, x, B, K, D, recon,
-                                          scale, be->lane[0].stream));
+        CUDA_OK(be, vae_recon_loss_launch(be->elem, recon_row, dlogits, fused ? db : NULL, logits,
+                                          x, vae_cuda_sums(be, 0), B, K, D, recon, scale,
+                                          be->lane[0].stream));
+    }
+    if (db == NULL || fused || !vae_cuda_fine(be)) {
+        return;
+    }
+    const int lane = vae_cuda_fork(be, dlogits.data, dlogits.data);
+    if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
+        CUDA_OK(be, vae_column_sums_launch(be->elem, db, dlogits, vae_cuda_sums(be, lane), B * K,
+                                           vae_likelihood_of(recon.likelihood)->outputs * D,
+                                           be->lane[lane].stream));
     }
 }
 
 void vae_cuda_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
-                               const float *recon_row, const float *log_pq, size_t B, size_t K,
-                               size_t cols)
+                               float *db, const float *recon_row, const float *log_pq, size_t B,
+                               size_t K, size_t cols)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_particle_weights_launch(be->elem, weight, bound_row, dlogits, recon_row,
-                                                log_pq, B, K, cols, be->lane[0].stream));
+        CUDA_OK(be, vae_particle_weights_launch(be->elem, weight, bound_row, dlogits, db, recon_row,
+                                                log_pq, vae_cuda_sums(be, 0), B, K, cols,
+                                                be->lane[0].stream));
     }
 }
 

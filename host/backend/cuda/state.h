@@ -33,8 +33,8 @@ typedef struct {
     void *workspace; /* VAE_CUDA_WORKSPACE bytes; none for LANE_AHEAD, which runs no products */
     void *scratch;   /* partial sums */
     size_t scratch_bytes;
-    uint32_t *ticket;
-    bool busy; /* the main lane has not waited for it yet */
+    uint32_t *ticket; /* VAE_SUMS_TICKETS of them */
+    bool busy;        /* the main lane has not waited for it yet */
 } cuda_lane;
 
 /* A matrix product in cuBLAS's column-major view: d (m,n) = op_a(a) op_b(b), k summed over. All
@@ -56,9 +56,16 @@ typedef struct {
     uint64_t ld_aux;  /* bits */
 } matmul_args;
 
+typedef struct cuda_backend cuda_backend;
+
+/* A kernel of ours in a contest with an epilogue: adds to lane 0's stream what is left to do after
+ * the product with the epilogue (fused) or without. */
+typedef void cuda_rest_fn(cuda_backend *be, void *ctx, bool fused);
+
 typedef struct {
     matmul_key key;
-    bool usable;
+    bool usable, slower; /* slower: than a kernel of ours beside the plain product */
+    float ms;            /* of its algorithm, where algorithms were timed */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algo;
@@ -72,11 +79,17 @@ typedef struct {
     void *shadow;
 } cuda_params;
 
-/* What the last linear_forward left in an aux buffer. */
+/* An aux buffer that holds cuBLASLt's ReLU mask, and the bias of the layer that made it, in the type
+ * of activations. All that write to an aux buffer say so (vae_cuda_aux_holds); those that are not
+ * known to hold a mask do not, and what is in them is found in y. */
 typedef struct {
-    const void *aux;
-    bool has_mask;
+    const void *aux, *bias;
 } cuda_aux;
+
+/* What cuBLASLt is asked to do beside products, where it also could be a kernel of ours: to keep and
+ * apply a mask for ReLU's derivative (RELU_AUX_BIAS, DRELU), and bias gradients (BGRADB). Bias and
+ * ReLU forward are always asked of it. */
+enum { EPILOGUE_MASK = 1, EPILOGUE_BGRAD = 2 };
 
 typedef struct {
     size_t nodes, chain; /* all, and the most that wait for each other in turn; 0 = not known */
@@ -104,7 +117,7 @@ struct vae_data {
     row_stream *stream; /* NULL = resident */
 };
 
-typedef struct {
+struct cuda_backend {
     vae_backend base;
     vae_error err; /* sticky */
     int device;
@@ -115,6 +128,7 @@ typedef struct {
     size_t elem_bytes;
     size_t threads;                 /* of the host, for reading data; 0 = all cores */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
+    unsigned epilogues;             /* EPILOGUE_...: linear.c's rule, or VAE_CUDA_EPILOGUES */
 
     vae_cublaslt lt;
     cublasLtHandle_t handle;
@@ -143,7 +157,7 @@ typedef struct {
 
     struct {
         uint64_t cursor;
-        uint32_t ticket[VAE_CUDA_LANES];
+        uint32_t ticket[VAE_CUDA_LANES][VAE_SUMS_TICKETS];
     } * clock;      /* device */
     vae_plan *plan; /* device */
     size_t plan_room, plan_n, plan_rows;
@@ -154,7 +168,7 @@ typedef struct {
     cuda_plan_buffer ring[VAE_CUDA_PLAN_RING];
     size_t ring_at;
     cuda_slot slots[VAE_SLOTS];
-} cuda_backend;
+};
 
 /* ---- errors: check.c ---- */
 
