@@ -102,10 +102,6 @@ cudaError_t vae_bias_act_launch(vae_elem type, vae_mat y, vae_mat pre, const flo
 cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat from,
                                 vae_sums scratch, size_t rows, size_t cols, vae_activation act,
                                 cudaStream_t stream);
-/* The same where cuBLASLt's ReLU mask has been applied to dx: column sums, and 0 in dx where y, the
- * output, and the bias b (cols, in the type of activations) are 0. */
-cudaError_t vae_mask_sums_launch(vae_elem type, float *db, vae_mat dx, vae_mat y, const void *b,
-                                 vae_sums scratch, size_t rows, size_t cols, cudaStream_t stream);
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
 cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
 

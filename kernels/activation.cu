@@ -58,9 +58,6 @@ template <typename T, vae_activation ACT> struct times_act_grad {
     const T *from;
     size_t ld;
     typedef vae_word4 with;
-    __device__ __forceinline__ void begin(uint32_t)
-    {
-    }
     __device__ __forceinline__ with fetch(uint32_t row, uint32_t c) const
     {
         return load16(from + row * ld + c);
@@ -72,44 +69,6 @@ template <typename T, vae_activation ACT> struct times_act_grad {
         VAE_UNROLL
         for (int e = 0; e < elem<T>::N; e++) {
             v[e] *= vae_act_grad(ACT, y[e]);
-        }
-        return true;
-    }
-};
-
-/* ReLU's derivative by cuBLASLt's mask is 1 where the pre-activation is 0, ours 0. Sums without
- * rounding give such zeros where there is nothing to sum up (an input row of zeros, a weight row of
- * zeros) and the bias is 0; so only columns of such biases read y, which is 0 there. */
-template <typename T> struct after_mask {
-    const T *y;
-    size_t ld;
-    const T *b;
-    size_t zeros; /* does this thread have such a column? */
-    typedef vae_word4 with;
-    __device__ __forceinline__ void begin(uint32_t c)
-    {
-        float bias[elem<T>::N];
-        elem<T>::unpack(bias, load16(b + c));
-        VAE_UNROLL
-        for (int e = 0; e < elem<T>::N; e++) {
-            zeros |= bias[e] == 0.0f;
-        }
-    }
-    __device__ __forceinline__ with fetch(uint32_t row, uint32_t c) const
-    {
-        with w = {{0, 0, 0, 0}};
-        return zeros ? load16(y + row * ld + c) : w;
-    }
-    __device__ __forceinline__ bool apply(float *v, with w) const
-    {
-        if (!zeros) {
-            return false;
-        }
-        float from[elem<T>::N];
-        elem<T>::unpack(from, w);
-        VAE_UNROLL
-        for (int e = 0; e < elem<T>::N; e++) {
-            v[e] = from[e] == 0.0f ? 0.0f : v[e];
         }
         return true;
     }
@@ -237,14 +196,6 @@ static cudaError_t act_grad_of(float *db, vae_mat dx, vae_mat from, vae_sums scr
 }
 
 template <typename T>
-static cudaError_t mask_sums(float *db, vae_mat dx, vae_mat y, const void *b, vae_sums scratch,
-                             size_t rows, size_t cols, cudaStream_t stream)
-{
-    const after_mask<T> op = {static_cast<const T *>(y.data), y.ld, static_cast<const T *>(b), 0};
-    return columns_pass<T>(db, dx, op, scratch, rows, cols, stream);
-}
-
-template <typename T>
 static cudaError_t class_forward_of(vae_mat y, vae_mat pre, uint32_t *label, vae_mat h,
                                     const float *w, size_t ldw, vae_class_rows of, size_t out,
                                     vae_activation act, cudaStream_t stream)
@@ -275,14 +226,6 @@ extern "C" cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx,
     return type == VAE_ELEM_F32
                ? act_grad_of<float>(db, dx, from, scratch, rows, cols, act, stream)
                : act_grad_of<vae_bf16>(db, dx, from, scratch, rows, cols, act, stream);
-}
-
-extern "C" cudaError_t vae_mask_sums_launch(vae_elem type, float *db, vae_mat dx, vae_mat y,
-                                            const void *b, vae_sums scratch, size_t rows,
-                                            size_t cols, cudaStream_t stream)
-{
-    return type == VAE_ELEM_F32 ? mask_sums<float>(db, dx, y, b, scratch, rows, cols, stream)
-                                : mask_sums<vae_bf16>(db, dx, y, b, scratch, rows, cols, stream);
 }
 
 extern "C" cudaError_t vae_class_forward_launch(vae_elem type, vae_mat y, vae_mat pre,

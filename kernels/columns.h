@@ -6,8 +6,8 @@
  * make one block of rows, which needs no second stage; of several, the last one to finish in a tile
  * adds up what all of them left.
  *
- * An OP has `with`, what it needs beside the value; begin(), once a thread; fetch() for 16 bytes at
- * (row,c), issued ahead; and apply(), which changes the values and says whether to store them. */
+ * An OP has `with`, what it needs beside the value; fetch() for 16 bytes at (row,c), issued ahead; and
+ * apply(), which changes the values and says whether to store them. */
 #ifndef VAE_COLUMNS_H
 #define VAE_COLUMNS_H
 
@@ -99,9 +99,6 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     VAE_UNROLL
     for (int e = 0; e < N; e++) {
         sum[e] = 0;
-    }
-    if (c < cols) {
-        op.begin(c);
     }
     for (uint32_t r = blockIdx.y * row_lanes + threadIdx.x / lanes; c < cols && r < rows;
          r += COLUMN_AHEAD * step) {

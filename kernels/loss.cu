@@ -288,9 +288,6 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 struct times_factor {
     const float *factor;
     typedef float with;
-    __device__ __forceinline__ void begin(uint32_t)
-    {
-    }
     __device__ __forceinline__ with fetch(uint32_t row, uint32_t) const
     {
         return factor[row];

@@ -12,9 +12,6 @@ enum { MOST_BLOCKS = 256, KL_AHEAD = 8 };
 struct as_it_is {
     struct with {
     };
-    __device__ __forceinline__ void begin(uint32_t)
-    {
-    }
     __device__ __forceinline__ with fetch(uint32_t, uint32_t) const
     {
         return with();

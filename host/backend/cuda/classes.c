@@ -31,7 +31,6 @@ void vae_cuda_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *l
 {
     cuda_backend *be = vae_cuda_self(base);
     const vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, vae_pad(out)};
-    vae_cuda_aux_holds(be, aux, NULL);
     if (vae_cuda_begin(be, NULL)) {
         CUDA_OK(be, vae_class_forward_launch(be->elem, y, pre, label, h, w, ldw, of, out, act,
                                              be->lane[0].stream));

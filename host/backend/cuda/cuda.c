@@ -201,11 +201,7 @@ static void describe_plans(const cuda_backend *be, char *text, size_t size)
     for (size_t i = 0; i < be->n_plans && used < size; i++) {
         const matmul_plan *p = &be->plans[i];
         int n;
-        if (p->slower) {
-            n = snprintf(text + used, size - used, "%s%llux%llux%llu e%d slower", i > 0 ? ", " : "",
-                         (unsigned long long)p->key.m, (unsigned long long)p->key.n,
-                         (unsigned long long)p->key.k, (int)p->key.epilogue);
-        } else if (p->usable) {
+        if (p->usable) {
             n = snprintf(text + used, size - used, "%s%llux%llux%llu e%d a%d", i > 0 ? ", " : "",
                          (unsigned long long)p->key.m, (unsigned long long)p->key.n,
                          (unsigned long long)p->key.k, (int)p->key.epilogue, p->algo_id);
@@ -232,12 +228,11 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
              "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step, %zu in a chain; %d steps: "
-             "%zu), epilogues for gradients: %s, matmuls%s: %s",
+             "%zu), matmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
              precision[be->precision], graphs, largest->one_size.nodes, largest->one_size.chain,
-             VAE_CUDA_MANY, largest->many_size.chain, vae_cuda_epilogue_names(be->epilogues), timed,
-             plans);
+             VAE_CUDA_MANY, largest->many_size.chain, timed, plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)
@@ -290,7 +285,6 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->tune = flag("VAE_CUDA_TUNE", false);
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
     TRY(choose_device(be, options->device_index, err));
-    TRY(vae_cuda_choose_epilogues(be, err));
     if (!vae_cublaslt_load(&be->lt, why, sizeof why)) {
         TRY(vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why));
     }

@@ -72,11 +72,6 @@ void vae_row_stream_consumed(cuda_backend *be, row_stream *stream, size_t at);
 /* Runs it in a lane (while planning: only prepares it, which may write to d). False, with no error,
  * if cuBLASLt has no algorithm for it; true also after an error. */
 bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args);
-/* When tuning: times a product whose epilogue also could be a kernel of ours both ways, before its
- * first use, and passes the epilogue over from then on where it is slower (vae_cuda_matmul says
- * false). plain: the same product without. rest: what is left to do. */
-void vae_cuda_matmul_contest(cuda_backend *be, const matmul_key *key, const matmul_args *args,
-                             cuda_rest_fn *rest, void *ctx);
 void vae_cuda_matmul_close(cuda_backend *be);
 
 /* ---- run.c ---- */
@@ -108,13 +103,6 @@ int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 
 vae_aux_bytes_fn vae_cuda_aux_bytes;
 vae_bias_with_weight_fn vae_cuda_bias_with_weight;
-/* Sets be->epilogues, by VAE_CUDA_EPILOGUES or linear.c's rule; VAE_ERR_USAGE for a name that is
- * none. */
-vae_status vae_cuda_choose_epilogues(cuda_backend *be, vae_error *err);
-const char *vae_cuda_epilogue_names(unsigned epilogues);
-/* To be called by whatever writes to an aux buffer: bias = that of the layer whose mask it now holds,
- * NULL = it holds none. aux may be NULL. */
-void vae_cuda_aux_holds(cuda_backend *be, const void *aux, const void *bias);
 #define VAE_CUDA_OP(op) vae_##op##_fn vae_cuda_##op;
 VAE_STEP_OPS(VAE_CUDA_OP)
 #undef VAE_CUDA_OP

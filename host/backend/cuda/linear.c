@@ -1,6 +1,8 @@
-/* Linear layers: matrix products, with bias and activation in cuBLASLt's epilogues where it has them
- * for the type, in kernels of our own where not; gradients of activation and bias in what the rule
- * below says.
+/* Linear layers: matrix products, with bias and ReLU forward in cuBLASLt's epilogues where it has
+ * them for the type, in kernels of our own where not. Gradients of activations and biases are one
+ * pass of ours: what cuBLASLt has for them (RELU_AUX_BIAS, DRELU, BGRADB) took two to twelve times
+ * as long on an H200, in every precision (bench/results/h200), and its ReLU has another derivative
+ * at 0.
  *
  * cuBLAS reads row-major (r,c) as column-major (c,r): with W (out,in), X (rows,in), Y (rows,out)
  *   forward  Y' (out,rows) = op_t(W' (in,out)) X' (in,rows)       k = in
@@ -11,64 +13,12 @@
  */
 #include "backend/cuda/cuda.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-/* ---- which epilogues ----
- *
- * Fixed by precision and compute capability: a choice that followed timing would lose equal bits
- * across runs. To be changed after measuring, here only. */
-static unsigned usual_epilogues(vae_precision precision, int major)
-{
-    switch (precision) {
-    case VAE_BF16: /* masks are part of the product; bias gradients a slow kernel after it */
-        return major >= 8 ? EPILOGUE_MASK : 0;
-    case VAE_TF32:
-    case VAE_FP32: /* both are kernels after the product */
-    default:
-        return 0;
-    }
-}
-
-static const struct {
-    const char *name;
-    unsigned epilogues;
-} epilogue_choices[] = {
-    {"none", 0},
-    {"mask", EPILOGUE_MASK},
-    {"bgrad", EPILOGUE_BGRAD},
-    {"mask,bgrad", EPILOGUE_MASK | EPILOGUE_BGRAD},
-    {"0", 0},
-    {"1", EPILOGUE_MASK | EPILOGUE_BGRAD},
-};
-
-vae_status vae_cuda_choose_epilogues(cuda_backend *be, vae_error *err)
-{
-    const char *wish = getenv("VAE_CUDA_EPILOGUES");
-    be->epilogues = usual_epilogues(be->precision, be->major);
-    if (wish == NULL || *wish == '\0') {
-        return VAE_OK;
-    }
-    for (size_t i = 0; i < sizeof epilogue_choices / sizeof *epilogue_choices; i++) {
-        if (strcmp(wish, epilogue_choices[i].name) == 0) {
-            be->epilogues = epilogue_choices[i].epilogues;
-            return VAE_OK;
-        }
-    }
-    return vae_fail(err, VAE_ERR_USAGE,
-                    "VAE_CUDA_EPILOGUES=%s: expected none, mask, bgrad or mask,bgrad (0 and 1 are "
-                    "none and all); unset it for the usual ones",
-                    wish);
-}
-
-const char *vae_cuda_epilogue_names(unsigned epilogues)
-{
-    return epilogue_choices[epilogues].name;
-}
 
 bool vae_cuda_bias_with_weight(const vae_backend *base)
 {
-    return (((const cuda_backend *)base)->epilogues & EPILOGUE_BGRAD) != 0;
+    (void)base;
+    return false;
 }
 
 static uint64_t whole(size_t n)
@@ -101,52 +51,10 @@ static matmul_key key_of(const cuda_backend *be, const matmul_args *args, cudaDa
     return key;
 }
 
-/* ---- ReLU's mask: a bit per output, rows 128 bits apart or a multiple ---- */
-
-static uint64_t mask_ld(size_t cols)
-{
-    return (cols + 127) / 128 * 128;
-}
-
 size_t vae_cuda_aux_bytes(const vae_backend *base, vae_activation act, size_t rows, size_t cols)
 {
     const cuda_backend *be = (const cuda_backend *)base;
-    if (act == VAE_ACT_RELU) {
-        return rows * mask_ld(cols) / 8;
-    }
     return vae_act_keeps_input(act) ? rows * vae_pad(cols) * be->elem_bytes : 0;
-}
-
-void vae_cuda_aux_holds(cuda_backend *be, const void *aux, const void *bias)
-{
-    const size_t room = sizeof be->aux / sizeof *be->aux;
-    size_t i = 0;
-    while (i < be->n_aux && be->aux[i].aux != aux) {
-        i++;
-    }
-    if (i < be->n_aux) { /* what it held is gone */
-        memmove(be->aux + i, be->aux + i + 1, (be->n_aux - i - 1) * sizeof *be->aux);
-        be->n_aux--;
-    }
-    if (bias == NULL || aux == NULL) {
-        return;
-    }
-    if (be->n_aux == room) {
-        memmove(be->aux, be->aux + 1, (room - 1) * sizeof *be->aux);
-        be->n_aux--;
-    }
-    be->aux[be->n_aux++] = (cuda_aux){aux, bias};
-}
-
-/* The bias of the layer whose mask aux holds; NULL if it holds none. */
-static const void *mask_bias(const cuda_backend *be, const void *aux)
-{
-    for (size_t i = 0; aux != NULL && i < be->n_aux; i++) {
-        if (be->aux[i].aux == aux) {
-            return be->aux[i].bias;
-        }
-    }
-    return NULL;
 }
 
 /* ---- the operations ---- */
@@ -154,30 +62,20 @@ static const void *mask_bias(const cuda_backend *be, const void *aux)
 /* What an epilogue has done to y. */
 typedef enum { DONE_NOTHING, DONE_BIAS, DONE_ALL } fused_part;
 
-/* Tries the epilogues that serve `act`, best first: none may be there for this type. ReLU has some
- * of its own; any other activation works by the bias's and a kernel of ours. */
-static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *args, void *aux,
-                                size_t out, vae_activation act)
+/* Tries the epilogues that serve `act`, best first: none may be there for this type. ReLU has one of
+ * its own; any other activation works by the bias's and a kernel of ours. */
+static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *args,
+                                vae_activation act)
 {
     if (act == VAE_ACT_RELU) {
-        if (aux != NULL && (be->epilogues & EPILOGUE_MASK) != 0) {
-            args->aux = aux;
-            args->ld_aux = mask_ld(out);
-            key->epilogue = CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
-            if (vae_cuda_matmul(be, 0, key, args)) {
-                vae_cuda_aux_holds(be, aux, args->bias);
-                return DONE_ALL;
-            }
-            args->aux = NULL;
-        }
         key->epilogue = CUBLASLT_EPILOGUE_RELU_BIAS;
-        if (vae_cuda_matmul(be, 0, key, args)) {
+        if (vae_cuda_matmul(be, LANE_MAIN, key, args)) {
             return DONE_ALL;
         }
     }
     /* the bias is added before the sum is rounded to the type of y */
     key->epilogue = CUBLASLT_EPILOGUE_BIAS;
-    if (vae_cuda_matmul(be, 0, key, args)) {
+    if (vae_cuda_matmul(be, LANE_MAIN, key, args)) {
         return act == VAE_ACT_NONE ? DONE_ALL : DONE_BIAS;
     }
     return DONE_NOTHING;
@@ -200,7 +98,6 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
         return;
     }
     vae_cuda_join(be, NULL);
-    vae_cuda_aux_holds(be, aux, NULL);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = x.data, .d = y.data};
     args.bias = vae_cuda_weights(be, b);
     matmul_key key = key_of(be, &args, act_type(be));
@@ -215,7 +112,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     if (!vae_cuda_fine(be)) {
         return;
     }
-    fused_part done = forward_fused(be, &key, &args, aux, out, act);
+    fused_part done = forward_fused(be, &key, &args, act);
     if (done == DONE_NOTHING) {
         args.bias = NULL;
         key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
@@ -230,61 +127,13 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     }
 }
 
-/* A gradient by kernels of ours, whole or what an epilogue leaves of it. */
-typedef struct {
-    float *db;
-    vae_mat dy, from;
-    const void *bias;
-    size_t rows, cols;
-    vae_activation act;
-    int lane;
-} own_gradient;
-
-static void sum_bias(cuda_backend *be, void *ctx, bool fused)
+/* The product without an epilogue. Is there something to launch after it? */
+static bool multiply(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
 {
-    const own_gradient *g = ctx;
-    if (!fused && g->db != NULL) {
-        CUDA_OK(be, vae_column_sums_launch(be->elem, g->db, g->dy, vae_cuda_sums(be, g->lane),
-                                           g->rows, g->cols, be->lane[g->lane].stream));
+    if (!vae_cuda_matmul(be, lane, key, args)) {
+        no_algorithm(be, key);
     }
-}
-
-static void derive_and_sum(cuda_backend *be, void *ctx, bool fused)
-{
-    const own_gradient *g = ctx;
-    const vae_sums scratch = vae_cuda_sums(be, g->lane);
-    cudaStream_t stream = be->lane[g->lane].stream;
-    if (fused) {
-        CUDA_OK(be, vae_mask_sums_launch(be->elem, g->db, g->dy, g->from, g->bias, scratch, g->rows,
-                                         g->cols, stream));
-    } else {
-        CUDA_OK(be, vae_act_grad_launch(be->elem, g->db, g->dy, g->from, scratch, g->rows, g->cols,
-                                        g->act, stream));
-    }
-}
-
-/* The product, with `epilogue` (args has what it needs) where that is not DEFAULT, is there and not
- * slower, then what it leaves to do. */
-static void multiply_and_rest(cuda_backend *be, matmul_key *key, matmul_args *args,
-                              cublasLtEpilogue_t epilogue, cuda_rest_fn *rest, own_gradient *own)
-{
-    bool fused = epilogue != CUBLASLT_EPILOGUE_DEFAULT;
-    if (fused) {
-        key->epilogue = epilogue;
-        vae_cuda_matmul_contest(be, key, args, rest, own);
-        fused = vae_cuda_matmul(be, own->lane, key, args);
-    }
-    if (!fused) {
-        args->bias = NULL;
-        args->aux = NULL;
-        key->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-        if (!vae_cuda_matmul(be, own->lane, key, args)) {
-            no_algorithm(be, key);
-        }
-    }
-    if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
-        rest(be, own, fused);
-    }
+    return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
 }
 
 void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db,
@@ -294,10 +143,8 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     if (!vae_cuda_fine(be)) {
         return;
     }
-    const bool bgrad = db != NULL && (be->epilogues & EPILOGUE_BGRAD) != 0;
-    own_gradient own = {.db = db, .dy = dy, .rows = rows, .cols = out};
-    own.lane = vae_cuda_fork(be, dy.data, x.data);
-    matmul_args args = {.a = x.data, .b = dy.data, .d = dw, .bias = bgrad ? db : NULL};
+    const int lane = vae_cuda_fork(be, dy.data, x.data);
+    matmul_args args = {.a = x.data, .b = dy.data, .d = dw};
     matmul_key key = key_of(be, &args, CUDA_R_32F);
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_T;
@@ -307,8 +154,10 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     key.lda = x.ld;
     key.ldb = dy.ld;
     key.ldd = ldw;
-    multiply_and_rest(be, &key, &args, bgrad ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT,
-                      sum_bias, &own);
+    if (multiply(be, lane, &key, &args) && db != NULL) {
+        CUDA_OK(be, vae_column_sums_launch(be->elem, db, dy, vae_cuda_sums(be, lane), rows, out,
+                                           be->lane[lane].stream));
+    }
 }
 
 void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae_mat dy,
@@ -320,10 +169,6 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
         return;
     }
     vae_cuda_join(be, dx.data);
-    const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
-    own_gradient own = {.db = db, .dy = dx, .rows = rows, .cols = in, .act = act};
-    own.from = vae_act_keeps_input(act) ? pre : x;
-    own.bias = act == VAE_ACT_RELU ? mask_bias(be, aux) : NULL;
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = dy.data, .d = dx.data};
     matmul_key key = key_of(be, &args, act_type(be));
     key.op_a = CUBLAS_OP_N;
@@ -334,11 +179,10 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
     key.lda = ldw;
     key.ldb = dy.ld;
     key.ldd = dx.ld;
-    if (own.bias != NULL) {
-        args.aux = (void *)(uintptr_t)aux;
-        args.ld_aux = mask_ld(in);
+    if (multiply(be, LANE_MAIN, &key, &args)) {
+        const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
+        CUDA_OK(be, vae_act_grad_launch(be->elem, db, dx, vae_act_keeps_input(act) ? pre : x,
+                                        vae_cuda_sums(be, LANE_MAIN), rows, in, act,
+                                        be->lane[LANE_MAIN].stream));
     }
-    multiply_and_rest(be, &key, &args,
-                      own.bias != NULL ? CUBLASLT_EPILOGUE_DRELU : CUBLASLT_EPILOGUE_DEFAULT,
-                      derive_and_sum, &own);
 }

@@ -18,20 +18,11 @@ static bool set_desc(cuda_backend *be, matmul_plan *p, cublasLtMatmulDescAttribu
     return CUBLAS_OK(be, be->lt.desc_set(p->desc, what, value, size));
 }
 
-/* Pointers that belong to a call, not to a plan. The heuristic looks at their alignment. */
-static bool set_pointers(cuda_backend *be, matmul_plan *p, const matmul_args *args)
+/* The pointer that belongs to a call, not to a plan. The heuristic looks at its alignment. */
+static bool set_bias(cuda_backend *be, matmul_plan *p, const matmul_args *args)
 {
-    bool good = true;
-    if (args->bias != NULL) {
-        good = set_desc(be, p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->bias, sizeof args->bias);
-    }
-    if (good && args->aux != NULL) {
-        int64_t ld = (int64_t)args->ld_aux;
-        good = set_desc(be, p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &args->aux,
-                        sizeof args->aux) &&
-               set_desc(be, p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld);
-    }
-    return good;
+    return args->bias == NULL ||
+           set_desc(be, p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->bias, sizeof args->bias);
 }
 
 static bool make_layout(cuda_backend *be, cublasLtMatrixLayout_t *layout, cudaDataType_t type,
@@ -52,7 +43,7 @@ static bool describe_product(cuda_backend *be, matmul_plan *p, const matmul_args
            set_desc(be, p, CUBLASLT_MATMUL_DESC_TRANSA, &k->op_a, sizeof k->op_a) &&
            set_desc(be, p, CUBLASLT_MATMUL_DESC_TRANSB, &k->op_b, sizeof k->op_b) &&
            set_desc(be, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &k->epilogue, sizeof k->epilogue) &&
-           set_pointers(be, p, args) &&
+           set_bias(be, p, args) &&
            make_layout(be, &p->a, k->type_ab, k->op_a, k->m, k->k, k->lda) &&
            make_layout(be, &p->b, k->type_ab, k->op_b, k->k, k->n, k->ldb) &&
            make_layout(be, &p->d, k->type_d, CUBLAS_OP_N, k->m, k->n, k->ldd);
@@ -132,7 +123,7 @@ static float time_of(cuda_backend *be, const matmul_plan *p, const matmul_args *
 
 /* The first candidate that runs; when tuning, the fastest. The trial writes d, which the caller is
  * about to overwrite anyway, and loads the kernel before a capture needs it. -1: none runs. */
-static int choose(cuda_backend *be, matmul_plan *p, const matmul_args *args,
+static int choose(cuda_backend *be, const matmul_plan *p, const matmul_args *args,
                   const cublasLtMatmulHeuristicResult_t *found, int n)
 {
     int best = -1;
@@ -156,7 +147,6 @@ static int choose(cuda_backend *be, matmul_plan *p, const matmul_args *args,
             best_ms = ms;
         }
     }
-    p->ms = best_ms;
     return best;
 }
 
@@ -214,48 +204,6 @@ static matmul_plan *find_plan(cuda_backend *be, const matmul_key *key)
     return NULL;
 }
 
-/* Milliseconds of as many runs of `rest` as a product is timed for; FLT_MAX after an error. */
-static float time_of_rest(cuda_backend *be, cuda_rest_fn *rest, void *ctx, bool fused)
-{
-    cudaStream_t stream = be->lane[0].stream;
-    float ms = FLT_MAX;
-    rest(be, ctx, fused);
-    if (vae_cuda_fine(be) && CUDA_OK(be, cudaEventRecord(be->start, stream))) {
-        for (int i = 0; i < TIMED_RUNS; i++) {
-            rest(be, ctx, fused);
-        }
-        if (CUDA_OK(be, cudaEventRecord(be->stop, stream)) &&
-            CUDA_OK(be, cudaEventSynchronize(be->stop))) {
-            CUDA_OK(be, cudaEventElapsedTime(&ms, be->start, be->stop));
-        }
-    }
-    return vae_cuda_fine(be) ? ms : FLT_MAX;
-}
-
-void vae_cuda_matmul_contest(cuda_backend *be, const matmul_key *key, const matmul_args *args,
-                             cuda_rest_fn *rest, void *ctx)
-{
-    if (!be->tune || be->mode == MODE_CAPTURING || !vae_cuda_fine(be) ||
-        find_plan(be, key) != NULL) {
-        return;
-    }
-    matmul_key plain = *key;
-    matmul_args bare = *args;
-    plain.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    bare.bias = NULL;
-    bare.aux = NULL;
-    matmul_plan *p = find_plan(be, &plain);
-    p = p != NULL ? p : make_plan(be, &plain, &bare);
-    const float without = p != NULL && p->usable ? p->ms : FLT_MAX;
-    p = make_plan(be, key, args);
-    if (p == NULL || !p->usable || without == FLT_MAX) {
-        return;
-    }
-    const float fused = p->ms + time_of_rest(be, rest, ctx, true);
-    p->slower = without + time_of_rest(be, rest, ctx, false) < fused;
-    p->usable = !p->slower;
-}
-
 bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
 {
     if (!vae_cuda_fine(be)) {
@@ -268,7 +216,7 @@ bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const ma
     if (p == NULL) {
         return true;
     }
-    if (p->usable && be->mode != MODE_PLANNING && set_pointers(be, p, args)) {
+    if (p->usable && be->mode != MODE_PLANNING && set_bias(be, p, args)) {
         vae_cublas_check(be, launch(be, lane, p, args, &p->algo), "cublasLtMatmul");
     }
     return p->usable;

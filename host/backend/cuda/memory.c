@@ -54,7 +54,6 @@ void vae_cuda_free(vae_backend *base, void *memory)
     }
     cudaStreamSynchronize(be->lane[0].stream); /* an error shows at the next sync */
     forget_params(be, memory);
-    be->n_aux = 0; /* some may lie in it; a mask forgotten is found in y again */
     CUDA_OK(be, cudaFree(memory));
 }
 

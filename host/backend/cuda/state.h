@@ -18,7 +18,6 @@ enum {
     VAE_CUDA_MANY = 8,             /* steps of the larger graph */
     VAE_CUDA_PLAN_RING = 4,        /* pinned buffers that plans are sent from */
     VAE_CUDA_STAGES = 3,           /* one is read, one copied, one computed on */
-    VAE_CUDA_AUX = 64,             /* aux buffers remembered: more than a model has layers */
 };
 
 /* DIRECT: operations run at once. PLANNING: operations choose algorithms and take scratch memory,
@@ -51,21 +50,14 @@ typedef struct {
 typedef struct {
     const void *a, *b;
     void *d;
-    const void *bias; /* in, or out for a bias gradient */
-    void *aux;        /* mask of a ReLU */
-    uint64_t ld_aux;  /* bits */
+    const void *bias;
 } matmul_args;
 
 typedef struct cuda_backend cuda_backend;
 
-/* A kernel of ours in a contest with an epilogue: adds to lane 0's stream what is left to do after
- * the product with the epilogue (fused) or without. */
-typedef void cuda_rest_fn(cuda_backend *be, void *ctx, bool fused);
-
 typedef struct {
     matmul_key key;
-    bool usable, slower; /* slower: than a kernel of ours beside the plain product */
-    float ms;            /* of its algorithm, where algorithms were timed */
+    bool usable;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algo;
@@ -78,18 +70,6 @@ typedef struct {
     size_t n;
     void *shadow;
 } cuda_params;
-
-/* An aux buffer that holds cuBLASLt's ReLU mask, and the bias of the layer that made it, in the type
- * of activations. All that write to an aux buffer say so (vae_cuda_aux_holds); those that are not
- * known to hold a mask do not, and what is in them is found in y. */
-typedef struct {
-    const void *aux, *bias;
-} cuda_aux;
-
-/* What cuBLASLt is asked to do beside products, where it also could be a kernel of ours: to keep and
- * apply a mask for ReLU's derivative (RELU_AUX_BIAS, DRELU), and bias gradients (BGRADB). Bias and
- * ReLU forward are always asked of it. */
-enum { EPILOGUE_MASK = 1, EPILOGUE_BGRAD = 2 };
 
 typedef struct {
     size_t nodes, chain; /* all, and the most that wait for each other in turn; 0 = not known */
@@ -128,7 +108,6 @@ struct cuda_backend {
     size_t elem_bytes;
     size_t threads;                 /* of the host, for reading data; 0 = all cores */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
-    unsigned epilogues;             /* EPILOGUE_...: linear.c's rule, or VAE_CUDA_EPILOGUES */
 
     vae_cublaslt lt;
     cublasLtHandle_t handle;
@@ -152,8 +131,6 @@ struct cuda_backend {
     size_t n_plans;
     cuda_params *params;
     size_t n_params;
-    cuda_aux aux[VAE_CUDA_AUX];
-    size_t n_aux;
 
     struct {
         uint64_t cursor;
