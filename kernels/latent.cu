@@ -71,13 +71,14 @@ __global__ void __launch_bounds__(VAE_SMALL_BLOCK)
         read_quad(m, mu, q, Z, Z % 4 == 0);
         read_quad(l, logvar, q, Z, Z % 4 == 0);
         random_eps4(eps, seed, VAE_RNG_EPS, position + b, quads, q, draw, particle0 + k);
-        /* what is read as zero behind the last latent adds zero to both sums */
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
+            const bool real = (size_t)4 * q + i < Z;
             const float v = m[i] + vae_expf(0.5f * l[i]) * eps[i];
-            pq += 0.5f * (eps[i] * eps[i] + l[i] - v * v);
-            out[i] = (size_t)4 * q + i < Z ? v : 0.0f;
+            pq += real ? 0.5f * (eps[i] * eps[i] + l[i] - v * v) : 0.0f;
+            out[i] = real ? v : 0.0f;
         }
+        /* latents that are not there are read as zero, and their KL is */
         VAE_UNROLL
         for (int i = 0; k == 0 && i < 4; i++) {
             kl += vae_kl(m[i], l[i], vae_expf(l[i]));
