@@ -79,8 +79,8 @@ cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz,
 cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits, float *db,
                                   vae_mat logits, vae_mat x, vae_sums scratch, size_t B, size_t K,
                                   size_t D, vae_recon recon, float scale, cudaStream_t stream);
-/* 1: recon_loss of rows sums up dlogits on the way. Not for few rows, where that takes longer than a
- * launch beside the main chain; nor for very long ones, nor with a learned variance. */
+/* 1: recon_loss of rows sums up dlogits on the way. Not for few rows, where that takes longer than
+ * a launch beside the main chain; nor for very long ones, nor with a learned variance. */
 int vae_recon_loss_sums(size_t rows, size_t D, vae_recon recon);
 /* weight: (B*K), bound_row: (B) out: softmax over k and -log mean of w = exp(log_pq - recon_row).
  * dlogits: (B*K,cols) rows times their weight, in place; data NULL = not wanted. db: (cols) out,

@@ -6,8 +6,8 @@
  * make one block of rows, which needs no second stage; of several, the last one to finish in a tile
  * adds up what all of them left.
  *
- * An OP has `with`, what it needs beside the value; fetch() for 16 bytes at (row,c), issued ahead; and
- * apply(), which changes the values and says whether to store them. */
+ * An OP has `with`, what it needs beside the value; fetch() for 16 bytes at (row,c), issued ahead;
+ * and apply(), which changes the values and says whether to store them. */
 #ifndef VAE_COLUMNS_H
 #define VAE_COLUMNS_H
 
@@ -20,8 +20,9 @@ enum {
 };
 
 /* Sums over the block's rows, of which each thread has those of N neighbouring columns, and then
- * over blocks: sums[column] = scale * all of it. The lanes of a row are `lanes` neighbouring threads
- * (a power of two, at most 32). partial: (tiles, row blocks, lanes*N). All threads must call. */
+ * over blocks: sums[column] = scale * all of it. The lanes of a row are `lanes` neighbouring
+ * threads (a power of two, at most 32). partial: (tiles, row blocks, lanes*N). All threads must
+ * call. */
 template <int N>
 static __device__ __forceinline__ void finish_columns(float *sums, float *sum, uint32_t cols,
                                                       unsigned lanes, double scale, float *partial,

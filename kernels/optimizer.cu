@@ -4,9 +4,9 @@
 #include "vae_math.h"
 #include "vector.h"
 
-/* Grid: a thread per four floats, striding over the rest: neighbours read neighbouring 16 bytes. All
- * four reads are under way before the first use. bad_step is looked at after they were sent off, not
- * before. */
+/* Grid: a thread per four floats, striding over the rest: neighbours read neighbouring 16 bytes.
+ * All four reads are under way before the first use. bad_step is looked at after they were sent
+ * off, not before. */
 template <bool SHADOW>
 __global__ void __launch_bounds__(VAE_BLOCK)
     adam_kernel(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ m,

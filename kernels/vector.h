@@ -192,8 +192,8 @@ static __device__ __forceinline__ void block_sums(double *v, int n, double *part
     }
 }
 
-/* True in all threads of the block that comes last of n that share a ticket; it then sees what every
- * one of them wrote. The ticket is left at zero. All threads must call. */
+/* True in all threads of the block that comes last of n that share a ticket; it then sees what
+ * every one of them wrote. The ticket is left at zero. All threads must call. */
 static __device__ __forceinline__ bool last_of(uint32_t *ticket, uint32_t n)
 {
     __shared__ uint32_t is_last;

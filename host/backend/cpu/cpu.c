@@ -168,11 +168,11 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
     }
 }
 
-/* Denormal numbers are zero while steps run, read or written, in every thread that takes part and at
- * every instruction set level. Adam's moments of a weight whose gradient stays zero decay into them
- * within 800 steps, and so do gradients under small importance weights; processors take some 150
- * cycles for each, which halved the speed of real training. The control word of the calling program's
- * threads is as before afterwards. */
+/* Denormal numbers are zero while steps run, read or written, in every thread that takes part and
+ * at every instruction set level. Adam's moments of a weight whose gradient stays zero decay into
+ * them within 800 steps, and so do gradients under small importance weights; processors take some
+ * 150 cycles for each, which halved the speed of real training. The control word of the calling
+ * program's threads is as before afterwards. */
 static uint64_t control_word(void)
 {
 #if defined(__SSE__)

@@ -1,8 +1,9 @@
 /* Inside the CUDA backend: what its files ask of each other, each of those below it. cuda.c opens,
  * closes, describes and has the table; ops.c, classes.c and linear.c are the step's operations;
  * data.c keeps data sets resident, run.c is plans, graphs and replay, stream.c streams data that do
- * not fit, readers.c reads rows for both; matmul.c chooses and runs matrix products; memory.c allocates and copies; check.c looks
- * at what CUDA's calls answer, libs.c loads cuBLASLt. state.h is what they all work on. */
+ * not fit, readers.c reads rows for both; matmul.c chooses and runs matrix products; memory.c
+ * allocates and copies; check.c looks at what CUDA's calls answer, libs.c loads cuBLASLt. state.h
+ * is what they all work on. */
 #ifndef VAE_BACKEND_CUDA_H
 #define VAE_BACKEND_CUDA_H
 
@@ -45,7 +46,8 @@ void vae_readers_close(cuda_backend *be, row_readers *readers);
 void vae_readers_begin(cuda_backend *be, row_readers *readers, const vae_plan *plan, size_t n,
                        size_t rows, size_t slots, size_t per_slot);
 /* Waits until the k-th buffer full (from 0; those before k - slots + 1 have been released) is read.
- * Returns how many rows it holds, 0 past the end; *rows, *number: them and their numbers, pinned. */
+ * Returns how many rows it holds, 0 past the end; *rows, *number: them and their numbers, pinned.
+ */
 size_t vae_readers_wait(row_readers *readers, size_t k, const char **rows, const uint32_t **number);
 /* Buffers full before the k-th are done with. */
 void vae_readers_release(row_readers *readers, size_t k);
@@ -57,7 +59,8 @@ row_stream *vae_row_stream_open(cuda_backend *be, const vae_data *data);
 void vae_row_stream_close(cuda_backend *be, row_stream *stream);
 /* Has it room for batches of so many rows? If not, a plan of them moves the staging memory. */
 bool vae_row_stream_fits(const row_stream *stream, size_t rows);
-/* Starts reading ahead for a new plan; sets data->rows to how batches of so many rows are staged. */
+/* Starts reading ahead for a new plan; sets data->rows to how batches of so many rows are staged.
+ */
 void vae_row_stream_plan(cuda_backend *be, vae_data *data, const vae_plan *plan, size_t n,
                          size_t rows);
 /* Do VAE_CUDA_MANY steps from entry `at` on lie side by side, so that one graph can run them? */
@@ -84,12 +87,13 @@ vae_sync_fn vae_cuda_sync;
 void vae_cuda_run_close(cuda_backend *be);
 /* What [plan] kernels are told. */
 vae_now vae_cuda_now(const cuda_backend *be);
-/* Before an operation on the main lane: joins the others unless the operation is known to leave what
- * is under way alone (pass writes = what it writes; NULL = join). */
+/* Before an operation on the main lane: joins the others unless the operation is known to leave
+ * what is under way alone (pass writes = what it writes; NULL = join). */
 void vae_cuda_join(cuda_backend *be, const void *writes);
 /* The same; is there something to launch then, neither planning nor after an error? */
 bool vae_cuda_begin(cuda_backend *be, const void *writes);
-/* The same for an operation of the update, which leaves the batch alone and comes last in a step. */
+/* The same for an operation of the update, which leaves the batch alone and comes last in a step.
+ */
 bool vae_cuda_begin_update(cuda_backend *be);
 /* The same for an operation that brings the batch, right after an update or anywhere; *lane: where
  * to launch it. */

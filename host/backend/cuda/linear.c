@@ -62,8 +62,8 @@ size_t vae_cuda_aux_bytes(const vae_backend *base, vae_activation act, size_t ro
 /* What an epilogue has done to y. */
 typedef enum { DONE_NOTHING, DONE_BIAS, DONE_ALL } fused_part;
 
-/* Tries the epilogues that serve `act`, best first: none may be there for this type. ReLU has one of
- * its own; any other activation works by the bias's and a kernel of ours. */
+/* Tries the epilogues that serve `act`, best first: none may be there for this type. ReLU has one
+ * of its own; any other activation works by the bias's and a kernel of ours. */
 static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *args,
                                 vae_activation act)
 {

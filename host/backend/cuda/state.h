@@ -1,9 +1,8 @@
 /* The CUDA backend's state, and how its calls are checked.
  *
- * Everything goes to one stream, the main lane's; while a step is being captured, what nothing waits
- * for until later (weight gradients, totals, the next batch) goes to other lanes and is joined
- * before the next operation that could disturb it or needs it.
- */
+ * Everything goes to one stream, the main lane's; while a step is being captured, what nothing
+ * waits for until later (weight gradients, totals, the next batch) goes to other lanes and is
+ * joined before the next operation that could disturb it or needs it. */
 #ifndef VAE_BACKEND_CUDA_STATE_H
 #define VAE_BACKEND_CUDA_STATE_H
 

@@ -1,14 +1,14 @@
-/* Data that do not fit on the device. Readers (readers.c) bring the batches of the plan, in its order,
- * into pinned buffers; the trainer's thread copies each buffer to a stage on the device, in a stream
- * of its own, while the steps before it compute. Rows and order are those of resident data.
+/* Data that do not fit on the device. Readers (readers.c) bring the batches of the plan, in its
+ * order, into pinned buffers; the trainer's thread copies each buffer to a stage on the device, in
+ * a stream of its own, while the steps before it compute. Rows and order are those of resident
+ * data.
  *
  * A stage holds the batches of a group of plan entries: of VAE_CUDA_MANY, where they are small, so
  * that a copy and a graph serve all of them, else of one.
  *
  *   readers:  fill pinned buffer g % STAGES     once the copy of group g - STAGES is done
  *   trainer:  copies it to device stage g % STAGES, once group g - STAGES has been computed
- *   steps of group g:  wait (on the device) for that copy
- */
+ *   steps of group g:  wait (on the device) for that copy */
 #include "backend/cuda/cuda.h"
 
 #include <stdlib.h>
