@@ -119,15 +119,17 @@ cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row, co
                                   const float *bound_row, const float *kl_dim, vae_now now,
                                   void *partial, uint32_t *ticket, size_t B, size_t K, size_t Z,
                                   float free_bits, cudaStream_t stream);
-/* totals->grad_norm = |g|, and bad_step. n a multiple of 4. */
+/* totals->grad_norm = |g|, and bad_step. n a multiple of 4. ticket NULL: only the partial sums are
+ * made, for adam, and totals is left alone. */
 cudaError_t vae_grad_norm_launch(vae_totals *totals, const float *g, vae_now now, void *partial,
                                  uint32_t *ticket, size_t n, cudaStream_t stream);
 
 /* One Adam step (vae_adam_element) over n floats, n a multiple of 16; shadow: (n) bf16 out or NULL.
- * Nothing is written if totals->bad_step. */
+ * Nothing is written if totals->bad_step. partial: what grad_norm made of g without a ticket, whose
+ * end this does, for totals, too; NULL: the norm is in totals, which is left alone. */
 cudaError_t vae_adam_launch(float *params, const float *g, float *m, float *v, void *shadow,
-                            size_t n, const vae_totals *totals, vae_adam adam, float clip_norm,
-                            vae_now now, cudaStream_t stream);
+                            size_t n, vae_totals *totals, const void *partial, uint32_t *ticket,
+                            vae_adam adam, float clip_norm, vae_now now, cudaStream_t stream);
 /* Classes: as backend.h says. accumulate_classes' partial and ticket are as accumulate's. */
 cudaError_t vae_gather_labels_launch(uint32_t *label, vae_rows rows, vae_now now, size_t B,
                                      cudaStream_t stream);

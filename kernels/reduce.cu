@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* Grid: by size; 16 bytes per thread and turn. partial: (grid) doubles. */
+/* Grid: by size; 16 bytes per thread and turn. partial: (grid) doubles. ticket NULL: them alone. */
 __global__ void __launch_bounds__(VAE_BLOCK)
     grad_norm_kernel(vae_totals *totals, const float *__restrict__ g, vae_now now, double *partial,
                      uint32_t *ticket, size_t n)
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     if (threadIdx.x == 0) {
         partial[blockIdx.x] = sum;
     }
-    if (!last_block(ticket)) {
+    if (ticket == NULL || !last_block(ticket)) {
         return;
     }
     sum = threadIdx.x < gridDim.x ? ((volatile double *)partial)[threadIdx.x] : 0.0;
@@ -229,7 +229,7 @@ extern "C" cudaError_t vae_grad_norm_launch(vae_totals *totals, const float *g, 
                                             void *partial, uint32_t *ticket, size_t n,
                                             cudaStream_t stream)
 {
-    VAE_LAUNCH(grad_norm_kernel, vae_blocks(n / 16, MOST_BLOCKS), VAE_BLOCK, 0, stream, totals, g,
-               now, static_cast<double *>(partial), ticket, n);
+    VAE_LAUNCH(grad_norm_kernel, vae_norm_blocks(n), VAE_BLOCK, 0, stream, totals, g, now,
+               static_cast<double *>(partial), ticket, n);
     return cudaGetLastError();
 }

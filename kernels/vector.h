@@ -192,6 +192,12 @@ static __device__ __forceinline__ void block_sums(double *v, int n, double *part
     }
 }
 
+/* Blocks of the squared norm of n floats, each of which leaves a partial sum: at most VAE_BLOCK. */
+static inline unsigned vae_norm_blocks(size_t n)
+{
+    return vae_blocks(n / 16, VAE_BLOCK);
+}
+
 /* True in all threads of the block that comes last of n that share a ticket; it then sees what
  * every one of them wrote. The ticket is left at zero. All threads must call. */
 static __device__ __forceinline__ bool last_of(uint32_t *ticket, uint32_t n)

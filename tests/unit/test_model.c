@@ -411,7 +411,7 @@ static void too_much_is_refused(void **state)
 /* `steps` steps of Adam over a set, in an order that is shuffled anew each epoch. */
 static void train(model_fixture *f, size_t steps, size_t rows, double lr, size_t at_once)
 {
-    vae_plan plan[64];
+    vae_plan plan[80];
     const size_t labelled = vae_config_labelled_batch(&f->config);
     const size_t per_epoch = (f->set.n - labelled) / rows;
     for (size_t t = 0; t < steps; t += at_once) {
@@ -487,7 +487,7 @@ static void training_with_classes_repeats_to_the_bit(void **state)
     check_repeats(&config, 32);
 }
 
-/* Parameters after 51 steps asked for at once and 51 in small numbers; malloc'ed. */
+/* Parameters after 67 steps asked for at once and 67 in small numbers; malloc'ed. */
 static float *train_streamed(const vae_config *config, size_t n, size_t D, size_t rows,
                              const char *streamed)
 {
@@ -495,7 +495,7 @@ static float *train_streamed(const vae_config *config, size_t n, size_t D, size_
     setenv("VAE_CUDA_STREAM_DATA", streamed, 1);
     device_keep_none();
     fixture_open(&f, config, D > 1000 ? VAE_F32 : VAE_U8, n, D, rows, 4);
-    const size_t steps = D > 1000 ? 7 : 51;
+    const size_t steps = D > 1000 ? 7 : 67;
     train(&f, steps, rows, 1e-3, steps);
     train(&f, steps, rows, 1e-3, 5);
     float *got = state_of(&f, VAE_PARAMS);

@@ -452,6 +452,61 @@ static void check_adam(device *d, size_t n, vae_adam adam, float clip_norm, floa
     device_clear(d);
 }
 
+static void update_step(void *ctx)
+{
+    grad_norm_step(ctx);
+    adam_step(ctx);
+}
+
+/* Norm and update in one step, where a backend may run them as one, are to the bit what they are one
+ * by one: totals, and with a gradient or a step that is bad, too. kind: 0 fine, 1 clipped, 2 and 3 a
+ * bad gradient, 4 a bad step before. */
+static void check_update(device *d, size_t n, int kind)
+{
+    const vae_totals before = {.recon = 1, .examples = 4, .bad_step = kind == 4 ? 5 : 0};
+    const vae_plan plan = {.lr = 0.01f, .step_size = 0.1f, .step = 7, .rsqrt_c2 = 30};
+    uint64_t rng = n;
+    float *p = random_floats(d, &rng, n, 1), *g = random_floats(d, &rng, n, 0.1f);
+    float *m = random_floats(d, &rng, n, 0.1f), *v = device_host(d, n), *after[2][3];
+    vae_totals totals[2];
+    g[n / 3] = kind == 2 ? NAN : kind == 3 ? INFINITY : g[n / 3];
+    for (int together = 0; together < 2; together++) {
+        call c = {.d = d, .n = n, .adam = vae_adam_of(0.9, 0.999, 1e-8)};
+        c.clip_norm = kind == 1 ? 0.01f : 0;
+        c.g = device_array_input(d, g, n), c.p = device_array_inout(d, p, n);
+        c.m = device_array_inout(d, m, n), c.v = device_array_inout(d, v, n);
+        c.totals = device_totals(d, &before);
+        d->be->ops->bind_params(d->be, c.p, n);
+        if (together) {
+            device_run(d, &plan, NULL, 1, update_step, &c);
+        } else {
+            device_run(d, &plan, NULL, 1, grad_norm_step, &c);
+            device_run(d, &plan, NULL, 1, adam_step, &c);
+        }
+        totals[together] = device_get_totals(d, c.totals);
+        after[together][0] = device_get_array(d, c.p, n);
+        after[together][1] = device_get_array(d, c.m, n);
+        after[together][2] = device_get_array(d, c.v, n);
+    }
+    assert_memory_equal(&totals[0], &totals[1], sizeof totals[0]);
+    assert_int_equal(totals[1].bad_step, kind == 4 ? 5 : kind >= 2 ? 7 : 0);
+    for (int i = 0; i < 3; i++) {
+        assert_memory_equal(after[0][i], after[1][i], n * sizeof(float));
+    }
+    assert_true((memcmp(after[1][0], p, n * sizeof *p) != 0) == (kind < 2));
+    device_clear(d);
+}
+
+static void norm_and_update_together(void **state)
+{
+    static const size_t sizes[] = {16, 4096, 100000, 700000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (int kind = 0; kind < 5; kind++) {
+            check_update(*state, sizes[i], kind);
+        }
+    }
+}
+
 /* A CPU takes some 150 cycles for each denormal number, and moments decay into them; a GPU does not
  * mind. Every thread of the backend has its share. */
 static void moments_do_not_stay_denormal(void **state)
@@ -592,6 +647,7 @@ int main(void)
         device_test(bad_sums_name_the_first_step),
         device_test(gradient_norms),
         device_test(adam_follows_the_papers),
+        device_test(norm_and_update_together),
         device_test(moments_do_not_stay_denormal),
         device_test(nan_reaches_the_totals),
         device_test(nan_reaches_the_bound),

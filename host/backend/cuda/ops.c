@@ -101,12 +101,20 @@ void vae_cuda_accumulate(vae_backend *base, vae_totals *totals, const float *rec
                                   lane->scratch, lane->ticket, B, K, Z, free_bits, lane->stream));
 }
 
+/* Captured right before an update of the same gradients, the norm is only summed in parts: what its
+ * last block would do alone, all blocks of the update do for themselves. */
 void vae_cuda_grad_norm(vae_backend *base, vae_totals *totals, const float *g, size_t n)
 {
     cuda_backend *be = vae_cuda_self(base);
-    if (vae_cuda_begin_update(be)) {
-        CUDA_OK(be, vae_grad_norm_launch(totals, g, vae_cuda_now(be), be->lane[0].scratch,
-                                         be->lane[0].ticket, n, be->lane[0].stream));
+    const bool begun = vae_cuda_begin_update(be);
+    const bool parts = be->mode == MODE_CAPTURING && be->norm.in_update;
+    be->norm.g = g;
+    be->norm.n = n;
+    be->norm.totals = totals;
+    if (begun) {
+        CUDA_OK(be, vae_grad_norm_launch(totals, g, vae_cuda_now(be), be->lane[LANE_MAIN].scratch,
+                                         parts ? NULL : be->lane[LANE_MAIN].ticket, n,
+                                         be->lane[LANE_MAIN].stream));
     }
 }
 
@@ -114,9 +122,15 @@ void vae_cuda_adam(vae_backend *base, float *params, const float *g, float *m, f
                    const vae_totals *totals, vae_adam adam, float clip_norm)
 {
     cuda_backend *be = vae_cuda_self(base);
+    cuda_lane *lane = &be->lane[LANE_MAIN];
+    if (be->mode == MODE_PLANNING) {
+        be->norm.in_update = be->norm.g == g && be->norm.n == n && be->norm.totals == totals;
+    }
+    const bool parts = be->mode == MODE_CAPTURING && be->norm.in_update;
     if (vae_cuda_begin_update(be)) {
-        CUDA_OK(be, vae_adam_launch(params, g, m, v, vae_cuda_shadow(be, params), n, totals, adam,
-                                    clip_norm, vae_cuda_now(be), be->lane[0].stream));
+        CUDA_OK(be, vae_adam_launch(params, g, m, v, vae_cuda_shadow(be, params), n,
+                                    (vae_totals *)(uintptr_t)totals, parts ? lane->scratch : NULL,
+                                    lane->ticket, adam, clip_norm, vae_cuda_now(be), lane->stream));
     }
 }
 

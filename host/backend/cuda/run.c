@@ -52,6 +52,7 @@ void vae_cuda_join(cuda_backend *be, const void *writes)
     }
     be->open_fork = 0;
     be->updating = false;
+    be->norm.g = NULL;
 }
 
 /* Is the fork that comes now one that stays in the chain? */
@@ -318,6 +319,7 @@ static void prepare(cuda_backend *be, vae_step_fn *fn, void *ctx)
     be->mode = MODE_PLANNING;
     be->n_forks = 0;
     be->in_chain = 0;
+    be->norm.in_update = false;
     fn(ctx);
     vae_cuda_join(be, NULL);
     be->mode = MODE_DIRECT;
@@ -332,7 +334,7 @@ static void run_graphs(cuda_backend *be, cuda_slot *slot, size_t n, vae_step_fn 
         slot->one = capture(be, 1, fn, ctx, &slot->one_size);
     }
     const bool groups = !streamed || vae_row_stream_many(be->plan_data->stream, 0);
-    if (groups && slot->many == NULL && n >= 2 * VAE_CUDA_MANY) {
+    if (groups && slot->many == NULL && n >= VAE_CUDA_MANY) {
         prepare(be, fn, ctx); /* another step may have been captured since */
         slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &slot->many_size);
     }
