@@ -98,8 +98,8 @@ bool vae_cuda_begin_update(cuda_backend *be);
 /* The same for an operation that brings the batch, right after an update or anywhere; *lane: where
  * to launch it. */
 bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane);
-/* The lane for an operation nothing waits for before a join, which reads a and b: matrix products
- * and their sums, or totals. Other than the main lane only while capturing. */
+/* The lane for an operation nothing waits for before a join, which reads a and b: matrix products,
+ * or totals and column sums. Other than the main lane only while capturing. */
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
 int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 

@@ -143,6 +143,7 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     if (!vae_cuda_fine(be)) {
         return;
     }
+    const int sums = db != NULL ? vae_cuda_fork_totals(be, dy.data, dy.data) : LANE_MAIN;
     const int lane = vae_cuda_fork(be, dy.data, x.data);
     matmul_args args = {.a = x.data, .b = dy.data, .d = dw};
     matmul_key key = key_of(be, &args, CUDA_R_32F);
@@ -155,8 +156,8 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     key.ldb = dy.ld;
     key.ldd = ldw;
     if (multiply(be, lane, &key, &args) && db != NULL) {
-        CUDA_OK(be, vae_column_sums_launch(be->elem, db, dy, vae_cuda_sums(be, lane), rows, out,
-                                           be->lane[lane].stream));
+        CUDA_OK(be, vae_column_sums_launch(be->elem, db, dy, vae_cuda_sums(be, sums), rows, out,
+                                           be->lane[sums].stream));
     }
 }
 

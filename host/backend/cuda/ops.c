@@ -67,7 +67,7 @@ void vae_cuda_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, f
     if (db == NULL || fused || !vae_cuda_fine(be)) {
         return;
     }
-    const int lane = vae_cuda_fork(be, dlogits.data, dlogits.data);
+    const int lane = vae_cuda_fork_totals(be, dlogits.data, dlogits.data);
     if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
         CUDA_OK(be, vae_column_sums_launch(be->elem, db, dlogits, vae_cuda_sums(be, lane), B * K,
                                            vae_likelihood_of(recon.likelihood)->outputs * D,

@@ -12,10 +12,10 @@ vae_now vae_cuda_now(const cuda_backend *be)
 /* ---- lanes ----
  *
  * A step is a chain, captured on LANE_MAIN, and sums that only the update waits for: weight
- * gradients on LANE_SIDE, totals on LANE_AHEAD. The last weight gradient before a join would only
- * be waited for, behind those before it, so it stays in the chain; the dry pass finds out which
- * those are. In a graph of several steps the batch of the next one is gathered on LANE_AHEAD while
- * the update is under way. */
+ * gradients on LANE_SIDE, totals and column sums on LANE_AHEAD. The last weight gradient before a
+ * join would only be waited for, behind those before it, so it stays in the chain; the dry pass
+ * finds out which those are. In a graph of several steps the batch of the next one is gathered on
+ * LANE_AHEAD while the update is under way. */
 
 /* A fork of the dry pass after which nothing was added to the main lane before the join. */
 static void keep_in_chain(cuda_backend *be)
