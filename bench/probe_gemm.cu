@@ -276,8 +276,9 @@ template <int CL> static __device__ __forceinline__ share share_of(const work &g
     return s;
 }
 
-/* TAIL: steps of 16 in the last stage along k. */
-template <int KIND, int CL, int TAIL>
+/* TAIL: steps of 16 in the last stage along k. DIAG, to see what limits: 1 no products, 2 no loads,
+ * 3 nothing written. */
+template <int KIND, int CL, int TAIL, int DIAG>
 __global__ void __launch_bounds__(384, 1)
     product_kernel(const __grid_constant__ CUtensorMap map_a,
                    const __grid_constant__ CUtensorMap map_b,
@@ -348,6 +349,10 @@ __global__ void __launch_bounds__(384, 1)
                 for (int k = own.from; k < own.to; k++, next()) {
                     bar_wait(empty + 8 * slot, phase ^ 1, dead, g.err, 1);
                     const uint32_t at = base + (uint32_t)(slot * SLOT), bar = full + 8 * slot;
+                    if (DIAG == 2) {
+                        bar_arrive(bar);
+                        continue;
+                    }
                     bar_expect(bar, SLOT);
                     if (KIND == WEIGHT) {
                         tma_load(at, &map_a, tile * 128, k * 64, bar);
@@ -371,6 +376,10 @@ __global__ void __launch_bounds__(384, 1)
                 for (int part = 0; KIND == INPUT && part < 2; part++, next()) {
                     bar_wait(empty + 8 * slot, phase ^ 1, dead, g.err, 2);
                     const uint32_t at = base + (uint32_t)(slot * SLOT), bar = full + 8 * slot;
+                    if (DIAG == 2) {
+                        bar_arrive(bar);
+                        continue;
+                    }
                     bar_expect(bar, (uint32_t)(3 + part) * 2 * CHUNK);
                     for (int i = 0; i < 3 + part; i++) {
                         tma_load(at + (uint32_t)(i * 2 * CHUNK), &map_y, (3 * part + i) * 64,
@@ -441,7 +450,7 @@ __global__ void __launch_bounds__(384, 1)
                 keep(d1);
                 mma_fence();
 #pragma unroll
-                for (int i = 0; i < decltype(steps)::value; i++) {
+                for (int i = 0; DIAG != 1 && i < decltype(steps)::value; i++) {
                     mma<TA, TB>(d0, a + i * A_STEP, b + i * B_STEP, i > 0 ? 1 : scale);
                     mma<TA, TB>(d1, a + i * A_STEP, b + i * B_STEP + B_SECOND, i > 0 ? 1 : scale);
                 }
@@ -463,6 +472,13 @@ __global__ void __launch_bounds__(384, 1)
             keep(d1);
             release(before);
 
+            if (DIAG == 3 && g.rows > 0) { /* always */
+                for (int part = 0; KIND == INPUT && part < 2; part++, next()) {
+                    bar_wait(full + 8 * slot, phase, dead, g.err, 5);
+                    release(slot);
+                }
+                continue;
+            }
             const int warp_row = (warp & 3) * 16 + lane / 4, t = lane & 3;
             const bool odd = (lane & 1) != 0;
             const int col = 8 * (t & 1) + 2 * (t & 2);
@@ -666,6 +682,7 @@ static __device__ __forceinline__ void load_x(uint32_t (&w)[WORDS], const bf16 *
     }
 }
 
+template <int DIAG>
 __global__ void __launch_bounds__(384, 1)
     loss_kernel(const __grid_constant__ CUtensorMap map_h,
                 const __grid_constant__ CUtensorMap map_w, const loss_work g)
@@ -708,9 +725,13 @@ __global__ void __launch_bounds__(384, 1)
             for (int tile = first; tile < tiles; tile += stride) {
                 for (int c = 0; c < g.chunks; c++) {
                     bar_wait(empty + 8 * slot, phase ^ 1, dead, g.err, 1);
-                    bar_expect(full + 8 * slot, CHUNK);
-                    tma_load(ring + (uint32_t)(slot * CHUNK), &map_h, c * 64, tile * 64,
-                             full + 8 * slot);
+                    if (DIAG == 2) {
+                        bar_arrive(full + 8 * slot);
+                    } else {
+                        bar_expect(full + 8 * slot, CHUNK);
+                        tma_load(ring + (uint32_t)(slot * CHUNK), &map_h, c * 64, tile * 64,
+                                 full + 8 * slot);
+                    }
                     slot = slot + 1 == L_SLOTS ? 0 : slot + 1;
                     phase ^= slot == 0;
                 }
@@ -731,7 +752,7 @@ __global__ void __launch_bounds__(384, 1)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const bf16 *from = g.x + (size_t)(row + 8 * h) * g.ldx + col0;
-                const bool there = row + 8 * h < g.rows;
+                const bool there = DIAG != 2 && DIAG != 3 && row + 8 * h < g.rows;
 #pragma unroll
                 for (int p = 0; p < 12; p++) {
                     load_x<2>(xs[h][p], from + 16 * p + col, there && col0 + 16 * p + col < g.cols);
@@ -747,7 +768,7 @@ __global__ void __launch_bounds__(384, 1)
                 keep(d);
                 mma_fence();
 #pragma unroll
-                for (int i = 0; i < decltype(steps)::value; i++) {
+                for (int i = 0; DIAG != 1 && i < decltype(steps)::value; i++) {
                     mma<0, 0>(d, a + 2 * i, b + 2 * i, i > 0 ? 1 : scale);
                 }
                 mma_commit();
@@ -768,6 +789,9 @@ __global__ void __launch_bounds__(384, 1)
             keep(d);
             if (lane == 0) {
                 bar_arrive(empty + 8 * before);
+            }
+            if (DIAG == 3 && g.rows > 0) {
+                continue;
             }
             float linear[2] = {0, 0}, product[2] = {1, 1};
             bf16 *to = g.dlogits + (size_t)row * g.ldd + col0;
@@ -794,7 +818,7 @@ __global__ void __launch_bounds__(384, 1)
                             bernoulli(v[1] + b[q].y, high_of(x[q]), &linear[h], &product[h]);
                         w[q] = pack2(d0 * g.scale, d1 * g.scale);
                     }
-                    const bool there = row + 8 * h < g.rows;
+                    const bool there = DIAG != 4 && row + 8 * h < g.rows;
                     bf16 *at = to + (size_t)(8 * h) * g.ldd + 16 * p;
                     if (p < 12) {
                         const uint2 four = gather4(w[0], w[1], odd);
@@ -1023,7 +1047,7 @@ static int multiprocessors(void)
     return n;
 }
 
-template <int KIND, int CL>
+template <int KIND, int CL, int DIAG = 0>
 static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUtensorMap &y,
                            const work &g, int grid)
 {
@@ -1031,7 +1055,7 @@ static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUt
     const int bytes = SLOTS * slot_bytes<KIND>() + 1024;
     static bool set;
     if (!set) {
-        OK(cudaFuncSetAttribute(product_kernel<KIND, CL, TAIL>,
+        OK(cudaFuncSetAttribute(product_kernel<KIND, CL, TAIL, DIAG>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
         set = true;
     }
@@ -1046,7 +1070,7 @@ static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUt
     attr.val.clusterDim.y = attr.val.clusterDim.z = 1;
     config.attrs = &attr;
     config.numAttrs = 1;
-    OK(cudaLaunchKernelEx(&config, product_kernel<KIND, CL, TAIL>, a, b, y, g));
+    OK(cudaLaunchKernelEx(&config, product_kernel<KIND, CL, TAIL, DIAG>, a, b, y, g));
 }
 
 /* Microseconds of one run: the median of 7 medians-to-be of 10 in a row. */
@@ -1307,6 +1331,17 @@ template <int KIND, int CL> static void test_rows(int B, bool timed)
         const double flops = 2.0 * B * D * H, bytes = 2.0 * B * (D + H * (forward ? 1 : 2));
         report_time(forward ? "own forward, bias, relu" : "own input gradient, relu'",
                     time_us([&] { launch_product<KIND, CL>(ma, mb, my, g, grid); }), flops, bytes);
+        if (CL == 2 && B > 8192) {
+            report_time("  no products",
+                        time_us([&] { launch_product<KIND, CL, 1>(ma, mb, my, g, grid); }), flops,
+                        bytes);
+            report_time("  no loads",
+                        time_us([&] { launch_product<KIND, CL, 2>(ma, mb, my, g, grid); }), flops,
+                        bytes);
+            report_time("  nothing written",
+                        time_us([&] { launch_product<KIND, CL, 3>(ma, mb, my, g, grid); }), flops,
+                        bytes);
+        }
         waited("product");
         blas s = forward ? blas_of(1, 0, H, B, D, w, D, a, D, out[1], H, CUDA_R_16BF)
                          : blas_of(0, 0, H, B, D, w, H, a, D, out[1], H, CUDA_R_16BF);
@@ -1352,11 +1387,14 @@ static void test_loss(int B, bool timed)
     g.scale = 1.0f / (float)B;
     g.err = err_word;
     const int bytes = 1024 + L_W_BYTES + L_SLOTS * CHUNK;
-    OK(cudaFuncSetAttribute(loss_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    for (auto kernel :
+         {loss_kernel<0>, loss_kernel<1>, loss_kernel<2>, loss_kernel<3>, loss_kernel<4>}) {
+        OK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    }
     const int grid = g.tiles_n * std::min((B + 63) / 64, multiprocessors() / g.tiles_n);
     auto run = [&](int i) {
         g.dlogits = dl[i];
-        loss_kernel<<<grid, 384, bytes, stream>>>(mh, mw, g);
+        loss_kernel<0><<<grid, 384, bytes, stream>>>(mh, mw, g);
         loss_finish_kernel<<<(B + 255) / 256, 256, 0, stream>>>(recon[i], part, B, g.tiles_n);
         OK(cudaGetLastError());
     };
@@ -1395,6 +1433,20 @@ static void test_loss(int B, bool timed)
     if (timed) {
         const double flops = 2.0 * B * D * H, moved = 2.0 * B * (H + 2 * D);
         report_time("own forward, bias, loss, dlogits", time_us([&] { run(0); }), flops, moved);
+        if (B > 8192) {
+            report_time("  no products",
+                        time_us([&] { loss_kernel<1><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        flops, moved);
+            report_time("  no loads",
+                        time_us([&] { loss_kernel<2><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        flops, moved);
+            report_time("  no loss",
+                        time_us([&] { loss_kernel<3><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        flops, moved);
+            report_time("  no stores",
+                        time_us([&] { loss_kernel<4><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        flops, moved);
+        }
         waited("loss");
         blas s = blas_of(1, 0, D, B, H, w, H, h, H, dl[1], D, CUDA_R_16BF);
         if (s.ready) {
@@ -1479,6 +1531,17 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
         report_time("  of that without the last stage",
                     time_us([&] { launch_product<WEIGHT, CL>(ma, mb, mb, g, units); }), flops,
                     moved);
+        if (CL == 2 && B > 8192) {
+            report_time("  no products",
+                        time_us([&] { launch_product<WEIGHT, CL, 1>(ma, mb, mb, g, units); }),
+                        flops, moved);
+            report_time("  no loads",
+                        time_us([&] { launch_product<WEIGHT, CL, 2>(ma, mb, mb, g, units); }),
+                        flops, moved);
+            report_time("  nothing written",
+                        time_us([&] { launch_product<WEIGHT, CL, 3>(ma, mb, mb, g, units); }),
+                        flops, moved);
+        }
         waited("weight");
         blas s = of_b ? blas_of(0, 1, D, H, B, a, D, b, H, dw[1], D, CUDA_R_32F)
                       : blas_of(0, 1, H, D, B, b, H, a, D, dw[1], H, CUDA_R_32F);
