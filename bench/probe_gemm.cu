@@ -74,6 +74,16 @@ static __device__ __forceinline__ void mma(float (&d)[104], uint64_t a, uint64_t
                  : "l"(a), "l"(b), "r"(scale), "n"(TA), "n"(TB));
 }
 
+template <int TA, int TB>
+static __device__ __forceinline__ void mma(float (&d)[32], uint64_t a, uint64_t b, int scale)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" P10("") ", " P10(
+                     "1") ", " P10("2") ", %30, %31}, %32, %33, p, 1, 1, %35, %36;\n}\n"
+                 : F16(0), F16(16)
+                 : "l"(a), "l"(b), "r"(scale), "n"(TA), "n"(TB));
+}
+
 template <int N> static __device__ __forceinline__ void keep(float (&d)[N])
 {
 #pragma unroll
@@ -857,6 +867,220 @@ __global__ void __launch_bounds__(256)
     }
 }
 
+/* ---- weight gradients of a narrow side ----
+ * out (m,n) = a' b over rows, m up to 448 and n up to 64, with the column sums of one of them. All of
+ * it is in the registers of a block (four and three tiles of 64 x 64 in its two consumer
+ * warpgroups), which takes a stretch of rows; partial sums of all blocks are added afterwards. */
+enum { N_UNITS = 132, N_BLOCKS = 8, N_SLOT = 8 * CHUNK, N_SLOTS = 3 };
+
+struct narrow_work {
+    int stages, m_blocks; /* of 64 rows; of 64 columns of a */
+    int n_blocks;         /* of 8 columns of b */
+    int sums_of_b;
+    float4 *partial; /* (units, 7, n_blocks, 128) */
+    float *sums;     /* (units, 448) */
+    uint32_t *err;
+};
+
+__global__ void __launch_bounds__(384, 1)
+    narrow_kernel(const __grid_constant__ CUtensorMap map_a,
+                  const __grid_constant__ CUtensorMap map_b, const narrow_work g)
+{
+    extern __shared__ uint8_t raw[];
+    __shared__ __align__(8) uint64_t bars[2 * N_SLOTS];
+    __shared__ uint32_t dead_word;
+    volatile uint32_t *dead = &dead_word;
+    const uint32_t base = (shared_at(raw) + 1023) & ~1023u;
+    const uint32_t full = shared_at(bars), empty = full + 8 * N_SLOTS;
+    const int warp = __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / 32, 0), group = warp / 4;
+    const int lane = (int)threadIdx.x % 32, unit = (int)blockIdx.x, units = (int)gridDim.x;
+    const int from = (int)((int64_t)g.stages * unit / units);
+    const int to = (int)((int64_t)g.stages * (unit + 1) / units);
+    if (threadIdx.x == 0) {
+        dead_word = 0;
+        for (int s = 0; s < N_SLOTS; s++) {
+            bar_init(full + 8 * s, 1);
+            bar_init(empty + 8 * s, 8 + 3);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    int slot = 0;
+    uint32_t phase = 0;
+    auto next = [&]() {
+        slot = slot + 1 == N_SLOTS ? 0 : slot + 1;
+        phase ^= slot == 0;
+    };
+    if (group == 0) {
+        if (warp == 0 && lane == 0) {
+            for (int k = from; k < to; k++, next()) {
+                bar_wait(empty + 8 * slot, phase ^ 1, dead, g.err, 1);
+                const uint32_t at = base + (uint32_t)(slot * N_SLOT), bar = full + 8 * slot;
+                bar_expect(bar, (uint32_t)(g.m_blocks + 1) * CHUNK);
+                for (int i = 0; i < g.m_blocks; i++) {
+                    tma_load(at + (uint32_t)(i * CHUNK), &map_a, i * 64, k * 64, bar);
+                }
+                tma_load(at + 7 * CHUNK, &map_b, 0, k * 64, bar);
+            }
+        } else if (warp > 0) {
+            /* column sums: warps 1 to 3 take chunks in turn */
+            float total[3][2] = {{0, 0}, {0, 0}, {0, 0}};
+            const int chunks = g.sums_of_b ? 1 : g.m_blocks;
+            for (int k = from; k < to; k++, next()) {
+                bar_wait(full + 8 * slot, phase, dead, g.err, 3);
+#pragma unroll
+                for (int i = 0; i < 3; i++) {
+                    const int chunk = warp - 1 + 3 * i;
+                    if (chunk < chunks) {
+                        const uint32_t at = base + (uint32_t)(slot * N_SLOT) +
+                                            (uint32_t)((g.sums_of_b ? 7 : chunk) * CHUNK) +
+                                            (uint32_t)(lane & 3) * 4;
+                        float sum0 = 0, sum1 = 0;
+#pragma unroll 8
+                        for (int r = 0; r < 64; r++) {
+                            uint32_t w;
+                            asm volatile(
+                                "ld.shared.b32 %0, [%1];"
+                                : "=r"(w)
+                                : "r"(at + (uint32_t)(r * 128 + (((lane >> 2) ^ (r & 7)) << 4)))
+                                : "memory");
+                            sum0 += low_of(w);
+                            sum1 += high_of(w);
+                        }
+                        total[i][0] += sum0;
+                        total[i][1] += sum1;
+                    }
+                }
+                __syncwarp();
+                if (lane == 0) {
+                    bar_arrive(empty + 8 * slot);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 3; i++) {
+                const int chunk = warp - 1 + 3 * i;
+                if (chunk < chunks) {
+                    float *sums = g.sums + unit * 448 + chunk * 64 + 2 * lane;
+                    sums[0] = total[i][0];
+                    sums[1] = total[i][1];
+                }
+            }
+        }
+    } else {
+        const int half = group - 1;
+        float d[4][32];
+        int before = -1, scale = 0;
+        for (int k = from; k < to; k++, next()) {
+            bar_wait(full + 8 * slot, phase, dead, g.err, 4);
+            const uint32_t at = base + (uint32_t)(slot * N_SLOT);
+            const uint64_t a = descriptor(at + (uint32_t)(half * 4 * CHUNK), CHUNK, 1024);
+            const uint64_t b = descriptor(at + 7 * CHUNK, CHUNK, 1024);
+            keep(d[0]);
+            keep(d[1]);
+            keep(d[2]);
+            keep(d[3]);
+            mma_fence();
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+#pragma unroll
+                for (int m = 0; m < 4; m++) {
+                    /* the last of the second warpgroup is b itself, and not used */
+                    mma<1, 1>(d[m], a + (m * CHUNK + i * 2048) / 16, b + i * 2048 / 16,
+                              i > 0 ? 1 : scale);
+                }
+            }
+            mma_commit();
+            scale = 1;
+            mma_wait<1>();
+            if (before >= 0 && lane == 0) {
+                bar_arrive(empty + 8 * before);
+            }
+            before = slot;
+        }
+        mma_wait<0>();
+        keep(d[0]);
+        keep(d[1]);
+        keep(d[2]);
+        keep(d[3]);
+#pragma unroll
+        for (int m = 0; m < 4; m++) {
+            if (half * 4 + m < g.m_blocks) {
+                float4 *out = g.partial + (size_t)((unit * 7 + half * 4 + m) * g.n_blocks) * 128 +
+                              (warp & 3) * 32 + lane;
+#pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    if (j < g.n_blocks) {
+                        out[j * 128] = make_float4(d[m][4 * j], d[m][4 * j + 1], d[m][4 * j + 2],
+                                                   d[m][4 * j + 3]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Grid: a block per 32 float4 of (m_blocks, n_blocks, 128), 8 warps that take units in turn; then
+ * blocks of 32 column sums. */
+__global__ void __launch_bounds__(256)
+    narrow_finish_kernel(float *dw, size_t ld, float *db, const float4 *__restrict__ partial,
+                         const float *__restrict__ sums, int units, int m_blocks, int n_blocks,
+                         int m_size, int n_size, int n_sums, int transposed)
+{
+    __shared__ float4 part[8][32];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int all = m_blocks * n_blocks * 4;
+    float4 sum = make_float4(0, 0, 0, 0);
+    if ((int)blockIdx.x < all) {
+        const int i = (int)blockIdx.x * 32 + lane;
+#pragma unroll 4
+        for (int u = warp; u < units; u += 8) {
+            const float4 v = partial[(size_t)u * (7 * n_blocks * 128) + i];
+            sum.x += v.x;
+            sum.y += v.y;
+            sum.z += v.z;
+            sum.w += v.w;
+        }
+        part[warp][lane] = sum;
+        __syncthreads();
+        if (warp > 0) {
+            return;
+        }
+        for (int w = 1; w < 8; w++) {
+            sum.x += part[w][lane].x;
+            sum.y += part[w][lane].y;
+            sum.z += part[w][lane].z;
+            sum.w += part[w][lane].w;
+        }
+        const int thread = i % 128, j = i / 128 % n_blocks, block = i / 128 / n_blocks;
+        const int m = block * 64 + thread / 32 * 16 + lane / 4, n = 8 * j + 2 * (lane & 3);
+        const float v[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int r = m + e / 2 * 8, c = n + e % 2;
+            if (r < m_size && c < n_size) {
+                dw[transposed ? (size_t)c * ld + r : (size_t)r * ld + c] = v[e];
+            }
+        }
+        return;
+    }
+    const int c = ((int)blockIdx.x - all) * 32 + lane;
+#pragma unroll 4
+    for (int u = warp; c < n_sums && u < units; u += 8) {
+        sum.x += sums[(size_t)u * 448 + c];
+    }
+    part[warp][lane].x = sum.x;
+    __syncthreads();
+    if (warp > 0) {
+        return;
+    }
+    for (int w = 1; w < 8; w++) {
+        sum.x += part[w][lane].x;
+    }
+    if (c < n_sums) {
+        db[c] = sum.x;
+    }
+}
+
 /* ---- a single warpgroup on data put where the layouts above say ---- */
 
 template <int TA, int TB, int N2>
@@ -1047,11 +1271,10 @@ static int multiprocessors(void)
     return n;
 }
 
-template <int KIND, int CL, int DIAG = 0>
+template <int KIND, int CL, int TAIL, int DIAG = 0>
 static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUtensorMap &y,
                            const work &g, int grid)
 {
-    constexpr int TAIL = KIND == WEIGHT ? 4 : 1; /* 784 = 12 * 64 + 16 */
     const int bytes = SLOTS * slot_bytes<KIND>() + 1024;
     static bool set;
     if (!set) {
@@ -1261,13 +1484,15 @@ static void test_self(void)
 static const int D = 784, H = 400;
 static const int SAMPLE = 2048;
 
-template <int KIND, int CL> static void test_rows(int B, bool timed)
+template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed)
 {
-    printf("%s, clusters of %d, %d rows\n", KIND == FORWARD ? "forward" : "input gradient", CL, B);
+    printf("%s, k %d, clusters of %d, %d rows\n", KIND == FORWARD ? "forward" : "input gradient", D,
+           CL, B);
     fflush(stdout);
     const bool forward = KIND == FORWARD;
-    bf16 *a = filled((size_t)B * D, 1, 0.01f, forward ? 1 : 0);
-    bf16 *w = filled((size_t)D * H, 2, 0.05f, 0); /* forward: (400,784), input: (784,400) */
+    constexpr int LD = (D + 15) / 16 * 16, TAIL = D % 64 == 0 ? 4 : (D % 64 + 15) / 16;
+    bf16 *a = filled((size_t)B * LD, 1, 0.01f, forward ? 1 : 0);
+    bf16 *w = filled((size_t)LD * H, 2, 0.05f, 0); /* forward: (400,D), input: (D,400) */
     bf16 *y = filled((size_t)B * H, 3, 1.0f, 2);
     bf16 *out[2] = {device<bf16>((size_t)B * H), device<bf16>((size_t)B * H)};
     std::vector<float> bias(H);
@@ -1276,8 +1501,8 @@ template <int KIND, int CL> static void test_rows(int B, bool timed)
     }
     float *d_bias = device<float>(H);
     OK(cudaMemcpy(d_bias, bias.data(), H * 4, cudaMemcpyHostToDevice));
-    const CUtensorMap ma = map_of(a, D, B, D, 64, 128);
-    const CUtensorMap mb = forward ? map_of(w, D, H, D, 64, 200) : map_of(w, H, D, H, 64, 64);
+    const CUtensorMap ma = map_of(a, D, B, LD, 64, 128);
+    const CUtensorMap mb = forward ? map_of(w, D, H, LD, 64, 200) : map_of(w, H, D, H, 64, 64);
     const CUtensorMap my = map_of(y, H, B, H, 64, 128);
     work g = {};
     g.rows = B;
@@ -1289,13 +1514,13 @@ template <int KIND, int CL> static void test_rows(int B, bool timed)
     const int grid = std::min(tiles, multiprocessors() / CL * CL);
     for (int i = 0; i < 2; i++) {
         g.out = out[i];
-        launch_product<KIND, CL>(ma, mb, my, g, grid);
+        launch_product<KIND, CL, TAIL>(ma, mb, my, g, grid);
         waited("product");
     }
     const int n = std::min(B, SAMPLE);
     double *ref = device<double>((size_t)n * H);
-    rows_reference<<<(n * H + 255) / 256, 256, 0, stream>>>(ref, a, D, w, forward ? D : H, !forward,
-                                                            n, B, H, D);
+    rows_reference<<<(n * H + 255) / 256, 256, 0, stream>>>(ref, a, LD, w, forward ? LD : H,
+                                                            !forward, n, B, H, D);
     OK(cudaGetLastError());
     OK(cudaStreamSynchronize(stream));
     std::vector<double> want = host(ref, (size_t)n * H);
@@ -1330,21 +1555,23 @@ template <int KIND, int CL> static void test_rows(int B, bool timed)
     if (timed) {
         const double flops = 2.0 * B * D * H, bytes = 2.0 * B * (D + H * (forward ? 1 : 2));
         report_time(forward ? "own forward, bias, relu" : "own input gradient, relu'",
-                    time_us([&] { launch_product<KIND, CL>(ma, mb, my, g, grid); }), flops, bytes);
+                    time_us([&] { launch_product<KIND, CL, TAIL>(ma, mb, my, g, grid); }), flops,
+                    bytes);
         if (CL == 2 && B > 8192) {
             report_time("  no products",
-                        time_us([&] { launch_product<KIND, CL, 1>(ma, mb, my, g, grid); }), flops,
-                        bytes);
+                        time_us([&] { launch_product<KIND, CL, TAIL, 1>(ma, mb, my, g, grid); }),
+                        flops, bytes);
             report_time("  no loads",
-                        time_us([&] { launch_product<KIND, CL, 2>(ma, mb, my, g, grid); }), flops,
-                        bytes);
+                        time_us([&] { launch_product<KIND, CL, TAIL, 2>(ma, mb, my, g, grid); }),
+                        flops, bytes);
             report_time("  nothing written",
-                        time_us([&] { launch_product<KIND, CL, 3>(ma, mb, my, g, grid); }), flops,
-                        bytes);
+                        time_us([&] { launch_product<KIND, CL, TAIL, 3>(ma, mb, my, g, grid); }),
+                        flops, bytes);
         }
         waited("product");
-        blas s = forward ? blas_of(1, 0, H, B, D, w, D, a, D, out[1], H, CUDA_R_16BF)
-                         : blas_of(0, 0, H, B, D, w, H, a, D, out[1], H, CUDA_R_16BF);
+        blas s = forward
+                     ? blas_of(1, 0, H, B, (D + 7) / 8 * 8, w, LD, a, LD, out[1], H, CUDA_R_16BF)
+                     : blas_of(0, 0, H, B, D, w, H, a, LD, out[1], H, CUDA_R_16BF);
         if (s.ready) {
             report_time("cuBLASLt, nothing fused", time_us([&] { s.run(); }), flops, bytes);
             std::vector<bf16> theirs = host(out[1], (size_t)n);
@@ -1484,7 +1711,7 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
     }
     const CUtensorMap ma = map_of(a, D, B, D, 64, 64), mb = map_of(b, H, B, H, 64, 64);
     auto run = [&](int i) {
-        launch_product<WEIGHT, CL>(ma, mb, mb, g, units);
+        launch_product<WEIGHT, CL, 4>(ma, mb, mb, g, units);
         weight_finish_kernel<<<7 * 2 * 50 / 2 + 4, 256, 0, stream>>>(
             dw[i], ld, db[i], g.partial, g.sums, D, g.splits[0], g.splits[1], of_b, of_b);
         OK(cudaGetLastError());
@@ -1529,17 +1756,17 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
         const double flops = 2.0 * B * D * H, moved = 2.0 * B * (H + D);
         report_time("own weight gradient, column sums", time_us([&] { run(0); }), flops, moved);
         report_time("  of that without the last stage",
-                    time_us([&] { launch_product<WEIGHT, CL>(ma, mb, mb, g, units); }), flops,
+                    time_us([&] { launch_product<WEIGHT, CL, 4>(ma, mb, mb, g, units); }), flops,
                     moved);
         if (CL == 2 && B > 8192) {
             report_time("  no products",
-                        time_us([&] { launch_product<WEIGHT, CL, 1>(ma, mb, mb, g, units); }),
+                        time_us([&] { launch_product<WEIGHT, CL, 4, 1>(ma, mb, mb, g, units); }),
                         flops, moved);
             report_time("  no loads",
-                        time_us([&] { launch_product<WEIGHT, CL, 2>(ma, mb, mb, g, units); }),
+                        time_us([&] { launch_product<WEIGHT, CL, 4, 2>(ma, mb, mb, g, units); }),
                         flops, moved);
             report_time("  nothing written",
-                        time_us([&] { launch_product<WEIGHT, CL, 3>(ma, mb, mb, g, units); }),
+                        time_us([&] { launch_product<WEIGHT, CL, 4, 3>(ma, mb, mb, g, units); }),
                         flops, moved);
         }
         waited("weight");
@@ -1555,7 +1782,93 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
     }
 }
 
-enum { TESTS = 10 };
+/* a (B,400), b (B,n): of_b: (a' b)' with the column sums of b, as of a head; else those of a */
+static void test_narrow(int B, int n, bool of_b, bool timed)
+{
+    printf("weight gradient %s, 400 and %d, %d rows\n", of_b ? "n x m" : "m x n", n, B);
+    fflush(stdout);
+    const int ldb = (n + 15) / 16 * 16;
+    bf16 *a = filled((size_t)B * H, 1, 0.01f, of_b ? 2 : 0);
+    bf16 *b = filled((size_t)B * ldb, 2, 0.02f, 0);
+    narrow_work g = {};
+    g.stages = (B + 63) / 64;
+    g.m_blocks = 7;
+    g.n_blocks = (n + 7) / 8;
+    g.sums_of_b = of_b;
+    g.partial = device<float4>((size_t)N_UNITS * 7 * g.n_blocks * 128);
+    g.sums = device<float>((size_t)N_UNITS * 448);
+    g.err = err_word;
+    const int n_sums = of_b ? n : H, units = std::min((int)N_UNITS, g.stages);
+    const size_t ld = of_b ? H : ldb;
+    float *dw[2], *db[2];
+    for (int i = 0; i < 2; i++) {
+        dw[i] = device<float>((size_t)64 * H);
+        db[i] = device<float>(448);
+    }
+    const CUtensorMap ma = map_of(a, H, B, H, 64, 64), mb = map_of(b, n, B, ldb, 64, 64);
+    const int bytes = N_SLOTS * N_SLOT + 1024;
+    OK(cudaFuncSetAttribute(narrow_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    auto run = [&](int i) {
+        narrow_kernel<<<units, 384, bytes, stream>>>(ma, mb, g);
+        narrow_finish_kernel<<<7 * g.n_blocks * 4 + (n_sums + 31) / 32, 256, 0, stream>>>(
+            dw[i], ld, db[i], g.partial, g.sums, units, 7, g.n_blocks, H, n, n_sums, of_b);
+        OK(cudaGetLastError());
+    };
+    for (int i = 0; i < 2; i++) {
+        OK(cudaMemsetAsync(dw[i], 0, 64 * H * 4, stream));
+        run(i);
+        waited("narrow");
+    }
+    double *ref = device<double>((size_t)n * H), *ref_sums = device<double>(n_sums);
+    weight_reference<<<(n * H + 255) / 256, 256, 0, stream>>>(ref, a, H, b, ldb, H, n, B);
+    sums_reference<<<(n_sums + 31) / 32, 32, 0, stream>>>(ref_sums, of_b ? b : a, of_b ? ldb : H,
+                                                          n_sums, B);
+    OK(cudaGetLastError());
+    OK(cudaStreamSynchronize(stream));
+    std::vector<double> want = host(ref, (size_t)n * H), want_sums = host(ref_sums, n_sums);
+    std::vector<float> got = host(dw[0], (size_t)64 * H), sums = host(db[0], n_sums);
+    double square = 0, worst = 0, worst_sum = 0, square_sum = 0;
+    for (double v : want) {
+        square += v * v;
+    }
+    for (double v : want_sums) {
+        square_sum += v * v;
+    }
+    const double rms = sqrt(square / (double)want.size()), rms_sum = sqrt(square_sum / n_sums);
+    for (size_t i = 0; i < want.size(); i++) {
+        const size_t r = i / n, c = i % n;
+        const double e = fabs((double)got[of_b ? c * ld + r : r * ld + c] - want[i]) / rms;
+        worst = e <= worst ? worst : e;
+    }
+    for (int i = 0; i < n_sums; i++) {
+        const double e = fabs(sums[i] - want_sums[i]) / rms_sum;
+        worst_sum = e <= worst_sum ? worst_sum : e;
+    }
+    verdict("against plain sums", worst, 2e-3);
+    verdict("column sums", worst_sum, 1e-4);
+    same_bits("same bits again: dw", dw[0], dw[1], (size_t)64 * H * 4);
+    same_bits("same bits again: db", db[0], db[1], (size_t)n_sums * 4);
+    if (timed) {
+        const double flops = 2.0 * B * n * H, moved = 2.0 * B * (H + n);
+        report_time("own narrow weight gradient, column sums", time_us([&] { run(0); }), flops,
+                    moved);
+        report_time("  of that without the last stage",
+                    time_us([&] { narrow_kernel<<<units, 384, bytes, stream>>>(ma, mb, g); }),
+                    flops, moved);
+        waited("narrow");
+        blas s = of_b ? blas_of(0, 1, H, n, B, a, H, b, ldb, dw[1], H, CUDA_R_32F)
+                      : blas_of(0, 1, (n + 7) / 8 * 8, H, B, b, ldb, a, H, dw[1], ldb, CUDA_R_32F);
+        if (s.ready) {
+            report_time("cuBLASLt, nothing fused", time_us([&] { s.run(); }), flops, moved);
+        }
+    }
+    for (void *p :
+         {(void *)a, (void *)b, (void *)g.partial, (void *)dw[0], (void *)dw[1], (void *)ref}) {
+        OK(cudaFree(p));
+    }
+}
+
+enum { TESTS = 14 };
 
 static void run_test(int which)
 {
@@ -1598,6 +1911,18 @@ static void run_test(int which)
             break;
         case 9:
             test_weight<2>(B, true, timed);
+            break;
+        case 10:
+            test_rows<INPUT, 1, 40>(B, timed);
+            break;
+        case 11:
+            test_rows<FORWARD, 1, 20>(B, timed);
+            break;
+        case 12:
+            test_narrow(B, 20, false, timed);
+            break;
+        case 13:
+            test_narrow(B, 40, true, timed);
             break;
         default:
             break;
