@@ -130,9 +130,29 @@ static __device__ __forceinline__ void bar_arrive(uint32_t bar)
 static __device__ __forceinline__ void bar_arrive_at(uint32_t bar, uint32_t rank)
 {
     asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(bar),
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(bar),
                  "r"(rank)
                  : "memory");
+}
+static __device__ __forceinline__ void bar_arrive_times(uint32_t bar, uint32_t rank, uint32_t n)
+{
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there], %2;\n}\n" ::"r"(bar),
+                 "r"(rank), "r"(n)
+                 : "memory");
+}
+static __device__ __forceinline__ void tma_store(const CUtensorMap *map, int x, int y,
+                                                 uint32_t from)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+        "r"(x), "r"(y), "r"(from)
+        : "memory");
+}
+/* until what was stored has been read */
+static __device__ __forceinline__ void tma_store_wait(void)
+{
+    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 static __device__ __forceinline__ bool bar_try(uint32_t bar, uint32_t parity)
 {
@@ -219,20 +239,6 @@ static __device__ __forceinline__ float high_of(uint32_t w)
     return __uint_as_float(w & 0xFFFF0000u);
 }
 
-/* Neighbouring lanes hold two columns of each of two blocks of 8 (words p0, p1); after this each
- * has four neighbouring columns: column 8 * (lane & 1) + 2 * (lane & 2) of the 16. And back. */
-static __device__ __forceinline__ uint2 gather4(uint32_t p0, uint32_t p1, bool odd)
-{
-    const uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, odd ? p0 : p1, 1);
-    return odd ? make_uint2(got, p1) : make_uint2(p0, got);
-}
-static __device__ __forceinline__ void spread4(uint32_t *p0, uint32_t *p1, uint2 v, bool odd)
-{
-    const uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, odd ? v.x : v.y, 1);
-    *p0 = odd ? got : v.x;
-    *p1 = odd ? v.y : got;
-}
-
 /* ---- products with 400 columns ----
  * A block makes 128 rows by 400 columns, each of its two consumer warpgroups 64 x 400 as
  * 64 x 192 and 64 x 208 (200 accumulators a thread). Clusters of two blocks share the tiles of b:
@@ -292,17 +298,18 @@ template <int KIND, int CL, int TAIL, int DIAG>
 __global__ void __launch_bounds__(384, 1)
     product_kernel(const __grid_constant__ CUtensorMap map_a,
                    const __grid_constant__ CUtensorMap map_b,
-                   const __grid_constant__ CUtensorMap map_y, const work g)
+                   const __grid_constant__ CUtensorMap map_y,
+                   const __grid_constant__ CUtensorMap map_out, const work g)
 {
     constexpr int TA = KIND == WEIGHT, TB = KIND != FORWARD;
     constexpr int SLOT = slot_bytes<KIND>(), SUMMERS = KIND == WEIGHT ? 2 : 0;
     extern __shared__ uint8_t raw[];
-    __shared__ __align__(8) uint64_t bars[2 * SLOTS];
-    __shared__ float bias[COLS];
+    __shared__ __align__(8) uint64_t bars[2 * SLOTS + 2];
+    __shared__ __align__(8) float bias[COLS];
     __shared__ uint32_t dead_word;
     volatile uint32_t *dead = &dead_word;
     const uint32_t base = (shared_at(raw) + 1023) & ~1023u;
-    const uint32_t full = shared_at(bars), empty = full + 8 * SLOTS;
+    const uint32_t full = shared_at(bars), empty = full + 8 * SLOTS, stored = empty + 8 * SLOTS;
     const int warp = __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / 32, 0), group = warp / 4;
     const int lane = (int)threadIdx.x % 32;
     const int rank = CL == 2 ? (int)cluster_rank() : 0;
@@ -312,6 +319,8 @@ __global__ void __launch_bounds__(384, 1)
             bar_init(full + 8 * s, 1);
             bar_init(empty + 8 * s, (8 + SUMMERS) * CL);
         }
+        bar_init(stored, 8);
+        bar_init(stored + 8, 8);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     for (int i = (int)threadIdx.x; KIND == FORWARD && i < COLS; i += (int)blockDim.x) {
@@ -383,10 +392,11 @@ __global__ void __launch_bounds__(384, 1)
                         }
                     }
                 }
-                for (int part = 0; KIND == INPUT && part < 2; part++, next()) {
+                /* two slots for the result; of INPUT, y comes in them and is replaced */
+                for (int part = 0; KIND != WEIGHT && part < 2; part++, next()) {
                     bar_wait(empty + 8 * slot, phase ^ 1, dead, g.err, 2);
                     const uint32_t at = base + (uint32_t)(slot * SLOT), bar = full + 8 * slot;
-                    if (DIAG == 2) {
+                    if (DIAG == 2 || KIND == FORWARD) {
                         bar_arrive(bar);
                         continue;
                     }
@@ -394,6 +404,27 @@ __global__ void __launch_bounds__(384, 1)
                     for (int i = 0; i < 3 + part; i++) {
                         tma_load(at + (uint32_t)(i * 2 * CHUNK), &map_y, (3 * part + i) * 64,
                                  tile * ROWS, bar);
+                    }
+                }
+            }
+        } else if (KIND != WEIGHT && warp == 1 && lane == 0) {
+            /* sends results off and gives their slots back */
+            for (int turn = 0; turn < turns; turn++) {
+                const int tile = first + turn * (int)gridDim.x;
+                slot = (slot + g.stages) % SLOTS;
+                for (int part = 0; part < 2; part++, next()) {
+                    bar_wait(stored + 8 * part, (uint32_t)turn & 1, dead, g.err, 7);
+                    const uint32_t at = base + (uint32_t)(slot * SLOT);
+                    if (DIAG != 3) {
+                        for (int i = 0; i < 3 + part; i++) {
+                            tma_store(&map_out, (3 * part + i) * 64, tile * ROWS,
+                                      at + (uint32_t)(i * 2 * CHUNK));
+                        }
+                        tma_store_wait();
+                    }
+                    bar_arrive_times(empty + 8 * slot, (uint32_t)rank, 8);
+                    if (CL == 2) {
+                        bar_arrive_times(empty + 8 * slot, (uint32_t)rank ^ 1, 8);
                     }
                 }
             }
@@ -448,7 +479,6 @@ __global__ void __launch_bounds__(384, 1)
         constexpr uint32_t B_SECOND = (TB ? 3 * CHUNK : COLS0 * 128) >> 4;
         float d0[96], d1[104];
         for (int turn = 0; turn < my_turns; turn++) {
-            const int tile = first + turn * (int)gridDim.x;
             int before = -1, scale = 0;
             auto stage = [&](auto steps) {
                 bar_wait(full + 8 * slot, phase, dead, g.err, 4);
@@ -482,17 +512,11 @@ __global__ void __launch_bounds__(384, 1)
             keep(d1);
             release(before);
 
-            if (DIAG == 3 && g.rows > 0) { /* always */
-                for (int part = 0; KIND == INPUT && part < 2; part++, next()) {
-                    bar_wait(full + 8 * slot, phase, dead, g.err, 5);
-                    release(slot);
-                }
-                continue;
-            }
             const int warp_row = (warp & 3) * 16 + lane / 4, t = lane & 3;
-            const bool odd = (lane & 1) != 0;
-            const int col = 8 * (t & 1) + 2 * (t & 2);
             if (KIND == WEIGHT) {
+                if (DIAG == 3 && g.rows > 0) { /* always */
+                    continue;
+                }
                 float4 *to =
                     g.partial + (size_t)((own.unit * 2 + half) * 50) * 128 + (warp & 3) * 32 + lane;
 #pragma unroll
@@ -507,64 +531,47 @@ __global__ void __launch_bounds__(384, 1)
                 }
                 continue;
             }
-            const int row = tile * ROWS + half * 64 + warp_row;
-            bf16 *to = g.out + (size_t)row * g.ld + col;
-            auto finish = [&](auto &d, auto pairs, int col0, uint32_t y_at) {
-                constexpr int PAIRS = decltype(pairs)::value;
+            const int row = half * 64 + warp_row;
+            auto finish = [&](auto &d, auto blocks, int col0, uint32_t at) {
 #pragma unroll
-                for (int p = 0; p < PAIRS; p++) {
-                    float b[4];
-                    if (KIND == FORWARD) {
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            b[i] = bias[col0 + 16 * p + 8 * (i / 2) + 2 * t + i % 2];
-                        }
-                    }
+                for (int j = 0; j < decltype(blocks)::value; j++) {
+                    const float2 b = *reinterpret_cast<const float2 *>(bias + col0 + 8 * j + 2 * t);
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
-                        uint32_t w[2];
-#pragma unroll
-                        for (int q = 0; q < 2; q++) {
-                            const float *v = &d[8 * p + 4 * q + 2 * h];
-                            if (KIND == FORWARD) {
-                                const float v0 = v[0] + b[2 * q], v1 = v[1] + b[2 * q + 1];
-                                w[q] = pack2(v0 < 0.0f ? 0.0f : v0, v1 < 0.0f ? 0.0f : v1);
-                            } else {
-                                const int j = 2 * p + q, r = half * 64 + warp_row + 8 * h;
-                                uint32_t y;
-                                asm volatile(
-                                    "ld.shared.b32 %0, [%1];"
-                                    : "=r"(y)
-                                    : "r"(y_at + (uint32_t)(j / 8 * 2 * CHUNK + r * 128 +
-                                                            ((j % 8 ^ (r & 7)) << 4) + 4 * t))
-                                    : "memory");
-                                __nv_bfloat162 yy, zero = __float2bfloat162_rn(0.0f);
-                                memcpy(&yy, &y, sizeof yy);
-                                w[q] = pack2(v[0], v[1]) & __hgt2_mask(yy, zero);
-                            }
+                        const float *v = &d[4 * j + 2 * h];
+                        const uint32_t word =
+                            at + (uint32_t)(j / 8 * 2 * CHUNK + (row + 8 * h) * 128 +
+                                            ((j % 8 ^ (row & 7)) << 4) + 4 * t);
+                        uint32_t w;
+                        if (KIND == FORWARD) {
+                            const float v0 = v[0] + b.x, v1 = v[1] + b.y;
+                            w = pack2(v0 < 0.0f ? 0.0f : v0, v1 < 0.0f ? 0.0f : v1);
+                        } else {
+                            uint32_t y;
+                            asm volatile("ld.shared.b32 %0, [%1];"
+                                         : "=r"(y)
+                                         : "r"(word)
+                                         : "memory");
+                            __nv_bfloat162 yy;
+                            memcpy(&yy, &y, sizeof yy);
+                            w = pack2(v[0], v[1]) & __hgt2_mask(yy, __float2bfloat162_rn(0.0f));
                         }
-                        const uint2 four = gather4(w[0], w[1], odd);
-                        if (row + 8 * h < g.rows) {
-                            *reinterpret_cast<uint2 *>(to + (size_t)(8 * h) * g.ld + col0 +
-                                                       16 * p) = four;
-                        }
+                        asm volatile("st.shared.b32 [%0], %1;" ::"r"(word), "r"(w) : "memory");
                     }
                 }
             };
-            for (int part = 0; part < 2; part++) {
-                if (KIND == INPUT) {
-                    bar_wait(full + 8 * slot, phase, dead, g.err, 5);
-                }
-                const uint32_t y_at = base + (uint32_t)(slot * SLOT);
+            for (int part = 0; part < 2; part++, next()) {
+                bar_wait(full + 8 * slot, phase, dead, g.err, 5);
+                const uint32_t at = base + (uint32_t)(slot * SLOT);
                 if (part == 0) {
-                    finish(d0, std::integral_constant<int, 12>(), 0, y_at);
+                    finish(d0, std::integral_constant<int, 24>(), 0, at);
                 } else {
-                    finish(d1, std::integral_constant<int, 13>(), COLS0, y_at);
+                    finish(d1, std::integral_constant<int, 26>(), COLS0, at);
                 }
-                if (KIND == INPUT) {
-                    __syncwarp();
-                    release(slot);
-                    next();
+                asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+                __syncwarp();
+                if (lane == 0) {
+                    bar_arrive(stored + 8 * part);
                 }
             }
         }
@@ -635,15 +642,32 @@ __global__ void __launch_bounds__(256)
 }
 
 /* ---- the loss behind the last layer ----
- * A block keeps 200 rows of the weights (k up to 448) in shared memory and sweeps tiles of 64 rows
- * of h; its two consumer warpgroups take turns: one multiplies while the other makes the loss. */
-enum { L_COLS = 200, L_CHUNKS = 7, L_SLOTS = 6, L_TAIL = 1, L_W_BYTES = L_CHUNKS * L_COLS * 128 };
+ * A block keeps 208 rows of the weights (k up to 448) in shared memory and sweeps tiles of 64 rows
+ * of h; its two consumer warpgroups take turns: one multiplies while the other makes the loss.
+ *
+ * The rows of the weights lie there in another order, so that a thread's results are neighbours: of
+ * each 32 columns, block j's 2 t + i is column 8 t + 2 j + i (of the last 16: 4 t + 2 j + i). */
+enum {
+    L_COLS = 208,
+    L_CHUNKS = 7,
+    L_SLOTS = 5,
+    L_TAIL = 1,
+    L_W_CHUNK = L_COLS * 128,
+    L_W_BYTES = L_CHUNKS * L_W_CHUNK
+};
+
+static __device__ __forceinline__ int column_at(int place)
+{
+    const int j = place / 8 % 4, t = place / 2 % 4, i = place % 2;
+    return place < 192 ? place / 32 * 32 + 8 * t + 2 * j + i : 192 + 4 * t + 2 * j + i;
+}
 
 struct loss_work {
     int rows, cols, tiles_n, chunks;
     const float *bias;
-    const bf16 *x;
-    size_t ldx;
+    const bf16 *w, *x;
+    size_t ldw, ldx;
+    int k; /* columns of w that exist, a multiple of 8 */
     bf16 *dlogits;
     size_t ldd;
     float *recon_part; /* (tiles_n, rows) */
@@ -679,31 +703,31 @@ static __device__ __forceinline__ float bernoulli(float l, float x, float *linea
 template <int WORDS>
 static __device__ __forceinline__ void load_x(uint32_t (&w)[WORDS], const bf16 *p, bool real)
 {
-    if (WORDS == 2) {
-        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
-                     "@p ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];\n}\n"
-                     : "=r"(w[0]), "=r"(w[WORDS - 1])
+    if constexpr (WORDS == 4) {
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
+                     "mov.b32 %2, 0;\nmov.b32 %3, 0;\n"
+                     "@p ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+                     : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
                      : "l"(p), "r"((int)real));
     } else {
-        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\nmov.b32 %0, 0;\n"
-                     "@p ld.global.nc.L1::no_allocate.b32 %0, [%1];\n}\n"
-                     : "=r"(w[0])
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
+                     "@p ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];\n}\n"
+                     : "=r"(w[0]), "=r"(w[1])
                      : "l"(p), "r"((int)real));
     }
 }
 
 template <int DIAG>
 __global__ void __launch_bounds__(384, 1)
-    loss_kernel(const __grid_constant__ CUtensorMap map_h,
-                const __grid_constant__ CUtensorMap map_w, const loss_work g)
+    loss_kernel(const __grid_constant__ CUtensorMap map_h, const loss_work g)
 {
     extern __shared__ uint8_t raw[];
-    __shared__ __align__(8) uint64_t bars[2 * L_SLOTS + 1];
-    __shared__ __align__(8) float bias[L_COLS];
+    __shared__ __align__(8) uint64_t bars[2 * L_SLOTS + 2];
+    __shared__ __align__(16) float bias[L_COLS];
     __shared__ uint32_t dead_word;
     volatile uint32_t *dead = &dead_word;
     const uint32_t base = (shared_at(raw) + 1023) & ~1023u, ring = base + L_W_BYTES;
-    const uint32_t full = shared_at(bars), empty = full + 8 * L_SLOTS, ready = empty + 8 * L_SLOTS;
+    const uint32_t full = shared_at(bars), empty = full + 8 * L_SLOTS, turn = empty + 8 * L_SLOTS;
     const int warp = __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / 32, 0), group = warp / 4;
     const int lane = (int)threadIdx.x % 32;
     const int col0 = (int)blockIdx.x % g.tiles_n * L_COLS;
@@ -715,21 +739,33 @@ __global__ void __launch_bounds__(384, 1)
             bar_init(full + 8 * s, 1);
             bar_init(empty + 8 * s, 4);
         }
-        bar_init(ready, 1);
+        bar_init(turn, 4);
+        bar_init(turn + 8, 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     /* columns that are not there: a logit of -1e30 against 0 adds nothing anywhere */
     for (int i = (int)threadIdx.x; i < L_COLS; i += (int)blockDim.x) {
         bias[i] = col0 + i < g.cols ? g.bias[col0 + i] : -1e30f;
     }
+#pragma unroll 8
+    for (int i = (int)threadIdx.x; i < L_COLS * L_CHUNKS * 8; i += 384) {
+        const int place = i / (L_CHUNKS * 8), piece = i % (L_CHUNKS * 8);
+        const int row = col0 + column_at(place);
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (row < g.cols && piece * 8 < g.k) {
+            v = *reinterpret_cast<const uint4 *>(g.w + (size_t)row * g.ldw + piece * 8);
+        }
+        const uint32_t to = base + (uint32_t)(piece / 8 * L_W_CHUNK + place * 128 +
+                                              ((piece % 8 ^ (place & 7)) << 4));
+        asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y),
+                     "r"(v.z), "r"(v.w)
+                     : "memory");
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncthreads();
     if (group == 0) {
         fewer_registers<24>();
         if (warp == 0 && lane == 0) {
-            bar_expect(ready, (uint32_t)g.chunks * L_COLS * 128);
-            for (int c = 0; c < g.chunks; c++) {
-                tma_load(base + (uint32_t)(c * L_COLS * 128), &map_w, c * 64, col0, ready);
-            }
             int slot = 0;
             uint32_t phase = 0;
             for (int tile = first; tile < tiles; tile += stride) {
@@ -750,31 +786,33 @@ __global__ void __launch_bounds__(384, 1)
     } else {
         more_registers<240>();
         const int half = group - 1, t = lane & 3;
-        const bool odd = (lane & 1) != 0;
-        const int col = 8 * (t & 1) + 2 * (t & 2);
-        float d[100];
-        bar_wait(ready, 0, dead, g.err, 2);
+        float d[104];
         uint32_t step = (uint32_t)(half * g.chunks);
+        uint32_t round = (uint32_t)half ^ 1;
         for (int tile = first + half * stride; tile < tiles;
-             tile += 2 * stride, step += (uint32_t)g.chunks) {
+             tile += 2 * stride, step += (uint32_t)g.chunks, round++) {
             const int row = tile * 64 + (warp & 3) * 16 + lane / 4;
-            uint32_t xs[2][12][2], x_last[2][1];
+            uint32_t xs[2][6][4], x_last[2][2];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const bf16 *from = g.x + (size_t)(row + 8 * h) * g.ldx + col0;
                 const bool there = DIAG != 2 && DIAG != 3 && row + 8 * h < g.rows;
 #pragma unroll
-                for (int p = 0; p < 12; p++) {
-                    load_x<2>(xs[h][p], from + 16 * p + col, there && col0 + 16 * p + col < g.cols);
+                for (int p = 0; p < 6; p++) {
+                    load_x<4>(xs[h][p], from + 32 * p + 8 * t,
+                              there && col0 + 32 * p + 8 * t < g.cols);
                 }
-                load_x<1>(x_last[h], from + 192 + 2 * t, there && col0 + 192 < g.cols);
+                load_x<2>(x_last[h], from + 192 + 4 * t, there && col0 + 192 + 4 * t < g.cols);
             }
+            /* The other group has multiplied the tile before: all that the ring carried up to here
+             * has come, so that a barrier's parity tells its phase. */
+            bar_wait(turn + 8 * half, round & 1, dead, g.err, 8);
             int before = -1, scale = 0;
             auto stage = [&](int c, auto steps) {
                 const int slot = (int)(step % L_SLOTS);
                 bar_wait(full + 8 * slot, step / L_SLOTS & 1, dead, g.err, 3);
                 const uint64_t a = descriptor(ring + (uint32_t)(slot * CHUNK), 16, 1024);
-                const uint64_t b = descriptor(base + (uint32_t)(c * L_COLS * 128), 16, 1024);
+                const uint64_t b = descriptor(base + (uint32_t)(c * L_W_CHUNK), 16, 1024);
                 keep(d);
                 mma_fence();
 #pragma unroll
@@ -799,6 +837,7 @@ __global__ void __launch_bounds__(384, 1)
             keep(d);
             if (lane == 0) {
                 bar_arrive(empty + 8 * before);
+                bar_arrive(turn + 8 * (half ^ 1));
             }
             if (DIAG == 3 && g.rows > 0) {
                 continue;
@@ -806,37 +845,37 @@ __global__ void __launch_bounds__(384, 1)
             float linear[2] = {0, 0}, product[2] = {1, 1};
             bf16 *to = g.dlogits + (size_t)row * g.ldd + col0;
 #pragma unroll
-            for (int p = 0; p < 13; p++) {
-                float2 b[2];
-                b[0] = *reinterpret_cast<const float2 *>(bias + 16 * p + 2 * t);
-                b[1] = p < 12 ? *reinterpret_cast<const float2 *>(bias + 16 * p + 8 + 2 * t)
-                              : make_float2(0, 0);
+            for (int p = 0; p < 7; p++) {
+                const int n = p < 6 ? 4 : 2, col = 32 * p + 2 * n * t;
+                float b[8];
+#pragma unroll
+                for (int q = 0; q < n / 2; q++) {
+                    const float4 v = *reinterpret_cast<const float4 *>(bias + col + 4 * q);
+                    b[4 * q] = v.x;
+                    b[4 * q + 1] = v.y;
+                    b[4 * q + 2] = v.z;
+                    b[4 * q + 3] = v.w;
+                }
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    uint32_t x[2], w[2];
-                    if (p < 12) {
-                        spread4(&x[0], &x[1], make_uint2(xs[h][p][0], xs[h][p][1]), odd);
-                    } else {
-                        x[0] = x_last[h][0];
-                    }
+                    uint32_t w[4];
 #pragma unroll
-                    for (int q = 0; q < (p < 12 ? 2 : 1); q++) {
-                        const float *v = &d[8 * p + 4 * q + 2 * h];
+                    for (int j = 0; j < n; j++) {
+                        const float *v = &d[4 * (4 * p + j) + 2 * h];
+                        const uint32_t x = p < 6 ? xs[h][p < 6 ? p : 0][j] : x_last[h][j & 1];
                         const float d0 =
-                            bernoulli(v[0] + b[q].x, low_of(x[q]), &linear[h], &product[h]);
+                            bernoulli(v[0] + b[2 * j], low_of(x), &linear[h], &product[h]);
                         const float d1 =
-                            bernoulli(v[1] + b[q].y, high_of(x[q]), &linear[h], &product[h]);
-                        w[q] = pack2(d0 * g.scale, d1 * g.scale);
+                            bernoulli(v[1] + b[2 * j + 1], high_of(x), &linear[h], &product[h]);
+                        w[j] = pack2(d0 * g.scale, d1 * g.scale);
                     }
-                    const bool there = DIAG != 4 && row + 8 * h < g.rows;
-                    bf16 *at = to + (size_t)(8 * h) * g.ldd + 16 * p;
-                    if (p < 12) {
-                        const uint2 four = gather4(w[0], w[1], odd);
-                        if (there && col0 + 16 * p + col < g.cols) {
-                            *reinterpret_cast<uint2 *>(at + col) = four;
+                    if (DIAG != 4 && row + 8 * h < g.rows && col0 + col < g.cols) {
+                        bf16 *at = to + (size_t)(8 * h) * g.ldd + col;
+                        if (p < 6) {
+                            *reinterpret_cast<uint4 *>(at) = make_uint4(w[0], w[1], w[2], w[3]);
+                        } else {
+                            *reinterpret_cast<uint2 *>(at) = make_uint2(w[0], w[1]);
                         }
-                    } else if (there && col0 + 16 * p < g.cols) {
-                        *reinterpret_cast<uint32_t *>(at + 2 * t) = w[0];
                     }
                 }
             }
@@ -1273,7 +1312,7 @@ static int multiprocessors(void)
 
 template <int KIND, int CL, int TAIL, int DIAG = 0>
 static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUtensorMap &y,
-                           const work &g, int grid)
+                           const CUtensorMap &out, const work &g, int grid)
 {
     const int bytes = SLOTS * slot_bytes<KIND>() + 1024;
     static bool set;
@@ -1293,7 +1332,7 @@ static void launch_product(const CUtensorMap &a, const CUtensorMap &b, const CUt
     attr.val.clusterDim.y = attr.val.clusterDim.z = 1;
     config.attrs = &attr;
     config.numAttrs = 1;
-    OK(cudaLaunchKernelEx(&config, product_kernel<KIND, CL, TAIL, DIAG>, a, b, y, g));
+    OK(cudaLaunchKernelEx(&config, product_kernel<KIND, CL, TAIL, DIAG>, a, b, y, out, g));
 }
 
 /* Microseconds of one run: the median of 7 medians-to-be of 10 in a row. */
@@ -1484,17 +1523,25 @@ static void test_self(void)
 static const int D = 784, H = 400;
 static const int SAMPLE = 2048;
 
+/* leading dimensions: multiples of 16, or of 64 where there are more */
+static bool wide_rows;
+static int pad(int n)
+{
+    return wide_rows && n > 64 ? (n + 63) / 64 * 64 : (n + 15) / 16 * 16;
+}
+
 template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed)
 {
-    printf("%s, k %d, clusters of %d, %d rows\n", KIND == FORWARD ? "forward" : "input gradient", D,
-           CL, B);
+    const int LD = pad(D), LH = pad(H);
+    printf("%s, k %d, clusters of %d, %d rows, rows by %d\n",
+           KIND == FORWARD ? "forward" : "input gradient", D, CL, B, LD);
     fflush(stdout);
     const bool forward = KIND == FORWARD;
-    constexpr int LD = (D + 15) / 16 * 16, TAIL = D % 64 == 0 ? 4 : (D % 64 + 15) / 16;
+    constexpr int TAIL = D % 64 == 0 ? 4 : (D % 64 + 15) / 16;
     bf16 *a = filled((size_t)B * LD, 1, 0.01f, forward ? 1 : 0);
-    bf16 *w = filled((size_t)LD * H, 2, 0.05f, 0); /* forward: (400,D), input: (D,400) */
-    bf16 *y = filled((size_t)B * H, 3, 1.0f, 2);
-    bf16 *out[2] = {device<bf16>((size_t)B * H), device<bf16>((size_t)B * H)};
+    bf16 *w = filled((size_t)LD * LH, 2, 0.05f, 0); /* forward: (400,D), input: (D,400) */
+    bf16 *y = filled((size_t)B * LH, 3, 1.0f, 2);
+    bf16 *out[2] = {device<bf16>((size_t)B * LH), device<bf16>((size_t)B * LH)};
     std::vector<float> bias(H);
     for (int i = 0; i < H; i++) {
         bias[i] = 0.01f * (float)(i % 37 - 18);
@@ -1502,8 +1549,10 @@ template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed
     float *d_bias = device<float>(H);
     OK(cudaMemcpy(d_bias, bias.data(), H * 4, cudaMemcpyHostToDevice));
     const CUtensorMap ma = map_of(a, D, B, LD, 64, 128);
-    const CUtensorMap mb = forward ? map_of(w, D, H, LD, 64, 200) : map_of(w, H, D, H, 64, 64);
-    const CUtensorMap my = map_of(y, H, B, H, 64, 128);
+    const CUtensorMap mb = forward ? map_of(w, D, H, LD, 64, 200) : map_of(w, H, D, LH, 64, 64);
+    const CUtensorMap my = map_of(y, H, B, LH, 64, 128);
+    const CUtensorMap mo[2] = {map_of(out[0], H, B, LH, 64, 128),
+                               map_of(out[1], H, B, LH, 64, 128)};
     work g = {};
     g.rows = B;
     g.stages = (D + 63) / 64;
@@ -1514,24 +1563,24 @@ template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed
     const int grid = std::min(tiles, multiprocessors() / CL * CL);
     for (int i = 0; i < 2; i++) {
         g.out = out[i];
-        launch_product<KIND, CL, TAIL>(ma, mb, my, g, grid);
+        launch_product<KIND, CL, TAIL>(ma, mb, my, mo[g.out == out[1]], g, grid);
         waited("product");
     }
     const int n = std::min(B, SAMPLE);
     double *ref = device<double>((size_t)n * H);
-    rows_reference<<<(n * H + 255) / 256, 256, 0, stream>>>(ref, a, LD, w, forward ? LD : H,
+    rows_reference<<<(n * H + 255) / 256, 256, 0, stream>>>(ref, a, LD, w, forward ? LD : LH,
                                                             !forward, n, B, H, D);
     OK(cudaGetLastError());
     OK(cudaStreamSynchronize(stream));
     std::vector<double> want = host(ref, (size_t)n * H);
-    std::vector<bf16> got = host(out[0], (size_t)B * H), ys = host(y, (size_t)B * H);
+    std::vector<bf16> got = host(out[0], (size_t)B * LH), ys = host(y, (size_t)B * LH);
     double square = 0, worst = 0;
     for (size_t i = 0; i < want.size(); i++) {
         const size_t r = (size_t)row_of((int)(i / H), n, B), c = i % H;
         if (forward) {
             want[i] = std::max(0.0, want[i] + bias[c]);
         } else {
-            want[i] = __bfloat162float(ys[r * H + c]) > 0 ? want[i] : 0;
+            want[i] = __bfloat162float(ys[r * LH + c]) > 0 ? want[i] : 0;
         }
         square += want[i] * want[i];
     }
@@ -1540,7 +1589,7 @@ template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed
     for (size_t i = 0; i < want.size(); i++) {
         const size_t r = (size_t)row_of((int)(i / H), n, B), c = i % H;
         const double e =
-            fabs((double)__bfloat162float(got[r * H + c]) - want[i]) / (fabs(want[i]) + rms);
+            fabs((double)__bfloat162float(got[r * LH + c]) - want[i]) / (fabs(want[i]) + rms);
         if (!(e <= worst)) {
             worst = e;
             at_r = (int)r;
@@ -1551,27 +1600,34 @@ template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed
     if (worst > 5e-3 || worst != worst) {
         printf("    worst at row %d column %d\n", at_r, at_c);
     }
-    same_bits("same bits again", out[0], out[1], (size_t)B * H * 2);
+    same_bits("same bits again", out[0], out[1], (size_t)B * LH * 2);
     if (timed) {
         const double flops = 2.0 * B * D * H, bytes = 2.0 * B * (D + H * (forward ? 1 : 2));
-        report_time(forward ? "own forward, bias, relu" : "own input gradient, relu'",
-                    time_us([&] { launch_product<KIND, CL, TAIL>(ma, mb, my, g, grid); }), flops,
-                    bytes);
+        report_time(forward ? "own forward, bias, relu" : "own input gradient, relu'", time_us([&] {
+                        launch_product<KIND, CL, TAIL>(ma, mb, my, mo[g.out == out[1]], g, grid);
+                    }),
+                    flops, bytes);
         if (CL == 2 && B > 8192) {
-            report_time("  no products",
-                        time_us([&] { launch_product<KIND, CL, TAIL, 1>(ma, mb, my, g, grid); }),
+            report_time("  no products", time_us([&] {
+                            launch_product<KIND, CL, TAIL, 1>(ma, mb, my, mo[g.out == out[1]], g,
+                                                              grid);
+                        }),
                         flops, bytes);
-            report_time("  no loads",
-                        time_us([&] { launch_product<KIND, CL, TAIL, 2>(ma, mb, my, g, grid); }),
+            report_time("  no loads", time_us([&] {
+                            launch_product<KIND, CL, TAIL, 2>(ma, mb, my, mo[g.out == out[1]], g,
+                                                              grid);
+                        }),
                         flops, bytes);
-            report_time("  nothing written",
-                        time_us([&] { launch_product<KIND, CL, TAIL, 3>(ma, mb, my, g, grid); }),
+            report_time("  nothing written", time_us([&] {
+                            launch_product<KIND, CL, TAIL, 3>(ma, mb, my, mo[g.out == out[1]], g,
+                                                              grid);
+                        }),
                         flops, bytes);
         }
         waited("product");
         blas s = forward
-                     ? blas_of(1, 0, H, B, (D + 7) / 8 * 8, w, LD, a, LD, out[1], H, CUDA_R_16BF)
-                     : blas_of(0, 0, H, B, D, w, H, a, LD, out[1], H, CUDA_R_16BF);
+                     ? blas_of(1, 0, H, B, (D + 7) / 8 * 8, w, LD, a, LD, out[1], LH, CUDA_R_16BF)
+                     : blas_of(0, 0, H, B, D, w, LH, a, LD, out[1], LH, CUDA_R_16BF);
         if (s.ready) {
             report_time("cuBLASLt, nothing fused", time_us([&] { s.run(); }), flops, bytes);
             std::vector<bf16> theirs = host(out[1], (size_t)n);
@@ -1586,12 +1642,13 @@ template <int KIND, int CL, int D = 784> static void test_rows(int B, bool timed
 
 static void test_loss(int B, bool timed)
 {
-    printf("forward and loss, %d rows\n", B);
+    const int LD = pad(D), LH = pad(H);
+    printf("forward and loss, %d rows, rows by %d\n", B, LD);
     fflush(stdout);
-    bf16 *h = filled((size_t)B * H, 1, 1.0f, 2);
-    bf16 *w = filled((size_t)D * H, 2, 0.2f, 0);
-    bf16 *x = filled((size_t)B * D, 3, 1.0f, 1);
-    bf16 *dl[2] = {device<bf16>((size_t)B * D), device<bf16>((size_t)B * D)};
+    bf16 *h = filled((size_t)B * LH, 1, 1.0f, 2);
+    bf16 *w = filled((size_t)D * LH, 2, 0.2f, 0);
+    bf16 *x = filled((size_t)B * LD, 3, 1.0f, 1);
+    bf16 *dl[2] = {device<bf16>((size_t)B * LD), device<bf16>((size_t)B * LD)};
     float *recon[2] = {device<float>(B), device<float>(B)};
     float *part = device<float>((size_t)B * 4);
     std::vector<float> bias(D);
@@ -1600,16 +1657,19 @@ static void test_loss(int B, bool timed)
     }
     float *d_bias = device<float>(D);
     OK(cudaMemcpy(d_bias, bias.data(), D * 4, cudaMemcpyHostToDevice));
-    const CUtensorMap mh = map_of(h, H, B, H, 64, 64), mw = map_of(w, H, D, H, 64, L_COLS);
+    const CUtensorMap mh = map_of(h, H, B, LH, 64, 64);
     loss_work g = {};
     g.rows = B;
     g.cols = D;
     g.tiles_n = (D + L_COLS - 1) / L_COLS;
     g.chunks = (H + 63) / 64;
     g.bias = d_bias;
+    g.w = w;
+    g.ldw = LH;
+    g.k = H;
     g.x = x;
-    g.ldx = D;
-    g.ldd = D;
+    g.ldx = LD;
+    g.ldd = LD;
     g.recon_part = part;
     g.scale = 1.0f / (float)B;
     g.err = err_word;
@@ -1621,7 +1681,7 @@ static void test_loss(int B, bool timed)
     const int grid = g.tiles_n * std::min((B + 63) / 64, multiprocessors() / g.tiles_n);
     auto run = [&](int i) {
         g.dlogits = dl[i];
-        loss_kernel<0><<<grid, 384, bytes, stream>>>(mh, mw, g);
+        loss_kernel<0><<<grid, 384, bytes, stream>>>(mh, g);
         loss_finish_kernel<<<(B + 255) / 256, 256, 0, stream>>>(recon[i], part, B, g.tiles_n);
         OK(cudaGetLastError());
     };
@@ -1631,11 +1691,11 @@ static void test_loss(int B, bool timed)
     }
     const int n = std::min(B, SAMPLE);
     double *ref = device<double>((size_t)n * D);
-    rows_reference<<<(n * D + 255) / 256, 256, 0, stream>>>(ref, h, H, w, H, 0, n, B, D, H);
+    rows_reference<<<(n * D + 255) / 256, 256, 0, stream>>>(ref, h, LH, w, LH, 0, n, B, D, H);
     OK(cudaGetLastError());
     OK(cudaStreamSynchronize(stream));
     std::vector<double> logits = host(ref, (size_t)n * D);
-    std::vector<bf16> got = host(dl[0], (size_t)B * D), xs = host(x, (size_t)B * D);
+    std::vector<bf16> got = host(dl[0], (size_t)B * LD), xs = host(x, (size_t)B * LD);
     std::vector<float> row = host(recon[0], (size_t)B);
     double worst = 0, worst_row = 0;
     for (int i = 0; i < n; i++) {
@@ -1643,11 +1703,11 @@ static void test_loss(int B, bool timed)
         double loss = 0;
         for (int c = 0; c < D; c++) {
             const double l = logits[(size_t)i * D + c] + bias[c];
-            const double xv = (double)__bfloat162float(xs[r * D + c]);
+            const double xv = (double)__bfloat162float(xs[r * LD + c]);
             loss += std::max(l, 0.0) - xv * l + log1p(exp(-fabs(l)));
             const double want = 1 / (1 + exp(-l)) - xv;
             const double e =
-                fabs((double)__bfloat162float(got[r * D + c]) * B - want) / (fabs(want) + 0.01);
+                fabs((double)__bfloat162float(got[r * LD + c]) * B - want) / (fabs(want) + 0.01);
             worst = e <= worst ? worst : e;
         }
         const double e = fabs(row[r] - loss) / loss;
@@ -1655,27 +1715,27 @@ static void test_loss(int B, bool timed)
     }
     verdict("dlogits", worst, 5e-3);
     verdict("loss of a row", worst_row, 5e-6);
-    same_bits("same bits again: dlogits", dl[0], dl[1], (size_t)B * D * 2);
+    same_bits("same bits again: dlogits", dl[0], dl[1], (size_t)B * LD * 2);
     same_bits("same bits again: loss", recon[0], recon[1], (size_t)B * 4);
     if (timed) {
         const double flops = 2.0 * B * D * H, moved = 2.0 * B * (H + 2 * D);
         report_time("own forward, bias, loss, dlogits", time_us([&] { run(0); }), flops, moved);
         if (B > 8192) {
             report_time("  no products",
-                        time_us([&] { loss_kernel<1><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        time_us([&] { loss_kernel<1><<<grid, 384, bytes, stream>>>(mh, g); }),
                         flops, moved);
             report_time("  no loads",
-                        time_us([&] { loss_kernel<2><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        time_us([&] { loss_kernel<2><<<grid, 384, bytes, stream>>>(mh, g); }),
                         flops, moved);
             report_time("  no loss",
-                        time_us([&] { loss_kernel<3><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        time_us([&] { loss_kernel<3><<<grid, 384, bytes, stream>>>(mh, g); }),
                         flops, moved);
             report_time("  no stores",
-                        time_us([&] { loss_kernel<4><<<grid, 384, bytes, stream>>>(mh, mw, g); }),
+                        time_us([&] { loss_kernel<4><<<grid, 384, bytes, stream>>>(mh, g); }),
                         flops, moved);
         }
         waited("loss");
-        blas s = blas_of(1, 0, D, B, H, w, H, h, H, dl[1], D, CUDA_R_16BF);
+        blas s = blas_of(1, 0, D, B, H, w, LH, h, LH, dl[1], LD, CUDA_R_16BF);
         if (s.ready) {
             report_time("cuBLASLt, nothing fused", time_us([&] { s.run(); }), flops, moved);
         }
@@ -1688,11 +1748,12 @@ static void test_loss(int B, bool timed)
 /* of_b: dW1 = (X' dH)' with the column sums of dH; else dW2 = dL' H with those of dL */
 template <int CL> static void test_weight(int B, bool of_b, bool timed)
 {
-    printf("weight gradient %s, clusters of %d, %d rows\n", of_b ? "400 x 784" : "784 x 400", CL,
-           B);
+    const int LD = pad(D), LH = pad(H);
+    printf("weight gradient %s, clusters of %d, %d rows, rows by %d\n",
+           of_b ? "400 x 784" : "784 x 400", CL, B, LD);
     fflush(stdout);
-    bf16 *a = filled((size_t)B * D, 1, 0.01f, of_b ? 1 : 0);
-    bf16 *b = filled((size_t)B * H, 2, 0.02f, of_b ? 0 : 2);
+    bf16 *a = filled((size_t)B * LD, 1, 0.01f, of_b ? 1 : 0);
+    bf16 *b = filled((size_t)B * LH, 2, 0.02f, of_b ? 0 : 2);
     work g = {};
     g.rows = B;
     g.stages = (B + 63) / 64;
@@ -1709,9 +1770,9 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
         dw[i] = device<float>((size_t)D * H);
         db[i] = device<float>(D);
     }
-    const CUtensorMap ma = map_of(a, D, B, D, 64, 64), mb = map_of(b, H, B, H, 64, 64);
+    const CUtensorMap ma = map_of(a, D, B, LD, 64, 64), mb = map_of(b, H, B, LH, 64, 64);
     auto run = [&](int i) {
-        launch_product<WEIGHT, CL, 4>(ma, mb, mb, g, units);
+        launch_product<WEIGHT, CL, 4>(ma, mb, mb, mb, g, units);
         weight_finish_kernel<<<7 * 2 * 50 / 2 + 4, 256, 0, stream>>>(
             dw[i], ld, db[i], g.partial, g.sums, D, g.splits[0], g.splits[1], of_b, of_b);
         OK(cudaGetLastError());
@@ -1722,8 +1783,8 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
     }
     const int n_sums = of_b ? H : D;
     double *ref = device<double>((size_t)D * H), *ref_sums = device<double>(D);
-    weight_reference<<<(D * H + 255) / 256, 256, 0, stream>>>(ref, a, D, b, H, D, H, B);
-    sums_reference<<<(n_sums + 31) / 32, 32, 0, stream>>>(ref_sums, of_b ? b : a, of_b ? H : D,
+    weight_reference<<<(D * H + 255) / 256, 256, 0, stream>>>(ref, a, LD, b, LH, D, H, B);
+    sums_reference<<<(n_sums + 31) / 32, 32, 0, stream>>>(ref_sums, of_b ? b : a, of_b ? LH : LD,
                                                           n_sums, B);
     OK(cudaGetLastError());
     OK(cudaStreamSynchronize(stream));
@@ -1756,22 +1817,25 @@ template <int CL> static void test_weight(int B, bool of_b, bool timed)
         const double flops = 2.0 * B * D * H, moved = 2.0 * B * (H + D);
         report_time("own weight gradient, column sums", time_us([&] { run(0); }), flops, moved);
         report_time("  of that without the last stage",
-                    time_us([&] { launch_product<WEIGHT, CL, 4>(ma, mb, mb, g, units); }), flops,
-                    moved);
+                    time_us([&] { launch_product<WEIGHT, CL, 4>(ma, mb, mb, mb, g, units); }),
+                    flops, moved);
         if (CL == 2 && B > 8192) {
-            report_time("  no products",
-                        time_us([&] { launch_product<WEIGHT, CL, 4, 1>(ma, mb, mb, g, units); }),
+            report_time("  no products", time_us([&] {
+                            launch_product<WEIGHT, CL, 4, 1>(ma, mb, mb, mb, g, units);
+                        }),
                         flops, moved);
-            report_time("  no loads",
-                        time_us([&] { launch_product<WEIGHT, CL, 4, 2>(ma, mb, mb, g, units); }),
+            report_time("  no loads", time_us([&] {
+                            launch_product<WEIGHT, CL, 4, 2>(ma, mb, mb, mb, g, units);
+                        }),
                         flops, moved);
-            report_time("  nothing written",
-                        time_us([&] { launch_product<WEIGHT, CL, 4, 3>(ma, mb, mb, g, units); }),
+            report_time("  nothing written", time_us([&] {
+                            launch_product<WEIGHT, CL, 4, 3>(ma, mb, mb, mb, g, units);
+                        }),
                         flops, moved);
         }
         waited("weight");
-        blas s = of_b ? blas_of(0, 1, D, H, B, a, D, b, H, dw[1], D, CUDA_R_32F)
-                      : blas_of(0, 1, H, D, B, b, H, a, D, dw[1], H, CUDA_R_32F);
+        blas s = of_b ? blas_of(0, 1, D, H, B, a, LD, b, LH, dw[1], D, CUDA_R_32F)
+                      : blas_of(0, 1, H, D, B, b, LH, a, LD, dw[1], H, CUDA_R_32F);
         if (s.ready) {
             report_time("cuBLASLt, nothing fused", time_us([&] { s.run(); }), flops, moved);
         }
@@ -1876,9 +1940,10 @@ static void run_test(int which)
     OK(cudaStreamCreateWithFlags(&stream, cudaStreamDefault));
     err_word = device<uint32_t>(1);
     OK(cudaMemset(err_word, 0, 4));
-    for (int i = 0; i < 3; i++) {
-        const int B = i == 0 ? 8192 + 64 + 5 : i == 1 ? 65536 : 8192;
+    for (int i = 0; i < 4; i++) {
+        const int B = i == 0 ? 8192 + 64 + 5 : i == 3 ? 8192 : 65536;
         const bool timed = i > 0;
+        wide_rows = i == 2;
         switch (which) {
         case 0:
             if (i == 0) {
