@@ -108,7 +108,7 @@ static void do_backward_weight(void *ctx)
     const tensor_desc *w = weight_of(b, op->layer);
     const bool head = op->layer == b->layout.n_encoder - 1;
     float *db =
-        head || b->be->ops->bias_with_weight(b->be) ? b->grads + bias_of(b, op->layer) : NULL;
+        head || b->be->ops->bias_with_weight(b->be, b->B) ? b->grads + bias_of(b, op->layer) : NULL;
     b->be->ops->linear_backward_weight(b->be, b->grads + w->offset, w->ld, db, b->dy[op->layer],
                                        input_of(b, op->layer), b->B, y->in, y->out);
 }
@@ -120,8 +120,9 @@ static void do_backward_input(void *ctx)
     const layer_desc *y = &b->layout.layers[op->layer];
     const tensor_desc *w = weight_of(b, op->layer);
     const bool to_z = op->layer == b->layout.n_encoder;
-    float *db =
-        to_z || b->be->ops->bias_with_weight(b->be) ? NULL : b->grads + bias_of(b, op->layer - 1);
+    float *db = to_z || b->be->ops->bias_with_weight(b->be, b->B)
+                    ? NULL
+                    : b->grads + bias_of(b, op->layer - 1);
     b->be->ops->linear_backward_input(
         b->be, to_z ? b->dz : b->dy[op->layer - 1], db, b->dy[op->layer], b->params + w->offset,
         w->ld, input_of(b, op->layer), to_z ? NULL : b->aux[op->layer - 1], b->B, y->in, y->out,
@@ -148,7 +149,7 @@ static void do_loss(void *ctx)
 {
     ops_bench *b = ((timed_op *)ctx)->bench;
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
-    float *db = b->be->ops->bias_with_weight(b->be) ? NULL : b->grads + bias_of(b, last);
+    float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
     b->be->ops->recon_loss(b->be, b->recon_row, b->dy[last], db, b->y[last], b->x, b->B, 1,
                            b->layout.d, (vae_recon){b->config.likelihood, 1.0f},
                            1.0f / (float)b->B);
