@@ -34,7 +34,7 @@ comma   := ,
 gencode  = $(if $(filter ptx_%,$1),-gencode arch=compute_$(1:ptx_%=%)$(comma)code=compute_$(1:ptx_%=%),\
              -gencode arch=compute_$(1:sm_%=%)$(comma)code=$1)
 NVFLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Ikernels $(foreach a,$(ARCH),$(call gencode,$(a))) \
-           -Xcompiler -Wall,-Wextra,-fPIC,-fno-exceptions
+           $(if $(filter sm_90a,$(ARCH)),-DVAE_SM90A) -Xcompiler -Wall,-Wextra,-fPIC,-fno-exceptions
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lstdc++
 
 # ---- sources: the rooms of host/ (host/README.md) ----

@@ -108,7 +108,7 @@ static void do_backward_weight(void *ctx)
     const tensor_desc *w = weight_of(b, op->layer);
     const bool head = op->layer == b->layout.n_encoder - 1;
     float *db =
-        head || b->be->ops->bias_with_weight(b->be) ? b->grads + bias_of(b, op->layer) : NULL;
+        head || b->be->ops->bias_with_weight(b->be, b->B) ? b->grads + bias_of(b, op->layer) : NULL;
     b->be->ops->linear_backward_weight(b->be, b->grads + w->offset, w->ld, db, b->dy[op->layer],
                                        input_of(b, op->layer), b->B, y->in, y->out);
 }
@@ -120,8 +120,9 @@ static void do_backward_input(void *ctx)
     const layer_desc *y = &b->layout.layers[op->layer];
     const tensor_desc *w = weight_of(b, op->layer);
     const bool to_z = op->layer == b->layout.n_encoder;
-    float *db =
-        to_z || b->be->ops->bias_with_weight(b->be) ? NULL : b->grads + bias_of(b, op->layer - 1);
+    float *db = to_z || b->be->ops->bias_with_weight(b->be, b->B)
+                    ? NULL
+                    : b->grads + bias_of(b, op->layer - 1);
     b->be->ops->linear_backward_input(
         b->be, to_z ? b->dz : b->dy[op->layer - 1], db, b->dy[op->layer], b->params + w->offset,
         w->ld, input_of(b, op->layer), to_z ? NULL : b->aux[op->layer - 1], b->B, y->in, y->out,
@@ -148,10 +149,23 @@ static void do_loss(void *ctx)
 {
     ops_bench *b = ((timed_op *)ctx)->bench;
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
-    float *db = b->be->ops->bias_with_weight(b->be) ? NULL : b->grads + bias_of(b, last);
+    float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
     b->be->ops->recon_loss(b->be, b->recon_row, b->dy[last], db, b->y[last], b->x, b->B, 1,
                            b->layout.d, (vae_recon){b->config.likelihood, 1.0f},
                            1.0f / (float)b->B);
+}
+
+/* The last layer and its loss, as a step has them. */
+static void do_output(void *ctx)
+{
+    ops_bench *b = ((timed_op *)ctx)->bench;
+    const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
+    const tensor_desc *w = weight_of(b, last);
+    float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
+    b->be->ops->linear_recon_loss(
+        b->be, b->recon_row, b->dy[last], db, input_of(b, last), b->params + w->offset, w->ld,
+        b->params + bias_of(b, last), b->x, b->B, 1, b->layout.layers[last].in, b->layout.d,
+        (vae_recon){b->config.likelihood, 1.0f}, 1.0f / (float)b->B);
 }
 
 static void do_accumulate(void *ctx)
@@ -231,6 +245,9 @@ static void list_ops(ops_bench *b)
             2 * B * in * out);
     }
     add(b, "loss", "", do_loss, 0, 3 * B * D * a + 4 * B, 0);
+    const double last_in = (double)l->layers[layers - 1].in;
+    add(b, "last layer and loss", "", do_output, 0,
+        (B * last_in + last_in * D + 2 * B * D) * a + 4 * B, 2 * B * last_in * D);
     add(b, "totals", "", do_accumulate, 0, 8 * B, 0);
     for (size_t i = layers; i-- > 0;) {
         const double in = (double)l->layers[i].in, out = (double)l->layers[i].out;

@@ -97,11 +97,11 @@ typedef void vae_linear_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_ma
                                    size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                                    vae_activation act);
 /* Bias gradients are column sums of a layer's dy, which can be had where dy is made (by
- * recon_loss, particle_weights, scale_rows or linear_backward_input) or where the weight's gradient
+ * recon_loss, linear_recon_loss, particle_weights, scale_rows or linear_backward_input) or where the weight's gradient
  * is. All of these take db: (columns of dy) out, NULL = not wanted. This tells what the backend
- * does faster: true = in linear_backward_weight, false = where dy is made, if an operation with db
+ * does faster with so many rows: true = in linear_backward_weight, false = where dy is made, if an operation with db
  * makes it. */
-typedef bool vae_bias_with_weight_fn(const vae_backend *be);
+typedef bool vae_bias_with_weight_fn(const vae_backend *be, size_t rows);
 /* dw: (out,in) with ldw, db: (out) out or NULL, sums over rows. dy: (rows,out); x: (rows,in).
  * Columns of dw up to the next multiple of 8 may be overwritten, with zeros. */
 typedef void vae_linear_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, float *db,
@@ -133,6 +133,12 @@ typedef void vae_latent_backward_fn(vae_backend *be, vae_mat dhead, vae_mat dz, 
 typedef void vae_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat dlogits, float *db,
                                vae_mat logits, vae_mat x, size_t B, size_t K, size_t D,
                                vae_recon recon, float scale);
+/* linear_forward without an activation, from h: (B*K,in) to logits, and recon_loss of these, dlogits
+ * wanted and in their place: between the two a backend need not write them. w: (D or 2D,in). */
+typedef void vae_linear_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat logits, float *db,
+                                      vae_mat h, const float *w, size_t ldw, const float *b,
+                                      vae_mat x, size_t B, size_t K, size_t in, size_t D,
+                                      vae_recon recon, float scale);
 /* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
  * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
  * NULL = not wanted. db: their column sums then, out or NULL. */
@@ -209,6 +215,7 @@ typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, float *sums, const fl
     OP(kl_dims)                                                                                    \
     OP(latent_backward)                                                                            \
     OP(recon_loss)                                                                                 \
+    OP(linear_recon_loss)                                                                          \
     OP(particle_weights)                                                                           \
     OP(accumulate)                                                                                 \
     OP(grad_norm)                                                                                  \

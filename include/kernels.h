@@ -161,6 +161,32 @@ cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, float *sums, const f
 /* *cursor += steps. One thread. */
 cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);
 
+/* ---- kernels/hopper.cu: products of bf16 with what follows them, for compute capability 9.0 ----
+ * Where built() says that they were compiled, and fits() that the sizes are theirs. Matrices are
+ * bf16, w: (out,in) too, biases floats; partial: VAE_HOPPER_SCRATCH bytes. fits() knows nothing of
+ * the number of rows, but for the loss's: any number works, many are what they are made for. */
+enum { VAE_HOPPER_SCRATCH = 32 << 20 };
+int vae_hopper_built(void);
+/* y: (rows,out) out = act(x w' + b), x: (rows,in). */
+int vae_hopper_forward_fits(size_t in, size_t out, vae_activation act);
+cudaError_t vae_hopper_forward_launch(vae_mat y, vae_mat x, const void *w, size_t ldw,
+                                      const float *b, size_t rows, size_t in, size_t out,
+                                      vae_activation act, cudaStream_t stream);
+/* dx: (rows,in) out = (dy w) times the derivative of the ReLU that made x, dy: (rows,out). */
+int vae_hopper_input_fits(size_t in, size_t out, vae_activation act);
+cudaError_t vae_hopper_input_launch(vae_mat dx, vae_mat dy, const void *w, size_t ldw, vae_mat x,
+                                    size_t rows, size_t in, size_t out, cudaStream_t stream);
+/* dw: (out,in) out = dy' x; db: (out) out, column sums of dy, or NULL. */
+int vae_hopper_weight_fits(size_t in, size_t out);
+cudaError_t vae_hopper_weight_launch(float *dw, size_t ldw, float *db, vae_mat dy, vae_mat x,
+                                     void *partial, size_t rows, size_t in, size_t out,
+                                     cudaStream_t stream);
+/* The last layer and recon_loss without logits between them: h: (B*K,in), w: (D,in), b: (D). */
+int vae_hopper_loss_fits(size_t rows, size_t in, size_t D, vae_recon recon);
+cudaError_t vae_hopper_loss_launch(float *recon_row, vae_mat dlogits, vae_mat h, const void *w,
+                                   size_t ldw, const float *b, vae_mat x, void *partial, size_t B,
+                                   size_t K, size_t in, size_t D, float scale, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

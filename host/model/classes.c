@@ -158,7 +158,7 @@ void vae_semi_train_step(void *ctx)
     const float *weight = array(m, m->plan.weight);
     const vae_latent_grad grad = {.objective = VAE_OBJ_ELBO, .kl_scale = 1.0f};
     semi_forward(m, p, of, true);
-    m->be->ops->scale_rows(m->be, dy_of(m, last), vae_bias_early(m, last), weight, rows,
+    m->be->ops->scale_rows(m->be, dy_of(m, last), vae_bias_early(m, last, rows), weight, rows,
                            m->layout.layers[last].out);
     vae_layers_backward(m, m->layout.n_encoder, m->n_layers, rows, true);
     m->be->ops->latent_backward(

@@ -14,10 +14,10 @@ void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, boo
     }
 }
 
-float *vae_bias_early(const vae_model *m, size_t l)
+float *vae_bias_early(const vae_model *m, size_t l, size_t rows)
 {
     const tensor_desc *b = &m->layout.tensors[m->layout.layers[l].bias];
-    return m->be->ops->bias_with_weight(m->be) ? NULL : m->grads + b->offset;
+    return m->be->ops->bias_with_weight(m->be, rows) ? NULL : m->grads + b->offset;
 }
 
 void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bool top)
@@ -26,7 +26,7 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
         const layer_desc *layer = &m->layout.layers[l];
         const tensor_desc *w = &m->layout.tensors[layer->weight];
         const tensor_desc *b = &m->layout.tensors[layer->bias];
-        const bool made = (l < end - 1 || top) && vae_bias_early(m, l) != NULL;
+        const bool made = (l < end - 1 || top) && vae_bias_early(m, l, rows) != NULL;
         m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld,
                                            made ? NULL : m->grads + b->offset, dy_of(m, l),
                                            input_of(m, l), rows, layer->in, layer->out);
@@ -37,7 +37,7 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
         vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
         const void *aux = to_z ? NULL : aux_of(m, l - 1);
         vae_activation act = to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act;
-        float *db = l > first ? vae_bias_early(m, l - 1) : NULL;
+        float *db = l > first ? vae_bias_early(m, l - 1, rows) : NULL;
         m->be->ops->linear_backward_input(m->be, dx, db, dy_of(m, l), m->params + w->offset, w->ld,
                                           input_of(m, l), aux, rows, layer->in, layer->out, act);
     }

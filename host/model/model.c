@@ -51,16 +51,27 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
     const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
     const bool weighted = m->config.objective != VAE_OBJ_ELBO;
     float scale = 1.0f / (float)(weighted ? B : B * K);
-    float *db = keep && !weighted ? vae_bias_early(m, last) : NULL;
+    const size_t rows = B * K, in = m->layout.layers[last].in;
+    const tensor_desc *w = &m->layout.tensors[m->layout.layers[last].weight];
+    const tensor_desc *b = &m->layout.tensors[m->layout.layers[last].bias];
     m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
                                log_pq ? array(m, m->plan.log_pq) : NULL, y_of(m, head_of(m)), B, K,
                                m->layout.z, noise_of(m));
     if (m->layout.c > 0) {
         vae_classes_decode(m, B, K);
     }
-    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, B * K, keep);
-    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(), db,
-                           y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
+    if (keep) {
+        vae_layers_forward(m, m->layout.n_encoder, last, rows, true);
+        m->be->ops->linear_recon_loss(m->be, array(m, m->plan.recon_row), y_of(m, last),
+                                      weighted ? NULL : vae_bias_early(m, last, rows),
+                                      input_of(m, last), m->params + w->offset, w->ld,
+                                      m->params + b->offset, input_of(m, 0), B, K, in, m->layout.d,
+                                      recon_of(m), scale);
+        return;
+    }
+    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, rows, false);
+    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), no_mat(), NULL, y_of(m, last),
+                           input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
 }
 
 /* Importance weights, free bits' averages, and the running totals. */
@@ -74,7 +85,7 @@ static void account(vae_model *m, const pass *p, bool keep)
     if (weighted) {
         m->be->ops->particle_weights(
             m->be, array(m, m->plan.weight), bound_row, keep ? dy_of(m, last) : no_mat(),
-            keep ? vae_bias_early(m, last) : NULL, array(m, m->plan.recon_row),
+            keep ? vae_bias_early(m, last, B * K) : NULL, array(m, m->plan.recon_row),
             array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
     }
     if (free_bits) {

@@ -111,9 +111,10 @@ void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, boo
 /* Gradients of layers end-1 down to `first`; the gradient of layer end-1's output is in dy. top:
  * what made that also made layer end-1's bias gradient if it was asked to, by vae_bias_early(). */
 void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bool top);
-/* Where the gradient of layer l's bias goes, if the operation that makes its dy should also make
+/* Where the gradient of layer l's bias goes, if the operation that makes its dy of so many rows
+ * should also make
  * that; else NULL. */
-float *vae_bias_early(const vae_model *m, size_t l);
+float *vae_bias_early(const vae_model *m, size_t l, size_t rows);
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows);
 /* The update, from the gradients of all layers. */
 void vae_optimize(vae_model *m);

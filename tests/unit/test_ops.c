@@ -572,6 +572,23 @@ static void relu_has_no_gradient_at_zero(void **state)
     }
 }
 
+/* Sizes that a GPU of compute capability 9.0 has kernels of its own for in bf16, with any number of
+ * rows (VAE_CUDA_HOPPER): tiles that are whole and not, fewer rows than there are blocks for. */
+static void layers_of_784_400_20(void **state)
+{
+    const size_t rows[] = {1, 64, 200, 391};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        check_forward(*state, rows[i], 784, 400, VAE_ACT_RELU, true);
+        check_forward(*state, rows[i], 400 + 8 * i, 392, VAE_ACT_NONE, false);
+        check_backward_weight(*state, rows[i], 784, 400);
+        check_backward_weight(*state, rows[i], 392, 800);
+        check_backward_weight(*state, rows[i], 20, 400);
+        check_backward_weight(*state, rows[i], 400, 2 * i + 35);
+        check_backward_input(*state, rows[i], 400, 784, VAE_ACT_RELU, i % 2 == 0, false);
+        check_backward_input(*state, rows[i], 400, 16 * i + 40, VAE_ACT_RELU, false, i == 3);
+    }
+}
+
 /* ---- latents ---- */
 
 typedef struct {
@@ -765,5 +782,9 @@ int main(void)
         device_test(latents_forward),
         device_test(latents_backward),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest large_layers[] = {device_test(layers_of_784_400_20)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    device_keep_none();
+    setenv("VAE_CUDA_HOPPER", "1", 1);
+    return failed + cmocka_run_group_tests(large_layers, NULL, NULL);
 }

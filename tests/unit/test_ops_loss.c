@@ -131,6 +131,86 @@ static void reconstruction_losses(void **state)
 }
 
 /* Logits of any size give finite losses, and exact ones where the answer is certain. */
+typedef struct {
+    call c;
+    vae_mat h;
+    const float *w, *b;
+    size_t in;
+} last_layer_call;
+
+static void last_layer_step(void *ctx)
+{
+    last_layer_call *l = ctx;
+    call *c = &l->c;
+    c->d->be->ops->linear_recon_loss(c->d->be, c->recon_row, c->dlogits, c->db, l->h, l->w,
+                                     vae_pad(l->in), l->b, c->x, c->B, c->K, l->in, c->D, c->recon,
+                                     c->scale);
+}
+
+static void check_last_layer(device *d, size_t B, size_t K, size_t in, size_t D, vae_recon recon)
+{
+    const size_t rows = B * K, cols = vae_likelihood_of(recon.likelihood)->outputs * D;
+    uint64_t rng = B + 100 * K + 10000 * D + in;
+    float *x = device_host(d, B * D), *h = random_floats(d, &rng, rows * in, 1);
+    float *w = random_floats(d, &rng, cols * in, 1.5f / sqrtf((float)in));
+    float *b = random_floats(d, &rng, cols, 1);
+    double *row = device_host_doubles(d, rows), *dl = device_host_doubles(d, rows * cols);
+    for (size_t i = 0; i < B * D; i++) {
+        x[i] = i % 3 == 0 ? (float)(i % 2) : random_uniform(&rng, 0, 1);
+    }
+    device_round_weights(d, w, cols * in);
+    last_layer_call l = {{.d = d, .B = B, .K = K, .D = D, .recon = recon, .scale = 0.37f},
+                         .in = in};
+    l.h = device_input(d, h, rows, in);
+    l.w = device_layer(d, w, b, cols, in, &l.b);
+    l.c.x = device_input(d, x, B, D), l.c.dlogits = device_output(d, rows, cols);
+    l.c.recon_row = device_array_output(d, rows);
+    l.c.db = K == 1 ? device_tensor_output(d, 1, cols) : NULL;
+    for (size_t r = 0; r < rows; r++) {
+        double *logits = dl + r * cols; /* until each is replaced by its derivative */
+        for (size_t o = 0; o < cols; o++) {
+            logits[o] = (double)b[o];
+            for (size_t i = 0; i < in; i++) {
+                logits[o] += (double)h[r * in + i] * (double)w[o * in + i];
+            }
+        }
+        for (size_t j = 0; j < D; j++) {
+            const double m = logits[j], raw = cols > D ? logits[D + j] : 0;
+            const double value = (double)x[r / K * D + j];
+            row[r] += ref_recon(recon.likelihood, (double)recon.variance, m, raw, value);
+            logits[j] = (double)l.c.scale * drecon(recon, m, raw, value, false);
+            if (cols > D) {
+                logits[D + j] = (double)l.c.scale * drecon(recon, m, raw, value, true);
+            }
+        }
+    }
+    device_run(d, &(vae_plan){0}, NULL, B, last_layer_step, &l);
+    assert_close_to("recon_row", device_get_array(d, l.c.recon_row, rows), row, rows, true);
+    assert_close_to("dlogits", device_get_mat(d, l.c.dlogits, rows, cols), dl, rows * cols, true);
+    if (l.c.db != NULL) {
+        assert_close_to("db of dlogits", device_get_tensor(d, l.c.db, 1, cols),
+                        column_sums_of(d, dl, rows, cols), cols, true);
+    }
+    device_clear(d);
+}
+
+static void last_layer_and_loss(void **state)
+{
+    for (size_t i = 0; i < sizeof recons / sizeof recons[0]; i++) {
+        check_last_layer(*state, 7, 3, 30, 21, recons[i]);
+        check_last_layer(*state, 33, 1, 20, 64, recons[i]);
+    }
+}
+
+/* Sizes that a GPU of compute capability 9.0 has a kernel of its own for (VAE_CUDA_HOPPER). */
+static void last_layer_of_784_400_20(void **state)
+{
+    check_last_layer(*state, 1, 1, 400, 784, recons[0]);
+    check_last_layer(*state, 131, 1, 400, 784, recons[0]);
+    check_last_layer(*state, 45, 5, 304, 784, recons[0]);
+    check_last_layer(*state, 20, 3, 441, 832, recons[0]);
+}
+
 static void large_logits_do_not_overflow(void **state)
 {
     device *d = *state;
@@ -640,6 +720,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         device_test(reconstruction_losses),
+        device_test(last_layer_and_loss),
         device_test(large_logits_do_not_overflow),
         device_test(decoder_means),
         device_test(particles_are_weighted),
@@ -652,5 +733,9 @@ int main(void)
         device_test(nan_reaches_the_totals),
         device_test(nan_reaches_the_bound),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest large_layers[] = {device_test(last_layer_of_784_400_20)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    device_keep_none();
+    setenv("VAE_CUDA_HOPPER", "1", 1);
+    return failed + cmocka_run_group_tests(large_layers, NULL, NULL);
 }

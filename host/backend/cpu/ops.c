@@ -225,6 +225,16 @@ void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, fl
     }
 }
 
+void vae_cpu_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logits, float *db,
+                               vae_mat h, const float *w, size_t ldw, const float *b, vae_mat x,
+                               size_t B, size_t K, size_t in, size_t D, vae_recon recon,
+                               float scale)
+{
+    const size_t out = vae_likelihood_of(recon.likelihood)->outputs * D;
+    vae_cpu_linear_forward(base, logits, NULL, h, w, ldw, b, B * K, in, out, VAE_ACT_NONE);
+    vae_cpu_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
+}
+
 void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
                               float *db, const float *recon_row, const float *log_pq, size_t B,
                               size_t K, size_t cols)

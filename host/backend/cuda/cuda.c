@@ -225,14 +225,18 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
     }
     describe_plans(be, plans, sizeof plans);
     const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
+    char hopper[64] = "";
+    if (be->hopper_rows > 0) {
+        snprintf(hopper, sizeof hopper, "own products from %zu rows on, ", be->hopper_rows);
+    }
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
              "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step, %zu in a chain; %d steps: "
-             "%zu), matmuls%s: %s",
+             "%zu), %smatmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
              precision[be->precision], graphs, largest->one_size.nodes, largest->one_size.chain,
-             VAE_CUDA_MANY, largest->many_size.chain, timed, plans);
+             VAE_CUDA_MANY, largest->many_size.chain, hopper, timed, plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)
@@ -285,6 +289,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->tune = flag("VAE_CUDA_TUNE", false);
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
     TRY(choose_device(be, options->device_index, err));
+    TRY(vae_cuda_choose_hopper(be, err));
     if (!vae_cublaslt_load(&be->lt, why, sizeof why)) {
         TRY(vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why));
     }

@@ -106,6 +106,8 @@ int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 /* ---- linear.c, ops.c, classes.c: the operations, as backend.h says ---- */
 
 vae_aux_bytes_fn vae_cuda_aux_bytes;
+/* Sets hopper_rows; VAE_CUDA_HOPPER has another number, for tests and measuring. */
+vae_status vae_cuda_choose_hopper(cuda_backend *be, vae_error *err);
 vae_bias_with_weight_fn vae_cuda_bias_with_weight;
 #define VAE_CUDA_OP(op) vae_##op##_fn vae_cuda_##op;
 VAE_STEP_OPS(VAE_CUDA_OP)

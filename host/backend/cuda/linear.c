@@ -13,12 +13,42 @@
  */
 #include "backend/cuda/cuda.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-bool vae_cuda_bias_with_weight(const vae_backend *base)
+/* ---- Hopper's products: kernels/hopper.cu ----
+ *
+ * A fixed rule, by rows and sizes: a choice that followed timing would lose equal bits across
+ * runs. Their column sums cost nothing beside the weight's gradient. */
+enum { HOPPER_ROWS = 16384 };
+
+vae_status vae_cuda_choose_hopper(cuda_backend *be, vae_error *err)
 {
-    (void)base;
-    return false;
+    const char *wish = getenv("VAE_CUDA_HOPPER");
+    const bool can =
+        be->elem == VAE_ELEM_BF16 && be->major == 9 && be->minor == 0 && vae_hopper_built();
+    be->hopper_rows = can ? HOPPER_ROWS : 0;
+    if (wish != NULL && *wish != '\0' && can) {
+        char *end;
+        be->hopper_rows = strtoul(wish, &end, 10);
+        if (*end != '\0') {
+            return vae_fail(err, VAE_ERR_USAGE,
+                            "VAE_CUDA_HOPPER=%s: expected the number of rows from which products "
+                            "are made for Hopper, 0 for never",
+                            wish);
+        }
+    }
+    return VAE_OK;
+}
+
+static bool on_hopper(const cuda_backend *be, size_t rows)
+{
+    return be->hopper_rows > 0 && rows >= be->hopper_rows;
+}
+
+bool vae_cuda_bias_with_weight(const vae_backend *base, size_t rows)
+{
+    return on_hopper((const cuda_backend *)base, rows);
 }
 
 static uint64_t whole(size_t n)
@@ -97,6 +127,13 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     if (!vae_cuda_fine(be)) {
         return;
     }
+    if (on_hopper(be, rows) && vae_hopper_forward_fits(in, out, act)) {
+        if (vae_cuda_begin(be, NULL)) {
+            CUDA_OK(be, vae_hopper_forward_launch(y, x, vae_cuda_weights(be, w), ldw, b, rows, in,
+                                                  out, act, be->lane[LANE_MAIN].stream));
+        }
+        return;
+    }
     vae_cuda_join(be, NULL);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = x.data, .d = y.data};
     args.bias = vae_cuda_weights(be, b);
@@ -145,6 +182,13 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     }
     const int sums = db != NULL ? vae_cuda_fork_totals(be, dy.data, dy.data) : LANE_MAIN;
     const int lane = vae_cuda_fork(be, dy.data, x.data);
+    if (on_hopper(be, rows) && vae_hopper_weight_fits(in, out)) {
+        if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
+            CUDA_OK(be, vae_hopper_weight_launch(dw, ldw, db, dy, x, be->lane[lane].workspace, rows,
+                                                 in, out, be->lane[lane].stream));
+        }
+        return;
+    }
     matmul_args args = {.a = x.data, .b = dy.data, .d = dw};
     matmul_key key = key_of(be, &args, CUDA_R_32F);
     key.op_a = CUBLAS_OP_N;
@@ -169,6 +213,17 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
     if (!vae_cuda_fine(be)) {
         return;
     }
+    if (on_hopper(be, rows) && vae_hopper_input_fits(in, out, act)) {
+        if (vae_cuda_begin(be, dx.data)) {
+            CUDA_OK(be, vae_hopper_input_launch(dx, dy, vae_cuda_weights(be, w), ldw, x, rows, in,
+                                                out, be->lane[LANE_MAIN].stream));
+            if (db != NULL) {
+                CUDA_OK(be, vae_column_sums_launch(be->elem, db, dx, vae_cuda_sums(be, LANE_MAIN),
+                                                   rows, in, be->lane[LANE_MAIN].stream));
+            }
+        }
+        return;
+    }
     vae_cuda_join(be, dx.data);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = dy.data, .d = dx.data};
     matmul_key key = key_of(be, &args, act_type(be));
@@ -185,5 +240,26 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
         CUDA_OK(be, vae_act_grad_launch(be->elem, db, dx, vae_act_keeps_input(act) ? pre : x,
                                         vae_cuda_sums(be, LANE_MAIN), rows, in, act,
                                         be->lane[LANE_MAIN].stream));
+    }
+}
+
+void vae_cuda_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logits, float *db,
+                                vae_mat h, const float *w, size_t ldw, const float *b, vae_mat x,
+                                size_t B, size_t K, size_t in, size_t D, vae_recon recon,
+                                float scale)
+{
+    cuda_backend *be = vae_cuda_self(base);
+    const size_t rows = B * K, out = vae_likelihood_of(recon.likelihood)->outputs * D;
+    cuda_lane *lane = &be->lane[LANE_MAIN];
+    if (!on_hopper(be, rows) || !vae_hopper_loss_fits(rows, in, D, recon)) {
+        vae_cuda_linear_forward(base, logits, NULL, h, w, ldw, b, rows, in, out, VAE_ACT_NONE);
+        vae_cuda_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
+    } else if (vae_cuda_begin(be, NULL)) {
+        CUDA_OK(be, vae_hopper_loss_launch(recon_row, logits, h, vae_cuda_weights(be, w), ldw, b, x,
+                                           lane->workspace, B, K, in, D, scale, lane->stream));
+        if (db != NULL) {
+            CUDA_OK(be, vae_column_sums_launch(be->elem, db, logits, vae_cuda_sums(be, LANE_MAIN),
+                                               rows, D, lane->stream));
+        }
     }
 }
