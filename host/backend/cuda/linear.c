@@ -20,7 +20,7 @@
  *
  * A fixed rule, by rows and sizes: a choice that followed timing would lose equal bits across
  * runs. Their column sums cost nothing beside the weight's gradient. */
-enum { HOPPER_ROWS = 16384 };
+enum { HOPPER_ROWS = 8192 };
 
 vae_status vae_cuda_choose_hopper(cuda_backend *be, vae_error *err)
 {
