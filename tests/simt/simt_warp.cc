@@ -19,12 +19,59 @@ void complete_barrier()
     }
 }
 
+/* Element (row, k) of a, and (k, column) of b, from the lanes that hold them: PTX ISA, "Matrix
+ * Fragments for mma.m16n8k8" and "mma.m16n8k16". */
+float mma_a(const simt_fragments *const *lane, bool bf16, int row, int k)
+{
+    const int half = bf16 ? 8 : 4, in = k % half;
+    const simt_fragments *of = lane[row % 8 * 4 + (bf16 ? in / 2 : in)];
+    const uint32_t word = of->a[row / 8 + 2 * (k / half)];
+    return simt_bits<float>(!bf16 ? word & 0xFFFFE000u : in % 2 ? word & 0xFFFF0000u : word << 16);
+}
+
+float mma_b(const simt_fragments *const *lane, bool bf16, int k, int column)
+{
+    const int half = bf16 ? 8 : 4, in = k % half;
+    const simt_fragments *of = lane[column * 4 + (bf16 ? in / 2 : in)];
+    const uint32_t word = of->b[k / half];
+    return simt_bits<float>(!bf16 ? word & 0xFFFFE000u : in % 2 ? word & 0xFFFF0000u : word << 16);
+}
+
+void complete_mma(int base, bool bf16)
+{
+    const int K = bf16 ? 16 : 8;
+    const simt_fragments *lane[WARP];
+    float a[16][16], b[16][8];
+    for (int l = 0; l < WARP; l++) {
+        lane[l] = (const simt_fragments *)(uintptr_t)block.threads[base + l].value;
+    }
+    for (int k = 0; k < K; k++) {
+        for (int i = 0; i < 16; i++) {
+            a[i][k] = mma_a(lane, bf16, i, k);
+            b[k][i % 8] = mma_b(lane, bf16, k, i % 8);
+        }
+    }
+    for (int l = 0; l < WARP; l++) {
+        for (int i = 0; i < 4; i++) {
+            const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
+            float sum = lane[l]->d[i];
+            for (int k = 0; k < K; k++) {
+                sum += a[row][k] * b[k][column];
+            }
+            lane[l]->d[i] = sum;
+        }
+    }
+}
+
 /* The result of a warp's operation for each lane of the mask. */
 void complete_warp(int base, unsigned mask, int self)
 {
     const simt_warp_op op = block.threads[self].op;
     uint64_t in[WARP] = {}, all = 0;
     bool first = true;
+    if (op == SIMT_OP_MMA_TF32 || op == SIMT_OP_MMA_BF16) {
+        complete_mma(base, op == SIMT_OP_MMA_BF16);
+    }
     for (unsigned left = mask; left; left &= left - 1) {
         int l = __builtin_ctz(left);
         uint64_t v = in[l] = block.threads[base + l].value;
@@ -163,6 +210,14 @@ uint64_t simt_warp(simt_warp_op op, unsigned mask, uint64_t value, unsigned sour
         acquire(TAG_WARP(t / WARP));
     }
     return me.value;
+}
+
+void simt_grid_barrier(const char *file, int line)
+{
+    thread &me = block.threads[block.running];
+    me.file = file;
+    me.line = line;
+    wait_for_grid();
 }
 
 unsigned simt_lane(void)
