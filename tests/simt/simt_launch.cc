@@ -23,7 +23,7 @@ std::map<const void *, limit> &limits()
     return *m;
 }
 
-}
+} // namespace
 
 int blocks_per_multiprocessor(uint64_t threads, size_t dynamic)
 {
