@@ -20,8 +20,8 @@
 #define VAE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define VAE_UNROLL                     _Pragma("unroll")
 
-/* A barrier of all threads of all blocks, after which each sees what any wrote before it. arrived: a
- * counter in device memory, zero at launch; target: gridDim.x times the number of the barrier,
+/* A barrier of all threads of all blocks, after which each sees what any wrote before it. arrived:
+ * a counter in device memory, zero at launch; target: gridDim.x times the number of the barrier,
  * from 1. Thread 0 releases what its block wrote, of which the block's barrier makes it the
  * observer, and acquires for its block what the others released (PTX ISA, memory consistency model:
  * causality order goes through barriers). Own code, as grid.sync() of cooperative groups keeps its

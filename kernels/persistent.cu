@@ -704,9 +704,9 @@ static __device__ __forceinline__ void move_share(const vae_persistent &job, flo
     }
 }
 
-/* The forward phase of layer l: y of it in tiles; or, from the head, 16 rows a block, the latent and
- * the decoder's first layer as well, which need no more than those rows. (One place in the code for
- * all layers: instructions that a block has not in its cache cost as much as data.) */
+/* The forward phase of layer l: y of it in tiles; or, from the head, 16 rows a block, the latent
+ * and the decoder's first layer as well, which need no more than those rows. One place in the code
+ * for all layers: instructions that a block has not in its cache cost as much as data. */
 template <vae_product P>
 static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint64_t s, size_t l)
 {
