@@ -150,8 +150,8 @@ static __device__ __forceinline__ void fetch_row(uint32_t *w, const T *row, bool
     }
 }
 
-/* A lane's words of four neighbouring columns, where rows are k: (K,ld), from row k and column c;
- * zeros outside. */
+/* A lane's words of four neighbouring columns, where rows are k: (K,ld), fewer than 2^32 elements,
+ * from row k and column c; zeros outside. */
 static __device__ __forceinline__ void fetch_columns(uint32_t (*w)[4], const float *m, uint32_t ld,
                                                      uint32_t c, uint32_t k, uint32_t K)
 {
@@ -159,7 +159,7 @@ static __device__ __forceinline__ void fetch_columns(uint32_t (*w)[4], const flo
     for (uint32_t i = 0; i < 4; i++) {
         vae_word4 v = {{0, 0, 0, 0}};
         if (k + i < K && c < ld) {
-            v = load16(m + (size_t)(k + i) * ld + c);
+            v = load16(m + (k + i) * ld + c);
         }
         VAE_UNROLL
         for (int q = 0; q < 4; q++) {
@@ -176,7 +176,7 @@ fetch_columns(uint32_t (*w)[4], const vae_bf16 *m, uint32_t ld, uint32_t c, uint
     for (uint32_t i = 0; i < 8; i++) {
         v[i].w[0] = v[i].w[1] = 0;
         if (k + i < K && c < ld) {
-            v[i] = *reinterpret_cast<const vae_word2 *>(m + (size_t)(k + i) * ld + c);
+            v[i] = *reinterpret_cast<const vae_word2 *>(m + (k + i) * ld + c);
         }
     }
     VAE_UNROLL

@@ -38,7 +38,8 @@ enum {
     ITEMS = 128, /* pieces of work to cut a product into: about a device's multiprocessors */
     W_TILE = 32, /* of weight gradients, either way */
     ROW_LANES = VAE_BLOCK / TILE_M,
-    SHARED = WARPS * PART * (int)sizeof(float) /* doubles of block_sums lie in it, too */
+    SUMS = WARPS * PART * (int)sizeof(float), /* doubles of block_sums lie in it, too */
+    SHARED = SUMS + 128                       /* and the step's entry of the plan */
 };
 
 static __host__ __device__ __forceinline__ uint32_t parts(size_t n, uint32_t of)
@@ -72,7 +73,7 @@ static persistent_job plan_job(const vae_whole_step &step)
 {
     persistent_job job;
     memset(&job, 0, sizeof job);
-    for (size_t l = 0; l < step.n_layers; l++) {
+    for (uint32_t l = 0; l < step.n_layers; l++) {
         job.first_tile[l + 1] = job.first_tile[l] + weight_tiles(step.layers[l]);
     }
     job.squares = 256;
@@ -87,6 +88,7 @@ template <vae_product P> struct worker {
     typedef typename product_elem<P>::type T;
     const vae_persistent &job;
     const uint32_t *first_tile;
+    const vae_plan *first_plan;
     float *part; /* shared: SHARED bytes */
     double *squares;
     float *recon;
@@ -102,15 +104,22 @@ template <vae_product P> struct worker {
         return static_cast<const T *>(job.weights);
     }
     /* x of layer l in step s; the batch has two places. */
-    __device__ __forceinline__ T *x_of(size_t l, uint64_t s) const
+    __device__ __forceinline__ T *x_of(uint32_t l, uint32_t s) const
     {
         return static_cast<T *>(l == 0 && s % 2 == 1 ? job.x_next : job.step.layers[l].x.data);
     }
-    __device__ __forceinline__ const vae_plan *plan(uint64_t s) const
+    /* The step's entry of the plan, in shared memory: three phases want it, and from the cursor it
+     * is two loads that wait for each other. To be read after the next barrier of the block. */
+    __device__ __forceinline__ vae_plan *plan() const
     {
-        vae_now now = job.now;
-        now.offset += s;
-        return plan_entry(now);
+        return reinterpret_cast<vae_plan *>(part + SUMS / sizeof(float));
+    }
+    __device__ __forceinline__ void fetch_plan(uint32_t s) const
+    {
+        const vae_word2 *from = reinterpret_cast<const vae_word2 *>(first_plan + s);
+        if (threadIdx.x < sizeof(vae_plan) / sizeof *from) {
+            reinterpret_cast<vae_word2 *>(plan())[threadIdx.x] = from[threadIdx.x];
+        }
     }
     __device__ __forceinline__ void meet()
     {
@@ -234,7 +243,7 @@ static __device__ __forceinline__ float recon_loss(const vae_recon &recon, float
 /* y = act(x W^T + b) of 16 rows and some tiles of columns; in the last layer dlogits in its place,
  * and each row's loss over a tile. */
 template <vae_product P>
-static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint64_t s, size_t l,
+static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32_t s, uint32_t l,
                                                      uint32_t m0, uint32_t first, uint32_t tiles)
 {
     typedef typename worker<P>::T T;
@@ -294,7 +303,7 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint64
 
 /* dx = (dy W) * act' of 16 rows and some tiles of columns. */
 template <vae_product P>
-static __device__ __forceinline__ void input_tiles(const worker<P> &me, size_t l, uint32_t m0,
+static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t l, uint32_t m0,
                                                    uint32_t first, uint32_t tiles)
 {
     typedef typename worker<P>::T T;
@@ -352,13 +361,13 @@ static __device__ __forceinline__ void get_some(float *v, const T *p, uint32_t n
 
 /* Backward too draws the noise, rather than keep it. */
 template <vae_product P, bool BACKWARD>
-static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint64_t s, uint32_t m0)
+static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t m0)
 {
     typedef typename worker<P>::T T;
     const vae_whole_step &step = me.step();
     const vae_whole_layer &head_layer = step.layers[step.n_encoder - 1];
     const vae_whole_layer &z_layer = step.layers[step.n_encoder];
-    const vae_plan *plan = me.plan(s);
+    const vae_plan *plan = me.plan();
     const uint32_t Z = (uint32_t)step.Z, quads = parts(Z, 4);
     const uint32_t r = m0 + threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
     const T *head = static_cast<const T *>(head_layer.y.data) + (size_t)r * head_layer.y.ld;
@@ -421,7 +430,7 @@ static __device__ __forceinline__ void convert(float *v, const void *rows, size_
 /* The batch of step s, by the blocks from `first` on: a warp takes a vector a lane of a row. Not
  * inlined: it is called in two places, and is much code. */
 template <vae_product P>
-static __device__ __noinline__ void gather_batch(const worker<P> &me, uint64_t s, uint32_t first)
+static __device__ __noinline__ void gather_batch(const worker<P> &me, uint32_t s, uint32_t first)
 {
     typedef typename worker<P>::T T;
     constexpr uint32_t N = elem<T>::N;
@@ -482,7 +491,7 @@ static __device__ __forceinline__ float word_sum(uint32_t word, vae_bf16)
 /* One tile of a layer's weight gradient, into grads, with the bias gradient in the first tile of a
  * row of them; its sum of squares. */
 template <vae_product P>
-static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint64_t s, size_t l,
+static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint32_t s, uint32_t l,
                                                      uint32_t tile)
 {
     typedef typename worker<P>::T T;
@@ -504,14 +513,11 @@ static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint64
         }
         VAE_UNROLL
         for (uint32_t d = 0; d < DEEP; d++) {
-            multiply<P, 2>(c, a[d], b[d]);
             VAE_UNROLL
-            for (int q = 0; q < 4; q++) {
-                VAE_UNROLL
-                for (int i = 0; i < 4; i++) {
-                    db[q] += word_sum(a[d][q][i], T());
-                }
+            for (int i = 0; i < 16; i++) {
+                db[i / 4] += word_sum(a[d][i / 4][i % 4], T());
             }
+            multiply<P, 2>(c, a[d], b[d]);
         }
     }
     double squares = 0;
@@ -544,8 +550,8 @@ static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint64
 
 /* The gradients of layers begin .. end-1, by the blocks from `first` on. */
 template <vae_product P>
-static __device__ __forceinline__ void weight_gradients(const worker<P> &me, uint64_t s,
-                                                        size_t begin, size_t end, uint32_t first)
+static __device__ __forceinline__ void
+weight_gradients(const worker<P> &me, uint32_t s, uint32_t begin, uint32_t end, uint32_t first)
 {
     if (blockIdx.x < first) {
         return;
@@ -553,7 +559,7 @@ static __device__ __forceinline__ void weight_gradients(const worker<P> &me, uin
     const uint32_t blocks = gridDim.x - first;
     for (uint32_t i = me.first_tile[begin] + blockIdx.x - first + blocks * (threadIdx.x / 32);
          i < me.first_tile[end]; i += blocks * WARPS) {
-        size_t l = begin;
+        uint32_t l = begin;
         while (i >= me.first_tile[l + 1]) {
             l++;
         }
@@ -567,8 +573,7 @@ static __device__ __forceinline__ void weight_gradients(const worker<P> &me, uin
 /* ---- totals and the update ---- */
 
 /* By one block: totals +=, as accumulate does; says whether a step has gone bad. */
-template <vae_product P>
-static __device__ __forceinline__ void add_totals(const worker<P> &me, uint64_t s)
+template <vae_product P> static __device__ __forceinline__ void add_totals(const worker<P> &me)
 {
     const vae_whole_step &step = me.step();
     const uint32_t tiles = parts(step.D, TILE_N);
@@ -583,7 +588,7 @@ static __device__ __forceinline__ void add_totals(const worker<P> &me, uint64_t 
     }
     block_sums(sum, 2, part);
     if (threadIdx.x == 0) {
-        const vae_plan *plan = me.plan(s);
+        const vae_plan *plan = me.plan();
         vae_totals *totals = step.totals;
         const double objective = sum[0] + (double)plan->beta * sum[1];
         totals->recon += sum[0];
@@ -606,6 +611,8 @@ struct share {
     uint32_t base; /* place 0 of p, m, v is element `base` */
 };
 
+static_assert(sizeof(vae_plan) <= 128 && sizeof(vae_plan) % 8 == 0, "the plan's place");
+
 static __device__ __forceinline__ share share_of(const vae_persistent &job, float *shared)
 {
     const vae_whole_step &step = job.step;
@@ -620,13 +627,12 @@ static __device__ __forceinline__ share share_of(const vae_persistent &job, floa
 }
 
 /* The norm, by every block for itself, and Adam on its share. */
-template <vae_product P>
-static __device__ __forceinline__ void update(const worker<P> &me, uint64_t s)
+template <vae_product P> static __device__ __forceinline__ void update(const worker<P> &me)
 {
     typedef typename worker<P>::T T;
     constexpr uint32_t TURNS = 4;
     const vae_whole_step &step = me.step();
-    const vae_plan *plan = me.plan(s);
+    const vae_plan *plan = me.plan();
     const float lr = plan->lr, step_size = plan->step_size, rsqrt_c2 = plan->rsqrt_c2;
     const uint32_t tiles = me.first_tile[step.n_layers];
     double *part = reinterpret_cast<double *>(me.part), sum = 0;
@@ -708,14 +714,14 @@ static __device__ __forceinline__ void move_share(const vae_persistent &job, flo
  * and the decoder's first layer as well, which need no more than those rows. One place in the code
  * for all layers: instructions that a block has not in its cache cost as much as data. */
 template <vae_product P>
-static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint64_t s, size_t l)
+static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint32_t s, uint32_t l)
 {
     const vae_whole_step &step = me.step();
     const bool latent = l == step.n_encoder - 1;
     share_out(step.B, step.layers[l].out, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
-        for (size_t i = 0; i <= (size_t)latent; i++) {
+        for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
             if (i == 1) {
-                latent_rows<P, false>(me, s, m0);
+                latent_rows<P, false>(me, m0);
                 tiles = parts(step.layers[l + 1].out, TILE_N);
             }
             forward_tiles(me, s, l + i, m0, first, tiles);
@@ -725,14 +731,14 @@ static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint64
 
 /* The same backward: dx of layer l; or, from the decoder's first layer, of the head too. */
 template <vae_product P>
-static __device__ __forceinline__ void backward_phase(const worker<P> &me, uint64_t s, size_t l)
+static __device__ __forceinline__ void backward_phase(const worker<P> &me, uint32_t l)
 {
     const vae_whole_step &step = me.step();
     const bool latent = l == step.n_encoder;
     share_out(step.B, step.layers[l].in, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
-        for (size_t i = 0; i <= (size_t)latent; i++) {
+        for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
             if (i == 1) {
-                latent_rows<P, true>(me, s, m0);
+                latent_rows<P, true>(me, m0);
                 tiles = parts(step.layers[l - 1].in, TILE_N);
             }
             input_tiles(me, l - i, m0, first, tiles);
@@ -741,42 +747,43 @@ static __device__ __forceinline__ void backward_phase(const worker<P> &me, uint6
 }
 
 template <vae_product P>
-static __device__ __forceinline__ void whole_step(worker<P> &me, uint64_t s)
+static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
 {
     const vae_whole_step &step = me.step();
-    const size_t head = step.n_encoder - 1;
+    const uint32_t head = (uint32_t)step.n_encoder - 1;
+    me.fetch_plan(s);
     /* blocks that have no rows where rows are what is shared out */
     const uint32_t groups = parts(step.B, TILE_M), spare = groups < gridDim.x ? groups : 0;
-    for (size_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
+    for (uint32_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
         forward_phase(me, s, l);
         if (l == head) {
             gather_batch(me, s + 1, spare);
         }
         me.meet();
     }
-    for (size_t l = step.n_layers; l-- > 0;) {
-        size_t first = spare;
+    for (uint32_t l = (uint32_t)step.n_layers; l-- > 0;) {
+        uint32_t first = spare;
         if (l > 0) {
-            backward_phase(me, s, l);
+            backward_phase(me, l);
         }
         if (l == head + 1 && blockIdx.x == spare) {
-            add_totals(me, s);
+            add_totals(me);
         }
         if (l == head + 1 || l == 0) {
             first = l > 0 && spare + 1 < gridDim.x ? spare + 1 : 0;
-            weight_gradients(me, s, l, l > 0 ? step.n_layers : head + 1, (uint32_t)first);
+            weight_gradients(me, s, l, l > 0 ? (uint32_t)step.n_layers : head + 1, first);
         }
         me.meet();
         l -= l == head + 1 ? 1 : 0;
     }
-    update(me, s);
+    update(me);
     me.meet();
 }
 
 /* Grid: any, all of it resident; a block keeps its share of the state in shared memory behind
  * SHARED bytes of sums. */
 template <vae_product P>
-__global__ void __launch_bounds__(VAE_BLOCK, 1)
+__global__ void __launch_bounds__(VAE_BLOCK)
     persistent_kernel(const __grid_constant__ persistent_job plan)
 {
     VAE_DYNAMIC_SHARED(float, shared);
@@ -784,6 +791,7 @@ __global__ void __launch_bounds__(VAE_BLOCK, 1)
     char *scratch = static_cast<char *>(job.scratch);
     worker<P> me = {job,
                     plan.first_tile,
+                    plan_entry(job.now),
                     shared,
                     reinterpret_cast<double *>(scratch + plan.squares),
                     reinterpret_cast<float *>(scratch + plan.recon),
@@ -792,7 +800,7 @@ __global__ void __launch_bounds__(VAE_BLOCK, 1)
     move_share(job, shared, false);
     gather_batch(me, 0, 0);
     me.meet();
-    for (uint64_t s = 0; s < job.n_steps; s++) {
+    for (uint32_t s = 0; s < job.n_steps; s++) {
         whole_step(me, s);
     }
     move_share(job, shared, true);
