@@ -23,7 +23,7 @@
 #include "kernels.h"
 #include "launch.h"
 #include "mma.h"
-#include "philox.h"
+#include "random.h"
 #include "rows.h"
 #include "vae_math.h"
 #include "vector.h"
@@ -377,8 +377,8 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
         const uint32_t n = Z - 4 * q;
         get_some(mu, head + 4 * q, n);
         get_some(logvar, head + Z + 4 * q, n);
-        vae_eps4(step.noise.seed, VAE_RNG_EPS, plan->first + r, quads, q, plan->draw,
-                 plan->particle0, eps);
+        random_eps4(eps, step.noise.seed, VAE_RNG_EPS, plan->first + r, quads, q, plan->draw,
+                    plan->particle0);
         if (!BACKWARD) {
             float z[4];
             VAE_UNROLL
@@ -416,63 +416,51 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
 
 /* ---- the batch ---- */
 
-/* A vector of the batch from the row at `rows`: backend.h's gather. */
-template <typename S, uint32_t N>
-static __device__ __forceinline__ void convert(float *v, const void *rows, size_t first, uint32_t d,
-                                               quad_rule rule)
-{
-    VAE_UNROLL
-    for (uint32_t q = 0; q < N / 4; q++) {
-        convert4(v + 4 * q, static_cast<const S *>(rows) + first, d / 4 + q, rule);
-    }
-}
-
-/* The batch of step s, by the blocks from `first` on: a warp takes a vector a lane of a row. Not
- * inlined: it is called in two places, and is much code. */
+/* x: the batch of step s, by the blocks from `first` on: a warp takes a vector a lane of a row. Not
+ * inlined, as it is called in two places and is much code; and so not given the worker, which would
+ * have to be in memory then, and its pointers be of any address space. */
 template <vae_product P>
-static __device__ __noinline__ void gather_batch(const worker<P> &me, uint32_t s, uint32_t first)
+static __device__ __noinline__ void
+gather_batch(const vae_persistent &job, typename worker<P>::T *x, uint32_t s, uint32_t first)
 {
     typedef typename worker<P>::T T;
     constexpr uint32_t N = elem<T>::N;
-    const vae_persistent &job = me.job;
     const vae_whole_step &step = job.step;
-    vae_now now = job.now;
     if (s >= job.n_steps || blockIdx.x < first) {
         return;
     }
-    now.offset += s;
-    T *x = me.x_of(0, s);
-    const uint32_t D = (uint32_t)step.D, pieces = parts(D, 32 * N), blocks = gridDim.x - first;
+    const uint64_t entry = plan_number(job.now) + s;
+    const uint32_t D = (uint32_t)step.D, chunks = parts(D, N), pieces = parts(chunks, 32);
+    const uint32_t blocks = gridDim.x - first;
     const size_t padded = (size_t)parts(D, 16) * 16, quads = parts(D, 4);
-    quad_rule rule = {step.binarize, step.noise.seed, 0, 0};
+    value_rule rule = {step.binarize, step.noise.seed, 0, 0};
     if (step.binarize == VAE_BINARIZE_DYNAMIC) {
-        rule.block = vae_rng_block(plan_entry(now)->draw, 0);
+        rule.block = vae_rng_block(job.now.plan[entry].draw, 0);
     }
     for (uint32_t i = blockIdx.x - first + blocks * (threadIdx.x / 32); i < step.B * pieces;
          i += blocks * WARPS) {
-        const uint32_t r = i / pieces, d = (i % pieces * 32 + threadIdx.x % 32) * N;
-        if (d >= D) {
+        const uint32_t r = i / pieces, chunk = i % pieces * 32 + threadIdx.x % 32;
+        if (chunk >= chunks) {
             continue;
         }
         uint32_t number;
         float v[N];
-        const size_t place = row_place(&number, job.rows, now, r);
+        const size_t place = row_place(&number, job.rows, job.now.plan, entry, r);
         rule.stream = vae_rng_stream(VAE_RNG_BINARIZE, number * quads);
         if (job.rows.dtype == VAE_U8) {
-            convert<uint8_t, N>(v, job.rows.rows, place * padded, d, rule);
+            convert<T>(v, static_cast<const uint8_t *>(job.rows.rows) + place * padded, chunk,
+                       rule);
         } else if (job.rows.dtype == VAE_F32) {
-            convert<float, N>(v, job.rows.rows, place * padded, d, rule);
+            convert<T>(v, static_cast<const float *>(job.rows.rows) + place * padded, chunk, rule);
         } else {
-            convert<uint32_t, N>(v, job.rows.rows, place * parts(D, 32), d, rule);
+            convert<T>(v, static_cast<const uint32_t *>(job.rows.rows) + place * parts(D, 32),
+                       chunk, rule);
         }
         VAE_UNROLL
-        for (uint32_t e = 0; e < N; e++) {
-            if (step.binarize == VAE_BINARIZE_THRESHOLD) {
-                v[e] = v[e] >= 0.5f ? 1.0f : 0.0f;
-            }
-            v[e] = d + e < D ? v[e] : 0.0f;
+        for (uint32_t e = 0; step.binarize == VAE_BINARIZE_THRESHOLD && e < N; e++) {
+            v[e] = v[e] >= 0.5f ? 1.0f : 0.0f;
         }
-        store16(x + (size_t)r * step.layers[0].x.ld + d, elem<T>::pack(v));
+        store16(x + (size_t)r * step.layers[0].x.ld + chunk * N, elem<T>::pack(v));
     }
 }
 
@@ -757,7 +745,7 @@ static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
     for (uint32_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
         forward_phase(me, s, l);
         if (l == head) {
-            gather_batch(me, s + 1, spare);
+            gather_batch<P>(me.job, me.x_of(0, s + 1), s + 1, spare);
         }
         me.meet();
     }
@@ -798,7 +786,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                     reinterpret_cast<control *>(scratch),
                     0};
     move_share(job, shared, false);
-    gather_batch(me, 0, 0);
+    gather_batch<P>(job, me.x_of(0, 0), 0, 0);
     me.meet();
     for (uint32_t s = 0; s < job.n_steps; s++) {
         whole_step(me, s);

@@ -232,14 +232,15 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
                  be->persistent.used ? "by one kernel" : "on but not run", be->persistent.blocks);
     }
     const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
-    snprintf(text, size,
-             "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
-             "%d.%d, cuBLASLt %zu, %s, whole steps %s, graphs %s (%zu nodes a step, %zu in a chain; %d "
-             "steps: %zu), matmuls%s: %s",
-             be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
-             be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
-             precision[be->precision], whole, graphs, largest->one_size.nodes, largest->one_size.chain,
-             VAE_CUDA_MANY, largest->many_size.chain, timed, plans);
+    snprintf(
+        text, size,
+        "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
+        "%d.%d, cuBLASLt %zu, %s, whole steps %s, graphs %s (%zu nodes a step, %zu in a chain; %d "
+        "steps: %zu), matmuls%s: %s",
+        be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
+        be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
+        precision[be->precision], whole, graphs, largest->one_size.nodes, largest->one_size.chain,
+        VAE_CUDA_MANY, largest->many_size.chain, timed, plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)

@@ -50,7 +50,7 @@ static bool grow(cuda_backend *be, void **memory, size_t *room, size_t bytes, co
     if (bytes <= *room) {
         return true;
     }
-    if (!CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream)) ||
+    if (!CUDA_OK(be, cudaStreamSynchronize(be->lane[LANE_MAIN].stream)) ||
         !CUDA_OK(be, cudaFree(*memory))) {
         return false;
     }
@@ -80,7 +80,7 @@ static bool place(cuda_backend *be, vae_persistent *job, vae_product product, si
 bool vae_cuda_run_whole(vae_backend *base, const vae_whole_step *step, vae_data *data, size_t n)
 {
     cuda_backend *be = vae_cuda_self(base);
-    cudaStream_t stream = be->lane[0].stream;
+    cudaStream_t stream = be->lane[LANE_MAIN].stream;
     const vae_product product = product_of(be);
     size_t shared = 0;
     if (!vae_cuda_fine(be) || n == 0 || !fits(be, step, data)) {
