@@ -81,6 +81,9 @@ def programs():
         for precision in PRECISIONS if name in BY_PRECISION else ("",):
             more = {"VAE_TEST_PRECISION": precision} if precision else {}
             yield Program(f"emulated {name} {precision}".strip(), path, VAE_TEST_DEVICE="cuda", **more)
+            if name == "test_gradients": # the persistent kernel's, against the same references
+                yield Program(f"emulated {name} {precision}, whole steps", path, VAE_TEST_DEVICE="cuda",
+                              VAE_CUDA_PERSISTENT="3", **more)
     for path in sorted(glob.glob("tests/cli/test_*.py")):
         topic = os.path.basename(path)[5:-3]
         yield Program(f"cli {topic}", "tests/cli/run", topic, **vae)
