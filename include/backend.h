@@ -78,6 +78,13 @@ typedef void vae_plan_fn(vae_backend *be, const vae_plan *plan, size_t n, size_t
  * the arguments change. */
 typedef void vae_run_fn(vae_backend *be, int slot, size_t n, vae_step_fn *fn, void *ctx);
 typedef void vae_forget_fn(vae_backend *be, int slot);
+/* Runs the next n entries of the plan as run() would with the step's operations, all of it in one
+ * go; false, having done nothing, where it has no such way for this step and data. What it writes
+ * beside parameters, moments, gradients and totals is its own affair. Sums have an order of their
+ * own, so bits differ from run()'s; which way is taken depends on sizes, options and device only,
+ * never on timing. NULL: a backend that has none. */
+typedef bool vae_run_whole_fn(vae_backend *be, const vae_whole_step *step, vae_data *data,
+                              size_t n);
 /* Waits for everything; the first error since the last sync. */
 typedef vae_status vae_sync_fn(vae_backend *be, vae_error *err);
 
@@ -251,6 +258,7 @@ typedef struct {
     vae_data_close_fn *data_close;
     vae_plan_fn *plan;
     vae_run_fn *run;
+    vae_run_whole_fn *run_whole;
     vae_forget_fn *forget;
     vae_sync_fn *sync;
     VAE_STEP_OPS(VAE_OP_FIELD)

@@ -10,6 +10,7 @@
 #define VAE_KERNELS_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #include "step.h"
 
@@ -157,6 +158,30 @@ cudaError_t vae_accumulate_classes_launch(vae_totals *totals, const float *terms
 /* m: (rows,cols) in place: row r times factor[r]. sums: (cols) out, its column sums, or NULL. */
 cudaError_t vae_scale_rows_launch(vae_elem type, vae_mat m, float *sums, const float *factor,
                                   vae_sums scratch, size_t rows, size_t cols, cudaStream_t stream);
+
+/* How the persistent kernel multiplies: three tf32 products for one in fp32 (kernels/mma.h). */
+typedef enum { VAE_PRODUCT_FP32 = 0, VAE_PRODUCT_TF32, VAE_PRODUCT_BF16 } vae_product;
+
+/* Many training steps in one launch (kernels/persistent.cu). weights: what products read, the bf16
+ * twin of step.params, or these themselves. x_next: a second batch like step.layers[0].x, its
+ * padding zero. scratch: vae_persistent_scratch() bytes, its first 8 zero. */
+typedef struct {
+    vae_whole_step step;
+    vae_rows rows; /* resident, not drawn */
+    vae_now now;
+    uint64_t n_steps;
+    void *weights, *x_next, *scratch;
+    uint64_t
+        in_shared; /* 1: each block keeps its share of parameters and moments in shared memory */
+} vae_persistent;
+size_t vae_persistent_scratch(const vae_whole_step *step);
+/* Bytes of shared memory of a block, with its share of parameters and moments or without. */
+size_t vae_persistent_shared(size_t n, unsigned blocks, bool in_shared);
+/* Blocks that a multiprocessor holds; also lets the kernel have that much shared memory. */
+cudaError_t vae_persistent_occupancy(int *blocks, vae_product product, size_t shared);
+/* One launch; results do not depend on `blocks`, all of which must be resident. */
+cudaError_t vae_persistent_launch(const vae_persistent *job, vae_product product, unsigned blocks,
+                                  size_t shared, cudaStream_t stream);
 
 /* *cursor += steps. One thread. */
 cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);

@@ -150,4 +150,32 @@ typedef struct {
     float free_bits; /* > 0: latents whose kl_dim is at most this get no KL gradient */
 } vae_latent_grad;
 
+/* A whole training step, for a backend that runs it by itself: elbo, one particle, no classes, no
+ * free bits. Pointers are to the backend's memory; layers are those of model/layout.h, encoder then
+ * decoder, matrices those of model/workspace.h. Zero it before filling it. */
+enum { VAE_WHOLE_LAYERS = 10 };
+typedef struct {
+    vae_mat x, y;   /* (B,in), (B,out): input and output */
+    vae_mat dx, dy; /* their gradients; dx.data NULL in layer 0, dy = y in the last */
+    void *aux;      /* linear_forward's, NULL for none */
+    size_t in, out;
+    size_t weight, bias, ldw; /* places in the flat buffers, in elements */
+    vae_activation act;
+} vae_whole_layer;
+
+typedef struct {
+    vae_whole_layer layers[VAE_WHOLE_LAYERS];
+    size_t n_layers, n_encoder;
+    size_t B, D, Z;
+    float *params, *grads, *m, *v; /* (n) each; params are bound */
+    size_t n;
+    float *kl_row; /* (B) */
+    vae_totals *totals;
+    vae_noise noise;
+    vae_binarize binarize;
+    vae_recon recon;
+    vae_adam adam;
+    float clip_norm;
+} vae_whole_step;
+
 #endif

@@ -10,11 +10,44 @@
 #include <cuda_runtime.h>
 #define VAE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
-#define VAE_UNROLL _Pragma("unroll")
+/* A kernel of one argument whose blocks are all resident and may meet in grid_sync(). */
+#define VAE_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, argument)                \
+    do {                                                                                           \
+        void *vae_arguments[] = {(void *)&(argument)};                                             \
+        cudaLaunchCooperativeKernel((const void *)(kernel), dim3(grid), dim3(block),               \
+                                    vae_arguments, (shared_bytes), (stream));                      \
+    } while (0)
+#define VAE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
+#define VAE_UNROLL                     _Pragma("unroll")
+
+/* A barrier of all threads of all blocks, after which each sees what any wrote before it. arrived:
+ * a counter in device memory, zero at launch; target: gridDim.x times the number of the barrier,
+ * from 1. Thread 0 releases what its block wrote, of which the block's barrier makes it the
+ * observer, and acquires for its block what the others released (PTX ISA, memory consistency model:
+ * causality order goes through barriers). Own code, as grid.sync() of cooperative groups keeps its
+ * counter behind a call and a lookup. */
+static __device__ __forceinline__ void grid_sync(uint32_t *arrived, uint32_t target)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t seen;
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" : : "l"(arrived) : "memory");
+        do {
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                         : "=r"(seen)
+                         : "l"(arrived)
+                         : "memory");
+        } while ((int32_t)(seen - target) < 0);
+    }
+    __syncthreads();
+}
 #else
 #include "simt.h"
-#define VAE_LAUNCH SIMT_LAUNCH
+#define VAE_LAUNCH             SIMT_LAUNCH
+#define VAE_LAUNCH_COOPERATIVE SIMT_LAUNCH_COOPERATIVE
+#define VAE_DYNAMIC_SHARED     SIMT_DYNAMIC_SHARED
 #define VAE_UNROLL
+#define grid_sync(arrived, target) ((void)(arrived), (void)(target), simt_grid_sync())
 #endif
 
 /* Threads of a block, for every kernel that does not say otherwise. */

@@ -18,7 +18,7 @@ model=(--hidden 400 --latent 20)
 
 # section and seconds it may take
 sections="device:30 smoke:40 ops:120 parity:60 bits:60 mnist:60 memcheck:90 profile:60 steps:90
-    switches:60 operations:60 models:90 cpu:40 jax:90 torch:90 compiled:150 sanitize:120"
+    whole:60 switches:60 operations:60 models:90 cpu:40 jax:90 torch:90 compiled:150 sanitize:120"
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -75,7 +75,8 @@ steps() { # OPTIONS...: rows of bench_step
 
 section_device() {
     local program missing
-    for program in vae test_ops test_ops_loss test_ops_classes test_model test_gradients bench_step bench_ops; do
+    for program in vae test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole bench_step \
+        bench_ops; do
         missing=$(ldd "$bin/$program" 2>&1 | grep 'not found' | tr '\n' ' ')
         [ -z "$missing" ] || row "libraries of $program" failed 0 "$missing"
     done
@@ -201,6 +202,23 @@ section_steps() {
     local precision
     for precision in bf16 tf32 fp32; do
         steps --precision $precision "${model[@]}" --batches 128,1024,8192,65536,262144
+    done
+}
+section_whole() { # whole steps by one kernel, which are off by default
+    local precision
+    for precision in fp32 tf32 bf16; do
+        check "whole steps beside ordinary ones $precision" env VAE_TEST_DEVICE=cuda \
+            VAE_TEST_PRECISION=$precision OMP_NUM_THREADS=1 "$bin/test_whole" &
+    done
+    wait
+    check "gradients of whole steps" env VAE_TEST_DEVICE=cuda VAE_CUDA_PERSISTENT=1 "$bin/test_gradients"
+    VAE_CUDA_PERSISTENT=1 train whole --device cuda --precision bf16
+    VAE_CUDA_PERSISTENT=1 train whole_again --device cuda --precision bf16
+    VAE_CUDA_PERSISTENT=50 train whole_fewer --device cuda --precision bf16
+    same "whole steps repeat to the bit" whole whole_again
+    same "whole steps by 50 blocks" whole whole_fewer
+    for precision in bf16 tf32 fp32; do
+        VAE_CUDA_PERSISTENT=1 steps --precision $precision "${model[@]}" --batches 128,256,20 --note "whole steps"
     done
 }
 section_switches() {

@@ -27,7 +27,7 @@ LONGEST = ("emulated program: parity", "cli pictures", "cli probe", "cli program
            "parsers on bad input", "emulated test_model", "report in a browser", "test_sprites",
            "emulated program: failures", "cli data", "round trips: commands", "round trips: models")
 PRECISIONS = ("fp32", "tf32", "bf16")
-BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_classes", "test_gradients")
+BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_classes", "test_gradients", "test_whole")
 
 
 class Program:
@@ -81,6 +81,9 @@ def programs():
         for precision in PRECISIONS if name in BY_PRECISION else ("",):
             more = {"VAE_TEST_PRECISION": precision} if precision else {}
             yield Program(f"emulated {name} {precision}".strip(), path, VAE_TEST_DEVICE="cuda", **more)
+            if name == "test_gradients": # the persistent kernel's, against the same references
+                yield Program(f"emulated {name} {precision}, whole steps", path, VAE_TEST_DEVICE="cuda",
+                              VAE_CUDA_PERSISTENT="3", **more)
     for path in sorted(glob.glob("tests/cli/test_*.py")):
         topic = os.path.basename(path)[5:-3]
         yield Program(f"cli {topic}", "tests/cli/run", topic, **vae)

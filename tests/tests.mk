@@ -27,7 +27,8 @@ cu.asan  =
 isa.asan = -O2
 $(eval $(call variant,asan))
 
-UNIT    := $(filter-out tests/unit/test_curand.c,$(wildcard tests/unit/test_*.c))
+# but those that another rule builds, or that need CUDA, emulated or not
+UNIT    := $(filter-out tests/unit/test_curand.c tests/unit/test_whole.c,$(wildcard tests/unit/test_*.c))
 SUPPORT := $(wildcard tests/support/*.c)
 support  = $(SUPPORT:%.c=$(BUILD)/$1/%.o)
 TEST_BINS := $(UNIT:tests/unit/%.c=$(BUILD)/test/%)
@@ -78,7 +79,7 @@ isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
 SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
-SIMT_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_score
+SIMT_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole test_score
 simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
 simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
               $(call cudaobjs,simt) $(call simt_cc,simt)
@@ -114,7 +115,7 @@ cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iin
             $(SANITIZE)
 isa.tsan  = -O2
 $(eval $(call variant,tsan))
-$(BUILD)/simt/test_model_tsan: $(BUILD)/tsan/tests/unit/test_model.o $(call support,tsan) $(call objs,tsan) \
+$(BUILD)/simt/test_%_tsan: $(BUILD)/tsan/tests/unit/test_%.o $(call support,tsan) $(call objs,tsan) \
     $(call cudaobjs,tsan) $(call simt_cc,tsan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
@@ -123,7 +124,7 @@ $(BUILD)/simt/test_simt_tsan: $(SIMT_OWN:%.cc=$(BUILD)/tsan/%.o) $(call simt_cc,
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lpthread
-TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_simt_tsan
+TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_whole_tsan $(BUILD)/simt/test_simt_tsan
 
 test-programs: $(TEST_PROGRAMS)
 
@@ -164,7 +165,7 @@ fuzz: deps ## FUZZ_SECONDS (60) for each parser
 	        -print_final_stats=1 tests/fuzz/corpus/$$f || exit 1; done
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
-GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients
+GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole
 GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
 # DT_RPATH, not DT_RUNPATH: it serves the needs of needed libraries too (libopenblas -> libgfortran)
 GPU_LINK  = $(PIE) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'

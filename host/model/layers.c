@@ -1,6 +1,17 @@
 /* Parts that the step of models with and without classes is made of: layers forward and backward,
  * the batch, the update. */
+#include <string.h>
+
 #include "model/state.h"
+
+static vae_adam adam_of(const vae_model *m)
+{
+    const vae_config *c = &m->config;
+    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
+    adam.weight_decay = (float)c->weight_decay;
+    adam.decoupled = c->optimizer == VAE_ADAMW;
+    return adam;
+}
 
 void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
 {
@@ -43,6 +54,52 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
     }
 }
 
+bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
+{
+    const vae_config *c = &m->config;
+    vae_whole_step step;
+    if (m->be->ops->run_whole == NULL || m->n_layers > VAE_WHOLE_LAYERS || m->layout.c > 0 ||
+        c->objective != VAE_OBJ_ELBO || c->particles != 1 || c->free_bits > 0) {
+        return false;
+    }
+    memset(&step, 0, sizeof step);
+    for (size_t l = 0; l < m->n_layers; l++) {
+        const layer_desc *from = &m->layout.layers[l];
+        vae_whole_layer *to = &step.layers[l];
+        to->x = input_of(m, l);
+        to->y = y_of(m, l);
+        to->dy = dy_of(m, l);
+        if (l > 0) {
+            to->dx = l == m->layout.n_encoder ? mat(m, m->plan.dz, from->in) : dy_of(m, l - 1);
+        }
+        to->aux = aux_of(m, l);
+        to->in = from->in;
+        to->out = from->out;
+        to->weight = m->layout.tensors[from->weight].offset;
+        to->bias = m->layout.tensors[from->bias].offset;
+        to->ldw = m->layout.tensors[from->weight].ld;
+        to->act = from->act;
+    }
+    step.n_layers = m->n_layers;
+    step.n_encoder = m->layout.n_encoder;
+    step.B = rows;
+    step.D = m->layout.d;
+    step.Z = m->layout.z;
+    step.params = m->params;
+    step.grads = m->grads;
+    step.m = m->adam_m;
+    step.v = m->adam_v;
+    step.n = m->layout.total;
+    step.kl_row = array(m, m->plan.kl_row);
+    step.totals = m->totals;
+    step.noise = noise_of(m);
+    step.binarize = c->binarize;
+    step.recon = recon_of(m);
+    step.adam = adam_of(m);
+    step.clip_norm = (float)c->clip_norm;
+    return m->be->ops->run_whole(m->be, &step, data, n);
+}
+
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
 {
     m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
@@ -50,11 +107,7 @@ void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
 
 void vae_optimize(vae_model *m)
 {
-    const vae_config *c = &m->config;
-    vae_adam adam = vae_adam_of(c->adam_beta1, c->adam_beta2, c->adam_eps);
-    adam.weight_decay = (float)c->weight_decay;
-    adam.decoupled = c->optimizer == VAE_ADAMW;
     m->be->ops->grad_norm(m->be, m->totals, m->grads, m->layout.total);
     m->be->ops->adam(m->be, m->params, m->grads, m->adam_m, m->adam_v, m->layout.total, m->totals,
-                     adam, (float)c->clip_norm);
+                     adam_of(m), (float)m->config.clip_norm);
 }

@@ -191,6 +191,9 @@ void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *
     }
     const size_t gathered = rows + (kind == PASS_TRAIN ? m->n_labelled : 0);
     m->be->ops->plan(m->be, plan, n, gathered, data);
+    if (kind == PASS_TRAIN && vae_run_whole(m, data, n, rows)) {
+        return;
+    }
     m->be->ops->run(m->be, slot, n, steps[is_semi(m)][kind], &m->passes[slot]);
 }
 

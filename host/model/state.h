@@ -116,6 +116,8 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
  * that; else NULL. */
 float *vae_bias_early(const vae_model *m, size_t l, size_t rows);
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows);
+/* n whole steps of the plan at once, if the backend does that for this model; else false. */
+bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows);
 /* The update, from the gradients of all layers. */
 void vae_optimize(vae_model *m);
 

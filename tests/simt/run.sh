@@ -85,6 +85,16 @@ if part parity; then
 
     parity "bits" 0.001 "${bits[@]}"
     parity "bits, bf16" 0.5 "${bits[@]}" --precision=bf16
+    # whole steps by one kernel
+    export VAE_CUDA_PERSISTENT=1
+    parity "whole steps" 0.001
+    parity "whole steps, tanh, dynamic, AdamW, clipped" 0.001 --activation tanh --binarize dynamic \
+        --optimizer adamw --weight-decay 0.01 --clip-norm 5
+    parity "whole steps, gaussian, gelu" 0.001 --likelihood gaussian --activation gelu
+    parity "whole steps, bits" 0.001 "${bits[@]}"
+    parity "whole steps, bf16" 0.5 --precision=bf16
+    unset VAE_CUDA_PERSISTENT
+
     export VAE_SIMT_LT_REFUSE=all
     parity "no epilogues" 0.001 --activation relu
     parity "no epilogues, bf16" 0.5 --precision=bf16
@@ -114,6 +124,24 @@ if part bits; then
     VAE_CUDA_STREAM_DATA=1 VAE_CUDA_GRAPHS=0 train both "${steps[@]}" --epochs 2
     [ -n "$whole" ] && [ "$(weights both)" = "$whole" ]
     ok "same bits: streamed without graphs" $? "weights differ: $(tail -n 1 "$temp/both.log")"
+
+    # the same by one kernel, whose bits are its own: split, resumed, by fewer blocks, in other orders
+    export VAE_CUDA_PERSISTENT=1
+    steps=(--device cuda --limit 168)
+    train whole "${steps[@]}" --epochs 2
+    whole=$(weights whole)
+    train halves "${steps[@]}" --epochs 1
+    "$vae" train --resume --device cuda --epochs 2 --out "$temp/halves" -q >"$temp/halves.log" 2>&1
+    VAE_CUDA_PERSISTENT=3 train three "${steps[@]}" --epochs 2
+    VAE_SIMT_ORDER=reverse train reverse "${steps[@]}" --epochs 2
+    VAE_SIMT_ORDER=shuffled:5 train shuffled "${steps[@]}" --epochs 2
+    for run in halves three reverse shuffled; do
+        [ -n "$whole" ] && [ "$(weights $run)" = "$whole" ]
+        ok "same bits of whole steps: $run" $? "weights differ: $(tail -n 1 "$temp/$run.log")"
+    done
+    grep -q "whole steps by one kernel" "$temp/whole/run.json"
+    ok "run.json says which way steps went" $? "$(grep -o 'whole steps[^,]*' "$temp/whole/run.json")"
+    unset VAE_CUDA_PERSISTENT
 
     train whole --device cuda "${bits[@]}"
     VAE_CUDA_STREAM_DATA=1 train bits --device cuda "${bits[@]}"

@@ -12,7 +12,7 @@ enum { MAX_THREADS = 1024, WARP = 32, MAX_DYNAMIC = 232448 };
 
 struct fiber;
 
-enum thread_state { NEW, RUNNING, READY, AT_BARRIER, AT_WARP, EXITED };
+enum thread_state { NEW, RUNNING, READY, AT_BARRIER, AT_WARP, AT_GRID, EXITED };
 struct thread {
     thread_state state;
     fiber *on;
@@ -34,6 +34,7 @@ struct block_state {
     int order[MAX_THREADS]; /* in which threads begin, and are woken */
     int n_threads, n_exited;
     int n_at_barrier, first_at_barrier, barrier_votes, barrier_result;
+    int n_at_grid;    /* threads at the grid's barrier */
     int running = -1; /* thread, -1: none */
 };
 extern block_state block;
@@ -44,6 +45,8 @@ void push_ready(int t);
 /* The running thread waits; returns when it is made to go on. */
 void wait_here();
 [[noreturn]] void die_at(const char *what, int t);
+/* The running thread of a cooperative grid waits for all threads of all blocks. */
+void wait_for_grid();
 
 #ifdef SIMT_TSAN
 /* On the heap: allocation and free reset what TSan knows about a tag. */

@@ -44,6 +44,7 @@ const error_name cuda_names[] = {
     NAME(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered region"),
     NAME(cudaErrorMisalignedAddress, "misaligned address"),
     NAME(cudaErrorLaunchFailure, "unspecified launch failure"),
+    NAME(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch"),
     NAME(cudaErrorNotPermitted, "operation not permitted"),
     NAME(cudaErrorNotSupported, "operation not supported"),
     NAME(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),

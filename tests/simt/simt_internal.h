@@ -184,6 +184,9 @@ size_t graphs_alive(bool list);
 void run_graph(const graph_body &body);
 
 /* ---- simt_sched.cc: threads of a kernel ---- */
+enum { MULTIPROCESSORS = 4, MAX_RESIDENT = 2 * MULTIPROCESSORS }; /* blocks of a cooperative grid */
+/* Blocks of so many threads and bytes of dynamic shared memory that a multiprocessor holds. */
+int blocks_per_multiprocessor(uint64_t threads, size_t dynamic);
 struct kernel_work;
 /* Runs a grid in the context (stream or branch of a graph) `context`. */
 void run_grid(const simt_kernel &kernel);

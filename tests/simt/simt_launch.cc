@@ -23,6 +23,18 @@ std::map<const void *, limit> &limits()
     return *m;
 }
 
+} // namespace
+
+int blocks_per_multiprocessor(uint64_t threads, size_t dynamic)
+{
+    const uint64_t by_threads = 2048 / threads, by_shared = (228 * 1024) / (dynamic + 1024);
+    const uint64_t n = by_threads < by_shared ? by_threads : by_shared;
+    return n < 2 ? (int)n : 2;
+}
+
+namespace
+{
+
 struct pointer_argument {
     const void *p;
     bool sure; /* an argument of pointer type, not a word inside a struct */
@@ -100,6 +112,12 @@ cudaError_t check_limits(const simt_kernel &k)
         return wrong(cudaErrorInvalidValue,
                      "%s:%d: kernel %s: %zu bytes of dynamic shared memory, at most %zu", k.file,
                      k.line, k.name, k.shared, dynamic);
+    }
+    if (k.cooperative &&
+        blocks > (uint64_t)(MULTIPROCESSORS * blocks_per_multiprocessor(threads, k.shared))) {
+        return wrong(cudaErrorCooperativeLaunchTooLarge,
+                     "%s:%d: kernel %s: %llu blocks cannot all be resident", k.file, k.line, k.name,
+                     (unsigned long long)blocks);
     }
     return cudaSuccess;
 }
@@ -182,13 +200,13 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attr, const void *k
 }
 
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *kernel,
-                                                          int threads, size_t)
+                                                          int threads, size_t shared)
 {
     call c("cudaOccupancyMaxActiveBlocksPerMultiprocessor", cudaErrorInvalidDeviceFunction);
     if (c.refused() || !kernel || threads <= 0 || threads > 1024) {
         return c.done(cudaErrorInvalidValue);
     }
-    *blocks = 2048 / threads < 2 ? 1 : 2;
+    *blocks = simt::blocks_per_multiprocessor((uint64_t)threads, shared);
     return c.done();
 }
 

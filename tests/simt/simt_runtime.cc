@@ -370,7 +370,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     p->maxGridSize[1] = p->maxGridSize[2] = 65535;
     p->major = simt::set.arch / 10;
     p->minor = simt::set.arch % 10;
-    p->multiProcessorCount = 4;
+    p->multiProcessorCount = simt::MULTIPROCESSORS;
+    p->cooperativeLaunch = 1;
     p->concurrentKernels = p->unifiedAddressing = 1;
     p->asyncEngineCount = 3;
     p->memoryBusWidth = 5120;
@@ -392,11 +393,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
                  {cudaDevAttrMaxSharedMemoryPerBlock, 48 * 1024},
                  {cudaDevAttrWarpSize, 32},
                  {cudaDevAttrClockRate, 1980000},
-                 {cudaDevAttrMultiProcessorCount, 4},
+                 {cudaDevAttrMultiProcessorCount, simt::MULTIPROCESSORS},
                  {cudaDevAttrMemoryClockRate, 3201000},
                  {cudaDevAttrGlobalMemoryBusWidth, 5120},
                  {cudaDevAttrL2CacheSize, 50 << 20},
                  {cudaDevAttrMaxThreadsPerMultiProcessor, 2048},
+                 {cudaDevAttrCooperativeLaunch, 1},
                  {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 * 1024},
                  {cudaDevAttrMaxSharedMemoryPerBlockOptin, 227 * 1024}};
     if (device < 0 || device >= simt::set.devices) {

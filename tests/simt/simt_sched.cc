@@ -39,7 +39,8 @@ using namespace simt;
 namespace
 {
 
-enum { SETS = 4 };
+/* Sets of fibers: two for each of two contexts, and one for each block of a cooperative grid. */
+enum { SETS = 4 + MAX_RESIDENT };
 #ifdef SIMT_ASAN
 enum { STACK = 256 * 1024 };
 #else
@@ -247,11 +248,13 @@ void fill_shared(size_t dynamic)
 #endif
 }
 
-void begin_block(size_t number)
+/* `own_set`: the set of fibers that the block is to have for itself, or -1. */
+void begin_block(size_t number, int own_set)
 {
     (void)number;
     block.n_exited = block.n_at_barrier = block.barrier_votes = n_started = n_ready = ready_head =
         0;
+    block.n_at_grid = 0;
     const int n_warps = (block.n_threads + WARP - 1) / WARP;
     for (int w = 0; w < n_warps; w++) {
         int lanes = block.n_threads - w * WARP;
@@ -269,8 +272,19 @@ void begin_block(size_t number)
             block.order[j] = t;
         }
     }
+    if (own_set >= 0) {
+        set_in_use = own_set;
+        n_idle = 0;
+#ifndef SIMT_TSAN
+        for (int i = n_made[set_in_use]; i-- > 0;) {
+            idle[n_idle++] = set_in_use * MAX_THREADS + i;
+        }
+#endif
+    }
 #ifdef SIMT_TSAN
-    set_in_use = (int)(context_in_use % 2 * 2 + number % 2);
+    if (own_set < 0) {
+        set_in_use = (int)(context_in_use % 2 * 2 + number % 2);
+    }
     n_idle = 0;
     while (n_made[set_in_use] < block.n_threads) {
         make_fiber(); /* here: a fiber inherits the clock of who makes it */
@@ -282,22 +296,172 @@ void begin_block(size_t number)
 #endif
 }
 
-void run_block(size_t number)
+/* Until every thread has ended, or waits at the grid's barrier. */
+void go_on(bool cooperative)
 {
-    begin_block(number);
     switch_to(next_fiber());
     if (block.n_exited < block.n_threads) {
+        if (cooperative && block.n_at_grid == block.n_threads) {
+            return;
+        }
         for (int t = 0; t < block.n_threads; t++) {
             if (block.threads[t].state == AT_WARP) {
                 die_at("deadlock: lanes of a warp wait in different operations or for one another",
                        t);
             }
         }
+        for (int t = 0; t < block.n_threads; t++) {
+            if (block.threads[t].state == AT_GRID) {
+                die_at("the grid's barrier: other threads of the block do not come to it", t);
+            }
+        }
         die_at("deadlock: a barrier that not every thread comes to", block.first_at_barrier);
     }
+}
+
+void run_block(size_t number)
+{
+    begin_block(number, -1);
+    go_on(false);
 #ifdef SIMT_TSAN
     delete block_tag;
 #endif
+}
+
+/* A block of a cooperative grid while another one runs: it keeps its threads' fibers, and its shared
+ * memory is put aside. */
+struct resident {
+    block_state state;
+    int idle[MAX_THREADS], n_idle, n_started, set;
+    uint3 index;
+    char *shared; /* static, then dynamic */
+#ifdef SIMT_TSAN
+    block_tags *tag;
+#endif
+    bool started, ended;
+};
+
+void put_aside(resident &r, size_t dynamic)
+{
+    const size_t n = __start_simt_shared ? (size_t)(__stop_simt_shared - __start_simt_shared) : 0;
+    r.shared = r.shared ? r.shared : (char *)malloc(n + dynamic + 1);
+    if (!r.shared) {
+        die("no memory for a block's shared memory");
+    }
+    raw_copy(r.shared, __start_simt_shared, n);
+    raw_copy(r.shared + n, dynamic_shared, dynamic);
+    raw_copy(&r.state, &block, sizeof block);
+    raw_copy(r.idle, idle, sizeof idle);
+    r.n_idle = n_idle;
+    r.n_started = n_started;
+#ifdef SIMT_TSAN
+    r.tag = block_tag;
+#endif
+}
+
+void take_up(const resident &r, size_t dynamic)
+{
+    const size_t n = __start_simt_shared ? (size_t)(__stop_simt_shared - __start_simt_shared) : 0;
+    fill_shared(dynamic); /* forgets the other block's accesses */
+    raw_copy(__start_simt_shared, r.shared, n);
+    raw_copy(dynamic_shared, r.shared + n, dynamic);
+    raw_copy(&block, &r.state, sizeof block);
+    raw_copy(idle, r.idle, sizeof idle);
+    n_idle = r.n_idle;
+    n_started = r.n_started;
+    set_in_use = r.set;
+#ifdef SIMT_TSAN
+    block_tag = r.tag;
+#endif
+}
+
+#ifdef SIMT_TSAN
+/* One for barriers of even, one for those of odd number: a block that leaves one is not to learn
+ * what others did before they came to the next. */
+uint64_t *grid_barrier_tag[2];
+#endif
+unsigned n_grid_barriers;
+
+/* From one barrier of the grid to the next, block by block. */
+void run_resident(resident *blocks, size_t n, size_t dynamic)
+{
+    size_t ended = 0;
+    while (ended == 0) {
+        int order[MAX_RESIDENT];
+        for (size_t i = 0; i < n; i++) {
+            order[i] = (int)(set.order == SIMT_REVERSE ? n - 1 - i : i);
+        }
+        for (size_t i = n; set.order == SIMT_SHUFFLED && i-- > 1;) {
+            const size_t j = random((uint32_t)i + 1);
+            const int b = order[i];
+            order[i] = order[j];
+            order[j] = b;
+        }
+        for (size_t i = 0; i < n; i++) {
+            resident &r = blocks[order[i]];
+            blockIdx = r.index;
+            if (!r.started) {
+                r.started = true;
+                fill_shared(dynamic);
+                begin_block((size_t)order[i], r.set);
+            } else {
+                take_up(r, dynamic);
+                block.n_at_grid = 0;
+                n_ready = ready_head = 0;
+                for (int t = 0; t < block.n_threads; t++) {
+                    push_ready(block.order[t]);
+                }
+            }
+            go_on(true);
+            r.ended = block.n_exited == block.n_threads;
+            ended += r.ended;
+            if (ended > 0 && ended <= i) { /* not all that came before it */
+                for (int t = 0; t < block.n_threads; t++) {
+                    if (block.threads[t].state == AT_GRID) {
+                        die_at("the grid's barrier: other blocks have ended and do not come to it",
+                               t);
+                    }
+                }
+                die("kernel %s: the grid's barrier: a block ends, others wait at it", kernel->name);
+            }
+            put_aside(r, dynamic);
+        }
+        n_grid_barriers++;
+    }
+}
+
+void run_cooperative(const simt_kernel &k, size_t n)
+{
+    resident *blocks = new resident[n]();
+    for (size_t b = 0; b < n; b++) {
+        blocks[b].set = 4 + (int)b;
+        blocks[b].index = uint3{(unsigned)(b % k.grid.x), (unsigned)(b / k.grid.x % k.grid.y),
+                                (unsigned)(b / ((size_t)k.grid.x * k.grid.y))};
+    }
+    resident *outside = new resident(); /* a launch may be made on a small stack */
+    put_aside(*outside, 0);
+    outside->set = set_in_use;
+#ifdef SIMT_TSAN
+    for (uint64_t *&tag : grid_barrier_tag) {
+        tag = new uint64_t;
+    }
+#endif
+    run_resident(blocks, n, k.shared);
+    for (size_t b = 0; b < n; b++) {
+        free(blocks[b].shared);
+#ifdef SIMT_TSAN
+        delete blocks[b].tag;
+#endif
+    }
+#ifdef SIMT_TSAN
+    for (uint64_t *tag : grid_barrier_tag) {
+        delete tag;
+    }
+#endif
+    take_up(*outside, 0);
+    free(outside->shared);
+    delete outside;
+    delete[] blocks;
 }
 
 size_t common_divisor(size_t a, size_t b)
@@ -328,6 +492,28 @@ void push_ready(int t)
 void wait_here()
 {
     switch_to(next_fiber());
+}
+
+void wait_for_grid()
+{
+    const int t = block.running;
+    if (!kernel->cooperative) {
+        die_at("a barrier of the grid in a launch that is not cooperative", t);
+    }
+    if (block.n_exited > 0) {
+        die_at("the grid's barrier: some threads have exited before it", t);
+    }
+    block.n_at_grid++;
+    block.threads[t].state = AT_GRID;
+    const unsigned number = n_grid_barriers;
+    (void)number;
+#ifdef SIMT_TSAN
+    release(grid_barrier_tag[number % 2]);
+#endif
+    wait_here();
+#ifdef SIMT_TSAN
+    acquire(grid_barrier_tag[number % 2]);
+#endif
 }
 
 void use_fibers_of(unsigned context)
@@ -380,13 +566,15 @@ void run_grid(const simt_kernel &k)
 #endif
     const size_t n = (size_t)k.grid.x * k.grid.y * k.grid.z;
     size_t step = 1, first = 0;
-    if (set.order == SIMT_SHUFFLED && n > 1) {
+    if (k.cooperative) {
+        run_cooperative(k, n);
+    } else if (set.order == SIMT_SHUFFLED && n > 1) {
         first = random((uint32_t)(n < UINT32_MAX ? n : UINT32_MAX));
         for (step = 1 + random((uint32_t)(n < UINT32_MAX ? n : UINT32_MAX));
              common_divisor(n, step) != 1; step++) {
         }
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; !k.cooperative && i < n; i++) {
         size_t b = set.order == SIMT_REVERSE ? n - 1 - i : (first + i * step) % n;
         blockIdx = uint3{(unsigned)(b % k.grid.x), (unsigned)(b / k.grid.x % k.grid.y),
                          (unsigned)(b / ((size_t)k.grid.x * k.grid.y))};

@@ -19,12 +19,57 @@ void complete_barrier()
     }
 }
 
+/* Operands as float: of tf32 the upper 19 bits, of bf16 one of two in a word. */
+__attribute__((always_inline, no_sanitize("address", "undefined"))) inline float
+mma_value(uint32_t word, bool bf16, int in)
+{
+    return simt_bits<float>(!bf16 ? word & 0xFFFFE000u : in % 2 ? word & 0xFFFF0000u : word << 16);
+}
+
+/* d += a b, with the matrices put together from the lanes that hold them: PTX ISA, "Matrix Fragments
+ * for mma.m16n8k8" and "mma.m16n8k16". Thousands of these are a training step: the sanitizers look
+ * at the kernel, not at this. */
+__attribute__((no_sanitize("address", "undefined"))) void complete_mma(int base, bool bf16)
+{
+    const int K = bf16 ? 16 : 8, half = K / 2;
+    const simt_fragments *lane[WARP];
+    float a[16][16], b[16][8], d[16][8];
+    for (int l = 0; l < WARP; l++) {
+        lane[l] = (const simt_fragments *)(uintptr_t)block.threads[base + l].value;
+        for (int i = 0; i < 4; i++) {
+            d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2] = lane[l]->d[i];
+        }
+    }
+    for (int k = 0; k < K; k++) {
+        const int in = k % half, t = bf16 ? in / 2 : in;
+        for (int i = 0; i < 16; i++) {
+            a[i][k] = mma_value(lane[i % 8 * 4 + t]->a[i / 8 + 2 * (k / half)], bf16, in);
+            b[k][i % 8] = mma_value(lane[i % 8 * 4 + t]->b[k / half], bf16, in);
+        }
+    }
+    for (int i = 0; i < 16; i++) {
+        for (int k = 0; k < K; k++) {
+            for (int j = 0; j < 8; j++) {
+                d[i][j] += a[i][k] * b[k][j];
+            }
+        }
+    }
+    for (int l = 0; l < WARP; l++) {
+        for (int i = 0; i < 4; i++) {
+            lane[l]->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+        }
+    }
+}
+
 /* The result of a warp's operation for each lane of the mask. */
 void complete_warp(int base, unsigned mask, int self)
 {
     const simt_warp_op op = block.threads[self].op;
     uint64_t in[WARP] = {}, all = 0;
     bool first = true;
+    if (op == SIMT_OP_MMA_TF32 || op == SIMT_OP_MMA_BF16) {
+        complete_mma(base, op == SIMT_OP_MMA_BF16);
+    }
     for (unsigned left = mask; left; left &= left - 1) {
         int l = __builtin_ctz(left);
         uint64_t v = in[l] = block.threads[base + l].value;
@@ -163,6 +208,14 @@ uint64_t simt_warp(simt_warp_op op, unsigned mask, uint64_t value, unsigned sour
         acquire(TAG_WARP(t / WARP));
     }
     return me.value;
+}
+
+void simt_grid_barrier(const char *file, int line)
+{
+    thread &me = block.threads[block.running];
+    me.file = file;
+    me.line = line;
+    wait_for_grid();
 }
 
 unsigned simt_lane(void)

@@ -322,6 +322,210 @@ CASE(last_block_without_fence, "data race", WITH_TSAN)
     OK(cudaDeviceSynchronize());
 }
 
+/* ---- cooperative grids ---- */
+
+enum { RESIDENT = 4, ROUNDS = 5 };
+
+/* Every block adds what its neighbour had, ROUNDS times, through y and through shared memory that
+ * lives from barrier to barrier. */
+__global__ void neighbours_kernel(float *y, float *sums, bool barrier)
+{
+    __shared__ float fixed[64];
+    SIMT_DYNAMIC_SHARED(float, dynamic);
+    const unsigned b = blockIdx.x, t = threadIdx.x;
+    fixed[t] = dynamic[t] = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        y[((unsigned)round % 2 * gridDim.x + b) * 64 + t] = (float)(b * 64 + t) * (float)round;
+        if (barrier) {
+            simt_grid_sync();
+        }
+        const unsigned from = (b + 1) % gridDim.x;
+        const float got = y[((unsigned)round % 2 * gridDim.x + from) * 64 + t];
+        fixed[t] += got;
+        dynamic[t] -= got;
+    }
+    __syncthreads();
+    sums[b * 64 + t] = fixed[63 - t] - dynamic[63 - t];
+}
+
+static int wrong_neighbours(bool barrier, simt_order order)
+{
+    float *y = device_floats(2 * RESIDENT * 64), *sums = device_floats(RESIDENT * 64);
+    float got[RESIDENT * 64];
+    simt_set_order(order, 5);
+    SIMT_LAUNCH_COOPERATIVE(neighbours_kernel, RESIDENT, 64, 256, nullptr, y, sums, barrier);
+    LAUNCH_OK();
+    read_back(got, sums, RESIDENT * 64);
+    int wrong = 0;
+    for (int i = 0; i < RESIDENT * 64; i++) {
+        const int from = (i / 64 + 1) % RESIDENT * 64 + 63 - i % 64;
+        wrong += !(got[i] == (float)(2 * from * (ROUNDS * (ROUNDS - 1) / 2)));
+    }
+    return wrong;
+}
+CASE(grid_barrier_present, nullptr, ALWAYS)
+{
+    for (int order = SIMT_FORWARD; order <= SIMT_SHUFFLED; order++) {
+        CHECK(wrong_neighbours(true, (simt_order)order) == 0);
+        CHECK(wrong_after_rotation(true, (simt_order)order) == 0); /* ordinary launches go on */
+    }
+}
+CASE(grid_barrier_missing_gives_wrong_numbers, nullptr, !WITH_TSAN)
+{
+    CHECK(wrong_neighbours(false, SIMT_FORWARD) > 100);
+    CHECK(wrong_neighbours(false, SIMT_REVERSE) > 0);
+    CHECK(wrong_neighbours(false, SIMT_SHUFFLED) > 0);
+}
+CASE(grid_barrier_missing_is_a_race, "data race", WITH_TSAN)
+{
+    wrong_neighbours(false, SIMT_FORWARD);
+}
+
+/* Block `writer` writes between the second barrier and the third, the others read there. */
+__global__ void between_barriers_kernel(float *y, unsigned writer)
+{
+    float v = 0;
+    for (int round = 0; round < 4; round++) {
+        simt_grid_sync();
+        if (round == 1 && blockIdx.x == writer) {
+            y[threadIdx.x] = 1;
+        } else if (round == 1) {
+            v = y[threadIdx.x];
+        }
+    }
+    y[(1 + blockIdx.x) * 32 + threadIdx.x] = v;
+}
+CASE(race_between_grid_barriers, "data race", WITH_TSAN)
+{
+    SIMT_LAUNCH_COOPERATIVE(between_barriers_kernel, 3, 32, 0, nullptr, device_floats(128, one), 0);
+    OK(cudaDeviceSynchronize());
+}
+CASE(race_between_grid_barriers_by_the_last_block, "data race", WITH_TSAN)
+{
+    SIMT_LAUNCH_COOPERATIVE(between_barriers_kernel, 3, 32, 0, nullptr, device_floats(128, one), 2);
+    OK(cudaDeviceSynchronize());
+}
+
+__global__ void stray_kernel(unsigned block, unsigned thread)
+{
+    if (blockIdx.x == block && (thread > 64 || threadIdx.x == thread)) {
+        return;
+    }
+    simt_grid_sync();
+}
+CASE(grid_barrier_a_block_does_not_come_to, "the grid's barrier: other blocks have ended", ALWAYS)
+{
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, 3, 64, 0, nullptr, 0, 100);
+    OK(cudaDeviceSynchronize());
+}
+CASE(grid_barrier_the_last_block_does_not_come_to, "the grid's barrier: a block ends", ALWAYS)
+{
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, 3, 64, 0, nullptr, 2, 100);
+    OK(cudaDeviceSynchronize());
+}
+CASE(grid_barrier_a_thread_does_not_come_to, "the grid's barrier: ", ALWAYS)
+{
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, 3, 64, 0, nullptr, 1, 63);
+    OK(cudaDeviceSynchronize());
+}
+CASE(grid_barrier_without_a_cooperative_launch, "not cooperative", ALWAYS)
+{
+    SIMT_LAUNCH(stray_kernel, 1, 64, 0, nullptr, 1, 1);
+    OK(cudaDeviceSynchronize());
+}
+
+__global__ void half_at_the_grid_kernel(float *y)
+{
+    if (threadIdx.x < 32) {
+        __syncthreads();
+    } else {
+        simt_grid_sync();
+    }
+    y[threadIdx.x] = 1;
+}
+CASE(grid_barrier_and_blocks_barrier, "the grid's barrier", ALWAYS)
+{
+    SIMT_LAUNCH_COOPERATIVE(half_at_the_grid_kernel, 2, 64, 0, nullptr, device_floats(64));
+    OK(cudaDeviceSynchronize());
+}
+CASE(cooperative_grid_too_large, nullptr, ALWAYS)
+{
+    int blocks = 0, multiprocessors = 0;
+    OK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+    OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, stray_kernel, 1024, 0));
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, blocks * multiprocessors, 1024, 0, nullptr, 99, 0);
+    LAUNCH_OK();
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, blocks * multiprocessors + 1, 1024, 0, nullptr, 99, 0);
+    IS(cudaGetLastError(), cudaErrorCooperativeLaunchTooLarge);
+    OK(cudaFuncSetAttribute(stray_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 200 << 10));
+    OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, stray_kernel, 64, 200 << 10));
+    CHECK(blocks == 1); /* shared memory has room for one */
+    SIMT_LAUNCH_COOPERATIVE(stray_kernel, multiprocessors + 1, 64, 200 << 10, nullptr, 99, 0);
+    IS(cudaGetLastError(), cudaErrorCooperativeLaunchTooLarge);
+    OK(cudaDeviceSynchronize());
+}
+
+/* ---- matrix products of a warp ---- */
+
+/* d (16,8) += a (16,K) b (K,8), the fragments filled as PTX's tables say. */
+__global__ void mma_kernel(float *d, const float *a, const float *b, bool bf16, bool all)
+{
+    const unsigned lane = threadIdx.x, g = lane / 4, t = lane % 4, K = bf16 ? 16 : 8;
+    uint32_t wa[4], wb[2];
+    float c[4];
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned row = g + i % 2 * 8, k = (bf16 ? 2 * t : t) + i / 2 * (K / 2);
+        const float *p = a + row * K + k, *q = b + k * 8 + g;
+        wa[i] = __float_as_uint(p[0]);
+        wb[i / 2] = __float_as_uint(q[0]);
+        if (bf16) {
+            wa[i] = wa[i] >> 16 | (__float_as_uint(p[1]) & 0xFFFF0000u);
+            wb[i / 2] = wb[i / 2] >> 16 | (__float_as_uint(q[8]) & 0xFFFF0000u);
+        }
+        c[i] = d[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
+    }
+    if (!all && lane == 7) {
+        return;
+    }
+    simt_mma(bf16 ? SIMT_OP_MMA_BF16 : SIMT_OP_MMA_TF32, c, wa, wb);
+    for (unsigned i = 0; i < 4; i++) {
+        d[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+    }
+}
+static float scattered(size_t i)
+{
+    return (float)((i * 2654435761u >> 8) % 2001) / 1000.0f - 1.0f;
+}
+static float kept(float v, bool bf16)
+{
+    return __uint_as_float(__float_as_uint(v) & (bf16 ? 0xFFFF0000u : 0xFFFFE000u));
+}
+CASE(mma_of_both_types, nullptr, ALWAYS)
+{
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        const unsigned K = bf16 ? 16 : 8;
+        float *d = device_floats(128, index_value), got[128];
+        simt_set_order(bf16 ? SIMT_REVERSE : SIMT_SHUFFLED, 4);
+        SIMT_LAUNCH(mma_kernel, 1, 32, 0, nullptr, d, device_floats(256, scattered),
+                    device_floats(128, scattered), bf16 != 0, true);
+        read_back(got, d, 128);
+        for (unsigned i = 0; i < 128; i++) {
+            double want = i;
+            for (unsigned k = 0; k < K; k++) {
+                want += (double)kept(scattered(i / 8 * K + k), bf16) *
+                        (double)kept(scattered(k * 8 + i % 8), bf16);
+            }
+            CHECK(fabs((double)got[i] - want) < 1e-4);
+        }
+    }
+}
+CASE(mma_without_a_lane, "exited", ALWAYS)
+{
+    SIMT_LAUNCH(mma_kernel, 1, 32, 0, nullptr, device_floats(128, one), device_floats(256, one),
+                device_floats(128, one), false, false);
+    OK(cudaDeviceSynchronize());
+}
+
 /* ---- memory ---- */
 
 __global__ void fill_kernel(float *y, int n)

@@ -109,6 +109,7 @@ static vae_status choose_device(cuda_backend *be, int index, vae_error *err)
     be->major = p.major;
     be->minor = p.minor;
     be->multiprocessors = p.multiProcessorCount;
+    be->persistent.most_shared = p.sharedMemPerBlockOptin;
     snprintf(be->name, sizeof be->name, "%s", p.name);
     if (!CUDA_OK(be, cudaSetDevice(index)) || !CUDA_OK(be, cudaDriverGetVersion(&be->driver)) ||
         !CUDA_OK(be, cudaRuntimeGetVersion(&be->runtime)) || !CUDA_OK(be, cudaFree(NULL))) {
@@ -169,6 +170,7 @@ static void cuda_close(vae_backend *base)
         cudaStreamSynchronize(be->lane[0].stream); /* too late to tell of an error */
     }
     vae_cuda_run_close(be);
+    vae_cuda_persistent_close(be);
     vae_cuda_matmul_close(be);
     for (size_t i = 0; i < be->n_params; i++) {
         cudaFree(be->params[i].shadow);
@@ -224,6 +226,11 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
         largest = be->slots[i].one_size.nodes > largest->one_size.nodes ? &be->slots[i] : largest;
     }
     describe_plans(be, plans, sizeof plans);
+    char whole[64] = "off";
+    if (be->persistent.blocks > 0) {
+        snprintf(whole, sizeof whole, "%s, %u blocks",
+                 be->persistent.used ? "by one kernel" : "on but not run", be->persistent.blocks);
+    }
     const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
     char hopper[64] = "";
     if (be->hopper_rows > 0) {
@@ -231,12 +238,14 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
     }
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
-             "%d.%d, cuBLASLt %zu, %s, graphs %s (%zu nodes a step, %zu in a chain; %d steps: "
+             "%d.%d, cuBLASLt %zu, %s, whole steps %s, graphs %s (%zu nodes a step, %zu in a "
+             "chain; %d steps: "
              "%zu), %smatmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
-             precision[be->precision], graphs, largest->one_size.nodes, largest->one_size.chain,
-             VAE_CUDA_MANY, largest->many_size.chain, hopper, timed, plans);
+             precision[be->precision], whole, graphs, largest->one_size.nodes,
+             largest->one_size.chain, VAE_CUDA_MANY, largest->many_size.chain, hopper, timed,
+             plans);
 }
 
 static size_t cuda_act_size(const vae_backend *base)
@@ -264,6 +273,7 @@ static const vae_backend_ops cuda_ops = {
     .data_close = vae_cuda_data_close,
     .plan = vae_cuda_plan,
     .run = vae_cuda_run,
+    .run_whole = vae_cuda_run_whole,
     .forget = vae_cuda_forget,
     .sync = vae_cuda_sync,
     VAE_STEP_OPS(ENTRY) /* ops.c, classes.c, linear.c */
@@ -290,6 +300,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
     TRY(choose_device(be, options->device_index, err));
     TRY(vae_cuda_choose_hopper(be, err));
+    vae_cuda_persistent_open(be);
     if (!vae_cublaslt_load(&be->lt, why, sizeof why)) {
         TRY(vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: cuBLASLt is missing: %s", why));
     }

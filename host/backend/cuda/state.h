@@ -155,6 +155,14 @@ struct cuda_backend {
     cuda_plan_buffer ring[VAE_CUDA_PLAN_RING];
     size_t ring_at;
     cuda_slot slots[VAE_SLOTS];
+
+    struct {
+        unsigned blocks;    /* 0: off */
+        size_t most_shared; /* bytes that a block may have */
+        void *scratch, *x_next;
+        size_t scratch_bytes, x_bytes;
+        bool used;
+    } persistent;
 };
 
 /* ---- errors: check.c ---- */

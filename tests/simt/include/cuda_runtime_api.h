@@ -59,6 +59,7 @@ typedef enum cudaError {
     cudaErrorIllegalInstruction = 715,
     cudaErrorMisalignedAddress = 716,
     cudaErrorLaunchFailure = 719,
+    cudaErrorCooperativeLaunchTooLarge = 720,
     cudaErrorNotPermitted = 800,
     cudaErrorNotSupported = 801,
     cudaErrorSystemNotReady = 802,
@@ -122,6 +123,7 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor = 75,
     cudaDevAttrComputeCapabilityMinor = 76,
     cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
+    cudaDevAttrCooperativeLaunch = 95,
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 
@@ -161,6 +163,7 @@ struct cudaDeviceProp {
     int pciBusID, pciDeviceID, pciDomainID, asyncEngineCount, unifiedAddressing;
     int memoryBusWidth, l2CacheSize, maxThreadsPerMultiProcessor;
     size_t sharedMemPerMultiprocessor, sharedMemPerBlockOptin;
+    int cooperativeLaunch;
 };
 
 struct cudaFuncAttributes {

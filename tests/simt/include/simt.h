@@ -2,6 +2,7 @@
  *
  *   SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, args...)   kernel<<<...>>>(args...)
  *   SIMT_LAUNCH((kernel<float, 4>), ...)                              a template wants parentheses
+ *   SIMT_LAUNCH_COOPERATIVE(...)          the same, all blocks resident: they may simt_grid_sync()
  *   SIMT_DYNAMIC_SHARED(type, name)       extern __shared__ type name[], of shared_bytes bytes
  *   __shared__ float part[32];            as in CUDA; filled with NaNs for every block
  *
@@ -59,7 +60,9 @@ typedef enum {
     SIMT_OP_MAX,
     SIMT_OP_AND,
     SIMT_OP_OR,
-    SIMT_OP_XOR
+    SIMT_OP_XOR,
+    SIMT_OP_MMA_TF32,
+    SIMT_OP_MMA_BF16
 } simt_warp_op;
 
 typedef struct { /* one argument of a kernel; words that look like pointers are checked */
@@ -75,6 +78,7 @@ typedef struct {
     dim3 grid, block;
     size_t shared;
     cudaStream_t stream;
+    bool cooperative;
     void (*run)(void *closure); /* one thread */
     void (*destroy)(void *closure);
     void *closure;
@@ -86,6 +90,7 @@ typedef struct {
 void simt_launch(const simt_kernel &kernel);
 void simt_barrier(const char *file, int line);
 int simt_barrier_count(int predicate, const char *file, int line);
+void simt_grid_barrier(const char *file, int line);
 uint64_t simt_warp(simt_warp_op op, unsigned mask, uint64_t value, unsigned source,
                    const char *file, int line);
 unsigned simt_lane(void);
@@ -117,7 +122,7 @@ template <typename T> static inline simt_arg simt_describe(const T &a)
 
 template <typename... P, typename... A>
 static inline void simt_launch_as(const char *name, const char *file, int line, dim3 grid,
-                                  dim3 block, size_t shared, cudaStream_t stream,
+                                  dim3 block, size_t shared, cudaStream_t stream, bool cooperative,
                                   void (*kernel)(P...), A &&...a)
 {
     static_assert(sizeof...(P) == sizeof...(A), "number of kernel arguments");
@@ -138,6 +143,7 @@ static inline void simt_launch_as(const char *name, const char *file, int line, 
                              block,
                              shared,
                              stream,
+                             cooperative,
                              [](void *v) {
                                  closure *me = (closure *)v;
                                  std::apply(me->kernel, me->args);
@@ -152,8 +158,11 @@ static inline void simt_launch_as(const char *name, const char *file, int line, 
 }
 
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
-    simt_launch_as(#kernel, __FILE__, __LINE__, (grid), (block), (shared_bytes), (stream), kernel, \
-                   ##__VA_ARGS__)
+    simt_launch_as(#kernel, __FILE__, __LINE__, (grid), (block), (shared_bytes), (stream), false,  \
+                   kernel, ##__VA_ARGS__)
+#define SIMT_LAUNCH_COOPERATIVE(kernel, grid, block, shared_bytes, stream, ...)                    \
+    simt_launch_as(#kernel, __FILE__, __LINE__, (grid), (block), (shared_bytes), (stream), true,   \
+                   kernel, ##__VA_ARGS__)
 
 /* ---- barriers, warps ---- */
 
@@ -174,6 +183,12 @@ static inline int __syncthreads_or(int p, SIMT_HERE)
 static inline int __syncthreads_and(int p, SIMT_HERE)
 {
     return simt_barrier_count(p == 0, file, line) == 0;
+}
+/* A barrier of the whole grid, as cooperative groups' grid.sync() or one made of atomics: every
+ * thread of every block calls it, and it orders memory among them all. */
+static inline void simt_grid_sync(SIMT_HERE)
+{
+    simt_grid_barrier(file, line);
 }
 static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, SIMT_HERE)
 {
@@ -249,6 +264,22 @@ SIMT_REDUCE(and, SIMT_OP_AND, unsigned)
 SIMT_REDUCE(or, SIMT_OP_OR, unsigned)
 SIMT_REDUCE(xor, SIMT_OP_XOR, unsigned)
 #undef SIMT_REDUCE
+
+/* ---- matrix products of a warp ---- */
+
+/* d = a b + d by the warp, with PTX's fragments: mma.sync.aligned.row.col of m16n8k8 (tf32: the low
+ * 13 bits of operands are ignored) or m16n8k16 (bf16, two to a word, the first in the low half).
+ * d: 4 floats, a: 4 words, b: 2 words of each lane. */
+typedef struct {
+    float *d;
+    const uint32_t *a, *b;
+} simt_fragments;
+static inline void simt_mma(simt_warp_op op, float *d, const uint32_t *a, const uint32_t *b,
+                            SIMT_HERE)
+{
+    const simt_fragments mine = {d, a, b};
+    simt_warp(op, 0xFFFFFFFFu, (uint64_t)(uintptr_t)&mine, 0, file, line);
+}
 
 #include "simt_device.h"
 
