@@ -103,11 +103,11 @@ typedef void vae_gather_fn(vae_backend *be, vae_mat x, vae_data *data, size_t B,
 typedef void vae_linear_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
                                    size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                                    vae_activation act);
-/* Bias gradients are column sums of a layer's dy, which can be had where dy is made (by
- * recon_loss, linear_recon_loss, particle_weights, scale_rows or linear_backward_input) or where the weight's gradient
- * is. All of these take db: (columns of dy) out, NULL = not wanted. This tells what the backend
- * does faster with so many rows: true = in linear_backward_weight, false = where dy is made, if an operation with db
- * makes it. */
+/* Bias gradients are column sums of a layer's dy, which can be had where dy is made (by recon_loss,
+ * linear_recon_loss, particle_weights, scale_rows or linear_backward_input) or where the weight's
+ * gradient is. All of these take db: (columns of dy) out, NULL = not wanted. This tells what the
+ * backend does faster with so many rows: true = in linear_backward_weight, false = where dy is
+ * made, if an operation with db makes it. */
 typedef bool vae_bias_with_weight_fn(const vae_backend *be, size_t rows);
 /* dw: (out,in) with ldw, db: (out) out or NULL, sums over rows. dy: (rows,out); x: (rows,in).
  * Columns of dw up to the next multiple of 8 may be overwritten, with zeros. */
@@ -140,8 +140,9 @@ typedef void vae_latent_backward_fn(vae_backend *be, vae_mat dhead, vae_mat dz, 
 typedef void vae_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat dlogits, float *db,
                                vae_mat logits, vae_mat x, size_t B, size_t K, size_t D,
                                vae_recon recon, float scale);
-/* linear_forward without an activation, from h: (B*K,in) to logits, and recon_loss of these, dlogits
- * wanted and in their place: between the two a backend need not write them. w: (D or 2D,in). */
+/* linear_forward without an activation, from h: (B*K,in) to logits, and recon_loss of these,
+ * dlogits wanted and in their place: between the two a backend need not write them. w: (D or
+ * 2D,in). */
 typedef void vae_linear_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat logits, float *db,
                                       vae_mat h, const float *w, size_t ldw, const float *b,
                                       vae_mat x, size_t B, size_t K, size_t in, size_t D,

@@ -631,8 +631,9 @@ HELPER int column_at(int place)
     return place < 192 ? place / 32 * 32 + 8 * t + 2 * j + i : 192 + 4 * t + 2 * j + i;
 }
 
-/* vae_bernoulli() for a sum over columns: log(1+e^-|l|) goes into `product` as its factor, from 1 to
- * 2, so that one logarithm does for up to 100 of them; the rest of the loss is added to `linear`. */
+/* vae_bernoulli() for a sum over columns: log(1+e^-|l|) goes into `product` as its factor, from 1
+ * to 2, so that one logarithm does for up to 100 of them; the rest of the loss is added to
+ * `linear`. */
 HELPER float bernoulli(float l, float x, float *linear, float *product)
 {
     const float a = fabsf(l);

@@ -1,5 +1,5 @@
-/* Hopper's own instructions (sm_90a): products of a warpgroup (wgmma), copies of boxes (TMA) and the
- * barriers that count their bytes. Only for code that is compiled for sm_90a.
+/* Hopper's own instructions (sm_90a): products of a warpgroup (wgmma), copies of boxes (TMA) and
+ * the barriers that count their bytes. Only for code that is compiled for sm_90a.
  *
  * Layouts in shared memory, all with the 128-byte swizzle: rows of 128 bytes, in which the 16-byte
  * piece p of row r lies at place p ^ (r % 8). TMA writes boxes of 64 bf16 (128 bytes) by some rows.
@@ -8,11 +8,10 @@
  *   descriptor's stride; its leading offset is not used. 16 of k further on: 32 bytes.
  *
  *   MN-major (a row is 64 of m or n, for one k): a box is a chunk of 64 of m or n by 64 of k, 8192
- *   bytes. 8 of k further on: 1024 bytes, the stride; the next 64 of m or n: 8192 bytes, the leading
+ *   bytes. 8 of k further on: 1024 bytes, the stride; next 64 of m or n: 8192 bytes, the leading
  *   offset. 16 of k further on: 2048 bytes.
  *
- * (PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" and "Tensor copy".)
- */
+ * (PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" and "Tensor copy".) */
 #ifndef VAE_HOPPER_H
 #define VAE_HOPPER_H
 
@@ -31,8 +30,8 @@
 #define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
 #define NINETY_SIX SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64), SIXTEEN(80)
 
-/* d (64,N) += a (64,16) b (16,N); TA, TB: 1 = MN-major. scale 0: d is overwritten. In lane l of warp
- * w, d[4j + 2h + i] is row 16 w + l/4 + 8 h, column 8 j + 2 (l % 4) + i. */
+/* d (64,N) += a (64,16) b (16,N); TA, TB: 1 = MN-major. scale 0: d is overwritten. In lane l of
+ * warp w, d[4j + 2h + i] is row 16 w + l/4 + 8 h, column 8 j + 2 (l % 4) + i. */
 template <int TA, int TB>
 static __device__ __forceinline__ void mma(float (&d)[32], uint64_t a, uint64_t b, int scale)
 {

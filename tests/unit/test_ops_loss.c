@@ -9,8 +9,8 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device.h"
@@ -720,18 +720,12 @@ static void nan_reaches_the_bound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        device_test(reconstruction_losses),
-        device_test(last_layer_and_loss),
-        device_test(large_logits_do_not_overflow),
-        device_test(decoder_means),
-        device_test(particles_are_weighted),
-        device_test(totals_pile_up),
-        device_test(bad_sums_name_the_first_step),
-        device_test(gradient_norms),
-        device_test(adam_follows_the_papers),
-        device_test(norm_and_update_together),
-        device_test(moments_do_not_stay_denormal),
-        device_test(nan_reaches_the_totals),
+        device_test(reconstruction_losses),        device_test(last_layer_and_loss),
+        device_test(large_logits_do_not_overflow), device_test(decoder_means),
+        device_test(particles_are_weighted),       device_test(totals_pile_up),
+        device_test(bad_sums_name_the_first_step), device_test(gradient_norms),
+        device_test(adam_follows_the_papers),      device_test(norm_and_update_together),
+        device_test(moments_do_not_stay_denormal), device_test(nan_reaches_the_totals),
         device_test(nan_reaches_the_bound),
     };
     const struct CMUnitTest large_layers[] = {device_test(last_layer_of_784_400_20)};
