@@ -171,8 +171,8 @@ typedef struct {
     vae_now now;
     uint64_t n_steps;
     void *weights, *x_next, *scratch;
-    uint64_t
-        in_shared; /* 1: each block keeps its share of parameters and moments in shared memory */
+    float logvar, inv_var; /* of a Gaussian's fixed variance; the launcher works them out */
+    uint64_t in_shared;    /* 1: a block keeps its share of the state in shared memory */
 } vae_persistent;
 size_t vae_persistent_scratch(const vae_whole_step *step);
 /* Bytes of shared memory of a block, with its share of parameters and moments or without. */

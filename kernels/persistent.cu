@@ -231,13 +231,13 @@ static __device__ __forceinline__ uint32_t tiles_at_once(uint32_t row_tiles, uin
 /* ---- layers ---- */
 
 /* -log p(x|l) of one value and its derivative. */
-static __device__ __forceinline__ float recon_loss(const vae_recon &recon, float gauss_logvar,
-                                                   float inv_var, float l, float x, float *dl)
+static __device__ __forceinline__ float recon_loss(const vae_persistent &job, float l, float x,
+                                                   float *dl)
 {
     float unused;
-    return recon.likelihood == VAE_BERNOULLI
+    return job.step.recon.likelihood == VAE_BERNOULLI
                ? vae_bernoulli(l, x, dl)
-               : vae_gaussian(l, x, gauss_logvar, inv_var, dl, &unused);
+               : vae_gaussian(l, x, job.logvar, job.inv_var, dl, &unused);
 }
 
 /* y = act(x W^T + b) of 16 rows and some tiles of columns; in the last layer dlogits in its place,
@@ -256,7 +256,6 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32
     const T *x0 = me.x_of(0, s);
     const uint32_t ldx = (uint32_t)step.layers[0].x.ld;
     const float scale = 1.0f / (float)B;
-    const float logvar = vae_logf(step.recon.variance), inv_var = 1.0f / step.recon.variance;
     const operands<T> of = {
         me.x_of(l, s), (uint32_t)layer.x.ld, B, me.weights() + layer.weight, (uint32_t)layer.ldw,
         out,           (uint32_t)layer.x.ld};
@@ -275,7 +274,7 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32
             v[e] = inside ? v[e] + b[e] : 0.0f;
             if (last && inside) {
                 float dl;
-                loss += recon_loss(step.recon, logvar, inv_var, v[e], x[e], &dl);
+                loss += recon_loss(me.job, v[e], x[e], &dl);
                 v[e] = dl * scale;
             }
         }
@@ -831,6 +830,8 @@ extern "C" cudaError_t vae_persistent_launch(const vae_persistent *job, vae_prod
 {
     persistent_job plan = plan_job(job->step);
     memcpy(&plan.of, job, sizeof plan.of);
+    plan.of.logvar = logf(job->step.recon.variance);
+    plan.of.inv_var = 1.0f / job->step.recon.variance;
     switch (product) {
     case VAE_PRODUCT_FP32:
         VAE_LAUNCH_COOPERATIVE((persistent_kernel<VAE_PRODUCT_FP32>), blocks, VAE_BLOCK, shared,
