@@ -120,6 +120,23 @@ typedef void vae_linear_backward_weight_fn(vae_backend *be, float *dw, size_t ld
 typedef void vae_linear_backward_input_fn(vae_backend *be, vae_mat dx, float *db, vae_mat dy,
                                           const float *w, size_t ldw, vae_mat x, const void *aux,
                                           size_t rows, size_t in, size_t out, vae_activation act);
+/* Bytes of memory that a convolution's operations on so many rows need for themselves, bounded
+ * whatever the rows; 0 = none (pass NULL). */
+typedef size_t vae_conv_bytes_fn(const vae_backend *be, vae_conv g, size_t rows);
+/* The same three of a convolution (step.h: vae_conv). y: (rows, one side) out =
+ * act(conv(x; w) + b), x: (rows, the other side); w: (c,patch) with ldw, b: one for each channel
+ * made (of all parts). scratch: conv_bytes() of memory, for this and the next two. */
+typedef void vae_conv_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
+                                 size_t ldw, const float *b, size_t rows, vae_conv g,
+                                 vae_activation act, void *scratch);
+/* dw: (c,patch) with ldw; db: channels made, sums over rows and pixels; both out. */
+typedef void vae_conv_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, float *db,
+                                         vae_mat dy, vae_mat x, size_t rows, vae_conv g,
+                                         void *scratch);
+/* dx: (rows, the side that x was) out, as linear_backward_input's. */
+typedef void vae_conv_backward_input_fn(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
+                                        size_t ldw, vae_mat x, const void *aux, size_t rows,
+                                        vae_conv g, vae_activation act, void *scratch);
 /* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
  * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
 typedef void vae_latent_forward_fn(vae_backend *be, vae_mat z, float *kl_row, float *log_pq,
@@ -218,6 +235,9 @@ typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, float *sums, const fl
     OP(linear_forward)                                                                             \
     OP(linear_backward_weight)                                                                     \
     OP(linear_backward_input)                                                                      \
+    OP(conv_forward)                                                                               \
+    OP(conv_backward_weight)                                                                       \
+    OP(conv_backward_input)                                                                        \
     OP(latent_forward)                                                                             \
     OP(kl_dims)                                                                                    \
     OP(latent_backward)                                                                            \
@@ -245,6 +265,7 @@ typedef struct {
     vae_describe_fn *describe;
     vae_act_size_fn *act_size;
     vae_aux_bytes_fn *aux_bytes;
+    vae_conv_bytes_fn *conv_bytes;
     vae_bias_with_weight_fn *bias_with_weight;
     vae_alloc_fn *alloc;
     vae_free_fn *free;

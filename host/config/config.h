@@ -34,6 +34,7 @@ typedef struct {
 
 typedef struct vae_config {
     /* the model: fixed once trained */
+    vae_sizes conv;           /* channels of the convolutions before them; n = 0: none */
     vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
     vae_sizes decoder_hidden; /* decoder's, latent side first; n = 0: hidden, mirrored */
     size_t latent;            /* Z */

@@ -52,7 +52,7 @@ static vae_status make_room_for_parameters(vae_loop *l, vae_error *err)
     return VAE_OK;
 }
 
-static vae_status open_model(vae_loop *l, vae_error *err)
+static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
 {
     const vae_config *c = l->config;
     const size_t n_rows = l->n_train + l->n_labelled;
@@ -61,7 +61,7 @@ static vae_status open_model(vae_loop *l, vae_error *err)
     vae_status status = VAE_OK;
     TRY(vae_backend_for(&l->be, c, err));
     l->measure_batch = vae_measure_batch(c);
-    TRY(vae_model_create(&l->model, c, l->train_set->d, l->measure_batch, true, l->be, err));
+    TRY(vae_model_create(&l->model, c, shape, l->measure_batch, true, l->be, err));
     l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);
     if (l->n_validation > 0) {
         l->validation =
@@ -89,7 +89,9 @@ vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *tra
     TRY(vae_loop_choose_labelled(l, err));
     TRY(vae_loop_count_classes(l, err));
     TRY(vae_loop_standardize(l, from, err));
-    TRY(open_model(l, err));
+    /* rows without a shape may be those of the pictures that training goes on with */
+    const row_shape shape = {train_set->height, train_set->width, train_set->channels};
+    TRY(open_model(l, from != NULL ? vae_checkpoint_shape(from) : shape, err));
     TRY(make_room_for_parameters(l, err));
     l->steps_per_epoch = (l->n_train + config->batch_size - 1) / config->batch_size;
 done:
@@ -126,9 +128,17 @@ static void set_output_bias(vae_loop *l)
     for (size_t i = 0; i < output; i++) {
         bias += layout->tensors[i].rows * layout->tensors[i].cols;
     }
-    for (size_t j = 0; j < layout->d; j++) {
-        const float p = fminf(fmaxf(mean[j], 0.001f), 0.999f);
-        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : mean[j];
+    /* one for each value, or, of a convolution, one for each channel */
+    const layer_desc *last = &layout->layers[layout->n_encoder + layout->n_decoder - 1];
+    const size_t n = last->is_conv ? last->conv.C : layout->d;
+    for (size_t j = 0; j < n; j++) {
+        double sum = 0;
+        for (size_t i = j; i < layout->d; i += n) {
+            sum += (double)mean[i];
+        }
+        const float average = (float)(sum / (double)(layout->d / n));
+        const float p = fminf(fmaxf(average, 0.001f), 0.999f);
+        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : average;
     }
 }
 
