@@ -106,8 +106,8 @@ cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat fr
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
 cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
 
-/* ---- convolutions (step.h: vae_conv) of `rows` pictures; each sum over pixels is in a fixed order.
- * Products of one call are below 2^32 values. ---- */
+/* ---- convolutions (step.h: vae_conv) of `rows` pictures, below 2^32 values of one call; each sum
+ * over pixels is in a fixed order ---- */
 
 /* What becomes of a sum v: act(v + b[channel]), pre getting v + b unless NULL; or, where from is
  * given, v times act' of what it holds there. pre and from lie as what is made. */
@@ -124,8 +124,8 @@ cudaError_t vae_conv_patches_launch(vae_elem type, vae_mat p, vae_mat big, vae_c
 /* small: (rows, the small side) out, from t: (rows*h*w,c). */
 cudaError_t vae_conv_small_launch(vae_elem type, vae_mat small, vae_mat t, vae_conv_finish f,
                                   vae_conv g, size_t rows, cudaStream_t stream);
-/* big: (rows, the big side) out: of each value, the sum over the places of the kernel that reach it,
- * of t: (rows*h*w,patch) floats, so that sums are rounded once. */
+/* big: (rows, the big side) out: of each value, the sum over the places of the kernel that reach
+ * it, of t: (rows*h*w,patch) floats, so that sums are rounded once. */
 cudaError_t vae_conv_big_launch(vae_elem type, vae_mat big, vae_mat t, vae_conv_finish f,
                                 vae_conv g, size_t rows, cudaStream_t stream);
 /* to: (n) = from, or += from unless it is the first. */

@@ -1,5 +1,6 @@
 /* Convolutions beside their matrix products: patches of the big side, and what is made of products:
- * the small side's values, or the big one's, each a sum over the places of the kernel that reach it. */
+ * the small side's values, or the big one's, each a sum over the places of the kernel that reach
+ * it. */
 #include "kernels.h"
 #include "launch.h"
 #include "vae_math.h"

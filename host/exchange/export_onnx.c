@@ -249,8 +249,8 @@ static void add_bounded_logvar(builder *b)
     onnx_output(&b->graph, "logvar", b->layout->d);
 }
 
-/* The output of a decoder that ends in a convolution: pictures to rows, the mean's in `mean` and the
- * raw log variance's, where that is learned, in logvar_raw. */
+/* The output of a decoder that ends in a convolution: pictures to rows, the mean's in `mean` and
+ * the raw log variance's, where that is learned, in logvar_raw. */
 static void add_rows(builder *b, const char *pictures, vae_conv g, const char *mean)
 {
     static const int64_t one[] = {0, 2, 3, 1}, two[] = {1, 0, 3, 4, 2}, index[] = {0, 1};

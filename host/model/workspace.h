@@ -24,8 +24,8 @@ typedef struct {
 } workspace_plan;
 
 /* Plans for `batch` examples of `particles` particles, and in a semi-supervised model (particles 1)
- * `labelled` examples beside them: its encoder (convolutions aside) and decoder have batch*C + labelled rows. `be` tells
- * element and aux sizes. False if a size overflows. */
+ * `labelled` examples beside them: its encoder (convolutions aside) and decoder have
+ * batch*C + labelled rows. `be` tells element and aux sizes. False if a size overflows. */
 bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t batch,
                         size_t labelled, size_t particles, bool train, const vae_backend *be);
 

@@ -43,7 +43,7 @@ typedef struct {
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
 } vae_checkpoint;
 
-/* The shape that the model's layout is built for: rows that are not known to be pictures are flat. */
+/* The shape that the model's layout is built for; rows not known to be pictures are flat. */
 static inline row_shape vae_checkpoint_shape(const vae_checkpoint *c)
 {
     const row_shape shape = {c->height, c->width, c->channels};

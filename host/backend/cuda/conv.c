@@ -1,8 +1,9 @@
-/* Convolutions on a GPU, as matrix products of patches of a few pictures at a time, which stay in L2.
+/* Convolutions on a GPU, as matrix products of patches of a few pictures at a time, which stay in
+ * L2.
  *
  * With the big side's patches P (pixels of the small side, patch), the small side's values S
  * (pixels, c) and W (c,patch), all row-major:
- *   small from big   S = P W^T                       bias and activation in the epilogue or after it
+ *   small from big   S = P W^T        bias and activation in the epilogue or after it
  *   big from small   T = S W (float), then of each value of the big side the sum of what reaches it
  *   weight           dW = S^T P, one turn's after another's
  * S lies in a row as the product wants it where c is a multiple of VAE_PAD; else it is copied. */
@@ -141,8 +142,8 @@ static void multiply(const turn *t, matmul_key *key, const matmul_args *args)
     }
 }
 
-/* s = P W^T; with bias (of the type of activations, or NULL) and ReLU where there is an epilogue for
- * that. True if the bias has been added; *act is what is left to do. */
+/* s = P W^T; with bias (of the type of activations, or NULL) and ReLU where there is an epilogue
+ * for that. True if the bias has been added; *act is what is left to do. */
 static bool multiply_down(const turn *t, vae_mat s, vae_mat p, const float *w, size_t ldw,
                           const float *b, vae_activation *act)
 {
