@@ -6,25 +6,17 @@
 #include "vae_math.h"
 #include "vector.h"
 
-/* vae_conv in 32 bits, without padding. */
+/* vae_conv in 32 bits, without padding; in this order no two fields look like a host pointer, for
+ * which the emulation searches structs. */
 typedef struct {
-    uint32_t H, W, C, h, w, c, kernel, stride, pad, parts, patch, n;
+    uint32_t H, W, C, h, c, w, kernel, stride, pad, parts;
 } dims;
 
-static dims dims_of(vae_conv g, size_t n)
+static dims dims_of(vae_conv g)
 {
-    const dims d = {(uint32_t)g.H,
-                    (uint32_t)g.W,
-                    (uint32_t)g.C,
-                    (uint32_t)g.h,
-                    (uint32_t)g.w,
-                    (uint32_t)g.c,
-                    (uint32_t)g.kernel,
-                    (uint32_t)g.stride,
-                    (uint32_t)g.pad,
-                    (uint32_t)g.parts,
-                    (uint32_t)vae_conv_patch(g),
-                    (uint32_t)n};
+    const dims d = {(uint32_t)g.H,   (uint32_t)g.W,    (uint32_t)g.C,      (uint32_t)g.h,
+                    (uint32_t)g.c,   (uint32_t)g.w,    (uint32_t)g.kernel, (uint32_t)g.stride,
+                    (uint32_t)g.pad, (uint32_t)g.parts};
     return d;
 }
 
@@ -37,17 +29,17 @@ static __device__ __forceinline__ bool place_of(const dims &g, uint32_t i, uint3
     const uint32_t ky = tap / g.kernel % g.kernel, part = tap / g.kernel / g.kernel;
     const uint32_t y = i * g.stride + ky - g.pad, x = j * g.stride + kx - g.pad; /* may wrap */
     *at = ((size_t)(part * g.H + y) * g.W + x) * g.C + channel;
-    return y < g.H && x < g.W && col < g.patch;
+    return y < g.H && x < g.W && part < g.parts;
 }
 
 /* A thread per 16 bytes of p. VECTOR: they are channels of one pixel. */
 template <typename T, bool VECTOR>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    patches_kernel(T *p, uint32_t ldp, const T *__restrict__ big, size_t ld, dims g)
+    patches_kernel(T *p, uint32_t ldp, const T *__restrict__ big, size_t ld, dims g, uint32_t n)
 {
     constexpr uint32_t N = elem<T>::N;
     const uint32_t per_row = ldp / N;
-    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < g.n; v += gridDim.x * VAE_BLOCK) {
+    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
         const uint32_t row = v / per_row, col = v % per_row * N;
         const uint32_t j = row % g.w, i = row / g.w % g.h;
         const T *from = big + (size_t)(row / g.w / g.h) * ld;
@@ -89,10 +81,10 @@ static __device__ __forceinline__ float finished(float v, const vae_conv_finish 
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
     small_kernel(T *small, size_t ld, const T *__restrict__ t, size_t ldt, vae_conv_finish f,
-                 dims g)
+                 dims g, uint32_t n)
 {
     const uint32_t row = g.h * g.w * g.c;
-    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < g.n; v += gridDim.x * VAE_BLOCK) {
+    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
         const uint32_t b = v / row, value = v % row, channel = value % g.c;
         const size_t at = (size_t)b * ld + value;
         const float sum = elem<T>::get(t + (size_t)(v / g.c) * ldt + channel);
@@ -104,10 +96,10 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 template <typename T, uint32_t N>
 __global__ void __launch_bounds__(VAE_BLOCK)
     big_kernel(T *big, size_t ld, const float *__restrict__ t, size_t ldt, vae_conv_finish f,
-               dims g)
+               dims g, uint32_t n)
 {
     const uint32_t row = g.parts * g.H * g.W * g.C / N;
-    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < g.n; v += gridDim.x * VAE_BLOCK) {
+    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
         const uint32_t b = v / row, value = v % row * N, channel = value % g.C;
         const uint32_t pixel = value / g.C, x = pixel % g.W, y = pixel / g.W % g.H;
         const uint32_t part = pixel / g.W / g.H;
@@ -170,11 +162,11 @@ static cudaError_t patches_of(vae_mat p, vae_mat big, vae_conv g, size_t rows, c
     if (g.C % elem<T>::N == 0) {
         VAE_LAUNCH((patches_kernel<T, true>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
                    static_cast<T *>(p.data), (uint32_t)p.ld, static_cast<const T *>(big.data),
-                   big.ld, dims_of(g, n));
+                   big.ld, dims_of(g), (uint32_t)n);
     } else {
         VAE_LAUNCH((patches_kernel<T, false>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
                    static_cast<T *>(p.data), (uint32_t)p.ld, static_cast<const T *>(big.data),
-                   big.ld, dims_of(g, n));
+                   big.ld, dims_of(g), (uint32_t)n);
     }
     return cudaGetLastError();
 }
@@ -186,7 +178,7 @@ static cudaError_t small_of(vae_mat small, vae_mat t, vae_conv_finish f, vae_con
     const size_t n = rows * vae_conv_small(g);
     VAE_LAUNCH((small_kernel<T>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
                static_cast<T *>(small.data), small.ld, static_cast<const T *>(t.data), t.ld, f,
-               dims_of(g, n));
+               dims_of(g), (uint32_t)n);
     return cudaGetLastError();
 }
 
@@ -198,11 +190,11 @@ static cudaError_t big_of(vae_mat big, vae_mat t, vae_conv_finish f, vae_conv g,
     if (g.C % elem<T>::N == 0) {
         VAE_LAUNCH((big_kernel<T, elem<T>::N>), vae_blocks(n / elem<T>::N, 1u << 16), VAE_BLOCK, 0,
                    stream, static_cast<T *>(big.data), big.ld, static_cast<const float *>(t.data),
-                   t.ld, f, dims_of(g, n / elem<T>::N));
+                   t.ld, f, dims_of(g), (uint32_t)(n / elem<T>::N));
     } else {
         VAE_LAUNCH((big_kernel<T, 1>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
                    static_cast<T *>(big.data), big.ld, static_cast<const float *>(t.data), t.ld, f,
-                   dims_of(g, n));
+                   dims_of(g), (uint32_t)n);
     }
     return cudaGetLastError();
 }
