@@ -106,6 +106,10 @@ cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat fr
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
 cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
 
+/* x: (B,h*w*c) in place: backend.h's mirror. A thread per pair of pixels. */
+cudaError_t vae_mirror_launch(vae_elem type, vae_mat x, vae_now now, size_t B, size_t h, size_t w,
+                              size_t c, uint64_t seed, cudaStream_t stream);
+
 /* ---- convolutions (step.h: vae_conv) of `rows` pictures, below 2^32 values of one call; each sum
  * over pixels is in a fixed order ---- */
 

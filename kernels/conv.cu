@@ -147,6 +147,28 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
+template <typename T>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    mirror_kernel(T *x, size_t ld, vae_now now, uint32_t n, uint32_t h, uint32_t w, uint32_t c,
+                  uint64_t seed)
+{
+    const uint64_t entry = plan_number(now), first = load_early(&now.plan[entry].first);
+    const uint64_t draw = load_early(&now.plan[entry].draw);
+    for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
+        const uint32_t j = v % (w / 2), y = v / (w / 2) % h, r = v / (w / 2) / h;
+        if (!vae_mirrored(seed, first + r, draw)) {
+            continue;
+        }
+        T *left = x + r * ld + ((size_t)y * w + j) * c;
+        T *right = x + r * ld + ((size_t)y * w + w - 1 - j) * c;
+        for (uint32_t i = 0; i < c; i++) {
+            const T kept = left[i];
+            left[i] = right[i];
+            right[i] = kept;
+        }
+    }
+}
+
 __global__ void __launch_bounds__(VAE_BLOCK)
     add_kernel(float *to, const float *__restrict__ from, uint32_t n, int first)
 {
@@ -219,6 +241,26 @@ extern "C" cudaError_t vae_conv_big_launch(vae_elem type, vae_mat big, vae_mat t
 {
     return type == VAE_ELEM_F32 ? big_of<float>(big, t, f, g, rows, stream)
                                 : big_of<vae_bf16>(big, t, f, g, rows, stream);
+}
+
+template <typename T>
+static cudaError_t mirror_of(vae_mat x, vae_now now, size_t B, size_t h, size_t w, size_t c,
+                             uint64_t seed, cudaStream_t stream)
+{
+    const size_t n = B * h * (w / 2);
+    if (n > 0) {
+        VAE_LAUNCH((mirror_kernel<T>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
+                   static_cast<T *>(x.data), x.ld, now, (uint32_t)n, (uint32_t)h, (uint32_t)w,
+                   (uint32_t)c, seed);
+    }
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t vae_mirror_launch(vae_elem type, vae_mat x, vae_now now, size_t B, size_t h,
+                                         size_t w, size_t c, uint64_t seed, cudaStream_t stream)
+{
+    return type == VAE_ELEM_F32 ? mirror_of<float>(x, now, B, h, w, c, seed, stream)
+                                : mirror_of<vae_bf16>(x, now, B, h, w, c, seed, stream);
 }
 
 extern "C" cudaError_t vae_add_launch(float *to, const float *from, size_t n, int first,

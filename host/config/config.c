@@ -120,6 +120,8 @@ static const vae_option options[] = {
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_size), "0", 0, 4096},
     {"image-channels", 0, "1|3", "picture files become grey or RGB; 0 = RGB if any has colour",
      VAE_SCOPE_DATA, VAE_KIND_SIZE, AT(image_channels), "0", 0, 3},
+    {"flip", 0, NULL, "mirror pictures left to right at random, anew at every use in training",
+     VAE_SCOPE_TRAINING, VAE_KIND_FLAG, AT(flip), "false", 0, 0},
     {"label-column", 0, "NAME",
      "of a .csv; default: label, class, y or target; none = all are data", VAE_SCOPE_DATA,
      VAE_KIND_TEXT, AT(label_column), "", 0, 0},

@@ -74,6 +74,7 @@ typedef struct vae_config {
     char test_data[VAE_PATH]; /* set to test on; "": the test split of data, where it has one */
     size_t labelled;          /* semi-supervised: training rows whose label is used */
     size_t limit;             /* rows of each split; 0 = all */
+    bool flip;                /* mirror pictures at random in training */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */

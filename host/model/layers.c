@@ -131,6 +131,10 @@ bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
 {
     m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
+    if (m->config.flip && p->kind == PASS_TRAIN) {
+        const row_shape s = m->layout.shape;
+        m->be->ops->mirror(m->be, x, rows, s.h, s.w, s.c, m->config.seed);
+    }
 }
 
 void vae_optimize(vae_model *m)

@@ -181,6 +181,12 @@ static vae_status check_shape(const vae_config *config, row_shape shape, vae_err
     const size_t n = config->conv.n, by = (size_t)1 << n;
     const size_t most =
         halvings(shape.h) < halvings(shape.w) ? halvings(shape.h) : halvings(shape.w);
+    if (config->flip && shape.h == 1 && shape.w > 1) {
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--flip mirrors pictures, and the data are rows of %zu values: leave it out",
+            shape.w * shape.c);
+    }
     if (n == 0) {
         return VAE_OK;
     }
@@ -215,7 +221,7 @@ vae_status vae_layout_build(param_layout *layout, const vae_config *config, row_
 {
     const size_t C = vae_config_has_classes(config) ? config->classes : 0;
     const size_t d = shape.h * shape.w * shape.c, n_conv = config->conv.n;
-    *layout = (param_layout){.d = d, .z = config->latent, .c = C, .n_conv = n_conv};
+    *layout = (param_layout){.d = d, .z = config->latent, .shape = shape, .c = C, .n_conv = n_conv};
     layout->n_encoder = n_conv + config->hidden.n + 1;
     layout->n_decoder = vae_config_decoder(config).n + 1 + n_conv;
     layout->n_classifier = config->semi_supervised ? n_conv + config->hidden.n + 1 : 0;

@@ -62,8 +62,9 @@ typedef struct {
     layer_desc layers[VAE_MAX_LAYER_ROWS];
     size_t n_encoder, n_decoder, n_classifier;
     size_t n_conv;
-    size_t d, z; /* data and latent size */
-    size_t c;    /* classes that the model is conditioned on; 0 = none */
+    size_t d, z;     /* data and latent size */
+    row_shape shape; /* of the data */
+    size_t c;        /* classes that the model is conditioned on; 0 = none */
 } param_layout;
 
 /* Hidden sizes of the decoder, latent side first: decoder_hidden, or hidden mirrored. */

@@ -44,6 +44,18 @@ def conv_resumes_bit_for_bit():
 
 
 @test
+def flip_mirrors_pictures_in_training():
+    vae("train", *CONV, "--flip", "--epochs", 2, "--out", "flip-two")
+    vae("train", *CONV, "--flip", "--epochs", 1, "--out", "flip-one")
+    vae("train", "--resume", "--out", "flip-one", "--epochs", 2, "-q")
+    assert info("flip-two")["weights_sha256"] == info("flip-one")["weights_sha256"]
+    vae("train", *CONV, "--epochs", 2, "--out", "flip-none")
+    assert info("flip-two")["weights_sha256"] != info("flip-none")["weights_sha256"]
+    write_npy("flip.npy", 40, 64, [(i * 7 % 11) / 11 for i in range(40 * 64)])
+    vae("train", "--data", "flip.npy", "--flip", "--out", "flip-x", code=2, says="--flip mirrors pictures")
+
+
+@test
 def conv_comes_back_from_an_export():
     run = conv_run()
     for kind in ("safetensors", "npz"):

@@ -14,6 +14,7 @@
 
 #include "device.h"
 #include "model/layout.h"
+#include "philox.h"
 #include "reference.h"
 
 static const struct {
@@ -319,6 +320,44 @@ static void convolutions_backward_to_inputs(void **state)
     }
 }
 
+/* ---- mirrored pictures ---- */
+
+enum { PICTURES = 21, HIGH = 3, WIDE = 5, CHANNELS = 2, COLUMNS = HIGH * WIDE * CHANNELS };
+
+typedef struct {
+    device *d;
+    vae_mat x;
+} mirror_call;
+
+static void mirror_step(void *ctx)
+{
+    mirror_call *c = ctx;
+    c->d->be->ops->mirror(c->d->be, c->x, PICTURES, HIGH, WIDE, CHANNELS, 77);
+}
+
+static void pictures_are_mirrored_at_random(void **state)
+{
+    device *d = *state;
+    uint64_t rng = 4;
+    const vae_plan plan = {.draw = 9, .first = 1000};
+    float *x = random_floats(d, &rng, PICTURES * COLUMNS, 1);
+    mirror_call c = {d, device_inout(d, x, PICTURES, COLUMNS)};
+    device_run(d, &plan, NULL, PICTURES, mirror_step, &c);
+    const float *got = device_get_mat(d, c.x, PICTURES, COLUMNS);
+    size_t mirrored = 0;
+    for (size_t r = 0; r < PICTURES; r++) {
+        const int turned = vae_mirrored(77, 1000 + r, 9);
+        mirrored += turned != 0;
+        for (size_t i = 0; i < COLUMNS; i++) {
+            const size_t pixel = i / CHANNELS, at = pixel % WIDE, y = pixel / WIDE;
+            const size_t from = turned ? WIDE - 1 - at : at;
+            assert_true(got[r * COLUMNS + i] ==
+                        x[r * COLUMNS + (y * WIDE + from) * CHANNELS + i % CHANNELS]);
+        }
+    }
+    assert_in_range(mirrored, 4, 17);
+}
+
 /* A hash of everything the operations make. */
 static uint64_t hash_of(size_t threads)
 {
@@ -351,6 +390,7 @@ int main(void)
         device_test(convolutions_forward),
         device_test(convolutions_backward_to_weights),
         device_test(convolutions_backward_to_inputs),
+        device_test(pictures_are_mirrored_at_random),
         cmocka_unit_test(threads_do_not_change_bits),
     };
     return cmocka_run_group_tests_name("ops_conv", tests, NULL, NULL);

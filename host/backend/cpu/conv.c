@@ -1,5 +1,6 @@
-/* Convolutions on the CPU, as products whose operands are gathered while they are packed: patches
- * never lie in memory. With G a big side, Y a small one, P(G) the patches (one row a small pixel):
+/* Convolutions on the CPU, and pictures mirrored. Convolutions are products whose operands are
+ * gathered while they are packed: patches never lie in memory. With G a big side, Y a small one,
+ * P(G) the patches (one row a small pixel):
  *   small from big   Y = P(G) W^T
  *   weight           dW = Y^T P(G)
  *   big from small   the adjoint, P's transpose applied to Y W, as a gather: big pixels whose
@@ -10,6 +11,7 @@
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/matmul.h"
+#include "philox.h"
 
 enum { CHUNKS = 16 }; /* of examples, in the sums of bias gradients */
 
@@ -318,5 +320,25 @@ void vae_cpu_conv_backward_weight(vae_backend *base, float *dw, size_t ldw, floa
     for (size_t part = 0; part < g.parts; part++) {
         channel_sums(be, db + part * g.C, (const float *)dy.data + part * plane, dy.ld, g.H * g.W,
                      g.C, rows);
+    }
+}
+
+void vae_cpu_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, size_t c,
+                    uint64_t seed)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    const vae_plan *plan = vae_cpu_now(be);
+#pragma omp parallel for num_threads(vae_cpu_threads(be, B *h *w *c)) schedule(static)
+    for (size_t r = 0; r < B; r++) {
+        float *row = vae_cpu_row(x, r);
+        const int mirrored = vae_mirrored(seed, plan->first + r, plan->draw);
+        for (size_t y = 0; mirrored && y < h; y++) {
+            float *line = row + y * w * c;
+            for (size_t i = 0; i < w / 2 * c; i++) {
+                float *other = line + (w - 1 - i / c) * c + i % c, kept = line[i];
+                line[i] = *other;
+                *other = kept;
+            }
+        }
     }
 }

@@ -345,3 +345,14 @@ void vae_cuda_conv_backward_weight(vae_backend *base, float *dw, size_t ldw, flo
         sum_channels(t, db + part * g.C, plane, g.H, g.W, g.C, rows, t.scratch + t.at.patches);
     }
 }
+
+void vae_cuda_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, size_t c,
+                     uint64_t seed)
+{
+    cuda_backend *be = vae_cuda_self(base);
+    cuda_lane *lane;
+    if (vae_cuda_begin_batch(be, &lane)) {
+        CUDA_OK(be,
+                vae_mirror_launch(be->elem, x, vae_cuda_now(be), B, h, w, c, seed, lane->stream));
+    }
+}
