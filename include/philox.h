@@ -109,7 +109,7 @@ VAE_HD uint32_t vae_binarize_f32(float p, uint32_t word)
     return (uint64_t)word < (uint64_t)((double)p * 4294967296.0);
 }
 
-/* Is the picture at position `row` of the epoch's order mirrored in draw `draw`? Half of them are. */
+/* Is the picture at position `row` of the epoch's order mirrored in draw `draw`? Half are. */
 VAE_HD int vae_mirrored(uint64_t seed, uint64_t row, uint64_t draw)
 {
     return vae_philox(seed, vae_rng_stream(VAE_RNG_MIRROR, row), vae_rng_block(draw, 0)).w[0] & 1;

@@ -40,7 +40,9 @@ typedef struct vae_config {
     size_t latent;            /* Z */
     vae_activation activation;
     vae_likelihood likelihood;
-    double variance; /* of the fixed-variance Gaussian */
+    double variance;         /* of the fixed-variance Gaussian */
+    double optimal_variance; /* > 0: it is this in the next epoch, and then the mean squared error
+                              * of the epoch before (sigma-VAE, Rybkin et al. 2021); 0 = it stays */
     vae_binarize binarize;
     vae_condition condition; /* labels: encoder and decoder see the class (Sohn et al. 2015) */
     bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */

@@ -199,6 +199,17 @@ void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *
 
 /* ---- public ---- */
 
+void vae_model_set_variance(vae_model *model, double variance)
+{
+    if (variance == model->config.variance) {
+        return;
+    }
+    model->config.variance = variance;
+    for (int slot = 0; slot < VAE_SLOTS; slot++) { /* what was captured has the old one */
+        model->be->ops->forget(model->be, slot);
+    }
+}
+
 void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, size_t n, size_t rows)
 {
     vae_run_pass(model, PASS_TRAIN, data, plan, n, rows, model->config.particles);

@@ -30,6 +30,8 @@ void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, siz
 /* The same without backward and update, for validation and eval. */
 void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, size_t n,
                        size_t rows);
+/* Sets the variance of a likelihood that has a fixed one, for steps to come. */
+void vae_model_set_variance(vae_model *model, double variance);
 /* Waits, reads the totals, clears them if asked. VAE_ERR_DIVERGED if a step went bad (the message
  * names it; *totals is filled all the same); a backend's error otherwise. */
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err);

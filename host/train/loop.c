@@ -142,6 +142,33 @@ static void set_output_bias(vae_loop *l)
     }
 }
 
+/* ---- the likelihood's variance, where it follows the error ---- */
+
+enum { LEAST_VARIANCE_INVERSE = 1000000 }; /* bytes as value/255 are rounded by that much */
+
+/* recon of a value is log(2 pi v) / 2 + (x - mean)^2 / (2 v): the mean squared error, which is the
+ * best v, from the epoch's mean recon. */
+static void find_variance(vae_loop *l)
+{
+    vae_config *c = &l->now->config;
+    const vae_train_state *s = &l->now->state;
+    if (c->optimal_variance > 0 && s->examples > 0) {
+        const double of_value = s->recon / s->examples / (double)l->now->d;
+        const double error = c->variance * (2 * of_value - log(2 * M_PI * c->variance));
+        c->optimal_variance = fmax(error, 1.0 / LEAST_VARIANCE_INVERSE);
+    }
+}
+
+/* At the beginning of an epoch, so that what is measured after one is with what it was trained. */
+static void put_variance(vae_loop *l)
+{
+    vae_config *c = &l->now->config;
+    if (c->optimal_variance > 0 && l->now->state.position == 0) {
+        c->variance = c->optimal_variance;
+    }
+    vae_model_set_variance(l->model, c->variance);
+}
+
 /* Parameters from the seed, and the data's mean. */
 static vae_status initialize(vae_loop *l, vae_error *err)
 {
@@ -181,6 +208,8 @@ static void take_up(vae_loop *l, const vae_checkpoint *from)
     now->width = from->width;
     now->channels = from->channels;
     now->state = *s;
+    now->config.variance = from->config.variance; /* the same, unless it follows the error */
+    now->config.optimal_variance = from->config.optimal_variance;
     /* stopping early is for good unless more epochs are asked for than it had */
     const bool early = s->finished && s->epoch < from->config.epochs;
     const bool for_good = s->finished && epochs <= (early ? from->config.epochs : s->epoch);
@@ -230,6 +259,7 @@ vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *er
     l->before = l->now->state;
     l->wall_before = l->now->state.wall_s;
     l->started = vae_clock();
+    vae_model_set_variance(l->model, l->now->config.variance);
     TRY(vae_model_set(l->model, VAE_PARAMS, l->now->params, err));
     TRY(vae_model_set(l->model, VAE_ADAM_M, l->now->adam_m, err));
     TRY(vae_model_set(l->model, VAE_ADAM_V, l->now->adam_v, err));
@@ -327,6 +357,7 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     }
     vae_totals totals;
     vae_error inner = {0};
+    put_variance(l);
     const double start = vae_clock();
     vae_model_train(l->model, l->train, l->plan, n, rows);
     /* not cleared within an epoch: the sums are those of its steps in order, however they are
@@ -406,6 +437,7 @@ done:
 static void close_epoch(vae_loop *l, vae_epoch_record *r)
 {
     vae_train_state *s = &l->now->state;
+    find_variance(l);
     s->epoch++;
     s->position = 0;
     s->recon = s->kl = s->objective = s->examples = 0;

@@ -1,4 +1,6 @@
 """Convolutional models: what is refused, and every command on one."""
+import json
+import math
 import os
 
 from harness import TINY, path, test, vae, write_npy
@@ -53,6 +55,29 @@ def flip_mirrors_pictures_in_training():
     assert info("flip-two")["weights_sha256"] != info("flip-none")["weights_sha256"]
     write_npy("flip.npy", 40, 64, [(i * 7 % 11) / 11 for i in range(40 * 64)])
     vae("train", "--data", "flip.npy", "--flip", "--out", "flip-x", code=2, says="--flip mirrors pictures")
+
+
+@test
+def variance_follows_the_error():
+    options = [*CONV, "--likelihood", "gaussian", "--optimal-variance", "0.1"]
+    vae("train", *options, "--epochs", 3, "--out", "var-three")
+    vae("train", *options, "--epochs", 1, "--out", "var-one")
+    assert info("var-one")["config"]["variance"] == 0.1
+    vae("train", "--resume", "--out", "var-one", "--epochs", 3, "-q")
+    one, three = info("var-one"), info("var-three")
+    assert one["weights_sha256"] == three["weights_sha256"]
+    assert one["config"]["variance"] == three["config"]["variance"] != 0.1
+    # the last epoch's is the mean squared error of the one before
+    with open(path("var-three", "metrics.jsonl")) as file:
+        lines = [json.loads(line) for line in file]
+    recon = [line["recon"] for line in lines if line["split"] == "train"]
+    first = 0.1 * (2 * recon[0] / 784 - math.log(2 * math.pi * 0.1))
+    second = first * (2 * recon[1] / 784 - math.log(2 * math.pi * first))
+    assert abs(three["config"]["variance"] / second - 1) < 1e-4, (three["config"]["variance"], second)
+    # a model is measured with the variance that it was trained with
+    assert abs(vae("eval", "var-three", "--limit", 300, "--json").json()["recon"] - [
+        line["recon"] for line in lines if line["split"] == "test"][-1]) < 1e-3
+    vae("train", *CONV, "--optimal-variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
 
 
 @test
