@@ -381,7 +381,7 @@ static void open_bench(ops_bench *b, const options *o, const vae_config *config,
     vae_error err = {0};
     *b = (ops_bench){.be = be, .config = *config, .B = B};
     (void)o;
-    if (vae_layout_build(&b->layout, config, d, &err) != VAE_OK) {
+    if (vae_layout_build(&b->layout, config, vae_flat(d), &err) != VAE_OK) {
         fprintf(stderr, "bench_ops: %s\n", err.text);
         exit(err.status);
     }

@@ -98,6 +98,10 @@ typedef vae_status vae_sync_fn(vae_backend *be, vae_error *err);
  * must be none. */
 typedef void vae_gather_fn(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
                            vae_binarize binarize, uint64_t seed);
+/* [plan] x: (B,h*w*c) in place: pictures of h x w pixels of c channels, the row at position p of the
+ * plan's order mirrored from left to right where vae_mirrored(seed, p, draw) says so. */
+typedef void vae_mirror_fn(vae_backend *be, vae_mat x, size_t B, size_t h, size_t w, size_t c,
+                           uint64_t seed);
 /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound
  * params. aux: aux_bytes() of memory, or NULL when no backward will follow. */
 typedef void vae_linear_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
@@ -120,6 +124,23 @@ typedef void vae_linear_backward_weight_fn(vae_backend *be, float *dw, size_t ld
 typedef void vae_linear_backward_input_fn(vae_backend *be, vae_mat dx, float *db, vae_mat dy,
                                           const float *w, size_t ldw, vae_mat x, const void *aux,
                                           size_t rows, size_t in, size_t out, vae_activation act);
+/* Bytes of memory that a convolution's operations on so many rows need for themselves, bounded
+ * whatever the rows; 0 = none (pass NULL). */
+typedef size_t vae_conv_bytes_fn(const vae_backend *be, vae_conv g, size_t rows);
+/* The same three of a convolution (step.h: vae_conv). y: (rows, one side) out =
+ * act(conv(x; w) + b), x: (rows, the other side); w: (c,patch) with ldw, b: one for each channel
+ * made (of all parts). scratch: conv_bytes() of memory, for this and the next two. */
+typedef void vae_conv_forward_fn(vae_backend *be, vae_mat y, void *aux, vae_mat x, const float *w,
+                                 size_t ldw, const float *b, size_t rows, vae_conv g,
+                                 vae_activation act, void *scratch);
+/* dw: (c,patch) with ldw; db: channels made, sums over rows and pixels; both out. */
+typedef void vae_conv_backward_weight_fn(vae_backend *be, float *dw, size_t ldw, float *db,
+                                         vae_mat dy, vae_mat x, size_t rows, vae_conv g,
+                                         void *scratch);
+/* dx: (rows, the side that x was) out, as linear_backward_input's. */
+typedef void vae_conv_backward_input_fn(vae_backend *be, vae_mat dx, vae_mat dy, const float *w,
+                                        size_t ldw, vae_mat x, const void *aux, size_t rows,
+                                        vae_conv g, vae_activation act, void *scratch);
 /* [plan] head: (B,2Z) = [mu | logvar]. z: (B*K,Z) out = mu + exp(logvar/2)*eps. kl_row: (B)
  * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
 typedef void vae_latent_forward_fn(vae_backend *be, vae_mat z, float *kl_row, float *log_pq,
@@ -216,9 +237,13 @@ typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, float *sums, const fl
 /* The step's operations: a new one is its type, its name here, and a function in each backend. */
 #define VAE_STEP_OPS(OP)                                                                           \
     OP(gather)                                                                                     \
+    OP(mirror)                                                                                     \
     OP(linear_forward)                                                                             \
     OP(linear_backward_weight)                                                                     \
     OP(linear_backward_input)                                                                      \
+    OP(conv_forward)                                                                               \
+    OP(conv_backward_weight)                                                                       \
+    OP(conv_backward_input)                                                                        \
     OP(latent_forward)                                                                             \
     OP(kl_dims)                                                                                    \
     OP(latent_backward)                                                                            \
@@ -246,6 +271,7 @@ typedef struct {
     vae_describe_fn *describe;
     vae_act_size_fn *act_size;
     vae_aux_bytes_fn *aux_bytes;
+    vae_conv_bytes_fn *conv_bytes;
     vae_bias_with_weight_fn *bias_with_weight;
     vae_alloc_fn *alloc;
     vae_free_fn *free;

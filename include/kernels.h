@@ -106,6 +106,35 @@ cudaError_t vae_act_grad_launch(vae_elem type, float *db, vae_mat dx, vae_mat fr
 /* to: (n) bf16 out, from: (n) floats, rounded to nearest even. n a multiple of 16. */
 cudaError_t vae_to_bf16_launch(void *to, const float *from, size_t n, cudaStream_t stream);
 
+/* x: (B,h*w*c) in place: backend.h's mirror. A thread per pair of pixels. */
+cudaError_t vae_mirror_launch(vae_elem type, vae_mat x, vae_now now, size_t B, size_t h, size_t w,
+                              size_t c, uint64_t seed, cudaStream_t stream);
+
+/* ---- convolutions (step.h: vae_conv) of `rows` pictures, below 2^32 values of one call; each sum
+ * over pixels is in a fixed order ---- */
+
+/* What becomes of a sum v: act(v + b[channel]), pre getting v + b unless NULL; or, where from is
+ * given, v times act' of what it holds there. pre and from lie as what is made. */
+typedef struct {
+    const float *b;
+    void *pre;
+    const void *from;
+    uint64_t act; /* a vae_activation; without padding, as vae_rows */
+} vae_conv_finish;
+
+/* p: (rows*h*w,patch) out, patches of big: (rows, the big side); its padding zero. */
+cudaError_t vae_conv_patches_launch(vae_elem type, vae_mat p, vae_mat big, vae_conv g, size_t rows,
+                                    cudaStream_t stream);
+/* small: (rows, the small side) out, from t: (rows*h*w,c). */
+cudaError_t vae_conv_small_launch(vae_elem type, vae_mat small, vae_mat t, vae_conv_finish f,
+                                  vae_conv g, size_t rows, cudaStream_t stream);
+/* big: (rows, the big side) out: of each value, the sum over the places of the kernel that reach
+ * it, of t: (rows*h*w,patch) floats, so that sums are rounded once. */
+cudaError_t vae_conv_big_launch(vae_elem type, vae_mat big, vae_mat t, vae_conv_finish f,
+                                vae_conv g, size_t rows, cudaStream_t stream);
+/* to: (n) = from, or += from unless it is the first. */
+cudaError_t vae_add_launch(float *to, const float *from, size_t n, int first, cudaStream_t stream);
+
 /* db: (cols) out: column sums of dy: (rows,cols). */
 cudaError_t vae_column_sums_launch(vae_elem type, float *db, vae_mat dy, vae_sums scratch,
                                    size_t rows, size_t cols, cudaStream_t stream);

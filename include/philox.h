@@ -27,6 +27,7 @@ enum {
     VAE_RNG_SPLIT = 6,    /* validation split, labelled subsets */
     VAE_RNG_MIXTURE = 7,  /* components of a mixture: its start, and which one a draw is of */
     VAE_RNG_STACK = 8,    /* rows that are drawn: z of the model below a stacked one */
+    VAE_RNG_MIRROR = 9,   /* which pictures are mirrored */
 };
 
 typedef struct {
@@ -106,6 +107,12 @@ VAE_HD uint32_t vae_binarize_u8(uint32_t byte, uint32_t word)
 VAE_HD uint32_t vae_binarize_f32(float p, uint32_t word)
 {
     return (uint64_t)word < (uint64_t)((double)p * 4294967296.0);
+}
+
+/* Is the picture at position `row` of the epoch's order mirrored in draw `draw`? Half are. */
+VAE_HD int vae_mirrored(uint64_t seed, uint64_t row, uint64_t draw)
+{
+    return vae_philox(seed, vae_rng_stream(VAE_RNG_MIRROR, row), vae_rng_block(draw, 0)).w[0] & 1;
 }
 
 /* Mixing function of the shuffle's Feistel rounds (the finalizer of MurmurHash3). */

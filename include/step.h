@@ -178,4 +178,33 @@ typedef struct {
     float clip_norm;
 } vae_whole_step;
 
+/* A convolution between a big picture (H,W,C) and a small one (h,w,c), both channels last:
+ * h = (H + 2*pad - kernel) / stride + 1, w likewise. The weight is (c, parts*kernel*kernel*C), its
+ * columns ordered (part, ky, kx, channel of C), and what meets pixel (i,j) of the small picture at
+ * (ky,kx) is pixel (i*stride + ky - pad, j*stride + kx - pad) of the big one, zero outside it. A
+ * layer makes the small picture of the big one; `transposed`, the big one of the small (the
+ * adjoint). The big side may be several pictures one behind the other (parts): mean and raw log
+ * variance. A row is one example's picture. */
+typedef struct {
+    size_t H, W, C, h, w, c;
+    size_t kernel, stride, pad, parts;
+    int transposed;
+} vae_conv;
+
+/* Values of a row on the big and the small side, and a row of the weight. */
+static inline size_t vae_conv_big(vae_conv g)
+{
+    return g.parts * g.H * g.W * g.C;
+}
+
+static inline size_t vae_conv_small(vae_conv g)
+{
+    return g.h * g.w * g.c;
+}
+
+static inline size_t vae_conv_patch(vae_conv g)
+{
+    return g.parts * g.kernel * g.kernel * g.C;
+}
+
 #endif

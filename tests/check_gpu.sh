@@ -75,7 +75,7 @@ steps() { # OPTIONS...: rows of bench_step
 
 section_device() {
     local program missing
-    for program in vae test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole bench_step \
+    for program in vae test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole bench_step \
         bench_ops; do
         missing=$(ldd "$bin/$program" 2>&1 | grep 'not found' | tr '\n' ' ')
         [ -z "$missing" ] || row "libraries of $program" failed 0 "$missing"
@@ -103,7 +103,7 @@ section_smoke() {
 section_ops() { # side by side: they check results, not times
     local precision program
     for precision in fp32 tf32 bf16; do
-        for program in test_ops test_ops_loss test_ops_classes; do
+        for program in test_ops test_ops_loss test_ops_conv test_ops_classes; do
             check "$program $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision \
                 OMP_NUM_THREADS=1 "$bin/$program" &
         done

@@ -27,7 +27,7 @@ LONGEST = ("emulated program: parity", "cli pictures", "cli probe", "cli program
            "parsers on bad input", "emulated test_model", "report in a browser", "test_sprites",
            "emulated program: failures", "cli data", "round trips: commands", "round trips: models")
 PRECISIONS = ("fp32", "tf32", "bf16")
-BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_classes", "test_gradients", "test_whole")
+BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
 
 
 class Program:

@@ -79,7 +79,7 @@ isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
 SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
-SIMT_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole test_score
+SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole test_score
 simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
 simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
               $(call cudaobjs,simt) $(call simt_cc,simt)
@@ -165,7 +165,7 @@ fuzz: deps ## FUZZ_SECONDS (60) for each parser
 	        -print_final_stats=1 tests/fuzz/corpus/$$f || exit 1; done
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
-GPU_TESTS := test_ops test_ops_loss test_ops_classes test_model test_gradients test_whole
+GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole
 GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
 # DT_RPATH, not DT_RUNPATH: it serves the needs of needed libraries too (libopenblas -> libgfortran)
 GPU_LINK  = $(PIE) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'

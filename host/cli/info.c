@@ -210,7 +210,7 @@ static vae_status run_info(const cli_args *args, vae_error *err)
         return info_of_weights(args, args->words[0], err);
     }
     TRY(vae_checkpoint_open_run(&c, args->words[0], cli_given(args, "best"), false, path, err));
-    TRY(vae_layout_build(&layout, &c->config, c->d, err));
+    TRY(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err));
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
     size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;

@@ -203,7 +203,8 @@ static vae_status check_model(const vae_config *config, vae_error *err)
     vae_config least = *config;
     vae_status status = VAE_OK;
     least.classes = least.classes > 0 ? least.classes : 1; /* how many there are, the data tell */
-    TRY(vae_layout_build(&layout, &least, 1, err));
+    const size_t side = (size_t)1 << config->conv.n;       /* and how large the pictures are */
+    TRY(vae_layout_build(&layout, &least, (row_shape){side, side, 1}, err));
     TRY(vae_check_memory(3 * sizeof(float) * (uint64_t)layout.n_params, "a model of these layers",
                          err));
 done:

@@ -31,6 +31,7 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     const bool semi = c->semi_supervised;
     const need needs[] = {
         {"variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
+        {"optimal-variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},

@@ -34,12 +34,15 @@ typedef struct {
 
 typedef struct vae_config {
     /* the model: fixed once trained */
+    vae_sizes conv;           /* channels of the convolutions before them; n = 0: none */
     vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
     vae_sizes decoder_hidden; /* decoder's, latent side first; n = 0: hidden, mirrored */
     size_t latent;            /* Z */
     vae_activation activation;
     vae_likelihood likelihood;
-    double variance; /* of the fixed-variance Gaussian */
+    double variance;         /* of the fixed-variance Gaussian */
+    double optimal_variance; /* > 0: it is this in the next epoch, and then the mean squared error
+                              * of the epoch before (sigma-VAE, Rybkin et al. 2021); 0 = it stays */
     vae_binarize binarize;
     vae_condition condition; /* labels: encoder and decoder see the class (Sohn et al. 2015) */
     bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */
@@ -73,6 +76,7 @@ typedef struct vae_config {
     char test_data[VAE_PATH]; /* set to test on; "": the test split of data, where it has one */
     size_t labelled;          /* semi-supervised: training rows whose label is used */
     size_t limit;             /* rows of each split; 0 = all */
+    bool flip;                /* mirror pictures at random in training */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */

@@ -10,8 +10,13 @@
  * and output_mean, output_logvar in output's place; a semi-supervised model's classifier q(y|x) is
  * classifier.0, classifier.1 ... (logits). A model with classes has these names whatever its
  * layers; encoder.0 (or mu, logvar) takes [x | onehot(y)], decoder.0 (or output) [z | onehot(y)].
- * Numbers count linear layers. Each name stands for NAME.weight,
- * (out,in), and NAME.bias, (out), in row-major float32, as torch.nn.Linear has.
+ * Numbers count layers. Each name stands for NAME.weight, (out,in), and NAME.bias, (out), in
+ * row-major float32, as torch.nn.Linear has.
+ * A model with convolutions has the second set of names, with weights (out,in,4,4) as
+ * torch.nn.Conv2d has and (in,out,4,4) as ConvTranspose2d; output makes the channels of the mean,
+ * then those of the raw log variance, where that is learned. Pictures are (channels, height, width)
+ * in it, and so are the columns of the linear layer behind the convolutions (the class behind them)
+ * and the rows of the one before the transposed ones.
  *
  * Metadata, strings under these keys in all three formats (safetensors' __metadata__, ONNX's
  * metadata_props, a JSON object in the NPZ member `metadata`):
@@ -31,6 +36,7 @@
 #ifndef VAE_EXPORT_H
 #define VAE_EXPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/status.h"
@@ -43,6 +49,11 @@ enum { VAE_EXPORT_TENSORS = 2 * (VAE_MAX_LAYER_ROWS + 2) };
 
 /* Fills `tensors` in the layout's order; returns how many there are. */
 size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[VAE_EXPORT_TENSORS]);
+
+/* Parameters (n_params packed floats each) in the layout's order and in that of the tensors above:
+ * from ours to theirs, or back. They differ where there are convolutions: kernels, and what the
+ * linear layers beside them read or write, have channels first there. */
+void vae_export_order(const param_layout *layout, float *ours, float *theirs, bool back);
 
 /* Name of layer l without .weight or .bias; half: 1 for logvar's half of a layer that holds two,
  * else 0. */

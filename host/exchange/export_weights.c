@@ -17,12 +17,19 @@ static vae_status export_file(const char *path, const vae_checkpoint *checkpoint
     vae_metadata metadata = {0};
     vae_named_tensor tensors[VAE_EXPORT_TENSORS];
     vae_parts parts = {0};
+    float *params = NULL;
     vae_status status = VAE_OK;
-    TRY(vae_layout_build(&layout, &checkpoint->config, checkpoint->d, err));
+    TRY(vae_layout_build(&layout, &checkpoint->config, vae_checkpoint_shape(checkpoint), err));
     TRY(vae_metadata_build(&metadata, checkpoint, err));
-    build(&parts, tensors, vae_export_tensors(&layout, tensors), checkpoint->params, &metadata);
+    params = malloc(layout.n_params * sizeof *params);
+    if (params == NULL) {
+        TRY(vae_fail_memory(err, layout.n_params * sizeof *params, "weights"));
+    }
+    vae_export_order(&layout, checkpoint->params, params, false);
+    build(&parts, tensors, vae_export_tensors(&layout, tensors), params, &metadata);
     TRY(vae_parts_put(&parts, path, err));
 done:
+    free(params);
     vae_metadata_clear(&metadata);
     vae_layout_clear(&layout);
     return status;

@@ -24,8 +24,8 @@ static size_t root_of(size_t n)
     return side * side == n ? side : 0;
 }
 
-static vae_status data_shape(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
-                             const vae_import_options *options, vae_error *err)
+vae_status vae_import_shape(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                            const vae_import_options *options, vae_error *err)
 {
     const char *text = vae_metadata_text(metadata, "data_shape");
     size_t h = options->height, width = options->width, channels = options->channels, product;
@@ -215,10 +215,9 @@ done:
 }
 
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
-                           const vae_import_options *options, vae_error *err)
+                           vae_error *err)
 {
     vae_status status = VAE_OK;
-    TRY(data_shape(c, w, metadata, options, err));
     TRY(standard(c, w, metadata, err));
     TRY(columns(c, w, metadata, err));
     TRY(classes(c, w, metadata, err));

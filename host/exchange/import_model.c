@@ -16,9 +16,10 @@
 typedef struct {
     size_t d, z,
         c; /* c: classes, as the decoder's first layer has them beside z; d: as yet with them */
-    vae_sizes hidden, decoder;
-    bool learned; /* a learned variance */
-    bool torch;   /* pytorch/examples' names */
+    vae_sizes conv, hidden, decoder;
+    size_t channels; /* of the data, where there are convolutions */
+    bool learned;    /* a learned variance */
+    bool torch;      /* pytorch/examples' names */
 } shape_facts;
 
 /* ---- sizes ---- */
@@ -45,16 +46,26 @@ static const vae_weight *need_matrix(const vae_weights *w, const char *layer, va
     return t;
 }
 
-/* Sizes of SIDE.0, SIDE.1 ... as long as they follow each other. *in: columns of the first. */
-static vae_status read_hidden(const vae_weights *w, const char *side, vae_sizes *sizes, size_t *in,
-                              vae_error *err)
+/* Weight SIDE.i, if it is there and has four dimensions: a convolution's. */
+static const vae_weight *find_kernel(const vae_weights *w, const char *side, size_t i)
+{
+    char name[VAE_EXPORT_NAME];
+    snprintf(name, sizeof name, "%.16s.%zu.weight", side, i);
+    const vae_weight *t = vae_weights_find(w, name);
+    return t != NULL && t->ndim == 4 ? t : NULL;
+}
+
+/* Sizes of SIDE.first, SIDE.first+1 ... as long as they follow each other and are linear. *in:
+ * columns of the first. */
+static vae_status read_hidden(const vae_weights *w, const char *side, size_t first,
+                              vae_sizes *sizes, size_t *in, vae_error *err)
 {
     char layer[VAE_EXPORT_NAME], name[VAE_EXPORT_NAME];
     *sizes = (vae_sizes){0};
     for (;; sizes->n++) {
-        snprintf(layer, sizeof layer, "%.16s.%zu", side, sizes->n);
+        snprintf(layer, sizeof layer, "%.16s.%zu", side, first + sizes->n);
         snprintf(name, sizeof name, "%.30s.weight", layer);
-        if (vae_weights_find(w, name) == NULL) {
+        if (vae_weights_find(w, name) == NULL || find_kernel(w, side, first + sizes->n) != NULL) {
             return VAE_OK;
         }
         if (sizes->n == VAE_MAX_LAYERS) {
@@ -86,6 +97,43 @@ static vae_status read_torch(const vae_weights *w, shape_facts *f, vae_error *er
     return VAE_OK;
 }
 
+/* Channels of the encoder's convolutions. */
+static vae_status read_conv(const vae_weights *w, shape_facts *f, vae_error *err)
+{
+    for (const vae_weight *t; (t = find_kernel(w, "encoder", f->conv.n)) != NULL;) {
+        if (f->conv.n == VAE_MAX_LAYERS || t->shape[0] == 0 || t->shape[1] == 0 ||
+            t->shape[2] != 4 || t->shape[3] != 4) {
+            return vae_fail(err, VAE_ERR_DATA,
+                            "%s: tensor 'encoder.%zu.weight': expected (out,in,4,4) and at most %d "
+                            "convolutions: stride 2, padding 1, each halving the picture",
+                            w->path, f->conv.n, VAE_MAX_LAYERS);
+        }
+        f->channels = f->conv.n == 0 ? t->shape[1] : f->channels;
+        f->conv.size[f->conv.n++] = t->shape[0];
+    }
+    return VAE_OK;
+}
+
+/* f->d is what the first linear layer takes of the smallest picture; then of the data. */
+static vae_status enlarge(const vae_weights *w, shape_facts *f, vae_error *err)
+{
+    const size_t small = f->conv.n > 0 ? f->conv.size[f->conv.n - 1] : 1;
+    size_t d = f->d / small;
+    bool fits = f->d % small == 0;
+    for (size_t i = 0; i < f->conv.n; i++) {
+        fits = fits && !__builtin_mul_overflow(d, (size_t)4, &d);
+    }
+    fits = fits && (f->conv.n == 0 || !__builtin_mul_overflow(d, f->channels, &d));
+    if (!fits) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: the first linear layer takes %zu values, which are no pictures of %zu "
+                        "channels",
+                        w->path, f->d, small);
+    }
+    f->d = d;
+    return VAE_OK;
+}
+
 static vae_status read_facts(const vae_weights *w, shape_facts *f, vae_error *err)
 {
     *f = (shape_facts){.torch = vae_weights_find(w, "mu.weight") == NULL};
@@ -98,15 +146,25 @@ static vae_status read_facts(const vae_weights *w, shape_facts *f, vae_error *er
     }
     f->d = mu->shape[1];
     f->z = mu->shape[0];
-    f->learned = vae_weights_find(w, "output_mean.weight") != NULL;
-    const vae_weight *output = need_matrix(w, f->learned ? "output_mean" : "output", err);
-    if (output == NULL) {
-        return VAE_ERR_DATA;
-    }
-    size_t z_in = output->shape[1]; /* where there are no hidden layers */
     vae_status status = VAE_OK;
-    TRY(read_hidden(w, "encoder", &f->hidden, &f->d, err));
-    TRY(read_hidden(w, "decoder", &f->decoder, &z_in, err));
+    TRY(read_conv(w, f, err));
+    const vae_weight *kernel = vae_weights_find(w, "output.weight");
+    size_t z_in = f->z;
+    if (f->conv.n > 0) {
+        f->learned = kernel != NULL && kernel->ndim == 4 && kernel->shape[1] == 2 * f->channels;
+    } else {
+        f->learned = vae_weights_find(w, "output_mean.weight") != NULL;
+        const vae_weight *output = need_matrix(w, f->learned ? "output_mean" : "output", err);
+        if (output == NULL) {
+            return VAE_ERR_DATA;
+        }
+        z_in = output->shape[1]; /* where there are no hidden layers */
+    }
+    TRY(read_hidden(w, "encoder", f->conv.n, &f->hidden, &f->d, err));
+    TRY(read_hidden(w, "decoder", 0, &f->decoder, &z_in, err));
+    if (f->conv.n > 0 && f->decoder.n > 0) {
+        f->decoder.n--; /* what makes the smallest picture */
+    }
     f->c = z_in > f->z ? z_in - f->z : 0;
 done:
     return status;
@@ -191,6 +249,11 @@ static vae_status check_sizes(const vae_config *config, const shape_facts *f, co
 {
     char said[VAE_PATH], found[VAE_PATH];
     const vae_sizes decoder = vae_config_decoder(config);
+    if ((trusted || was_given(options, "conv")) && !same_sizes(&config->conv, &f->conv)) {
+        sizes_text(&config->conv, said, sizeof said);
+        sizes_text(&f->conv, found, sizeof found);
+        return contradiction(w, options, "conv", said, found, err);
+    }
     if ((trusted || was_given(options, "hidden")) && !same_sizes(&config->hidden, &f->hidden)) {
         sizes_text(&config->hidden, said, sizeof said);
         sizes_text(&f->hidden, found, sizeof found);
@@ -253,7 +316,9 @@ static vae_status make_config(vae_config *config, shape_facts *f, const vae_weig
     vae_status status = VAE_OK;
     TRY(choose_options(config, &has_config, w, metadata, options, err));
     TRY(settle_classes(config, f, w, options, err));
+    TRY(enlarge(w, f, err));
     TRY(check_sizes(config, f, w, options, has_config, err));
+    config->conv = f->conv;
     config->hidden = f->hidden;
     config->latent = f->z;
     config->decoder_hidden = (vae_sizes){0};
@@ -355,7 +420,7 @@ static vae_status read_tensors(float *params, const vae_weights *w, const vae_na
     for (size_t i = 0; i < n; i++) {
         float *values = params + want[i].offset;
         TRY(vae_weights_read(w, vae_weights_find(w, want[i].name), values, err));
-        const size_t cols = want[i].ndim == 2 ? want[i].shape[1] : 1;
+        const size_t cols = want[i].ndim > 1 ? want[i].n / want[i].shape[0] : 1;
         for (size_t k = 0; k < want[i].n; k++) {
             if (!isfinite(values[k])) {
                 TRY(vae_fail(err, VAE_ERR_DATA,
@@ -377,28 +442,36 @@ static vae_status fill(vae_checkpoint *c, const vae_weights *w, const json_t *me
     param_layout layout = {0};
     vae_named_tensor want[VAE_EXPORT_TENSORS];
     vae_error why = {0};
+    float *theirs = NULL;
     vae_status status = VAE_OK;
     TRY(read_facts(w, &facts, err));
     TRY(make_config(&c->config, &facts, w, metadata, options, err));
-    status = vae_layout_build(&layout, &c->config, facts.d, &why);
+    c->d = facts.d;
+    TRY(vae_import_shape(c, w, metadata, options, err));
+    status = vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), &why);
     if (status != VAE_OK) {
         TRY(vae_fail(err, status == VAE_ERR_USAGE ? VAE_ERR_DATA : status, "%s: %s", w->path,
                      why.text));
     }
     const size_t n = vae_export_tensors(&layout, want);
-    c->d = facts.d;
     c->n_params = layout.n_params;
     if (!facts.torch) {
         use_regular_names(want, n);
     }
     TRY(check_tensors(w, want, n, err));
-    TRY(vae_import_data(c, w, metadata, options, err));
+    TRY(vae_import_data(c, w, metadata, err));
     c->params = malloc(c->n_params * sizeof(float));
     if (c->params == NULL) {
         TRY(vae_fail_memory(err, c->n_params * sizeof(float), "weights"));
     }
-    TRY(read_tensors(c->params, w, want, n, err));
+    theirs = malloc(c->n_params * sizeof *theirs);
+    if (theirs == NULL) {
+        TRY(vae_fail_memory(err, c->n_params * sizeof *theirs, "weights"));
+    }
+    TRY(read_tensors(theirs, w, want, n, err));
+    vae_export_order(&layout, c->params, theirs, true);
 done:
+    free(theirs);
     vae_layout_clear(&layout);
     return status;
 }

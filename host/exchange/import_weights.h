@@ -54,10 +54,14 @@ const char *vae_metadata_text(const json_t *metadata, const char *key);
 /* The same as JSON; *out is the caller's, NULL where there is none or it is no JSON. Only that
  * there is no memory is an error. */
 vae_status vae_metadata_json(json_t **out, const json_t *metadata, const char *key, vae_error *err);
-/* Fills in what the metadata and the options say of the data: c->height, width and channels,
- * standard, columns; c->d is known. VAE_ERR_DATA, VAE_ERR_USAGE, as vae_import. */
+/* Fills in c->height, width and channels as the metadata and the options say, or a guess; c->d is
+ * known. VAE_ERR_DATA, VAE_ERR_USAGE, as vae_import. */
+vae_status vae_import_shape(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
+                            const vae_import_options *options, vae_error *err);
+/* What else they say of the data: standard, columns, classes. VAE_ERR_DATA, VAE_ERR_USAGE, as
+ * vae_import. */
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
-                           const vae_import_options *options, vae_error *err);
+                           vae_error *err);
 
 /* Is this a file that vae_weights_open would take? False for what cannot be read. */
 bool vae_weights_is_file(const char *path);

@@ -23,11 +23,12 @@ static size_t output_of(const param_layout *layout)
     return layout->n_encoder + layout->n_decoder - 1;
 }
 
-/* The head, and the output of a learned variance, hold two layers. */
+/* The head, and the output of a learned variance, hold two layers; a convolution has channels of
+ * both. */
 static bool is_double(const param_layout *layout, size_t l)
 {
-    return l == head_of(layout) ||
-           (l == output_of(layout) && layout->layers[l].out == 2 * layout->d);
+    return l == head_of(layout) || (l == output_of(layout) && !layout->layers[l].is_conv &&
+                                    layout->layers[l].out == 2 * layout->d);
 }
 
 void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
@@ -35,7 +36,8 @@ void vae_export_layer_name(const param_layout *layout, size_t l, size_t half,
 {
     const size_t n_vae = layout->n_encoder + layout->n_decoder;
     /* a conditional model's inputs are wider than those pytorch/examples' VAE has */
-    const bool torch = layout->n_encoder == 2 && layout->n_decoder == 2 && layout->c == 0;
+    const bool torch =
+        layout->n_encoder == 2 && layout->n_decoder == 2 && layout->c == 0 && layout->n_conv == 0;
     static const char *const heads[2][2] = {{"mu", "logvar"}, {"fc21", "fc22"}};
     static const char *const outputs[2][2] = {{"output_mean", "output_logvar"}, {"fc41", "fc42"}};
     const char *fixed = NULL;
@@ -64,7 +66,10 @@ size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[V
     size_t n = 0, offset = 0;
     for (size_t l = 0; l < layout->n / 2; l++) {
         const size_t halves = is_double(layout, l) ? 2 : 1;
-        const size_t in = layout->layers[l].in, out = layout->layers[l].out / halves;
+        const tensor_desc *weight = &layout->tensors[2 * l];
+        /* of a convolution: (c, patch), whose bias may be of the other side */
+        const size_t in = weight->cols, out = weight->rows / halves;
+        const size_t n_bias = layout->tensors[2 * l + 1].cols / halves;
         for (size_t half = 0; half < halves; half++) {
             char layer[VAE_EXPORT_NAME];
             vae_export_layer_name(layout, l, half, layer);
@@ -72,13 +77,19 @@ size_t vae_export_tensors(const param_layout *layout, vae_named_tensor tensors[V
             *w = (vae_named_tensor){
                 .ndim = 2, .shape = {out, in}, .offset = offset + half * out * in, .n = out * in};
             *b = (vae_named_tensor){.ndim = 1,
-                                    .shape = {out, 0},
-                                    .offset = offset + halves * out * in + half * out,
-                                    .n = out};
+                                    .shape = {n_bias, 0},
+                                    .offset = offset + halves * out * in + half * n_bias,
+                                    .n = n_bias};
+            if (layout->layers[l].is_conv) {
+                const vae_conv g = layout->layers[l].conv;
+                w->ndim = 4;
+                w->shape[1] = g.parts * g.C;
+                w->shape[2] = w->shape[3] = g.kernel;
+            }
             snprintf(w->name, sizeof w->name, "%.30s.weight", layer);
             snprintf(b->name, sizeof b->name, "%.30s.bias", layer);
         }
-        offset += halves * out * (in + 1);
+        offset += halves * (out * in + n_bias);
     }
     return n;
 }

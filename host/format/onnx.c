@@ -71,12 +71,28 @@ void onnx_free(onnx_buffer *b)
 
 /* ---- ONNX; field numbers are onnx.proto3's ---- */
 
-enum { TYPE_FLOAT = 1, ATTRIBUTE_FLOAT = 1, ATTRIBUTE_INT = 2, IR_VERSION = 8, OPSET = 13 };
+enum {
+    TYPE_FLOAT = 1,
+    TYPE_INT64 = 7,
+    ATTRIBUTE_FLOAT = 1,
+    ATTRIBUTE_INT = 2,
+    ATTRIBUTE_INTS = 7,
+    IR_VERSION = 8,
+    OPSET = 13
+};
 
 static void put_attribute(onnx_buffer *node, const onnx_attribute *attribute)
 {
     onnx_buffer a = {0};
     put_text(&a, 1, attribute->name);
+    for (size_t i = 0; attribute->ints != NULL && i < attribute->n_ints; i++) {
+        put_int(&a, 8, (uint64_t)attribute->ints[i]);
+    }
+    if (attribute->ints != NULL) {
+        put_int(&a, 20, ATTRIBUTE_INTS);
+        put_message(node, 5, &a);
+        return;
+    }
     if (attribute->is_int) {
         put_int(&a, 3, (uint64_t)attribute->i);
     } else {
@@ -87,8 +103,8 @@ static void put_attribute(onnx_buffer *node, const onnx_attribute *attribute)
     put_message(node, 5, &a);
 }
 
-void onnx_node(onnx_graph *g, const char *op, const char *const *inputs, const char *output,
-               const onnx_attribute *attribute)
+void onnx_node_with(onnx_graph *g, const char *op, const char *const *inputs, const char *output,
+                    const onnx_attribute *attributes, size_t n)
 {
     onnx_buffer node = {0};
     char name[64];
@@ -99,10 +115,28 @@ void onnx_node(onnx_graph *g, const char *op, const char *const *inputs, const c
     snprintf(name, sizeof name, "%s_%zu", op, g->n_nodes++);
     put_text(&node, 3, name);
     put_text(&node, 4, op);
-    if (attribute != NULL) {
-        put_attribute(&node, attribute);
+    for (size_t i = 0; i < n; i++) {
+        put_attribute(&node, &attributes[i]);
     }
     put_message(&g->body, 1, &node);
+}
+
+void onnx_node(onnx_graph *g, const char *op, const char *const *inputs, const char *output,
+               const onnx_attribute *attribute)
+{
+    onnx_node_with(g, op, inputs, output, attribute, attribute != NULL ? 1 : 0);
+}
+
+void onnx_integers(onnx_graph *g, const char *name, const int64_t *values, size_t n)
+{
+    onnx_buffer tensor = {0};
+    if (n > 0) {
+        put_int(&tensor, 1, n);
+    }
+    put_int(&tensor, 2, TYPE_INT64);
+    put_text(&tensor, 8, name);
+    put_bytes(&tensor, 9, values, (n > 0 ? n : 1) * sizeof *values);
+    put_message(&g->body, 5, &tensor);
 }
 
 void onnx_initializer(onnx_graph *g, const char *name, const size_t *shape, size_t ndim,

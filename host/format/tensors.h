@@ -9,7 +9,7 @@ enum { VAE_EXPORT_NAME = 40, VAE_METADATA_PAIRS = 15 };
 /* One tensor as other tools see it: a contiguous piece of the packed parameters. */
 typedef struct {
     char name[VAE_EXPORT_NAME]; /* "fc21.weight" */
-    size_t ndim, shape[2];      /* (out,in), or (out) with ndim 1 */
+    size_t ndim, shape[4];      /* (out,in); (out); of a convolution (out,in,height,width) */
     size_t offset;              /* of its first float in the packed parameters */
     size_t n;                   /* floats */
 } vae_named_tensor;

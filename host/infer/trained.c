@@ -47,7 +47,8 @@ vae_status vae_trained_start(vae_trained *m, size_t batch, size_t particles, vae
     config.free_bits = 0;
     config.particles = particles;
     TRY(vae_backend_for(&m->be, &config, err));
-    TRY(vae_model_create(&m->model, &config, m->checkpoint->d, batch, false, m->be, err));
+    TRY(vae_model_create(&m->model, &config, vae_checkpoint_shape(m->checkpoint), batch, false,
+                         m->be, err));
     TRY(vae_model_set(m->model, VAE_PARAMS, m->checkpoint->params, err));
     m->batch = batch;
 done:

@@ -14,7 +14,8 @@
  * the first mean over the step's unlabelled examples, the others over its labelled ones.
  *
  * Classes are particles with weights q(y|x): encoder and decoder run on n_open*C + n_labelled rows,
- * save for the part of the encoder's first layer that sees x alone, W_x x + b, and its gradient.
+ * save for the convolutions and the part of the encoder's first linear layer that see x alone,
+ * W_x x + b, and their gradients.
  * Row (b,c) has weight (1-f)/n_open * q(c|x_b), a labelled row f/n_labelled; recon's and the KL's
  * gradients are times that. The classifier's logits l get, with D_c = S_c + log q_c,
  *   unlabelled  dl_c = (1-f)/n_open * q_c (D_c - sum_j q_j D_j)
@@ -37,45 +38,55 @@ static vae_mat class_logits(const vae_model *m)
 static void encode_classes(vae_model *m, vae_class_rows of, bool keep)
 {
     const vae_backend_ops *ops = m->be->ops;
-    const size_t D = m->layout.d;
-    const layer_desc *first = &m->layout.layers[0];
+    const size_t l = m->layout.n_conv, examples = of.n_open + of.n_labelled;
+    const layer_desc *first = &m->layout.layers[l];
+    const size_t in = first->in - of.C;
     const tensor_desc *w = &m->layout.tensors[first->weight];
     const float *weight = m->params + w->offset;
     const vae_mat h = mat(m, m->plan.h, first->out);
-    ops->linear_forward(m->be, h, NULL, input_of(m, 0), weight, w->ld,
-                        m->params + m->layout.tensors[first->bias].offset,
-                        of.n_open + of.n_labelled, D, first->out, VAE_ACT_NONE);
-    ops->class_forward(m->be, y_of(m, 0), keep ? aux_of(m, 0) : NULL, labels_at(m, m->plan.label),
-                       h, weight + D, w->ld, of, first->out, first->act);
-    vae_layers_forward(m, 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled, keep);
+    vae_layers_forward(m, 0, l, examples, keep);
+    ops->linear_forward(m->be, h, NULL, input_of(m, l), weight, w->ld,
+                        m->params + m->layout.tensors[first->bias].offset, examples, in, first->out,
+                        VAE_ACT_NONE);
+    ops->class_forward(m->be, y_of(m, l), keep ? aux_of(m, l) : NULL, labels_at(m, m->plan.label),
+                       h, weight + in, w->ld, of, first->out, first->act);
+    vae_layers_forward(m, l + 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled, keep);
 }
 
 /* Its gradients; that of the head's output is in dy. */
 static void encode_classes_backward(vae_model *m, vae_class_rows of)
 {
     const vae_backend_ops *ops = m->be->ops;
-    const size_t D = m->layout.d, examples = of.n_open + of.n_labelled;
-    const layer_desc *first = &m->layout.layers[0];
+    const size_t l = m->layout.n_conv, examples = of.n_open + of.n_labelled;
+    const layer_desc *first = &m->layout.layers[l];
+    const size_t in = first->in - of.C;
     const tensor_desc *w = &m->layout.tensors[first->weight];
     float *dw = m->grads + w->offset;
     const vae_mat dh = mat(m, m->plan.h, first->out);
-    vae_layers_backward(m, 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled, false);
-    ops->class_sums(m->be, dh, dy_of(m, 0), of, first->out);
+    vae_layers_backward(m, l + 1, m->layout.n_encoder, of.n_open * of.C + of.n_labelled, false);
+    ops->class_sums(m->be, dh, dy_of(m, l), of, first->out);
     ops->linear_backward_weight(m->be, dw, w->ld, m->grads + m->layout.tensors[first->bias].offset,
-                                dh, input_of(m, 0), examples, D, first->out);
-    ops->class_backward_weight(m->be, dw + D, w->ld, dy_of(m, 0), of, first->out);
+                                dh, input_of(m, l), examples, in, first->out);
+    ops->class_backward_weight(m->be, dw + in, w->ld, dy_of(m, l), of, first->out);
+    if (l > 0) {
+        ops->linear_backward_input(m->be, dy_of(m, l - 1), NULL, dh, m->params + w->offset, w->ld,
+                                   input_of(m, l), aux_of(m, l - 1), examples, in, first->out,
+                                   m->layout.layers[l - 1].act);
+        vae_layers_backward(m, 0, l, examples, false);
+    }
 }
 
 void vae_classes_encode(vae_model *m, const pass *p, bool keep)
 {
     const vae_backend_ops *ops = m->be->ops;
     uint32_t *label = labels_at(m, m->plan.label);
-    const size_t D = m->layout.d, C = m->layout.c, B = p->rows;
+    const size_t l = m->layout.n_conv, C = m->layout.c, B = p->rows;
     vae_gather(m, input_of(m, 0), p, B);
     if (!is_semi(m)) {
         ops->gather_labels(m->be, label, p->data, B, true);
-        ops->one_hot(m->be, input_of(m, 0), label, B, 1, D, C);
-        vae_layers_forward(m, 0, m->layout.n_encoder, B, keep);
+        vae_layers_forward(m, 0, l, B, keep);
+        ops->one_hot(m->be, input_of(m, l), label, B, 1, m->layout.layers[l].in - C, C);
+        vae_layers_forward(m, l, m->layout.n_encoder, B, keep);
         return;
     }
     uint32_t *chosen = labels_at(m, m->plan.label0);

@@ -13,22 +13,36 @@ static vae_adam adam_of(const vae_model *m)
     return adam;
 }
 
+static void layer_forward(vae_model *m, size_t l, size_t rows, bool keep)
+{
+    const layer_desc *layer = &m->layout.layers[l];
+    const tensor_desc *w = &m->layout.tensors[layer->weight];
+    const float *weight = m->params + w->offset;
+    const float *bias = m->params + m->layout.tensors[layer->bias].offset;
+    void *aux = keep ? aux_of(m, l) : NULL;
+    if (layer->is_conv) {
+        m->be->ops->conv_forward(m->be, y_of(m, l), aux, input_of(m, l), weight, w->ld, bias, rows,
+                                 layer->conv, layer->act, scratch_of(m));
+    } else {
+        m->be->ops->linear_forward(m->be, y_of(m, l), aux, input_of(m, l), weight, w->ld, bias,
+                                   rows, layer->in, layer->out, layer->act);
+    }
+}
+
 void vae_layers_forward(vae_model *m, size_t first, size_t end, size_t rows, bool keep)
 {
     for (size_t l = first; l < end; l++) {
-        const layer_desc *layer = &m->layout.layers[l];
-        const tensor_desc *w = &m->layout.tensors[layer->weight];
-        const tensor_desc *b = &m->layout.tensors[layer->bias];
-        m->be->ops->linear_forward(m->be, y_of(m, l), keep ? aux_of(m, l) : NULL, input_of(m, l),
-                                   m->params + w->offset, w->ld, m->params + b->offset, rows,
-                                   layer->in, layer->out, layer->act);
+        layer_forward(m, l, rows, keep);
     }
 }
 
 float *vae_bias_early(const vae_model *m, size_t l, size_t rows)
 {
-    const tensor_desc *b = &m->layout.tensors[m->layout.layers[l].bias];
-    return m->be->ops->bias_with_weight(m->be, rows) ? NULL : m->grads + b->offset;
+    const layer_desc *layer = &m->layout.layers[l];
+    const tensor_desc *b = &m->layout.tensors[layer->bias];
+    /* a convolution's biases are sums over pixels too, and what it makes dy for gets none */
+    const bool conv = layer->is_conv || (2 * l + 2 < m->layout.n && layer[1].is_conv);
+    return conv || m->be->ops->bias_with_weight(m->be, rows) ? NULL : m->grads + b->offset;
 }
 
 void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bool top)
@@ -38,9 +52,15 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
         const tensor_desc *w = &m->layout.tensors[layer->weight];
         const tensor_desc *b = &m->layout.tensors[layer->bias];
         const bool made = (l < end - 1 || top) && vae_bias_early(m, l, rows) != NULL;
-        m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld,
-                                           made ? NULL : m->grads + b->offset, dy_of(m, l),
-                                           input_of(m, l), rows, layer->in, layer->out);
+        if (layer->is_conv) {
+            m->be->ops->conv_backward_weight(m->be, m->grads + w->offset, w->ld,
+                                             m->grads + b->offset, dy_of(m, l), input_of(m, l),
+                                             rows, layer->conv, scratch_of(m));
+        } else {
+            m->be->ops->linear_backward_weight(m->be, m->grads + w->offset, w->ld,
+                                               made ? NULL : m->grads + b->offset, dy_of(m, l),
+                                               input_of(m, l), rows, layer->in, layer->out);
+        }
         if (l == 0 || l == m->n_layers) {
             break; /* the data need no gradient */
         }
@@ -48,9 +68,17 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
         vae_mat dx = to_z ? mat(m, m->plan.dz, layer->in) : dy_of(m, l - 1);
         const void *aux = to_z ? NULL : aux_of(m, l - 1);
         vae_activation act = to_z ? VAE_ACT_NONE : m->layout.layers[l - 1].act;
+        if (layer->is_conv) {
+            m->be->ops->conv_backward_input(m->be, dx, dy_of(m, l), m->params + w->offset, w->ld,
+                                            input_of(m, l), aux, rows, layer->conv, act,
+                                            scratch_of(m));
+            continue;
+        }
+        /* not of the class that lies beside the input of the first linear layer */
+        const size_t in = to_z ? layer->in : m->layout.layers[l - 1].out;
         float *db = l > first ? vae_bias_early(m, l - 1, rows) : NULL;
         m->be->ops->linear_backward_input(m->be, dx, db, dy_of(m, l), m->params + w->offset, w->ld,
-                                          input_of(m, l), aux, rows, layer->in, layer->out, act);
+                                          input_of(m, l), aux, rows, in, layer->out, act);
     }
 }
 
@@ -58,7 +86,7 @@ bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
 {
     const vae_config *c = &m->config;
     vae_whole_step step;
-    if (m->be->ops->run_whole == NULL || m->n_layers > VAE_WHOLE_LAYERS || m->layout.c > 0 ||
+    if (m->be->ops->run_whole == NULL || m->n_layers > VAE_WHOLE_LAYERS || m->layout.c > 0 || m->layout.n_conv > 0 ||
         c->objective != VAE_OBJ_ELBO || c->particles != 1 || c->free_bits > 0) {
         return false;
     }
@@ -103,6 +131,10 @@ bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
 {
     m->be->ops->gather(m->be, x, p->data, rows, m->layout.d, m->config.binarize, m->config.seed);
+    if (m->config.flip && p->kind == PASS_TRAIN) {
+        const row_shape s = m->layout.shape;
+        m->be->ops->mirror(m->be, x, rows, s.h, s.w, s.c, m->config.seed);
+    }
 }
 
 void vae_optimize(vae_model *m)

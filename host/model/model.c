@@ -60,7 +60,7 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
     if (m->layout.c > 0) {
         vae_classes_decode(m, B, K);
     }
-    if (keep) {
+    if (keep && !m->layout.layers[last].is_conv) {
         vae_layers_forward(m, m->layout.n_encoder, last, rows, true);
         m->be->ops->linear_recon_loss(m->be, array(m, m->plan.recon_row), y_of(m, last),
                                       weighted ? NULL : vae_bias_early(m, last, rows),
@@ -69,9 +69,9 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
                                       recon_of(m), scale);
         return;
     }
-    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, rows, false);
-    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), no_mat(), NULL, y_of(m, last),
-                           input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
+    vae_layers_forward(m, m->layout.n_encoder, m->n_layers, rows, keep);
+    m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(),
+                           NULL, y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
 }
 
 /* Importance weights, free bits' averages, and the running totals. */
@@ -199,6 +199,17 @@ void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *
 
 /* ---- public ---- */
 
+void vae_model_set_variance(vae_model *model, double variance)
+{
+    if (variance == model->config.variance) {
+        return;
+    }
+    model->config.variance = variance;
+    for (int slot = 0; slot < VAE_SLOTS; slot++) { /* what was captured has the old one */
+        model->be->ops->forget(model->be, slot);
+    }
+}
+
 void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, size_t n, size_t rows)
 {
     vae_run_pass(model, PASS_TRAIN, data, plan, n, rows, model->config.particles);
@@ -264,8 +275,8 @@ done:
     return status;
 }
 
-vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d, size_t max_batch,
-                            bool train, vae_backend *be, vae_error *err)
+vae_status vae_model_create(vae_model **out, const vae_config *config, row_shape shape,
+                            size_t max_batch, bool train, vae_backend *be, vae_error *err)
 {
     *out = NULL;
     vae_model *m = calloc(1, sizeof *m);
@@ -279,7 +290,7 @@ vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d,
     m->train = train;
     m->n_labelled = train ? vae_config_labelled_batch(config) : 0;
     vae_status status = VAE_OK;
-    TRY(vae_layout_build(&m->layout, config, d, err));
+    TRY(vae_layout_build(&m->layout, config, shape, err));
     m->n_layers = m->layout.n_encoder + m->layout.n_decoder;
     TRY(allocate(m, err));
     *out = m;

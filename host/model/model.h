@@ -11,12 +11,12 @@ typedef struct vae_model vae_model;
 
 typedef enum { VAE_PARAMS = 0, VAE_ADAM_M, VAE_ADAM_V, VAE_GRADS } vae_state;
 
-/* A model for data of d columns, all of its memory allocated for batches of up to max_batch
+/* A model for data of that shape, all of its memory allocated for batches of up to max_batch
  * examples (and config->particles particles). train: gradients and moments too. The parameters are
  * zero until set. Keeps the backend pointer and a copy of config; the backend must outlive it.
  * Errors: VAE_ERR_USAGE, VAE_ERR_RUNTIME (memory: says how much, and what batch would fit). */
-vae_status vae_model_create(vae_model **out, const vae_config *config, size_t d, size_t max_batch,
-                            bool train, vae_backend *be, vae_error *err);
+vae_status vae_model_create(vae_model **out, const vae_config *config, row_shape shape,
+                            size_t max_batch, bool train, vae_backend *be, vae_error *err);
 void vae_model_free(vae_model *model);
 const param_layout *vae_model_layout(const vae_model *model);
 
@@ -30,6 +30,8 @@ void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, siz
 /* The same without backward and update, for validation and eval. */
 void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, size_t n,
                        size_t rows);
+/* Sets the variance of a likelihood that has a fixed one, for steps to come. */
+void vae_model_set_variance(vae_model *model, double variance);
 /* Waits, reads the totals, clears them if asked. VAE_ERR_DIVERGED if a step went bad (the message
  * names it; *totals is filled all the same); a backend's error otherwise. */
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err);

@@ -61,17 +61,22 @@ static inline float *array(const vae_model *m, size_t offset)
 
 static inline vae_mat y_of(const vae_model *m, size_t l)
 {
-    return mat(m, m->plan.y[l], m->layout.layers[l].out);
+    return mat(m, m->plan.y[l], m->layout.layers[l].out + m->layout.layers[l].beside);
 }
 
 static inline vae_mat dy_of(const vae_model *m, size_t l)
 {
-    return mat(m, m->plan.dy[l], m->layout.layers[l].out);
+    return mat(m, m->plan.dy[l], m->layout.layers[l].out + m->layout.layers[l].beside);
 }
 
 static inline void *aux_of(const vae_model *m, size_t l)
 {
     return m->plan.aux[l] == SIZE_MAX ? NULL : m->workspace + m->plan.aux[l];
+}
+
+static inline void *scratch_of(const vae_model *m)
+{
+    return m->plan.conv == SIZE_MAX ? NULL : m->workspace + m->plan.conv;
 }
 
 static inline vae_mat input_of(const vae_model *m, size_t l)

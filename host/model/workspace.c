@@ -18,20 +18,25 @@ static size_t take(workspace_plan *plan, bool *ok, size_t rows, size_t cols, siz
     return offset;
 }
 
-/* One layer's output, gradient and aux. */
+/* One layer's output, gradient and aux; *conv: the most that a convolution needs so far. */
 static void take_layer(workspace_plan *plan, bool *ok, const param_layout *layout, size_t l,
-                       size_t rows, bool train, const vae_backend *be)
+                       size_t rows, bool train, const vae_backend *be, size_t *conv)
 {
     const size_t act = be->ops->act_size(be);
     const layer_desc *layer = &layout->layers[l];
-    plan->y[l] = take(plan, ok, rows, vae_pad(layer->out), act);
+    const size_t cols = layer->out + layer->beside;
+    plan->y[l] = take(plan, ok, rows, vae_pad(cols), act);
     plan->dy[l] = plan->aux[l] = SIZE_MAX;
+    if (layer->is_conv) {
+        const size_t bytes = be->ops->conv_bytes(be, layer->conv, rows);
+        *conv = bytes > *conv ? bytes : *conv;
+    }
     if (train) {
         /* the outputs of decoder and classifier are overwritten by their gradients */
         const size_t n_vae = layout->n_encoder + layout->n_decoder;
         const bool last = l == n_vae - 1 || l == n_vae + layout->n_classifier - 1;
-        plan->dy[l] = last ? plan->y[l] : take(plan, ok, rows, vae_pad(layer->out), act);
-        size_t aux = be->ops->aux_bytes(be, layer->act, rows, layer->out);
+        plan->dy[l] = last ? plan->y[l] : take(plan, ok, rows, vae_pad(cols), act);
+        size_t aux = be->ops->aux_bytes(be, layer->act, rows, cols);
         plan->aux[l] = aux > 0 ? take(plan, ok, 1, aux, 1) : SIZE_MAX;
     }
 }
@@ -53,18 +58,21 @@ bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t
 {
     const size_t act = be->ops->act_size(be), n_vae = layout->n_encoder + layout->n_decoder;
     const size_t base = batch + labelled;
-    size_t q_rows = 0, rows = 0;
+    size_t q_rows = 0, rows = 0, conv = 0;
     bool ok = count_rows(layout, batch, labelled, particles, &q_rows, &rows) && base >= batch;
     *plan = (workspace_plan){.dz = SIZE_MAX, .label = SIZE_MAX};
     const bool semi = layout->n_classifier > 0;
     plan->x = take(plan, &ok, base, vae_pad(semi ? layout->d : layout->layers[0].in), act);
     plan->z = take(plan, &ok, rows, vae_pad(layout->layers[layout->n_encoder].in), act);
     for (size_t l = 0; l < n_vae; l++) {
-        take_layer(plan, &ok, layout, l, l < layout->n_encoder ? q_rows : rows, train, be);
+        /* convolutions see no class: once an example, not once a class */
+        const size_t q = semi && l < layout->n_conv ? base : q_rows;
+        take_layer(plan, &ok, layout, l, l < layout->n_encoder ? q : rows, train, be, &conv);
     }
     for (size_t l = n_vae; l < n_vae + layout->n_classifier; l++) {
-        take_layer(plan, &ok, layout, l, base, train, be);
+        take_layer(plan, &ok, layout, l, base, train, be, &conv);
     }
+    plan->conv = conv > 0 ? take(plan, &ok, 1, conv, 1) : SIZE_MAX;
     if (train) {
         plan->dz = take(plan, &ok, rows, vae_pad(layout->layers[layout->n_encoder].in), act);
     }
@@ -78,7 +86,7 @@ bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t
         plan->label = take(plan, &ok, rows, 1, sizeof(uint32_t));
     }
     if (semi) {
-        plan->h = take(plan, &ok, base, vae_pad(layout->layers[0].out), act);
+        plan->h = take(plan, &ok, base, vae_pad(layout->layers[layout->n_conv].out), act);
         plan->label0 = take(plan, &ok, base, 1, sizeof(uint32_t));
         plan->terms = take(plan, &ok, 5, base, sizeof(float));
     }

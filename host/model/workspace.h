@@ -16,15 +16,16 @@ typedef struct {
     size_t y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS], aux[VAE_MAX_LAYER_ROWS];
     size_t recon_row, kl_row, log_pq, weight, bound_row, kl_dim, x_hat;
     size_t label; /* class of each row of layer 0's output, where the model has classes */
-    /* semi-supervised: labels of the rows of x; what layer 0 makes of x before it sees the class,
-     * and the gradient of that; the loss's parts */
+    /* semi-supervised: labels of the rows of x; what the first linear layer makes of its input
+     * before it sees the class, and the gradient of that; the loss's parts */
     size_t label0, h, terms;
+    size_t conv; /* what convolutions need for themselves, one after the other */
     size_t bytes;
 } workspace_plan;
 
 /* Plans for `batch` examples of `particles` particles, and in a semi-supervised model (particles 1)
- * `labelled` examples beside them: its encoder and decoder have batch*C + labelled rows. `be` tells
- * element and aux sizes. False if a size overflows. */
+ * `labelled` examples beside them: its encoder (convolutions aside) and decoder have
+ * batch*C + labelled rows. `be` tells element and aux sizes. False if a size overflows. */
 bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t batch,
                         size_t labelled, size_t particles, bool train, const vae_backend *be);
 

@@ -27,7 +27,17 @@ static void find_shape(report_decoder *d, const param_layout *layout)
         const layer_desc *layer = &layout->layers[layout->n_encoder + i];
         d->in[i] = layer->in;
         d->out[i] = i + 1 < d->n_layers ? layer->out : layout->d;
-        d->n_weights += (d->in[i] + 1) * d->out[i];
+        d->n[i] = d->in[i] * d->out[i];
+        d->n_bias[i] = d->out[i];
+        if (layer->is_conv) {
+            vae_conv g = layer->conv;
+            g.parts = 1;
+            d->conv[i] = g;
+            d->n[i] = g.c * vae_conv_patch(g);
+            d->n_bias[i] = g.C;
+        }
+        d->n_weights += d->n[i] + d->n_bias[i];
+        d->products += vae_layer_products(layer);
     }
     d->classes = d->in[0] - layout->z; /* of a conditional model: one-hot, behind z */
 }
@@ -40,9 +50,17 @@ static void copy_weights(report_decoder *d, const param_layout *layout, const fl
         const tensor_desc *tensor = &layout->tensors[t];
         const size_t first = 2 * layout->n_encoder, i = (t - first) / 2;
         if (t >= first && i < d->n_layers) {
-            const size_t n = t % 2 == 0 ? d->in[i] * d->out[i] : d->out[i];
-            memcpy(to, packed + offset, n * sizeof *to);
-            to += n;
+            const bool kernels = t % 2 == 0 && d->conv[i].kernel > 0;
+            /* of kernels, those of the mean; else all rows of the mean lie first */
+            const size_t row = kernels ? vae_conv_patch(d->conv[i]) : 0;
+            for (size_t o = 0; kernels && o < tensor->rows; o++, to += row) {
+                memcpy(to, packed + offset + o * tensor->cols, row * sizeof *to);
+            }
+            if (!kernels) {
+                const size_t n = t % 2 == 0 ? d->n[i] : d->n_bias[i];
+                memcpy(to, packed + offset, n * sizeof *to);
+                to += n;
+            }
         }
         offset += tensor->rows * tensor->cols;
     }
@@ -60,29 +78,63 @@ static size_t widest_layer(const report_decoder *d)
     return widest;
 }
 
+/* A transposed convolution as the page does it, in double; y: (H*W*C). */
+static void put_up(double *y, const float *w, const float *x, vae_conv g)
+{
+    const float *bias = w + g.c * vae_conv_patch(g);
+    for (size_t i = 0; i < g.H * g.W * g.C; i++) {
+        y[i] = (double)bias[i % g.C];
+    }
+    for (size_t p = 0; p < g.h * g.w; p++) {
+        for (size_t o = 0; o < g.c; o++) {
+            const double v = (double)x[p * g.c + o];
+            const float *row = w + o * vae_conv_patch(g);
+            for (size_t k = 0; v != 0 && k < g.kernel * g.kernel; k++, row += g.C) {
+                const size_t at_y = p / g.w * g.stride + k / g.kernel;
+                const size_t at_x = p % g.w * g.stride + k % g.kernel;
+                if (at_y < g.pad || at_y >= g.H + g.pad || at_x < g.pad || at_x >= g.W + g.pad) {
+                    continue;
+                }
+                double *to = y + ((at_y - g.pad) * g.W + at_x - g.pad) * g.C;
+                for (size_t c = 0; c < g.C; c++) {
+                    to[c] += v * (double)row[c];
+                }
+            }
+        }
+    }
+}
+
+static float finish(const vae_config *c, double sum, bool last)
+{
+    if (!last) {
+        return vae_act(c->activation, (float)sum);
+    }
+    return vae_likelihood_of(c->likelihood)->sigmoid ? vae_sigmoidf((float)sum) : (float)sum;
+}
+
 /* As the page does it: h has room for two rows of the widest layer; the result is in its first. */
-static void decode(const report_decoder *d, const vae_config *c, const float *z, float *h)
+static void decode(const report_decoder *d, const vae_config *c, const float *z, float *h,
+                   double *sums)
 {
     float *in = h, *out = h + widest_layer(d);
     const float *w = d->weights;
     memset(in, 0, d->in[0] * sizeof *in);
     memcpy(in, z, c->latent * sizeof *in);
     for (size_t i = 0; i < d->n_layers; i++) {
-        const float *bias = w + d->in[i] * d->out[i];
-        for (size_t o = 0; o < d->out[i]; o++, w += d->in[i]) {
-            double sum = (double)bias[o];
+        const float *bias = w + d->n[i];
+        if (d->conv[i].kernel > 0) {
+            put_up(sums, w, in, d->conv[i]);
+        }
+        for (size_t o = 0; d->conv[i].kernel == 0 && o < d->out[i]; o++) {
+            sums[o] = (double)bias[o];
             for (size_t k = 0; k < d->in[i]; k++) {
-                sum += (double)w[k] * (double)in[k];
-            }
-            const bool last = i + 1 == d->n_layers;
-            out[o] = (float)sum;
-            if (!last) {
-                out[o] = vae_act(c->activation, out[o]);
-            } else if (vae_likelihood_of(c->likelihood)->sigmoid) {
-                out[o] = vae_sigmoidf(out[o]);
+                sums[o] += (double)w[o * d->in[i] + k] * (double)in[k];
             }
         }
-        w += d->out[i];
+        for (size_t o = 0; o < d->out[i]; o++) {
+            out[o] = finish(c, sums[o], i + 1 == d->n_layers);
+        }
+        w += d->n[i] + d->n_bias[i];
         float *swap = in;
         in = out;
         out = swap;
@@ -104,12 +156,13 @@ static vae_status try_half(report *r, vae_error *err)
     report_decoder *d = &r->decoder;
     const vae_config *c = &r->about->config;
     const size_t Z = c->latent, D = r->about->d, N = d->n_weights;
-    size_t n = TRIAL_PRODUCTS / (2 * N) + 2;
+    size_t n = (size_t)(TRIAL_PRODUCTS / (2 * d->products)) + 2;
     n = n < TRIALS ? n : TRIALS;
+    double *sums = malloc(widest_layer(d) * sizeof *sums);
     float *z = malloc(n * Z * sizeof *z), *h = malloc(2 * widest_layer(d) * sizeof *h);
     float *exact = malloc(N * sizeof *exact), *x = malloc(n * D * sizeof *x);
     vae_status status = VAE_OK;
-    if (z == NULL || h == NULL || exact == NULL || x == NULL) {
+    if (z == NULL || h == NULL || sums == NULL || exact == NULL || x == NULL) {
         TRY(vae_fail_memory(err, N * sizeof *exact, "a trial of float16"));
     }
     vae_prior_rows(z, c->seed, 0, n, Z, 1.5);
@@ -117,7 +170,7 @@ static vae_status try_half(report *r, vae_error *err)
         memcpy(z + i * Z, r->latents.mu + i * Z, Z * sizeof *z);
     }
     for (size_t i = 0; i < n; i++) {
-        decode(d, c, z + i * Z, h);
+        decode(d, c, z + i * Z, h, sums);
         memcpy(x + i * D, h, D * sizeof *x);
     }
     memcpy(exact, d->weights, N * sizeof *exact);
@@ -127,7 +180,7 @@ static vae_status try_half(report *r, vae_error *err)
         d->half_error = isfinite(d->weights[i]) ? d->half_error : INFINITY;
     }
     for (size_t i = 0; i < n && d->half_error <= most_half_error; i++) {
-        decode(d, c, z + i * Z, h);
+        decode(d, c, z + i * Z, h, sums);
         for (size_t k = 0; k < D; k++) {
             d->half_error = fmax(d->half_error, fabs(pixel(h[k]) - pixel(x[i * D + k])));
         }
@@ -139,6 +192,7 @@ static vae_status try_half(report *r, vae_error *err)
 done:
     free(x);
     free(exact);
+    free(sums);
     free(h);
     free(z);
     return status;
@@ -313,7 +367,13 @@ static void put_facts(report *r)
                  c->config.latent, d->classes, c->height, c->width, c->channels,
                  r->picture ? "true" : "false", d->half ? "true" : "false", activation, likelihood);
     for (size_t i = 0; i < d->n_layers; i++) {
-        vae_text_add(page, "%s[%zu,%zu]", i > 0 ? "," : "", d->in[i], d->out[i]);
+        const vae_conv g = d->conv[i];
+        vae_text_add(page, "%s[%zu,%zu", i > 0 ? "," : "", d->in[i], d->out[i]);
+        if (g.kernel > 0) { /* small height, width, channels, large ones, kernel, stride, padding */
+            vae_text_add(page, ",[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu]", g.h, g.w, g.c, g.H, g.W,
+                         g.C, g.kernel, g.stride, g.pad);
+        }
+        vae_text_add(page, "]");
     }
     vae_text_add(page, "],\"order\":[");
     for (size_t j = 0; j < c->config.latent; j++) {

@@ -42,10 +42,14 @@ typedef struct {
     double share[2];    /* of the variance of mu that lies along each axis */
 } report_latents;
 
-/* The decoder as the page's script takes it: layer after layer, weights (out,in), then biases. */
+/* The decoder as the page's script takes it: layer after layer, weights (out,in), then biases; of a
+ * transposed convolution (step.h) its kernels (c,ky,kx,C), then C biases. */
 typedef struct {
-    size_t n_layers, in[VAE_MAX_LAYERS + 1], out[VAE_MAX_LAYERS + 1];
-    float *weights; /* (n_weights) */
+    size_t n_layers, in[2 * VAE_MAX_LAYERS + 1], out[2 * VAE_MAX_LAYERS + 1];
+    size_t n[2 * VAE_MAX_LAYERS + 1], n_bias[2 * VAE_MAX_LAYERS + 1]; /* weights, biases */
+    vae_conv conv[2 * VAE_MAX_LAYERS + 1];                            /* kernel 0: a linear layer */
+    double products; /* multiply-adds of a picture */
+    float *weights;  /* (n_weights) */
     size_t n_weights, classes;
     bool half, too_large;
     double half_error; /* of a pixel, in a trial; NAN = none was made */

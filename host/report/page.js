@@ -50,14 +50,42 @@ const activate = activations[facts.activation];
 const output = facts.likelihood === 'bernoulli' ? x => 1 / (1 + Math.exp(-x)) : x => x;
 const weights = floatsOf('weights', facts.half);
 
+/* A transposed convolution: adds to y, (H,W,C) and its biases as yet, what the kernels (c,ky,kx,C) from
+ * `at` on make of x, (h,w,c). Pictures have the channel last. */
+function convolveUp(y, x, at, [h, w, c, H, W, C, kernel, stride, pad]) {
+  for (let p = 0; p < h * w; p++) {
+    const y0 = Math.floor(p / w) * stride - pad, x0 = p % w * stride - pad;
+    for (let o = 0; o < c; o++) {
+      const v = x[p * c + o];
+      if (v === 0) continue;
+      let from = at + o * kernel * kernel * C;
+      for (let ky = 0; ky < kernel; ky++, from += kernel * C) {
+        if (y0 + ky < 0 || y0 + ky >= H) continue;
+        const first = Math.max(0, -x0), last = Math.min(kernel, W - x0);
+        let to = ((y0 + ky) * W + x0 + first) * C;
+        for (let i = from + first * C; i < from + last * C; i++) y[to++] += v * weights[i];
+      }
+    }
+  }
+}
+
 /* Means of p(x|z), D numbers; a conditional model's class is a one-hot behind z. */
 function decode(z, label) {
   let h = new Float64Array(Z + C), at = 0;
   h.set(z);
   if (C > 0) h[Z + label] = 1;
-  facts.layers.forEach(([n_in, n_out], layer) => {
+  facts.layers.forEach(([n_in, n_out, conv], layer) => {
     const y = new Float64Array(n_out), bias = at + n_in * n_out;
     const f = layer + 1 < facts.layers.length ? activate : output;
+    if (conv) {
+      const channels = conv[5], n = conv[2] * conv[6] * conv[6] * channels;
+      for (let i = 0; i < n_out; i++) y[i] = weights[at + n + i % channels];
+      convolveUp(y, h, at, conv);
+      for (let i = 0; i < n_out; i++) y[i] = f(y[i]);
+      at += n + channels;
+      h = y;
+      return;
+    }
     for (let o = 0; o < n_out; o++) {
       let sum = weights[bias + o];
       for (let i = 0; i < n_in; i++) sum += weights[at++] * h[i];

@@ -43,17 +43,29 @@ static void put_head(report *r)
     vae_text_add(page, "</h1>\n");
 }
 
+static void put_layer_size(report *r, const layer_desc *layer)
+{
+    const vae_conv g = layer->conv;
+    if (!layer->is_conv) {
+        vae_text_add(&r->page, "–%zu", layer->out);
+    } else if (g.transposed) {
+        vae_text_add(&r->page, "–%zu×%zu×%zu", g.H, g.W, g.parts * g.C);
+    } else {
+        vae_text_add(&r->page, "–%zu×%zu×%zu", g.h, g.w, g.c);
+    }
+}
+
 /* 784–400–20–400–784 */
 static void put_sizes(report *r)
 {
     const param_layout *layout = vae_model_layout(r->on->model);
     vae_text_add(&r->page, "%zu", layout->d);
     for (size_t i = 0; i + 1 < layout->n_encoder; i++) {
-        vae_text_add(&r->page, "–%zu", layout->layers[i].out);
+        put_layer_size(r, &layout->layers[i]);
     }
     vae_text_add(&r->page, "–<b>%zu</b>", layout->z);
     for (size_t i = 0; i + 1 < layout->n_decoder; i++) {
-        vae_text_add(&r->page, "–%zu", layout->layers[layout->n_encoder + i].out);
+        put_layer_size(r, &layout->layers[layout->n_encoder + i]);
     }
     vae_text_add(&r->page, "–%zu", layout->d);
 }

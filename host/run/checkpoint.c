@@ -89,7 +89,7 @@ static vae_status make_tensors(unsigned char **out, size_t *size, const vae_chec
     param_layout layout = {.n = 0};
     uint64_t offset = 0;
     vae_status status = VAE_OK;
-    TRY(vae_layout_build(&layout, &c->config, c->d, err));
+    TRY(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err));
     if (layout.n_params != c->n_params) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "a checkpoint of %zu parameters for a model of %zu",
                      c->n_params, layout.n_params));

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "config/config.h"
 #include "dataset/dataset.h"
+#include "model/layout.h"
 
 /* Where training stands. All of it is needed for a bit-exact continuation: noise, data order and
  * schedules are functions of these counters and the config. */
@@ -41,6 +42,18 @@ typedef struct {
     uint8_t data_sha256[32]; /* of the training set */
     char summary[1024];      /* JSON object: last metrics, for `vae info` and export; may be "" */
 } vae_checkpoint;
+
+/* The shape that the model's layout is built for; rows not known to be pictures are flat. */
+static inline row_shape vae_checkpoint_shape(const vae_checkpoint *c)
+{
+    const row_shape shape = {c->height, c->width, c->channels};
+    size_t d;
+    if (__builtin_mul_overflow(shape.h, shape.w, &d) || __builtin_mul_overflow(d, shape.c, &d) ||
+        d != c->d) {
+        return vae_flat(c->d);
+    }
+    return shape;
+}
 
 /* Writes atomically: temp file beside it (O_EXCL), every byte checked, fsync, rename, fsync of the
  * folder. On failure the old file is untouched and the temp file is gone. VAE_ERR_IO. */

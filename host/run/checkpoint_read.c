@@ -298,7 +298,7 @@ static vae_status check_tensors(const reader *r, const vae_checkpoint *c, vae_er
     param_layout layout;
     vae_error inner = {0};
     vae_status status = VAE_OK;
-    if (vae_layout_build(&layout, &c->config, c->d, &inner) != VAE_OK) {
+    if (vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), &inner) != VAE_OK) {
         return vae_fail(err, inner.status == VAE_ERR_USAGE ? VAE_ERR_DATA : inner.status,
                         "%s: %.900s", r->source->name, inner.text);
     }

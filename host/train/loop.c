@@ -52,7 +52,7 @@ static vae_status make_room_for_parameters(vae_loop *l, vae_error *err)
     return VAE_OK;
 }
 
-static vae_status open_model(vae_loop *l, vae_error *err)
+static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
 {
     const vae_config *c = l->config;
     const size_t n_rows = l->n_train + l->n_labelled;
@@ -61,7 +61,7 @@ static vae_status open_model(vae_loop *l, vae_error *err)
     vae_status status = VAE_OK;
     TRY(vae_backend_for(&l->be, c, err));
     l->measure_batch = vae_measure_batch(c);
-    TRY(vae_model_create(&l->model, c, l->train_set->d, l->measure_batch, true, l->be, err));
+    TRY(vae_model_create(&l->model, c, shape, l->measure_batch, true, l->be, err));
     l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);
     if (l->n_validation > 0) {
         l->validation =
@@ -89,7 +89,9 @@ vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *tra
     TRY(vae_loop_choose_labelled(l, err));
     TRY(vae_loop_count_classes(l, err));
     TRY(vae_loop_standardize(l, from, err));
-    TRY(open_model(l, err));
+    /* rows without a shape may be those of the pictures that training goes on with */
+    const row_shape shape = {train_set->height, train_set->width, train_set->channels};
+    TRY(open_model(l, from != NULL ? vae_checkpoint_shape(from) : shape, err));
     TRY(make_room_for_parameters(l, err));
     l->steps_per_epoch = (l->n_train + config->batch_size - 1) / config->batch_size;
 done:
@@ -126,10 +128,45 @@ static void set_output_bias(vae_loop *l)
     for (size_t i = 0; i < output; i++) {
         bias += layout->tensors[i].rows * layout->tensors[i].cols;
     }
-    for (size_t j = 0; j < layout->d; j++) {
-        const float p = fminf(fmaxf(mean[j], 0.001f), 0.999f);
-        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : mean[j];
+    /* one for each value, or, of a convolution, one for each channel */
+    const layer_desc *last = &layout->layers[layout->n_encoder + layout->n_decoder - 1];
+    const size_t n = last->is_conv ? last->conv.C : layout->d;
+    for (size_t j = 0; j < n; j++) {
+        double sum = 0;
+        for (size_t i = j; i < layout->d; i += n) {
+            sum += (double)mean[i];
+        }
+        const float average = (float)(sum / (double)(layout->d / n));
+        const float p = fminf(fmaxf(average, 0.001f), 0.999f);
+        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : average;
     }
+}
+
+/* ---- the likelihood's variance, where it follows the error ---- */
+
+enum { LEAST_VARIANCE_INVERSE = 1000000 }; /* bytes as value/255 are rounded by that much */
+
+/* recon of a value is log(2 pi v) / 2 + (x - mean)^2 / (2 v): the mean squared error, which is the
+ * best v, from the epoch's mean recon. */
+static void find_variance(vae_loop *l)
+{
+    vae_config *c = &l->now->config;
+    const vae_train_state *s = &l->now->state;
+    if (c->optimal_variance > 0 && s->examples > 0) {
+        const double of_value = s->recon / s->examples / (double)l->now->d;
+        const double error = c->variance * (2 * of_value - log(2 * M_PI * c->variance));
+        c->optimal_variance = fmax(error, 1.0 / LEAST_VARIANCE_INVERSE);
+    }
+}
+
+/* At the beginning of an epoch, so that what is measured after one is with what it was trained. */
+static void put_variance(vae_loop *l)
+{
+    vae_config *c = &l->now->config;
+    if (c->optimal_variance > 0 && l->now->state.position == 0) {
+        c->variance = c->optimal_variance;
+    }
+    vae_model_set_variance(l->model, c->variance);
 }
 
 /* Parameters from the seed, and the data's mean. */
@@ -171,6 +208,8 @@ static void take_up(vae_loop *l, const vae_checkpoint *from)
     now->width = from->width;
     now->channels = from->channels;
     now->state = *s;
+    now->config.variance = from->config.variance; /* the same, unless it follows the error */
+    now->config.optimal_variance = from->config.optimal_variance;
     /* stopping early is for good unless more epochs are asked for than it had */
     const bool early = s->finished && s->epoch < from->config.epochs;
     const bool for_good = s->finished && epochs <= (early ? from->config.epochs : s->epoch);
@@ -220,6 +259,7 @@ vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *er
     l->before = l->now->state;
     l->wall_before = l->now->state.wall_s;
     l->started = vae_clock();
+    vae_model_set_variance(l->model, l->now->config.variance);
     TRY(vae_model_set(l->model, VAE_PARAMS, l->now->params, err));
     TRY(vae_model_set(l->model, VAE_ADAM_M, l->now->adam_m, err));
     TRY(vae_model_set(l->model, VAE_ADAM_V, l->now->adam_v, err));
@@ -317,6 +357,7 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     }
     vae_totals totals;
     vae_error inner = {0};
+    put_variance(l);
     const double start = vae_clock();
     vae_model_train(l->model, l->train, l->plan, n, rows);
     /* not cleared within an epoch: the sums are those of its steps in order, however they are
@@ -396,6 +437,7 @@ done:
 static void close_epoch(vae_loop *l, vae_epoch_record *r)
 {
     vae_train_state *s = &l->now->state;
+    find_variance(l);
     s->epoch++;
     s->position = 0;
     s->recon = s->kl = s->objective = s->examples = 0;

@@ -10,7 +10,7 @@
 
 /* Options that a resumed run may have otherwise: those of the run, the number of epochs, what is
  * tested on, and paths of data and of the run below, as their content is compared. */
-static uint64_t may_differ(void)
+static uint64_t may_differ(bool variance)
 {
     size_t n;
     uint64_t bits = 0;
@@ -19,6 +19,8 @@ static uint64_t may_differ(void)
         bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
                    strcmp(options[i].name, "data") == 0 || strcmp(options[i].name, "stack") == 0 ||
                    strcmp(options[i].name, "test-data") == 0;
+        may = may || (variance && (strcmp(options[i].name, "variance") == 0 ||
+                                   strcmp(options[i].name, "optimal-variance") == 0));
         bits |= (uint64_t)may << i;
     }
     return bits;
@@ -28,7 +30,9 @@ static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, cons
                                 vae_error *err)
 {
     char here[VAE_PATH], there[VAE_PATH];
-    size_t n, i = vae_config_difference(&c->config, l->config, may_differ());
+    /* a variance that follows the error goes on from the checkpoint's */
+    const bool follows = c->config.optimal_variance > 0 && l->config->optimal_variance > 0;
+    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(follows));
     if (i == SIZE_MAX) {
         return VAE_OK;
     }

@@ -54,7 +54,8 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
     t->config = *config;
     t->per_epoch = set->n / config->batch_size;
     TRY(vae_backend_for(&t->be, config, err));
-    TRY(vae_model_create(&t->model, config, set->d, config->batch_size, true, t->be, err));
+    TRY(vae_model_create(&t->model, config, (row_shape){set->height, set->width, set->channels},
+                         config->batch_size, true, t->be, err));
     TRY(set_parameters(t, err));
     t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
     TRY(t->be->ops->sync(t->be, err));
@@ -124,10 +125,10 @@ double vae_step_flops(const param_layout *l, size_t B, size_t K)
 {
     double encoder = 0, decoder = 0;
     for (size_t i = 0; i < l->n_encoder + l->n_decoder; i++) {
-        double mac = (double)l->layers[i].in * (double)l->layers[i].out;
+        double mac = vae_layer_products(&l->layers[i]);
         *(i < l->n_encoder ? &encoder : &decoder) += mac;
     }
-    const double first = (double)l->layers[0].in * (double)l->layers[0].out;
+    const double first = vae_layer_products(&l->layers[0]);
     return 2 * (double)B * (3 * encoder - first + 3 * (double)K * decoder);
 }
 

@@ -39,7 +39,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     vae_config_defaults(&c.config);
     vae_config_set(&c.config, "hidden", "2", NULL);
     vae_config_set(&c.config, "latent", "1", NULL);
-    if (vae_layout_build(&layout, &c.config, c.d, NULL) != VAE_OK || mkdtemp(folder) == NULL) {
+    if (vae_layout_build(&layout, &c.config, vae_checkpoint_shape(&c), NULL) != VAE_OK ||
+        mkdtemp(folder) == NULL) {
         abort();
     }
     c.n_params = layout.n_params;

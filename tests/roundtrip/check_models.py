@@ -48,6 +48,32 @@ def linear(w, name, x):
     return x @ w[name + ".weight"].astype(np.float64).T + w[name + ".bias"].astype(np.float64)
 
 
+def conv(w, name, x):
+    """torch.nn.Conv2d(..., 4, 2, 1) of x (n,c,h,w)."""
+    k = w[name + ".weight"].astype(np.float64)
+    n, _, h, v = x.shape
+    p = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = sum(np.einsum("nchw,oc->nohw", p[:, :, i:i + h:2, j:j + v:2], k[:, :, i, j])
+            for i in range(4) for j in range(4))
+    return y + w[name + ".bias"].astype(np.float64)[:, None, None]
+
+
+def conv_transpose(w, name, x):
+    """torch.nn.ConvTranspose2d(..., 4, 2, 1)."""
+    k = w[name + ".weight"].astype(np.float64)
+    n, _, h, v = x.shape
+    y = np.zeros((n, k.shape[1], 2 * h + 2, 2 * v + 2))
+    for i in range(4):
+        for j in range(4):
+            y[:, :, i:i + 2 * h:2, j:j + 2 * v:2] += np.einsum("nohw,oc->nchw", x, k[:, :, i, j])
+    return y[:, :, 1:-1, 1:-1] + w[name + ".bias"].astype(np.float64)[:, None, None]
+
+
+def to_rows(x):
+    """(n,c,h,w) to rows with the channel last."""
+    return x.transpose(0, 2, 3, 1).reshape(len(x), -1)
+
+
 def names_of(w):
     """Names of the hidden layers, mu, logvar, the decoder's and the outputs."""
     if "fc1.weight" in w:
@@ -60,25 +86,41 @@ def names_of(w):
     return encoder, "mu", "logvar", decoder, outputs
 
 
-def numpy_model(w, config, x, z):
+def numpy_model(w, config, shape, x, z):
     """mu, logvar from x; the outputs by name from z; -log p(x|z) a row."""
     act = ACTIVATIONS[config["activation"]]
     encoder, mu, logvar, decoder, outputs = names_of(w)
+    height, width, channels = shape
+    n_conv = len(config["conv"])
     h = x.astype(np.float64)
-    for name in encoder:
-        h = act(linear(w, name, h))
+    if n_conv:
+        h = h.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+    for i, name in enumerate(encoder):
+        if i == n_conv:
+            h = h.reshape(len(h), -1)
+        h = act((conv if i < n_conv else linear)(w, name, h))
+    h = h.reshape(len(h), -1)
     out = {"mu": linear(w, mu, h), "logvar": linear(w, logvar, h)}
     h = z.astype(np.float64)
     for name in decoder:
-        h = act(linear(w, name, h))
-    y = linear(w, outputs[0], h)
+        if w[name + ".weight"].ndim == 4 and h.ndim == 2:
+            h = h.reshape(len(h), -1, height >> n_conv, width >> n_conv)
+        h = act((linear if h.ndim == 2 else conv_transpose)(w, name, h))
+    if n_conv:
+        h = h.reshape(len(h), -1, height >> 1, width >> 1)
+        pictures = conv_transpose(w, "output", h)
+        parts = np.split(pictures, pictures.shape[1] // channels, 1)
+        y, raw = to_rows(parts[0]), to_rows(parts[-1])
+    else:
+        y = linear(w, outputs[0], h)
+        raw = linear(w, outputs[1], h) if len(outputs) > 1 else None
     if config["likelihood"] == "bernoulli":
         out["logits"], out["probabilities"] = y, 1 / (1 + np.exp(-y))
         out["recon"] = (softplus(y) - x * y).sum(1)
         return out
     out["mean"] = y
     if config["likelihood"] == "gaussian-learned":
-        log_s2 = out["x_logvar"] = -8 + softplus(linear(w, outputs[1], h) + 8)
+        log_s2 = out["x_logvar"] = -8 + softplus(raw + 8)
     else:
         log_s2 = math.log(config["variance"])
     out["recon"] = 0.5 * (math.log(2 * math.pi) + log_s2 + (x - y) ** 2 / np.exp(log_s2)).sum(1)
@@ -135,7 +177,8 @@ def check_model(prefix):
         same(name, value, arrays[name])
     config = json.loads(metadata["config"])
     io = np.load(prefix + ".io.npz")
-    expected = numpy_model(weights, config, io["x"], io["z"])
+    shape = json.loads(metadata["data_shape"])
+    expected = numpy_model(weights, config, shape, io["x"], io["z"])
     mean = expected.get("probabilities", expected.get("mean"))
     kl = 0.5 * (io["mu"].astype(np.float64) ** 2 + np.exp(io["logvar"].astype(np.float64)) - 1
                 - io["logvar"]).sum(1)
@@ -186,6 +229,8 @@ def main():
                     seen[config[key]] = seen.get(config[key], 0) + 1
                 kind = "fc names" if tensors in (10, 12) and len(config["hidden"]) == 1 else "regular names"
                 seen[kind] = seen.get(kind, 0) + 1
+                if config["conv"]:
+                    seen["convolutions"] = seen.get("convolutions", 0) + 1
     print(f"numpy {np.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}")
     print("models by kind:", json.dumps(seen, sort_keys=True))
     print(f"largest difference {worst:.3g} (allowed {TOLERANCE:g}), of a log likelihood "

@@ -48,6 +48,22 @@ static vae_sizes any_sizes(dice *d)
     return sizes;
 }
 
+/* Convolutions on pictures that they divide, with hidden layers between or without. */
+static void any_pictures(vae_checkpoint *c, dice *d)
+{
+    c->config.conv.n = 1 + roll(d, 3);
+    for (size_t i = 0; i < c->config.conv.n; i++) {
+        c->config.conv.size[i] = 1 + roll(d, 18);
+    }
+    const size_t most = roll(d, 3);
+    c->config.hidden.n = most < c->config.hidden.n ? most : c->config.hidden.n;
+    c->config.decoder_hidden.n = c->config.hidden.n > 0 ? c->config.decoder_hidden.n : 0;
+    c->height = (size_t)(1 + roll(d, 3)) << c->config.conv.n;
+    c->width = (size_t)(1 + roll(d, 3)) << c->config.conv.n;
+    c->channels = 1 + 2 * roll(d, 2);
+    c->d = c->height * c->width * c->channels;
+}
+
 static void any_config(vae_checkpoint *c, dice *d)
 {
     vae_config_defaults(&c->config);
@@ -65,6 +81,9 @@ static void any_config(vae_checkpoint *c, dice *d)
     c->width = c->d;
     c->channels = 1;
     c->state.best = INFINITY;
+    if (roll(d, 4) == 0) {
+        any_pictures(c, d);
+    }
 }
 
 /* Untrained, sigma = exp(logvar/2) reaches the thousands, and float32 in any engine, numpy's too,
@@ -84,7 +103,7 @@ static void calm_posterior(const param_layout *layout, float *flat)
 static vae_status any_params(vae_checkpoint *c, dice *d, vae_error *err)
 {
     param_layout layout;
-    vae_status status = vae_layout_build(&layout, &c->config, c->d, err);
+    vae_status status = vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err);
     if (status != VAE_OK) {
         return status;
     }
@@ -126,8 +145,13 @@ static vae_status run(const vae_checkpoint *c, dice *d, rows_out *o, vae_error *
     for (size_t i = 0; i < o->n * D; i++) {
         o->x[i] = uniform(d);
     }
-    vae_dataset set = {
-        .n = o->n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = VAE_F32, .rows = o->x};
+    vae_dataset set = {.n = o->n,
+                       .d = D,
+                       .height = c->height,
+                       .width = c->width,
+                       .channels = c->channels,
+                       .dtype = VAE_F32,
+                       .rows = o->x};
     vae_trained m;
     vae_trained_of(&m, c);
     m.config.device = VAE_DEVICE_CPU;

@@ -4,7 +4,7 @@
 # never ran. `make coverage` calls it.
 set -u
 build=${BUILD:-build}/coverage
-tests=(test_ops test_ops_loss test_ops_classes test_model test_gradients)
+tests=(test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients)
 make --no-print-directory BUILD="$build" SAN="-O1 -g --coverage -fprofile-update=atomic" \
     "${tests[@]/#/$build/simt/}" "$build/simt/vae" >"$build.log" 2>&1 || { tail "$build.log"; exit 1; }
 find "$build" -name '*.gcda' -delete

@@ -26,7 +26,7 @@ vae_checkpoint *model_make(size_t d, const char *const *options)
     c->d = c->width = d;
     c->height = c->channels = 1;
     c->state.best = INFINITY;
-    if (vae_layout_build(&layout, &c->config, d, NULL) != VAE_OK) {
+    if (vae_layout_build(&layout, &c->config, vae_flat(d), NULL) != VAE_OK) {
         abort();
     }
     float *flat = calloc(layout.total, sizeof *flat);

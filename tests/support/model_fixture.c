@@ -32,7 +32,9 @@ static void fill(model_fixture *f, vae_dtype dtype, size_t n, size_t D)
 {
     uint64_t rng = 5;
     bool real = !vae_likelihood_of(f->config.likelihood)->unit;
-    f->set = (vae_dataset){.n = n, .d = D, .height = 1, .width = D, .channels = 1, .dtype = dtype};
+    const row_shape shape = ref_shape(&f->config, D);
+    f->set = (vae_dataset){
+        .n = n, .d = D, .height = shape.h, .width = shape.w, .channels = shape.c, .dtype = dtype};
     f->set.rows = malloc(n * D * (dtype == VAE_U8 ? 1 : sizeof(float)));
     assert_non_null(f->set.rows);
     if (vae_config_has_classes(&f->config)) {
@@ -60,7 +62,8 @@ void fixture_open(model_fixture *f, const vae_config *config, vae_dtype dtype, s
     *f = (model_fixture){.config = *config, .max_batch = max_batch};
     fill(f, dtype, n, D);
     f->be = device_open_backend(threads);
-    if (vae_model_create(&f->model, config, D, max_batch, true, f->be, &err) != VAE_OK) {
+    if (vae_model_create(&f->model, config, ref_shape(config, D), max_batch, true, f->be, &err) !=
+        VAE_OK) {
         fail_msg("vae_model_create: %s", err.text);
     }
     f->data = f->be->ops->data_open(f->be, &f->set, NULL, n);

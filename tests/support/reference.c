@@ -80,6 +80,40 @@ static vae_sizes decoder_sizes(const vae_config *c)
     return sizes;
 }
 
+row_shape ref_shape(const vae_config *c, size_t D)
+{
+    return c->conv.n > 0 ? (row_shape){4, 8, D / 32} : vae_flat(D);
+}
+
+/* Height and width of the picture behind `level` convolutions, and its channels. */
+static row_shape level_of(const vae_config *c, size_t D, size_t level)
+{
+    row_shape s = ref_shape(c, D);
+    for (size_t i = 0; i < level; i++) {
+        s = (row_shape){s.h / 2, s.w / 2, c->conv.size[i]};
+    }
+    return s;
+}
+
+static size_t small_of(const vae_config *c, size_t D)
+{
+    const row_shape s = level_of(c, D, c->conv.n);
+    return s.h * s.w * s.c;
+}
+
+/* Parameters of the convolutions of the encoder, or of the decoder, whose biases are those of the
+ * larger pictures. */
+static size_t n_of_convs(const vae_config *c, size_t D, bool decoder)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->conv.n; i++) {
+        const size_t small = c->conv.size[i];
+        const size_t big = level_of(c, D, i).c * (decoder && i == 0 ? outputs(c, D) / D : 1);
+        n += 16 * big * small + (decoder ? big : small);
+    }
+    return n;
+}
+
 static size_t n_of_mlp(size_t in, vae_sizes hidden, size_t out)
 {
     size_t n = 0;
@@ -98,18 +132,29 @@ static size_t classes(const vae_config *c)
 
 size_t ref_n_encoder(const vae_config *c, size_t D)
 {
-    return n_of_mlp(D + classes(c), c->hidden, 2 * c->latent);
+    return n_of_convs(c, D, false) +
+           n_of_mlp(small_of(c, D) + classes(c), c->hidden, 2 * c->latent);
+}
+
+/* The decoder's linear layers: with convolutions the last of them makes the smallest picture. */
+static size_t n_of_dense_decoder(const vae_config *c, size_t D)
+{
+    const size_t out = c->conv.n > 0 ? small_of(c, D) : outputs(c, D);
+    return n_of_mlp(c->latent + classes(c), decoder_sizes(c), out);
 }
 
 /* Of encoder and decoder. */
 static size_t n_of_vae(const vae_config *c, size_t D)
 {
-    return ref_n_encoder(c, D) + n_of_mlp(c->latent + classes(c), decoder_sizes(c), outputs(c, D));
+    return ref_n_encoder(c, D) + n_of_dense_decoder(c, D) + n_of_convs(c, D, true);
 }
 
 size_t ref_n_params(const vae_config *c, size_t D)
 {
-    return n_of_vae(c, D) + (c->semi_supervised ? n_of_mlp(D, c->hidden, c->classes) : 0);
+    return n_of_vae(c, D) +
+           (c->semi_supervised
+                ? n_of_convs(c, D, false) + n_of_mlp(small_of(c, D), c->hidden, c->classes)
+                : 0);
 }
 
 /* y = MLP(x); hidden layers by act, the last linear. */
@@ -135,6 +180,69 @@ static void mlp(double *y, const double *x, const double *params, size_t in, vae
     memcpy(y, a, out * sizeof *y);
 }
 
+/* For each (pixel of the big picture, pixel of the small one) that a 4 x 4 kernel of stride 2 brings
+ * together, padding 1: to += weight times from. W is (small channels, part, ky, kx, channels). */
+static void convolve(double *small, double *big, const double *w, row_shape s, size_t c,
+                     size_t parts, bool up)
+{
+    for (size_t o = 0; o < c; o++) {
+        for (size_t part = 0; part < parts; part++) {
+            for (size_t k = 0; k < 16 * s.c; k++, w++) {
+                const size_t ky = k / s.c / 4, kx = k / s.c % 4, ch = k % s.c;
+                for (size_t p = 0; p < s.h / 2 * (s.w / 2); p++) {
+                    const size_t y = p / (s.w / 2) * 2 + ky, x = p % (s.w / 2) * 2 + kx;
+                    if (y < 1 || y > s.h || x < 1 || x > s.w) {
+                        continue;
+                    }
+                    double *b = &big[((part * s.h + y - 1) * s.w + x - 1) * s.c + ch];
+                    double *a = &small[p * c + o];
+                    *(up ? b : a) += *w * (up ? *a : *b);
+                }
+            }
+        }
+    }
+}
+
+/* y: what the encoder's convolutions make of x. Returns the parameters behind theirs. */
+static const double *convs_down(double *y, const vae_config *c, const double *x, size_t D,
+                                const double *params)
+{
+    double a[WIDEST], b[WIDEST];
+    memcpy(a, x, D * sizeof *a);
+    for (size_t i = 0; i < c->conv.n; i++) {
+        const row_shape s = level_of(c, D, i);
+        const size_t n = c->conv.size[i], out = s.h / 2 * (s.w / 2) * n;
+        memset(b, 0, sizeof b);
+        convolve(b, a, params, s, n, 1, false);
+        params += 16 * s.c * n;
+        for (size_t j = 0; j < out; j++) {
+            a[j] = ref_act(c->activation, b[j] + params[j % n]);
+        }
+        params += n;
+    }
+    memcpy(y, a, small_of(c, D) * sizeof *y);
+    return params;
+}
+
+/* y: what the decoder's make of the smallest picture, in place. */
+static void convs_up(double *y, const vae_config *c, size_t D, const double *params)
+{
+    double b[WIDEST];
+    for (size_t i = c->conv.n; i-- > 0;) {
+        const row_shape s = level_of(c, D, i);
+        const size_t n = c->conv.size[i], plane = s.h * s.w * s.c;
+        const size_t parts = i == 0 ? outputs(c, D) / D : 1;
+        memset(b, 0, sizeof b);
+        convolve(y, b, params, s, n, parts, true);
+        params += 16 * s.c * n * parts;
+        for (size_t j = 0; j < parts * plane; j++) {
+            const double pre = b[j] + params[j / plane * s.c + j % s.c];
+            y[j] = i == 0 ? pre : ref_act(c->activation, pre);
+        }
+        params += parts * s.c;
+    }
+}
+
 /* to: [values | onehot(label)], n values. */
 static void with_class(double *to, const double *values, size_t n, size_t C, size_t label)
 {
@@ -147,9 +255,11 @@ static void with_class(double *to, const double *values, size_t n, size_t C, siz
 static void encode(double *head, const vae_config *c, const double *x, size_t D, size_t label,
                    const double *params)
 {
-    double in[WIDEST];
-    with_class(in, x, D, classes(c), label);
-    mlp(head, in, params, D + classes(c), c->hidden, 2 * c->latent, c->activation);
+    double in[WIDEST], seen[WIDEST];
+    const size_t n = small_of(c, D);
+    params = convs_down(seen, c, x, D, params);
+    with_class(in, seen, n, classes(c), label);
+    mlp(head, in, params, n + classes(c), c->hidden, 2 * c->latent, c->activation);
 }
 
 static void decode(double *logits, const vae_config *c, const double *z, size_t D, size_t label,
@@ -157,8 +267,18 @@ static void decode(double *logits, const vae_config *c, const double *z, size_t 
 {
     double in[WIDEST];
     with_class(in, z, c->latent, classes(c), label);
-    mlp(logits, in, params + ref_n_encoder(c, D), c->latent + classes(c), decoder_sizes(c),
-        outputs(c, D), c->activation);
+    params += ref_n_encoder(c, D);
+    if (c->conv.n == 0) {
+        mlp(logits, in, params, c->latent + classes(c), decoder_sizes(c), outputs(c, D),
+            c->activation);
+        return;
+    }
+    mlp(logits, in, params, c->latent + classes(c), decoder_sizes(c), small_of(c, D),
+        c->activation);
+    for (size_t i = 0; i < small_of(c, D); i++) {
+        logits[i] = ref_act(c->activation, logits[i]);
+    }
+    convs_up(logits, c, D, params + n_of_dense_decoder(c, D));
 }
 
 /* What is held constant where an estimator says so: q's parameters and the weights. */
@@ -350,7 +470,9 @@ double ref_semi_loss(ref_result *out, const ref_batch *batch, const double *para
     for (size_t b = 0; b < B + n_labelled; b++) {
         double q[WIDEST], sum = 0, recon, kl;
         const double *x = batch->x + b * D;
-        mlp(q, x, params + n_of_vae(c, D), D, c->hidden, C, c->activation);
+        double seen[WIDEST];
+        const double *rest = convs_down(seen, c, x, D, params + n_of_vae(c, D));
+        mlp(q, seen, rest, small_of(c, D), c->hidden, C, c->activation);
         for (size_t y = 0; y < C; y++) {
             sum += exp(q[y]);
         }

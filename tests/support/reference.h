@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "model/layout.h"
 
 double ref_act(vae_activation act, double x);
 /* By the pre-activation x. */
@@ -32,6 +33,8 @@ typedef struct {
     double *mu, *logvar, *z, *recon_row, *log_pq, *x_hat; /* may be NULL; (B,Z) (B*K,Z) (B*K,D) */
 } ref_result;
 
+/* Rows of D values as tests take them: flat, or with convolutions 4 x 8 pixels. */
+row_shape ref_shape(const vae_config *config, size_t D);
 size_t ref_n_params(const vae_config *config, size_t D);
 /* Size of the packed encoder: parameters before it are the encoder's. */
 size_t ref_n_encoder(const vae_config *config, size_t D);

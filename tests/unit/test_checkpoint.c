@@ -33,7 +33,7 @@ static vae_checkpoint *make(bool everything)
     c->height = 2;
     c->width = 3;
     c->channels = 1;
-    assert_int_equal(vae_layout_build(&layout, &c->config, c->d, NULL), VAE_OK);
+    assert_int_equal(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), NULL), VAE_OK);
     c->n_params = layout.n_params;
     vae_layout_clear(&layout);
     c->params = malloc(c->n_params * sizeof(float));

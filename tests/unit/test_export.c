@@ -32,7 +32,7 @@ static void assert_names(size_t d, const char *const *options, const char *expec
     param_layout layout;
     vae_named_tensor t[VAE_EXPORT_TENSORS];
     char text[2048] = "";
-    assert_int_equal(vae_layout_build(&layout, &c->config, d, NULL), VAE_OK);
+    assert_int_equal(vae_layout_build(&layout, &c->config, vae_flat(d), NULL), VAE_OK);
     size_t n = vae_export_tensors(&layout, t), floats = 0;
     for (size_t i = 0; i < n; i++) {
         char one[64];

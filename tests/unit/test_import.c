@@ -96,7 +96,7 @@ static void test_misfits(void **state)
     param_layout layout;
     vae_named_tensor t[VAE_EXPORT_TENSORS + 1], saved;
     vae_checkpoint *c = model_make(4, OPTIONS("hidden", "3", "latent", "2"));
-    assert_int_equal(vae_layout_build(&layout, &c->config, c->d, NULL), VAE_OK);
+    assert_int_equal(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), NULL), VAE_OK);
     const size_t n = vae_export_tensors(&layout, t);
     vae_layout_clear(&layout);
     assert_int_equal(import_with(c, t, n, NULL), VAE_OK);
@@ -141,7 +141,7 @@ static void write_with(scratch *s, const vae_checkpoint *c, const vae_metadata *
     param_layout layout;
     vae_named_tensor t[VAE_EXPORT_TENSORS];
     vae_parts parts = {0};
-    assert_int_equal(vae_layout_build(&layout, &c->config, c->d, NULL), VAE_OK);
+    assert_int_equal(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), NULL), VAE_OK);
     vae_safetensors_build(&parts, t, vae_export_tensors(&layout, t), c->params, metadata);
     assert_int_equal(vae_parts_put(&parts, s->path, NULL), VAE_OK);
     vae_layout_clear(&layout);

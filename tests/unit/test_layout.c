@@ -27,7 +27,7 @@ static param_layout build(const vae_config *config, size_t d)
 {
     param_layout layout;
     vae_error err = {0};
-    if (vae_layout_build(&layout, config, d, &err) != VAE_OK) {
+    if (vae_layout_build(&layout, config, vae_flat(d), &err) != VAE_OK) {
         fail_msg("%s", err.text);
     }
     return layout;
@@ -55,8 +55,10 @@ static void check_tensors(const param_layout *layout, const expected_tensor *wan
         at += t->rows * t->ld;
         params += t->rows * t->cols;
         assert_int_equal(i % 2 == 0 ? layer->weight : layer->bias, i);
-        assert_int_equal(layer->out, i % 2 == 0 ? t->rows : t->cols);
-        assert_int_equal(i % 2 == 0 ? layer->in : 1, i % 2 == 0 ? t->cols : t->rows);
+        if (!layer->is_conv) {
+            assert_int_equal(layer->out, i % 2 == 0 ? t->rows : t->cols);
+            assert_int_equal(i % 2 == 0 ? layer->in : 1, i % 2 == 0 ? t->cols : t->rows);
+        }
         bool linear = i / 2 == layout->n_encoder - 1 || i / 2 == n / 2 - 1;
         assert_int_equal(layer->act, linear ? VAE_ACT_NONE : VAE_ACT_TANH);
     }
@@ -131,14 +133,59 @@ static void deepest_model(void **state)
     config.semi_supervised = true;
     config.classes = 2;
     param_layout layout = build(&config, 3);
-    assert_int_equal(layout.n_encoder + layout.n_decoder + layout.n_classifier, VAE_MAX_LAYER_ROWS);
-    assert_int_equal(layout.n, 2 * VAE_MAX_LAYER_ROWS);
+    assert_int_equal(layout.n_encoder + layout.n_decoder + layout.n_classifier,
+                     3 * VAE_MAX_LAYERS + 3);
+    assert_int_equal(layout.n, 2 * (3 * VAE_MAX_LAYERS + 3));
     assert_string_equal(layout.tensors[101].name, "classifier.16.bias");
     assert_string_equal(layout.tensors[30].name, "encoder.15.weight");
     assert_string_equal(layout.tensors[65].name, "decoder.15.bias");
     assert_int_equal(layout.layers[17].out, 16);
     assert_int_equal(layout.layers[32].out, 1);
     vae_layout_clear(&layout);
+    config.conv = most;
+    const row_shape large = {65536, 65536, 1};
+    assert_int_equal(vae_layout_build(&layout, &config, large, NULL), VAE_OK);
+    assert_int_equal(layout.n_encoder + layout.n_decoder + layout.n_classifier, VAE_MAX_LAYER_ROWS);
+    assert_int_equal(layout.layers[0].in, (size_t)1 << 32);
+    assert_int_equal(layout.layers[16].in, 16 + 2);
+    vae_layout_clear(&layout);
+}
+
+static void check_refusal(const vae_config *config, row_shape shape, const char *says)
+{
+    param_layout layout;
+    vae_error err = {0};
+    assert_int_equal(vae_layout_build(&layout, config, shape, &err), VAE_ERR_USAGE);
+    if (strstr(err.text, says) == NULL) {
+        fail_msg("'%s' does not say '%s'", err.text, says);
+    }
+}
+
+static void convolutions_halve_pictures(void **state)
+{
+    (void)state;
+    vae_config config = config_of((vae_sizes){1, {9}}, (vae_sizes){0}, 3, VAE_GAUSSIAN_LEARNED);
+    config.conv = (vae_sizes){2, {5, 7}};
+    config.condition = VAE_CONDITION_LABELS;
+    config.classes = 4;
+    param_layout layout;
+    assert_int_equal(vae_layout_build(&layout, &config, (row_shape){12, 8, 3}, NULL), VAE_OK);
+    const expected_tensor tensors[] = {
+        {"encoder.0.weight", 5, 48},   {"encoder.0.bias", 1, 5},    {"encoder.1.weight", 7, 80},
+        {"encoder.1.bias", 1, 7},      {"encoder.2.weight", 9, 46}, {"encoder.2.bias", 1, 9},
+        {"encoder.head.weight", 6, 9}, {"encoder.head.bias", 1, 6}, {"decoder.0.weight", 9, 7},
+        {"decoder.0.bias", 1, 9},      {"decoder.1.weight", 42, 9}, {"decoder.1.bias", 1, 42},
+        {"decoder.2.weight", 7, 80},   {"decoder.2.bias", 1, 5},    {"decoder.out.weight", 5, 96},
+        {"decoder.out.bias", 1, 6}};
+    check_tensors(&layout, tensors, 16);
+    assert_int_equal(layout.layers[1].beside, 4);
+    assert_int_equal(layout.layers[layout.n_encoder + layout.n_decoder - 1].out, 2 * 12 * 8 * 3);
+    assert_true(vae_layer_products(&layout.layers[0]) == 6 * 4 * 5 * 48);
+    vae_layout_clear(&layout);
+    check_refusal(&config, (row_shape){28, 30, 1},
+                  "--image-size 28 or 32), or give --conv 1 layer");
+    check_refusal(&config, (row_shape){3, 3, 1}, "--image-size 4)");
+    check_refusal(&config, vae_flat(64), "--conv is for pictures");
 }
 
 static void classes_widen_the_first_layers(void **state)
@@ -146,7 +193,8 @@ static void classes_widen_the_first_layers(void **state)
     (void)state;
     vae_config config = config_of((vae_sizes){1, {8}}, (vae_sizes){0}, 3, VAE_GAUSSIAN_LEARNED);
     config.condition = VAE_CONDITION_LABELS;
-    assert_int_equal(vae_layout_build(&(param_layout){0}, &config, 6, NULL), VAE_ERR_USAGE);
+    assert_int_equal(vae_layout_build(&(param_layout){0}, &config, vae_flat(6), NULL),
+                     VAE_ERR_USAGE);
     config.classes = 10;
     param_layout layout = build(&config, 6);
     assert_int_equal(layout.n, 8);
@@ -196,8 +244,9 @@ static void sizes_beyond_memory_are_refused(void **state)
                            : &config.decoder_hidden.size[0]) = where == 3 ? 8 : many[i];
             param_layout layout;
             vae_error err = {0};
-            assert_int_equal(vae_layout_build(&layout, &config, where == 3 ? many[i] : 5, &err),
-                             VAE_ERR_USAGE);
+            assert_int_equal(
+                vae_layout_build(&layout, &config, vae_flat(where == 3 ? many[i] : 5), &err),
+                VAE_ERR_USAGE);
             assert_true(strlen(err.text) > 10);
             assert_null(layout.tensors);
         }
@@ -205,7 +254,7 @@ static void sizes_beyond_memory_are_refused(void **state)
     vae_config config = config_of((vae_sizes){1, {8}}, (vae_sizes){0}, 4, VAE_BERNOULLI);
     param_layout layout;
     vae_error err = {0};
-    assert_int_equal(vae_layout_build(&layout, &config, 0, &err), VAE_ERR_USAGE);
+    assert_int_equal(vae_layout_build(&layout, &config, vae_flat(0), &err), VAE_ERR_USAGE);
 }
 
 static void padding_sizes(void **state)
@@ -380,6 +429,7 @@ int main(void)
         cmocka_unit_test(tensors_of_the_default_model),
         cmocka_unit_test(decoders_mirror_or_are_their_own),
         cmocka_unit_test(deepest_model),
+        cmocka_unit_test(convolutions_halve_pictures),
         cmocka_unit_test(classes_widen_the_first_layers),
         cmocka_unit_test(sizes_beyond_memory_are_refused),
         cmocka_unit_test(padding_sizes),

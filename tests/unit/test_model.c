@@ -322,7 +322,7 @@ static void model_without_training(void **state)
     float a[10 * 9], b[10 * 9];
     const vae_plan plan = still_plan(1, 0, 1);
     fixture_open(&f, &config, VAE_U8, 10, 9, 10, 1);
-    assert_int_equal(vae_model_create(&model, &config, 9, 10, false, f.be, NULL), VAE_OK);
+    assert_int_equal(vae_model_create(&model, &config, vae_flat(9), 10, false, f.be, NULL), VAE_OK);
     assert_int_equal(vae_model_set(model, VAE_PARAMS, f.params, NULL), VAE_OK);
     vae_batch_out out_a = {.x_hat = a}, out_b = {.x_hat = b};
     assert_int_equal(vae_model_batch(model, f.data, &plan, 10, 1, &out_a, NULL), VAE_OK);
@@ -397,12 +397,13 @@ static void too_much_is_refused(void **state)
     assert_int_equal(vae_model_batch(f.model, f.data, &plan, 10, 3, &out, &err), VAE_ERR_RUNTIME);
     vae_model *model = f.model;
     err = (vae_error){0};
-    assert_int_equal(vae_model_create(&model, &config, 9, SIZE_MAX / 8, true, f.be, &err),
+    assert_int_equal(vae_model_create(&model, &config, vae_flat(9), SIZE_MAX / 8, true, f.be, &err),
                      VAE_ERR_USAGE);
     assert_null(model);
     config.latent = (size_t)1 << 40;
     err = (vae_error){0};
-    assert_int_equal(vae_model_create(&model, &config, 9, 10, true, f.be, &err), VAE_ERR_USAGE);
+    assert_int_equal(vae_model_create(&model, &config, vae_flat(9), 10, true, f.be, &err),
+                     VAE_ERR_USAGE);
     assert_null(model);
     assert_int_equal(vae_model_batch(f.model, f.data, &plan, 10, 2, &out, NULL), VAE_OK);
     fixture_close(&f);

@@ -51,6 +51,14 @@ static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t ro
     return vae_act_keeps_input(act) ? rows * vae_pad(cols) * sizeof(float) : 0;
 }
 
+static size_t cpu_conv_bytes(const vae_backend *be, vae_conv g, size_t rows)
+{
+    (void)be; /* patches are put together while they are packed */
+    (void)g;
+    (void)rows;
+    return 0;
+}
+
 static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
 {
     cpu_backend *be = vae_cpu_self(base);
@@ -242,6 +250,7 @@ static const vae_backend_ops cpu_ops = {
     .describe = cpu_describe,
     .act_size = cpu_act_size,
     .aux_bytes = cpu_aux_bytes,
+    .conv_bytes = cpu_conv_bytes,
     .bias_with_weight = cpu_bias_with_weight,
     .alloc = cpu_alloc,
     .free = cpu_free,

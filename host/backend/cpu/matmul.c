@@ -6,6 +6,8 @@
  * same chain of multiply-adds whatever the tile, the task or the thread that it falls to. */
 #include "backend/cpu/matmul.h"
 
+#include <string.h>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -20,6 +22,7 @@ enum {
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_ROWS = 8,    /* how far ahead of a strided read: the hardware stops at a page's end */
     PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
+    GATHER_ROWS = 16,     /* rows of a gathered operand put together at a time, before packing */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
 
@@ -154,8 +157,9 @@ static const isa *isa_of(vae_cpu_level level)
 typedef struct {
     matmul_form form;
     const isa *isa;
-    float *c;
+    float *c; /* NULL: the epilogue takes what a task has made */
     const float *a, *b;
+    const matmul_source *from_a, *from_b; /* gathered operands, or NULL */
     size_t ldc, lda, ldb, m, n, k;
     matmul_epilogue *epilogue;
     void *ctx;
@@ -171,8 +175,11 @@ typedef struct {
     size_t p0, k;                  /* of the sum */
     size_t width;
     tile_kernel *kernel;
-    const float *a, *b; /* a: A's packed panels, or NULL; b (k,width) with row stride ldb */
+    const float *a, *b; /* a: A's packed panels (TN) or gathered rows (k apart), or NULL; b
+                         * (k,width) with row stride ldb */
     size_t ldb;
+    float *c; /* C[row0][the task's first column] */
+    size_t ldc, first_col;
 } strip;
 
 static size_t min_size(size_t a, size_t b)
@@ -196,19 +203,34 @@ INLINE void copy_row(float *to, const float *from, size_t n)
     }
 }
 
-/* to: panels one after the other, each (k,width) but the last (k,cols % width), of b (k,cols). By
- * whole rows of b: with a panel at a time each short piece would wait for memory anew. */
-static void pack_panels(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k)
+/* to: rows p0 .. p1-1 of panels one after the other, each (k,width) but the last (k,cols % width),
+ * of b (p1-p0,cols). By whole rows of b: with a panel at a time each short piece would wait for
+ * memory anew. */
+static void pack_panels(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k,
+                        size_t p0, size_t p1)
 {
     size_t rest = cols % width, full = cols - rest;
-    for (size_t p = 0; p < k; p++, b += ldb) {
-        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
+    for (size_t p = p0; p < p1; p++, b += ldb) {
+        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < p1; j += 16) {
             __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
         }
         for (size_t j = 0; j < full; j += width) {
             copy_row(to + j * k + p * width, b + j, width);
         }
         copy_row(to + full * k + p * rest, b + full, rest);
+    }
+}
+
+/* pack_panels of rows p0 .. p0+k-1 of columns col0 .. col0+cols-1 (at most PACKED_COLS) of an
+ * operand that is gathered: a few rows at a time, which stay in L1. */
+static void pack_gathered(float *to, size_t width, const matmul_source *from, size_t col0,
+                          size_t cols, size_t p0, size_t k)
+{
+    float rows[GATHER_ROWS * PACKED_COLS];
+    for (size_t p = 0; p < k; p += GATHER_ROWS) {
+        size_t n = min_size(k - p, GATHER_ROWS);
+        from->gather(from->ctx, rows, cols, p0 + p, n, col0, cols);
+        pack_panels(to, width, rows, cols, cols, k, p, p + n);
     }
 }
 
@@ -287,16 +309,20 @@ static const float *strip_a(const matmul_job *job, const strip *s, size_t r0)
 static void run_strip(const matmul_job *job, const strip *s)
 {
     size_t step = job->isa->rows;
-    if (!s->a) { /* 20 rows are faster as 10 + 10; packed panels keep the height they have */
+    const int panels = s->a && job->form == MATMUL_TN;
+    if (!panels) { /* 20 rows are faster as 10 + 10; packed panels keep the height they have */
         step = ceil_div(s->rows, ceil_div(s->rows, step));
     }
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
-        size_t rows = min_size(s->rows - r0, step), a_stride = s->a ? rows : job->lda;
+        size_t rows = min_size(s->rows - r0, step), a_stride = job->lda;
+        if (s->a) {
+            a_stride = panels ? rows : s->k;
+        }
         const float *a = strip_a(job, s, r0);
-        float *c = job->c + (s->row0 + r0) * job->ldc + s->col0;
+        float *c = s->c + r0 * s->ldc + (s->col0 - s->first_col);
         int add = s->p0 > 0;
         if (s->cols == s->width) {
-            s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, c, job->ldc, add);
+            s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, c, s->ldc, add);
             continue;
         }
         float tile[MAX_ROWS * MAX_COLS];
@@ -304,7 +330,7 @@ static void run_strip(const matmul_job *job, const strip *s)
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < s->cols; j++) {
                 float x = tile[r * s->width + j];
-                c[r * job->ldc + j] = add ? c[r * job->ldc + j] + x : x;
+                c[r * s->ldc + j] = add ? c[r * s->ldc + j] + x : x;
             }
         }
     }
@@ -321,6 +347,13 @@ static void prepare_b(const matmul_job *job, strip *s, float *packed)
                         s->k);
         return;
     }
+    if (job->from_b) {
+        for (size_t p = 0; !whole && p < s->k; p++) {
+            memset(packed + p * s->width + s->cols, 0, (s->width - s->cols) * sizeof *packed);
+        }
+        job->from_b->gather(job->from_b->ctx, packed, s->width, s->p0, s->k, s->col0, s->cols);
+        return;
+    }
     const float *b = job->b + s->p0 * job->ldb + s->col0;
     if (whole && s->rows <= UNPACKED_ROWS) {
         s->b = b;
@@ -335,8 +368,11 @@ static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1
 {
     const isa *set = job->isa;
     size_t panels = job->packed ? (col1 - col0) / set->cols[2] * set->cols[2] : 0;
-    if (panels > 0) {
-        pack_panels(packed, set->cols[2], job->b + s->p0 * job->ldb + col0, job->ldb, panels, s->k);
+    if (panels > 0 && job->from_b) {
+        pack_gathered(packed, set->cols[2], job->from_b, col0, panels, s->p0, s->k);
+    } else if (panels > 0) {
+        pack_panels(packed, set->cols[2], job->b + s->p0 * job->ldb + col0, job->ldb, panels, s->k,
+                    0, s->k);
     }
     for (s->col0 = col0; s->col0 < col1; s->col0 += s->cols) {
         size_t rest = col1 - s->col0;
@@ -357,8 +393,24 @@ static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1
     }
 }
 
+/* Sets s->a, from p0 on, where A is not read in place. */
+static void prepare_a(const matmul_job *job, strip *s, float *packed)
+{
+    if (job->packed && job->from_a) {
+        pack_gathered(packed, job->isa->rows, job->from_a, s->row0, s->rows, s->p0, s->k);
+    } else if (job->packed) {
+        pack_panels(packed, job->isa->rows, job->a + s->p0 * job->lda + s->row0, job->lda, s->rows,
+                    s->k, 0, s->k);
+    } else if (job->from_a) {
+        job->from_a->gather(job->from_a->ctx, packed, s->k, s->row0, s->rows, s->p0, s->k);
+    } else {
+        return;
+    }
+    s->a = packed;
+}
+
 /* One task's part of C over k terms of the sum from p0. */
-static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
+static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k, float *made)
 {
     float packed_b[K_BLOCK * (PACKED_COLS + MAX_COLS)] __attribute__((aligned(64)));
     float packed_a[K_BLOCK * TASK_ROWS] __attribute__((aligned(64)));
@@ -366,20 +418,25 @@ static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
     size_t col1 = min_size(job->n, col0 + job->col_step);
     strip s = {.row0 = task / job->col_tasks * job->row_step, .p0 = p0};
     s.rows = min_size(job->m - s.row0, job->row_step);
+    s.first_col = col0;
+    s.ldc = made != NULL ? col1 - col0 : job->ldc;
+    s.c = made != NULL ? made : job->c + s.row0 * job->ldc + col0;
     do {
         s.k = min_size(p0 + k - s.p0, job->k_step);
-        if (job->packed) {
-            pack_panels(packed_a, job->isa->rows, job->a + s.p0 * job->lda + s.row0, job->lda,
-                        s.rows, s.k);
-            s.a = packed_a;
-        }
+        prepare_a(job, &s, packed_a);
         run_strips(job, &s, col0, col1, packed_b);
         s.p0 += s.k;
     } while (s.p0 < p0 + k);
     if (job->epilogue && s.p0 == job->k) {
-        job->epilogue(job->ctx, job->c + s.row0 * job->ldc + col0, job->ldc, s.row0, col0, s.rows,
-                      col1 - col0);
+        job->epilogue(job->ctx, s.c, s.ldc, s.row0, col0, s.rows, col1 - col0);
     }
+}
+
+/* The same where C is nowhere: into memory that the epilogue sees while it is in L2. */
+static void run_task_apart(const matmul_job *job, size_t task)
+{
+    float made[TASK_ROWS * PACKED_COLS] __attribute__((aligned(64)));
+    run_task(job, task, 0, job->k, made);
 }
 
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
@@ -388,9 +445,9 @@ static void plan_tasks(matmul_job *job, size_t threads)
 {
     size_t unit = job->isa->rows, full = job->isa->cols[2];
     job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
-    job->packed = job->form == MATMUL_TN && job->k > UNPACKED_K;
-    job->col_step = job->packed ? PACKED_COLS : full;
-    if (job->packed) {
+    job->packed = job->form == MATMUL_TN && (job->k > UNPACKED_K || job->from_a || job->from_b);
+    job->col_step = full;
+    if (job->packed || job->from_a) { /* what is packed or gathered serves many columns */
         job->col_step = ceil_div(ceil_div(job->n, ceil_div(job->n, PACKED_COLS)), full) * full;
     }
     job->col_tasks = ceil_div(job->n, job->col_step);
@@ -405,15 +462,38 @@ static void plan_tasks(matmul_job *job, size_t threads)
     job->tasks = row_tasks * job->col_tasks;
 }
 
+static void run_job(matmul_job *job, int threads, vae_cpu_level level)
+{
+    if (job->m == 0 || job->n == 0) {
+        return;
+    }
+    job->isa = isa_of(level);
+    if (threads < 1 || job->m * job->n * job->k < SERIAL_WORK) {
+        threads = 1;
+    }
+    plan_tasks(job, (size_t)threads);
+    /* Long sums: all threads stay in one part of K, so that A and B come from memory once; a part
+     * is several blocks, for the barrier after it waits for whichever thread the system delays. */
+    size_t step = job->packed && job->c != NULL ? 8 * job->k_step : job->k, p0 = 0;
+    do {
+        size_t p1 = min_size(job->k, p0 + step);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && job->tasks > 1)
+        for (size_t task = 0; task < job->tasks; task++) {
+            if (job->c != NULL) {
+                run_task(job, task, p0, p1 - p0, NULL);
+            } else {
+                run_task_apart(job, task);
+            }
+        }
+        p0 = p1;
+    } while (p0 < job->k);
+}
+
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level)
 {
-    if (m == 0 || n == 0) {
-        return;
-    }
     matmul_job job = {.form = form,
-                      .isa = isa_of(level),
                       .c = c,
                       .a = a,
                       .b = b,
@@ -425,19 +505,25 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .k = k,
                       .epilogue = epilogue,
                       .ctx = ctx};
-    if (threads < 1 || m * n * k < SERIAL_WORK) {
-        threads = 1;
-    }
-    plan_tasks(&job, (size_t)threads);
-    /* Long sums: all threads stay in one part of K, so that A and B come from memory once; a part
-     * is several blocks, for the barrier after it waits for whichever thread the system delays. */
-    size_t step = job.packed ? 8 * job.k_step : k, p0 = 0;
-    do {
-        size_t p1 = min_size(k, p0 + step);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && job.tasks > 1)
-        for (size_t task = 0; task < job.tasks; task++) {
-            run_task(&job, task, p0, p1 - p0);
-        }
-        p0 = p1;
-    } while (p0 < k);
+    run_job(&job, threads, level);
+}
+
+void vae_cpu_matmul_gathered(matmul_form form, float *c, size_t ldc, const matmul_source *a,
+                             const matmul_source *from_b, const float *b, size_t ldb, size_t m,
+                             size_t n, size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
+                             vae_cpu_level level)
+{
+    matmul_job job = {.form = form,
+                      .c = c,
+                      .b = b,
+                      .from_a = a,
+                      .from_b = from_b,
+                      .ldc = ldc,
+                      .ldb = ldb,
+                      .m = m,
+                      .n = n,
+                      .k = k,
+                      .epilogue = epilogue,
+                      .ctx = ctx};
+    run_job(&job, threads, level);
 }

@@ -28,4 +28,21 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level);
 
+/* An operand that lies nowhere as a matrix: gather puts rows row0 .. row0+rows-1 of its columns
+ * col0 .. col0+cols-1 together at `to`, ld apart, when they are packed. Called by several threads
+ * at once. */
+typedef struct {
+    void (*gather)(const void *ctx, float *to, size_t ld, size_t row0, size_t rows, size_t col0,
+                   size_t cols);
+    const void *ctx;
+} matmul_source;
+
+/* The same product, the same chains, of operands that are gathered while they are packed: A, and B
+ * by from_b; or, in the form NT, from_b is NULL and B lies at b with ldb. With c NULL (not in the
+ * form TN) a finished tile lies only in the memory that the epilogue is given. */
+void vae_cpu_matmul_gathered(matmul_form form, float *c, size_t ldc, const matmul_source *a,
+                             const matmul_source *from_b, const float *b, size_t ldb, size_t m,
+                             size_t n, size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
+                             vae_cpu_level level);
+
 #endif

@@ -84,6 +84,14 @@ int vae_cuda_devices(char *text, size_t size)
 
 /* ---- open and close ---- */
 
+static size_t bytes_of(const char *name, size_t fallback)
+{
+    const char *value = getenv(name);
+    char *end;
+    const unsigned long long bytes = value != NULL ? strtoull(value, &end, 10) : 0;
+    return bytes > 0 && *end == '\0' ? (size_t)bytes : fallback;
+}
+
 static bool flag(const char *name, bool fallback)
 {
     const char *value = getenv(name);
@@ -260,6 +268,7 @@ static const vae_backend_ops cuda_ops = {
     .describe = cuda_describe,
     .act_size = cuda_act_size,
     .aux_bytes = vae_cuda_aux_bytes,
+    .conv_bytes = vae_cuda_conv_bytes,
     .bias_with_weight = vae_cuda_bias_with_weight,
     .alloc = vae_cuda_alloc,
     .free = vae_cuda_free,
@@ -276,7 +285,7 @@ static const vae_backend_ops cuda_ops = {
     .run_whole = vae_cuda_run_whole,
     .forget = vae_cuda_forget,
     .sync = vae_cuda_sync,
-    VAE_STEP_OPS(ENTRY) /* ops.c, classes.c, linear.c */
+    VAE_STEP_OPS(ENTRY) /* ops.c, classes.c, linear.c, conv.c */
 };
 #undef ENTRY
 
@@ -298,6 +307,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     be->graphs = flag("VAE_CUDA_GRAPHS", true);
     be->tune = flag("VAE_CUDA_TUNE", false);
     be->stream_data = flag("VAE_CUDA_STREAM_DATA", false);
+    be->patch_bytes = bytes_of("VAE_CUDA_PATCH_BYTES", VAE_CUDA_PATCHES);
     TRY(choose_device(be, options->device_index, err));
     TRY(vae_cuda_choose_hopper(be, err));
     vae_cuda_persistent_open(be);

@@ -109,11 +109,17 @@ vae_run_whole_fn vae_cuda_run_whole;
 void vae_cuda_persistent_open(cuda_backend *be);
 void vae_cuda_persistent_close(cuda_backend *be);
 
-/* ---- linear.c, ops.c, classes.c: the operations, as backend.h says ---- */
+/* ---- linear.c, conv.c, ops.c, classes.c: the operations, as backend.h says ---- */
 
 vae_aux_bytes_fn vae_cuda_aux_bytes;
 /* Sets hopper_rows; VAE_CUDA_HOPPER has another number, for tests and measuring. */
 vae_status vae_cuda_choose_hopper(cuda_backend *be, vae_error *err);
+vae_conv_bytes_fn vae_cuda_conv_bytes;
+/* A product's key but for its shape: types, alignment of what args has, no epilogue. */
+matmul_key vae_cuda_matmul_key(const cuda_backend *be, const matmul_args *args,
+                               cudaDataType_t type_d);
+/* Records that there is none. */
+void vae_cuda_no_algorithm(cuda_backend *be, const matmul_key *key);
 vae_bias_with_weight_fn vae_cuda_bias_with_weight;
 #define VAE_CUDA_OP(op) vae_##op##_fn vae_cuda_##op;
 VAE_STEP_OPS(VAE_CUDA_OP)

@@ -68,7 +68,8 @@ static cudaDataType_t act_type(const cuda_backend *be)
     return be->elem == VAE_ELEM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-static matmul_key key_of(const cuda_backend *be, const matmul_args *args, cudaDataType_t type_d)
+matmul_key vae_cuda_matmul_key(const cuda_backend *be, const matmul_args *args,
+                               cudaDataType_t type_d)
 {
     matmul_key key;
     memset(&key, 0, sizeof key);
@@ -111,7 +112,7 @@ static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *
     return DONE_NOTHING;
 }
 
-static void no_algorithm(cuda_backend *be, const matmul_key *key)
+void vae_cuda_no_algorithm(cuda_backend *be, const matmul_key *key)
 {
     vae_fail(&be->err, VAE_ERR_RUNTIME,
              "cuBLASLt has no algorithm for a matrix product of %llu x %llu x %llu on %s",
@@ -137,7 +138,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     vae_cuda_join(be, NULL);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = x.data, .d = y.data};
     args.bias = vae_cuda_weights(be, b);
-    matmul_key key = key_of(be, &args, act_type(be));
+    matmul_key key = vae_cuda_matmul_key(be, &args, act_type(be));
     key.op_a = CUBLAS_OP_T;
     key.op_b = CUBLAS_OP_N;
     key.m = out;
@@ -154,7 +155,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
         args.bias = NULL;
         key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
         if (!vae_cuda_matmul(be, 0, &key, &args)) {
-            no_algorithm(be, &key);
+            vae_cuda_no_algorithm(be, &key);
         }
     }
     if (done != DONE_ALL && vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
@@ -168,7 +169,7 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
 static bool multiply(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
 {
     if (!vae_cuda_matmul(be, lane, key, args)) {
-        no_algorithm(be, key);
+        vae_cuda_no_algorithm(be, key);
     }
     return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
 }
@@ -190,7 +191,7 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
         return;
     }
     matmul_args args = {.a = x.data, .b = dy.data, .d = dw};
-    matmul_key key = key_of(be, &args, CUDA_R_32F);
+    matmul_key key = vae_cuda_matmul_key(be, &args, CUDA_R_32F);
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_T;
     key.m = whole(in);
@@ -226,7 +227,7 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
     }
     vae_cuda_join(be, dx.data);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = dy.data, .d = dx.data};
-    matmul_key key = key_of(be, &args, act_type(be));
+    matmul_key key = vae_cuda_matmul_key(be, &args, act_type(be));
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_N;
     key.m = whole(in);
@@ -236,7 +237,8 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
     key.ldb = dy.ld;
     key.ldd = dx.ld;
     if (multiply(be, LANE_MAIN, &key, &args)) {
-        const vae_mat pre = {(void *)(uintptr_t)aux, vae_pad(in)};
+        /* as what it led to, whose rows may be longer than `in`: a class beside it */
+        const vae_mat pre = {(void *)(uintptr_t)aux, x.ld};
         CUDA_OK(be, vae_act_grad_launch(be->elem, db, dx, vae_act_keeps_input(act) ? pre : x,
                                         vae_cuda_sums(be, LANE_MAIN), rows, in, act,
                                         be->lane[LANE_MAIN].stream));

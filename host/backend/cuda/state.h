@@ -13,6 +13,7 @@
 
 enum {
     VAE_CUDA_WORKSPACE = 32 << 20, /* bytes for cuBLASLt, one per stream */
+    VAE_CUDA_PATCHES = 16 << 20,   /* bytes of patches at a time: they stay in L2 */
     VAE_CUDA_BOUNCE = 4 << 20,     /* bytes of the pinned memory that blocking copies go through */
     /* Steps of the larger graph. Between two graphs some 7 us are lost (launch, the counter, a
      * batch not gathered ahead), and as many in each step left over: least at sqrt(2n) for n
@@ -108,6 +109,7 @@ struct cuda_backend {
     vae_precision precision;
     vae_elem elem;
     size_t elem_bytes;
+    size_t patch_bytes;             /* of a convolution's patches at a time: VAE_CUDA_PATCH_BYTES */
     size_t threads; /* of the host, for reading data; 0 = all cores */
     size_t
         hopper_rows; /* from so many on, products by kernels/hopper.cu where they fit; 0: never */

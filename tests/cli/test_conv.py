@@ -1,0 +1,114 @@
+"""Convolutional models: what is refused, and every command on one."""
+import json
+import math
+import os
+
+from harness import TINY, path, test, vae, write_npy
+
+CONV = [*TINY, "--conv", "3,5", "--hidden", "none"]
+
+
+def conv_run():
+    if not os.path.exists(path("conv")):
+        vae("train", *CONV, "--epochs", 1, "--out", "conv")
+    return "conv"
+
+
+def info(run):
+    return vae("info", run, "--json").json()
+
+
+@test
+def conv_refuses_what_does_not_divide():
+    done = vae("train", *TINY, "--conv", "3,5,7", "--out", "conv-x", code=2)
+    assert "divide by 8, and these are 28 x 28" in done.err, done.err
+    assert "--image-size 24 or 32" in done.err and "--conv 2 layers" in done.err
+
+
+@test
+def conv_refuses_rows_that_are_no_pictures():
+    write_npy("conv-flat.npy", 40, 64, [(i * 7 % 11) / 11 for i in range(40 * 64)])
+    done = vae("train", "--data", "conv-flat.npy", "--conv", "4", "--out", "conv-x", code=2)
+    assert "--conv is for pictures, and the data are rows of 64 values" in done.err, done.err
+    with open(path("conv.csv"), "w") as file:
+        file.write("a,b\n" + "0.1,0.2\n" * 20)
+    done = vae("train", "--data", "conv.csv", "--conv", "4", "--out", "conv-x", code=2)
+    assert "--conv is for pictures" in done.err, done.err
+    assert not os.path.exists(path("conv-x"))
+
+
+@test
+def conv_resumes_bit_for_bit():
+    vae("train", *CONV, "--epochs", 2, "--out", "conv-two")
+    vae("train", *CONV, "--epochs", 1, "--out", "conv-one")
+    vae("train", "--resume", "--out", "conv-one", "--epochs", 2, "-q")
+    assert info("conv-two")["weights_sha256"] == info("conv-one")["weights_sha256"]
+
+
+@test
+def flip_mirrors_pictures_in_training():
+    vae("train", *CONV, "--flip", "--epochs", 2, "--out", "flip-two")
+    vae("train", *CONV, "--flip", "--epochs", 1, "--out", "flip-one")
+    vae("train", "--resume", "--out", "flip-one", "--epochs", 2, "-q")
+    assert info("flip-two")["weights_sha256"] == info("flip-one")["weights_sha256"]
+    vae("train", *CONV, "--epochs", 2, "--out", "flip-none")
+    assert info("flip-two")["weights_sha256"] != info("flip-none")["weights_sha256"]
+    write_npy("flip.npy", 40, 64, [(i * 7 % 11) / 11 for i in range(40 * 64)])
+    vae("train", "--data", "flip.npy", "--flip", "--out", "flip-x", code=2, says="--flip mirrors pictures")
+
+
+@test
+def variance_follows_the_error():
+    options = [*CONV, "--likelihood", "gaussian", "--optimal-variance", "0.1"]
+    vae("train", *options, "--epochs", 3, "--out", "var-three")
+    vae("train", *options, "--epochs", 1, "--out", "var-one")
+    assert info("var-one")["config"]["variance"] == 0.1
+    vae("train", "--resume", "--out", "var-one", "--epochs", 3, "-q")
+    one, three = info("var-one"), info("var-three")
+    assert one["weights_sha256"] == three["weights_sha256"]
+    assert one["config"]["variance"] == three["config"]["variance"] != 0.1
+    # the last epoch's is the mean squared error of the one before
+    with open(path("var-three", "metrics.jsonl")) as file:
+        lines = [json.loads(line) for line in file]
+    recon = [line["recon"] for line in lines if line["split"] == "train"]
+    first = 0.1 * (2 * recon[0] / 784 - math.log(2 * math.pi * 0.1))
+    second = first * (2 * recon[1] / 784 - math.log(2 * math.pi * first))
+    assert abs(three["config"]["variance"] / second - 1) < 1e-4, (three["config"]["variance"], second)
+    # a model is measured with the variance that it was trained with
+    assert abs(vae("eval", "var-three", "--limit", 300, "--json").json()["recon"] - [
+        line["recon"] for line in lines if line["split"] == "test"][-1]) < 1e-3
+    vae("train", *CONV, "--optimal-variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
+
+
+@test
+def conv_comes_back_from_an_export():
+    run = conv_run()
+    for kind in ("safetensors", "npz"):
+        vae("export", run, "--format", kind, "--out", f"conv.{kind}", "-q")
+        vae("import", f"conv.{kind}", "--out", f"conv-{kind}", "-q")
+        assert info(f"conv-{kind}")["weights_sha256"] == info(run)["weights_sha256"]
+        assert info(f"conv-{kind}")["config"]["conv"] == [3, 5]
+
+
+@test
+def conv_takes_every_command():
+    run = conv_run()
+    vae("eval", run, "--samples", 5, "-q")
+    vae("sample", run, "-n", 4, "--out", "conv.png", "-q")
+    vae("reconstruct", run, "--out", "conv-r.png", "-q")
+    vae("interpolate", run, "--from", 1, "--to", 2, "--out", "conv-i.png", "-q")
+    vae("encode", run, "--out", "conv-z.npz", "-q")
+    vae("report", run, "--out", "conv.html", "-q")
+    vae("score", run, "--data", "digits", "--limit", 50, "--out", "conv.csv", "-q")
+
+
+@test
+def conv_with_classes():
+    vae("train", *CONV, "--condition", "labels", "--epochs", 1, "--out", "conv-labels")
+    vae("sample", "conv-labels", "-n", 10, "--out", "conv-labels.png", "-q")
+    vae("train", *CONV, "--semi-supervised", "--labelled", 20, "--epochs", 1, "--out", "conv-semi")
+    vae("eval", "conv-semi", "-q")
+    for run in ("conv-labels", "conv-semi"):
+        vae("export", run, "--format", "safetensors", "--out", f"{run}.safetensors", "-q")
+        vae("import", f"{run}.safetensors", "--out", f"{run}-import", "-q")
+        assert info(f"{run}-import")["weights_sha256"] == info(run)["weights_sha256"]
