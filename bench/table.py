@@ -9,9 +9,10 @@ import sys
 
 from roofline import operations
 
-PEERS = ["torch-eager", "torch-graph", "torch-compile", "jax-scan"]
-NAMES = {"torch-eager": "PyTorch eager", "torch-graph": "PyTorch, CUDA graph",
-         "torch-compile": "PyTorch compiled", "jax-scan": "JAX, scan"}
+NAMES = {"torch-eager": "PyTorch eager", "torch-graph": "eager, CUDA graph",
+         "torch-compile": "compiled", "torch-compile-graph": "compiled, CUDA graph",
+         "jax-scan": "JAX, scan"}
+PEERS = list(NAMES)
 
 
 def bound(model, batch, precision, copy=4.3e12):

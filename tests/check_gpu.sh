@@ -100,17 +100,16 @@ section_smoke() {
     done
 }
 
-section_ops() { # side by side: they check results, not times
+section_ops() { # one after another: side by side they share the GPU in slices of time and take ten times as long
     local precision program
     for precision in fp32 tf32 bf16; do
-        for program in test_ops test_ops_loss test_ops_conv test_ops_classes; do
+        for program in test_ops test_ops_loss test_ops_classes test_ops_conv; do
             check "$program $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision \
-                OMP_NUM_THREADS=1 "$bin/$program" &
+                OMP_NUM_THREADS=1 "$bin/$program"
         done
     done
-    check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_gradients" &
-    check "the model on the device" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_model" &
-    wait
+    check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_gradients"
+    check "the model on the device" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_model"
 }
 
 section_parity() { # 100 steps on both: rounding that Adam amplifies at ReLU's kinks reaches 0.01 nats
@@ -208,9 +207,8 @@ section_whole() { # whole steps by one kernel, which are off by default
     local precision
     for precision in fp32 tf32 bf16; do
         check "whole steps beside ordinary ones $precision" env VAE_TEST_DEVICE=cuda \
-            VAE_TEST_PRECISION=$precision OMP_NUM_THREADS=1 "$bin/test_whole" &
+            VAE_TEST_PRECISION=$precision OMP_NUM_THREADS=1 "$bin/test_whole"
     done
-    wait
     check "gradients of whole steps" env VAE_TEST_DEVICE=cuda VAE_CUDA_PERSISTENT=1 "$bin/test_gradients"
     VAE_CUDA_PERSISTENT=1 train whole --device cuda --precision bf16
     VAE_CUDA_PERSISTENT=1 train whole_again --device cuda --precision bf16
@@ -261,25 +259,14 @@ has_peer() {
     return 1
 }
 section_jax() {
-    has_peer jax || return
-    local precision
-    for precision in bf16 tf32 fp32; do
-        XLA_PYTHON_CLIENT_PREALLOCATE=false peer jax $precision 128,1024,8192,65536
-    done
+    has_peer jax && XLA_PYTHON_CLIENT_PREALLOCATE=false peer jax bf16,tf32,fp32 128,1024,8192,65536
 }
 section_torch() {
-    has_peer torch || return
-    local precision
-    for precision in bf16 tf32 fp32; do
-        peer torch $precision 128,1024,8192,65536 --device cuda --seconds "$each" --modes eager,graph
-    done
+    has_peer torch && peer torch bf16,tf32,fp32 128,1024,8192,65536 --device cuda --seconds "$each" --modes eager,graph
 }
 section_compiled() { # last: what it takes to compile has no bound
-    has_peer torch || return
-    local precision
-    for precision in bf16 tf32 fp32; do
-        peer torch $precision 128,8192,65536,1024 --device cuda --seconds "$each" --modes compile
-    done
+    has_peer torch && peer torch bf16,tf32,fp32 128,65536,8192,1024 --device cuda --seconds "$each" \
+        --modes compile,compile-graph
 }
 
 if [ "${1:-}" = --one ]; then # a section in a process of its own, so that it has a limit

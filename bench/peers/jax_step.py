@@ -2,7 +2,7 @@
 """Times JAX's training step of the same VAE: one jitted function that runs `lax.scan` over steps,
 data on the device, Adam written out (so that only jax is needed).
 
-    jax_step.py [--precision fp32|tf32|bf16] [--hidden 400] [--latent 20]
+    jax_step.py [--precision fp32,tf32,bf16] [--hidden 400] [--latent 20]
                 [--batches 128,1024,8192] [--steps 50] [--repeats 9] [--json FILE]
 """
 import argparse
@@ -44,13 +44,13 @@ def loss_fn(params, x, key, n_enc, dtype):
     return (recon + kl) / x.shape[0]
 
 
-def make_run(args, data, batch, steps):
+def make_run(args, precision, data, batch, steps):
     sizes_enc = [784] + args.hidden
     sizes_dec = [args.latent] + args.hidden[::-1] + [784]
     key = jax.random.PRNGKey(1)
     params = init(key, sizes_enc + [2 * args.latent]) + init(key, sizes_dec)
     n_enc = len(args.hidden) + 1
-    dtype = jnp.bfloat16 if args.precision == "bf16" else jnp.float32
+    dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
     order = jax.random.permutation(key, data.shape[0])
     zeros = jax.tree_util.tree_map(jnp.zeros_like, params)
 
@@ -84,9 +84,31 @@ def report(args, row):
                                 "repeats": args.repeats, **row}) + "\n")
 
 
+def measure(args, name, precision, batch, device):
+    n_rows = max(60000, batch)
+    data = jax.random.randint(jax.random.PRNGKey(2), (n_rows, 784), 0, 256, dtype=jnp.uint8)
+    run, carry = make_run(args, precision, data, batch, args.steps)
+    carry, loss = run(carry)
+    loss.block_until_ready()
+    times = []
+    for _ in range(args.repeats):
+        t = time.perf_counter()
+        carry, loss = run(carry)
+        loss.block_until_ready()
+        times.append((time.perf_counter() - t) / args.steps)
+    us = 1e6 * statistics.median(times)
+    report(args, {"model": name, "peer": "jax-scan", "device": device.platform,
+                  "precision": precision, "batch": batch,
+                  "examples_per_s": round(batch / us * 1e6),
+                  "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
+                              "max": round(1e6 * max(times), 2)}})
+    print(f"{name:18s} {batch:7d} {us:10.1f} us  {batch / us * 1e6:10.0f} examples/s"
+          f"  jax {jax.__version__} scan on {device.device_kind} {precision}", flush=True)
+
+
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
+    p.add_argument("--precision", default="fp32", type=lambda s: s.split(","))
     p.add_argument("--hidden", default="400", type=lambda s: [int(v) for v in s.split(",")])
     p.add_argument("--latent", default=20, type=int)
     p.add_argument("--batches", default="128,1024,8192")
@@ -94,31 +116,13 @@ def main():
     p.add_argument("--repeats", default=9, type=int)
     p.add_argument("--json")
     args = p.parse_args()
-    jax.config.update("jax_default_matmul_precision",
-                      {"fp32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}[args.precision])
     device = jax.devices()[0]
     name = "-".join(str(v) for v in [784] + args.hidden + [args.latent])
-    for batch in (int(b) for b in args.batches.split(",")):
-        n_rows = max(60000, batch)
-        key = jax.random.PRNGKey(2)
-        data = jax.random.randint(key, (n_rows, 784), 0, 256, dtype=jnp.uint8)
-        run, carry = make_run(args, data, batch, args.steps)
-        carry, loss = run(carry)
-        loss.block_until_ready()
-        times = []
-        for _ in range(args.repeats):
-            t = time.perf_counter()
-            carry, loss = run(carry)
-            loss.block_until_ready()
-            times.append((time.perf_counter() - t) / args.steps)
-        us = 1e6 * statistics.median(times)
-        report(args, {"model": name, "peer": "jax-scan", "device": device.platform,
-                      "precision": args.precision, "batch": batch,
-                      "examples_per_s": round(batch / us * 1e6),
-                      "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
-                                  "max": round(1e6 * max(times), 2)}})
-        print(f"{name:18s} {batch:7d} {us:10.1f} us  {batch / us * 1e6:10.0f} examples/s"
-              f"  jax {jax.__version__} scan on {device.device_kind}", flush=True)
+    for precision in args.precision:
+        jax.config.update("jax_default_matmul_precision", {
+            "fp32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}[precision])
+        for batch in (int(b) for b in args.batches.split(",")):
+            measure(args, name, precision, batch, device)
 
 
 if __name__ == "__main__":
