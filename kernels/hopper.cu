@@ -10,9 +10,11 @@
 #include "vae_math.h"
 #include "vector.h"
 
-/* Sizes of tiles. A chunk is 64 columns by 64 rows of bf16. */
+/* Sizes of tiles. A chunk is 64 columns by 64 rows of bf16; weights take half of one at a time, as
+ * their ring is the better the more of the memory's latency it covers. */
 enum {
     CHUNK = 8192,
+    HALF = CHUNK / 2,
     ROWS = 128, /* of the batch, a block's tile */
     COLS = 400, /* of the result, at most; a warpgroup makes 64 by 192 and 64 by 208 */
     COLS0 = 192,
@@ -69,23 +71,35 @@ HELPER float high_of(uint32_t w)
     return float_of(w & 0xFFFF0000u);
 }
 
-/* Sums over the 64 rows of a chunk of two columns a lane are added to total. */
-HELPER void add_chunk(float *total, uint32_t chunk, int lane)
+/* Adds up the 32 rows of half a chunk: in a lane eight columns, from 8 * (lane % 8) on, of every
+ * fourth row. And the whole, in the first eight lanes. */
+HELPER void add_rows(float (&total)[8], uint32_t half_chunk, int lane)
 {
-    const uint32_t at = chunk + (uint32_t)(lane & 3) * 4;
-    float sum0 = 0, sum1 = 0;
-#pragma unroll 8
-    for (int r = 0; r < 64; r++) {
-        uint32_t w;
-        asm volatile("ld.shared.b32 %0, [%1];"
-                     : "=r"(w)
-                     : "r"(at + (uint32_t)(r * 128 + (((lane >> 2) ^ (r & 7)) << 4)))
+#pragma unroll 4
+    for (int i = 0; i < 8; i++) {
+        const int r = 4 * i + lane / 8;
+        vae_word4 v;
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+                     : "r"(half_chunk + (uint32_t)(r * 128 + ((lane % 8 ^ (r & 7)) << 4)))
                      : "memory");
-        sum0 += low_of(w);
-        sum1 += high_of(w);
+        VAE_UNROLL
+        for (int e = 0; e < 4; e++) {
+            total[2 * e] += low_of(v.w[e]);
+            total[2 * e + 1] += high_of(v.w[e]);
+        }
     }
-    total[0] += sum0;
-    total[1] += sum1;
+}
+HELPER void put_sums(float *to, const float (&total)[8], int lane)
+{
+    VAE_UNROLL
+    for (int e = 0; e < 8; e++) {
+        float sum = total[e] + __shfl_xor_sync(0xFFFFFFFFu, total[e], 8);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 16);
+        if (lane < 8) {
+            to[8 * lane + e] = sum;
+        }
+    }
 }
 
 /* A ring of SLOTS slots, as one thread goes round it. */
@@ -105,20 +119,23 @@ template <int N> struct number {
 
 /* ---- rows by up to 400 columns, and weights of 784 by 400 ----
  * Clusters of two blocks share the tiles of b: each loads half of them, into both. */
-enum { FORWARD, INPUT, WEIGHT, SLOTS = 3, CLUSTER = 2, A_BYTES = 2 * CHUNK };
+enum { FORWARD, INPUT, WEIGHT, CLUSTER = 2 };
 
 typedef struct {
-    int rows, stages; /* of the batch; of 64 along k */
+    int rows, stages; /* of the batch; along k, of 64, or of 32 rows of a weight */
     int cols;
     float least; /* FORWARD: results below are made this: 0 (ReLU) or -Inf */
     const float *bias;
     weight_parts parts;
 } product_work;
 
-template <int KIND> static __host__ __device__ constexpr int slot_bytes(void)
-{
-    return A_BYTES + (KIND == FORWARD ? COLS * 128 : M_TILES * CHUNK);
-}
+/* The ring: a slot has a's tile, 128 of m, and b's, up to 400 of n. */
+template <int KIND> struct tiles_of {
+    static constexpr int SLOTS = KIND == WEIGHT ? 6 : 3;
+    static constexpr int BOX = KIND == WEIGHT ? HALF : CHUNK;
+    static constexpr int A_BYTES = 2 * BOX;
+    static constexpr int SLOT = A_BYTES + (KIND == FORWARD ? COLS * 128 : M_TILES * BOX);
+};
 
 /* What a block does of a weight. */
 struct weight_share {
@@ -157,7 +174,8 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
 {
 #ifdef ON_HOPPER
     constexpr int TA = KIND == WEIGHT, TB = KIND != FORWARD;
-    constexpr int SLOT = slot_bytes<KIND>(), SUMMERS = KIND == WEIGHT ? 2 : 0;
+    constexpr int SLOTS = tiles_of<KIND>::SLOTS, SLOT = tiles_of<KIND>::SLOT;
+    constexpr int A_BYTES = tiles_of<KIND>::A_BYTES, SUMMERS = KIND == WEIGHT ? 2 : 0;
     extern __shared__ uint8_t raw[];
     __shared__ __align__(8) uint64_t bars[2 * SLOTS + 2];
     __shared__ __align__(8) float bias[COLS];
@@ -208,16 +226,18 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
                     bar_wait(empty + 8 * at.slot, at.phase ^ 1);
                     bar_expect(bar, SLOT);
                     if (KIND == WEIGHT) {
-                        tma_load(to, &map_a, tile * 128, k * 64, bar);
-                        tma_load(to + CHUNK, &map_a, tile * 128 + 64, k * 64, bar);
+                        tma_load(to, &map_a, tile * 128, k * 32, bar);
+                        tma_load(to + HALF, &map_a, tile * 128 + 64, k * 32, bar);
                     } else {
                         tma_load(to, &map_a, k * 64, tile * ROWS, bar);
                     }
                     constexpr int BOXES = KIND == FORWARD ? 2 : M_TILES;
-                    constexpr int BOX = KIND == FORWARD ? COLS / 2 * 128 : CHUNK;
+                    constexpr int BOX = KIND == FORWARD ? COLS / 2 * 128 : tiles_of<KIND>::BOX;
                     for (int i = 0; i < BOXES; i++) {
                         const int x = KIND == FORWARD ? k * 64 : i * 64;
-                        const int y = KIND == FORWARD ? i * (COLS / 2) : k * 64;
+                        const int y = KIND == FORWARD  ? i * (COLS / 2)
+                                      : KIND == WEIGHT ? k * 32
+                                                       : k * 64;
                         const uint32_t there = to + A_BYTES + (uint32_t)(i * BOX);
                         if (!own.shared) {
                             tma_load(there, &map_b, x, y, bar);
@@ -262,11 +282,11 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
             /* column sums of the two chunks of a, or of one of b: that with the tile's number */
             const bool mine = warp == 1 || !g.parts.sums_of_b;
             const int chunk = g.parts.sums_of_b ? 2 + own.tile : warp - 1;
-            float total[2] = {0, 0};
+            float total[8] = {0, 0, 0, 0, 0, 0, 0, 0};
             for (int k = own.from; k < own.to; k++, at.next()) {
                 bar_wait(full + 8 * at.slot, at.phase);
                 if (mine) {
-                    add_chunk(total, base + (uint32_t)(at.slot * SLOT + chunk * CHUNK), lane);
+                    add_rows(total, base + (uint32_t)(at.slot * SLOT + chunk * HALF), lane);
                 }
                 __syncwarp();
                 if (lane == 0) {
@@ -274,9 +294,7 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
                 }
             }
             if (mine && own.from < own.to) {
-                float *to = g.parts.sums + own.unit * 128 + (warp - 1) * 64 + 2 * lane;
-                to[0] = total[0];
-                to[1] = total[1];
+                put_sums(g.parts.sums + own.unit * 128 + (warp - 1) * 64, total, lane);
             }
         }
     } else {
@@ -292,15 +310,16 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
             }
         }
         constexpr uint32_t A_STEP = (TA ? 2048 : 32) / 16, B_STEP = (TB ? 2048 : 32) / 16;
-        constexpr uint32_t B_SECOND = (TB ? 3 * CHUNK : COLS0 * 128) / 16;
+        constexpr int BOX = tiles_of<KIND>::BOX, STEPS = KIND == WEIGHT ? 2 : 4;
+        constexpr uint32_t B_SECOND = (TB ? 3 * BOX : COLS0 * 128) / 16;
         float d0[COLS0 / 2], d1[(COLS - COLS0) / 2];
         for (int turn = 0; turn < turns && own.from < own.to; turn++) {
             int before = -1, scale = 0;
             auto stage = [&](auto steps) {
                 bar_wait(full + 8 * at.slot, at.phase);
                 const uint32_t slot = base + (uint32_t)(at.slot * SLOT);
-                const uint64_t a = descriptor(slot + (uint32_t)(half * CHUNK), CHUNK);
-                const uint64_t b = descriptor(slot + A_BYTES, CHUNK);
+                const uint64_t a = descriptor(slot + (uint32_t)(half * BOX), BOX);
+                const uint64_t b = descriptor(slot + A_BYTES, BOX);
                 hold(d0);
                 hold(d1);
                 mma_begin();
@@ -319,7 +338,7 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
                 at.next();
             };
             for (int k = own.from; k + 1 < own.to; k++) {
-                stage(number<4>());
+                stage(number<STEPS>());
             }
             stage(number<TAIL>());
             mma_wait<0>();
@@ -399,7 +418,7 @@ static __device__ __forceinline__ float4 sum_of(const float4 *__restrict__ from,
                                                 size_t stride)
 {
     float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 5
+#pragma unroll 10
     for (int u = 0; u < n; u++) {
         const float4 v = from[(size_t)u * stride];
         sum.x += v.x;
@@ -454,7 +473,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 /* ---- weights with a narrow side ----
  * m up to 448, n up to 64: all of it is in a block's registers (four and three tiles of 64 x 64 in
  * its two multiplying warpgroups), which takes a stretch of rows. */
-enum { N_SLOT = (N_CHUNKS + 1) * CHUNK };
+enum { N_SLOTS = 6, N_SLOT = (N_CHUNKS + 1) * HALF };
 
 __global__ void __launch_bounds__(384, 1)
     narrow_kernel(const __grid_constant__ CUtensorMap map_a,
@@ -462,47 +481,47 @@ __global__ void __launch_bounds__(384, 1)
 {
 #ifdef ON_HOPPER
     extern __shared__ uint8_t raw[];
-    __shared__ __align__(8) uint64_t bars[2 * SLOTS];
+    __shared__ __align__(8) uint64_t bars[2 * N_SLOTS];
     const uint32_t base = (shared_at(raw) + 1023) & ~1023u;
-    const uint32_t full = shared_at(bars), empty = full + 8 * SLOTS;
+    const uint32_t full = shared_at(bars), empty = full + 8 * N_SLOTS;
     const int warp = __shfl_sync(0xFFFFFFFFu, (int)threadIdx.x / 32, 0), group = warp / 4;
     const int lane = (int)threadIdx.x % 32, unit = (int)blockIdx.x, units = g.splits[0];
     const int from = (int)((int64_t)stages * unit / units);
     const int to = (int)((int64_t)stages * (unit + 1) / units);
     const int chunks = (g.m + 63) / 64;
     if (threadIdx.x == 0) {
-        for (int s = 0; s < SLOTS; s++) {
+        for (int s = 0; s < N_SLOTS; s++) {
             bar_init(full + 8 * s, 1);
             bar_init(empty + 8 * s, 8 + 3);
         }
         bar_init_done();
     }
     __syncthreads();
-    ring<SLOTS> at;
+    ring<N_SLOTS> at;
     if (group == 0) {
         if (warp == 0 && lane == 0) {
             for (int k = from; k < to; k++, at.next()) {
                 const uint32_t slot = base + (uint32_t)(at.slot * N_SLOT);
                 const uint32_t bar = full + 8 * at.slot;
                 bar_wait(empty + 8 * at.slot, at.phase ^ 1);
-                bar_expect(bar, (uint32_t)(chunks + 1) * CHUNK);
+                bar_expect(bar, (uint32_t)(chunks + 1) * HALF);
                 for (int i = 0; i < chunks; i++) {
-                    tma_load(slot + (uint32_t)(i * CHUNK), &map_a, i * 64, k * 64, bar);
+                    tma_load(slot + (uint32_t)(i * HALF), &map_a, i * 64, k * 32, bar);
                 }
-                tma_load(slot + N_CHUNKS * CHUNK, &map_b, 0, k * 64, bar);
+                tma_load(slot + N_CHUNKS * HALF, &map_b, 0, k * 32, bar);
             }
         } else if (warp > 0) { /* column sums: warps 1 to 3 take chunks in turn */
             const int n = g.sums_of_b ? 1 : chunks, first = g.sums_of_b ? N_CHUNKS : 0;
-            float total[3][2] = {{0, 0}, {0, 0}, {0, 0}};
+            float total[3][8] = {};
             for (int k = from; k < to; k++, at.next()) {
                 bar_wait(full + 8 * at.slot, at.phase);
                 VAE_UNROLL
                 for (int i = 0; i < 3; i++) {
                     const int chunk = warp - 1 + 3 * i;
                     if (chunk < n) {
-                        add_chunk(total[i],
-                                  base + (uint32_t)(at.slot * N_SLOT + (first + chunk) * CHUNK),
-                                  lane);
+                        add_rows(total[i],
+                                 base + (uint32_t)(at.slot * N_SLOT + (first + chunk) * HALF),
+                                 lane);
                     }
                 }
                 __syncwarp();
@@ -514,9 +533,7 @@ __global__ void __launch_bounds__(384, 1)
             for (int i = 0; i < 3; i++) {
                 const int chunk = warp - 1 + 3 * i;
                 if (chunk < n) {
-                    float *sums = g.sums + unit * (N_CHUNKS * 64) + chunk * 64 + 2 * lane;
-                    sums[0] = total[i][0];
-                    sums[1] = total[i][1];
+                    put_sums(g.sums + unit * (N_CHUNKS * 64) + chunk * 64, total[i], lane);
                 }
             }
         }
@@ -528,19 +545,19 @@ __global__ void __launch_bounds__(384, 1)
     for (int k = from; k < to; k++, at.next()) {
         bar_wait(full + 8 * at.slot, at.phase);
         const uint32_t slot = base + (uint32_t)(at.slot * N_SLOT);
-        const uint64_t a = descriptor(slot + (uint32_t)(half * 4 * CHUNK), CHUNK);
-        const uint64_t b = descriptor(slot + N_CHUNKS * CHUNK, CHUNK);
+        const uint64_t a = descriptor(slot + (uint32_t)(half * 4 * HALF), HALF);
+        const uint64_t b = descriptor(slot + N_CHUNKS * HALF, HALF);
         VAE_UNROLL
         for (int m = 0; m < 4; m++) {
             hold(d[m]);
         }
         mma_begin();
         VAE_UNROLL
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 2; i++) {
             VAE_UNROLL
             for (int m = 0; m < 4;
                  m++) { /* the last one of the second warpgroup is b, and unused */
-                mma<1, 1>(d[m], a + (m * CHUNK + i * 2048) / 16, b + i * 2048 / 16,
+                mma<1, 1>(d[m], a + (m * HALF + i * 2048) / 16, b + i * 2048 / 16,
                           i > 0 || k > from);
             }
         }
@@ -604,6 +621,93 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     } else if (db != NULL && c < n_sums) {
         db[c] = sum.x;
     }
+}
+
+/* ---- rows of up to 32 columns times weights ----
+ * What takes time is writing the result, so it is left to many small warps: 32 rows each, and the
+ * weights in shared memory. Their rows lie there in another order, so that a thread's results are
+ * neighbours: of each 32 columns, block j's 2 t + i is column 8 t + 2 j + i. */
+enum { F_ROWS = 32, F_WORDS = 20 }; /* 16 words of a row, 4 so that lanes meet in no bank */
+
+/* d (16,8) += a (16,16) b (16,8) */
+HELPER void small_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* STEPS: of 16 columns. Grid: a block per 8 warps' rows. */
+template <int STEPS>
+__global__ void __launch_bounds__(VAE_BLOCK)
+    forward_narrow_kernel(vae_bf16 *y, size_t ldy, const vae_bf16 *__restrict__ x, size_t ldx,
+                          const vae_bf16 *__restrict__ w, size_t ldw, const float *__restrict__ b,
+                          uint32_t rows, uint32_t cols, float least)
+{
+#ifdef ON_HOPPER
+    extern __shared__ vae_word4 narrow_weights[];
+    const uint32_t groups = (cols + 31) / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    uint32_t *words = reinterpret_cast<uint32_t *>(narrow_weights);
+    float *bias = reinterpret_cast<float *>(words + groups * 32 * F_WORDS);
+    for (uint32_t i = threadIdx.x; i < groups * 32 * STEPS * 2; i += VAE_BLOCK) {
+        const uint32_t place = i / (STEPS * 2), piece = i % (STEPS * 2);
+        const uint32_t row =
+            place / 32 * 32 + 8 * (place / 2 % 4) + 2 * (place / 8 % 4) + place % 2;
+        const vae_word4 none = {{0, 0, 0, 0}};
+        store16(words + place * F_WORDS + 4 * piece,
+                row < cols ? load16(w + row * ldw + 8 * piece) : none);
+    }
+    for (uint32_t i = threadIdx.x; i < groups * 32; i += VAE_BLOCK) {
+        bias[i] = i < cols ? b[i] : 0.0f;
+    }
+    __syncthreads();
+    const uint32_t row0 = (blockIdx.x * (VAE_BLOCK / 32) + threadIdx.x / 32) * F_ROWS + g;
+    uint32_t a[2][STEPS][4];
+    VAE_UNROLL
+    for (int m = 0; m < 2; m++) {
+        VAE_UNROLL
+        for (int q = 0; q < 4 * STEPS; q++) { /* rows r and r + 8 of columns k, then of k + 8 */
+            const uint32_t r = row0 + 16 * (uint32_t)m + 8 * (uint32_t)(q % 2);
+            const uint32_t k = 16 * (uint32_t)(q / 4) + 8 * (uint32_t)(q / 2 % 2) + 2 * t;
+            a[m][q / 4][q % 4] =
+                r < rows ? reinterpret_cast<const vae_word1 *>(x + r * ldx + k)->w[0] : 0;
+        }
+    }
+    for (uint32_t p = 0; p < groups; p++) {
+        float d[2][4][4] = {};
+        VAE_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const uint32_t *from = words + (32 * p + 8 * (uint32_t)j + g) * F_WORDS + t;
+            VAE_UNROLL
+            for (int k = 0; k < STEPS; k++) {
+                VAE_UNROLL
+                for (int m = 0; m < 2; m++) {
+                    small_mma(d[m][j], a[m][k], from[8 * k], from[8 * k + 4]);
+                }
+            }
+        }
+        const uint32_t col = 32 * p + 8 * t;
+        float add[8];
+        elem<float>::get4(add, bias + col);
+        elem<float>::get4(add + 4, bias + col + 4);
+        VAE_UNROLL
+        for (int q = 0; q < 4; q++) { /* rows 0, 8, 16, 24 of a thread */
+            const uint32_t r = row0 + 8 * (uint32_t)q;
+            float v[8];
+            VAE_UNROLL
+            for (int e = 0; e < 8; e++) {
+                v[e] = d[q / 2][e / 2][2 * (q % 2) + e % 2] + add[e];
+                v[e] = v[e] < least ? least : v[e];
+            }
+            if (r < rows && col < cols) {
+                store16(y + r * ldy + col, elem<vae_bf16>::pack(v));
+            }
+        }
+    }
+#else
+    __trap();
+#endif
 }
 
 /* ---- the last layer and the Bernoulli loss ----
@@ -893,11 +997,11 @@ static cudaError_t launch_product(const CUtensorMap &a, const CUtensorMap &b, co
                                   const CUtensorMap &out, const product_work &g, size_t grid,
                                   int tail, cudaStream_t stream)
 {
-    constexpr int BYTES = SLOTS * slot_bytes<KIND>() + 1024;
+    constexpr int BYTES = tiles_of<KIND>::SLOTS * tiles_of<KIND>::SLOT + 1024;
     void (*const kernels[4])(CUtensorMap, CUtensorMap, CUtensorMap, CUtensorMap, product_work) = {
-        product_kernel < KIND,    KIND == WEIGHT ? 4 : 1 >, product_kernel < KIND,
-        KIND == WEIGHT ? 4 : 2 >, product_kernel < KIND,    KIND == WEIGHT ? 4 : 3 >,
-        product_kernel<KIND, 4>};
+        product_kernel < KIND,   KIND == WEIGHT ? 2 : 1 >, product_kernel<KIND, 2>,
+        product_kernel < KIND,   KIND == WEIGHT ? 2 : 3 >, product_kernel < KIND,
+        KIND == WEIGHT ? 2 : 4 > };
     return launch(kernels[tail - 1], grid, BYTES, stream, a, b, y, out, g);
 }
 
@@ -920,6 +1024,16 @@ extern "C" cudaError_t vae_hopper_forward_launch(vae_mat y, vae_mat x, const voi
                                                  const float *b, size_t rows, size_t in, size_t out,
                                                  vae_activation act, cudaStream_t stream)
 {
+    const float least = act == VAE_ACT_RELU ? 0.0f : -INFINITY;
+    if (in <= 32) {
+        const size_t shared = ceil_div(out, 32) * 32 * (F_WORDS + 1) * sizeof(uint32_t);
+        const size_t blocks = ceil_div(rows, F_ROWS * (VAE_BLOCK / 32));
+        auto kernel = in <= 16 ? forward_narrow_kernel<1> : forward_narrow_kernel<2>;
+        kernel<<<(unsigned)blocks, VAE_BLOCK, shared, stream>>>(
+            static_cast<vae_bf16 *>(y.data), y.ld, static_cast<const vae_bf16 *>(x.data), x.ld,
+            static_cast<const vae_bf16 *>(w), ldw, b, (uint32_t)rows, (uint32_t)out, least);
+        return cudaGetLastError();
+    }
     CUtensorMap map_x, map_w, map_y;
     TRY_CUDA(map_of(&map_x, x.data, in, rows, x.ld, ROWS));
     TRY_CUDA(map_of(&map_w, w, in, out, ldw, COLS / 2));
@@ -928,7 +1042,7 @@ extern "C" cudaError_t vae_hopper_forward_launch(vae_mat y, vae_mat x, const voi
     g.rows = (int)rows;
     g.stages = (int)ceil_div(in, 64);
     g.cols = (int)out;
-    g.least = act == VAE_ACT_RELU ? 0.0f : -INFINITY;
+    g.least = least;
     g.bias = b;
     return launch_product<FORWARD>(map_x, map_w, map_y, map_y, g, row_grid(rows), tail_of(in),
                                    stream);
@@ -968,16 +1082,16 @@ extern "C" cudaError_t vae_hopper_weight_launch(float *dw, size_t ldw, float *db
                                                 size_t out, cudaStream_t stream)
 {
     const bool narrow = in <= 64 || out <= 64, sums_of_b = in > out;
-    const size_t m = sums_of_b ? in : out, n = sums_of_b ? out : in, stages = ceil_div(rows, 64);
+    const size_t m = sums_of_b ? in : out, n = sums_of_b ? out : in, stages = ceil_div(rows, 32);
     const vae_mat a = sums_of_b ? x : dy, b = sums_of_b ? dy : x;
     CUtensorMap map_a, map_b;
-    TRY_CUDA(map_of(&map_a, a.data, m, rows, a.ld, 64));
-    TRY_CUDA(map_of(&map_b, b.data, n, rows, b.ld, 64));
+    TRY_CUDA(map_of(&map_a, a.data, m, rows, a.ld, 32));
+    TRY_CUDA(map_of(&map_b, b.data, n, rows, b.ld, 32));
     if (narrow) {
         const size_t units = least_of(stages, N_UNITS), blocks = ceil_div(n, 8);
         weight_parts g = parts_of(partial, units * N_CHUNKS * blocks * 128, m, n, sums_of_b);
         g.splits[0] = (int)units;
-        TRY_CUDA(launch(narrow_kernel, units, SLOTS * N_SLOT + 1024, stream, map_a, map_b, g,
+        TRY_CUDA(launch(narrow_kernel, units, N_SLOTS * N_SLOT + 1024, stream, map_a, map_b, g,
                         (int)stages));
         const size_t sums = db != NULL ? ceil_div(sums_of_b ? n : m, 32) : 0;
         VAE_LAUNCH(narrow_finish_kernel, (unsigned)(ceil_div(m, 64) * blocks * 4 + sums), VAE_BLOCK,
@@ -992,7 +1106,7 @@ extern "C" cudaError_t vae_hopper_weight_launch(float *dw, size_t ldw, float *db
     g.parts.splits[1] = (int)least_of(stages, SPLITS1);
     const size_t grid = (size_t)(M_TILES - 1) * (size_t)g.parts.splits[0] +
                         ceil_div((size_t)g.parts.splits[1], CLUSTER) * CLUSTER;
-    TRY_CUDA(launch_product<WEIGHT>(map_a, map_b, map_a, map_a, g, grid, 4, stream));
+    TRY_CUDA(launch_product<WEIGHT>(map_a, map_b, map_a, map_a, g, grid, 2, stream));
     const size_t threads = (size_t)M_TILES * 2 * (COLS / 8) * 128 + (db != NULL ? m : 0);
     VAE_LAUNCH(weight_finish_kernel, vae_blocks(threads, (size_t)-1), VAE_BLOCK, 0, stream, dw, ldw,
                db, g.parts);
@@ -1166,7 +1280,7 @@ extern "C" int vae_hopper_built(void)
 
 extern "C" int vae_hopper_forward_fits(size_t in, size_t out, vae_activation act)
 {
-    return in > 64 && near_400(out) && (act == VAE_ACT_RELU || act == VAE_ACT_NONE);
+    return (in > 64 || in <= 32) && near_400(out) && (act == VAE_ACT_RELU || act == VAE_ACT_NONE);
 }
 
 extern "C" int vae_hopper_input_fits(size_t in, size_t out, vae_activation act)

@@ -128,7 +128,9 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     if (!vae_cuda_fine(be)) {
         return;
     }
-    if (on_hopper(be, rows) && vae_hopper_forward_fits(in, out, act)) {
+    /* of few rows come fewer tiles than there are multiprocessors, unless x is narrow */
+    const size_t forward_rows = in <= 64 ? rows : rows / 2;
+    if (on_hopper(be, forward_rows) && vae_hopper_forward_fits(in, out, act)) {
         if (vae_cuda_begin(be, NULL)) {
             CUDA_OK(be, vae_hopper_forward_launch(y, x, vae_cuda_weights(be, w), ldw, b, rows, in,
                                                   out, act, be->lane[LANE_MAIN].stream));
