@@ -751,19 +751,20 @@ HELPER float bernoulli(float l, float x, float *linear, float *product)
     return (positive ? 1.0f : e) * r - x;
 }
 
-/* Words of x, on their way while products are made; zeros where it ends. */
+/* Words of x, on their way while products are made; zeros where it ends. The rest of 256 bytes goes to
+ * the L2 cache: blocks beside this one want it at about the same time. */
 HELPER void load_words(uint32_t (&w)[4], const vae_bf16 *p, bool real)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
                  "mov.b32 %2, 0;\nmov.b32 %3, 0;\n"
-                 "@p ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+                 "@p ld.global.nc.L1::no_allocate.L2::256B.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
                  : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
                  : "l"(p), "r"((int)real));
 }
 HELPER void load_words(uint32_t (&w)[2], const vae_bf16 *p, bool real)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %3, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"
-                 "@p ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];\n}\n"
+                 "@p ld.global.nc.L1::no_allocate.L2::256B.v2.b32 {%0, %1}, [%2];\n}\n"
                  : "=r"(w[0]), "=r"(w[1])
                  : "l"(p), "r"((int)real));
 }
