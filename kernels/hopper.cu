@@ -417,14 +417,21 @@ __global__ void CLUSTERED __launch_bounds__(384, 1)
 static __device__ __forceinline__ float4 sum_of(const float4 *__restrict__ from, int n,
                                                 size_t stride)
 {
+    constexpr int AHEAD = 10; /* on their way at once */
     float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 10
-    for (int u = 0; u < n; u++) {
-        const float4 v = from[(size_t)u * stride];
-        sum.x += v.x;
-        sum.y += v.y;
-        sum.z += v.z;
-        sum.w += v.w;
+    for (int first = 0; first < n; first += AHEAD) {
+        float4 v[AHEAD];
+        VAE_UNROLL
+        for (int i = 0; i < AHEAD; i++) {
+            v[i] = first + i < n ? from[(size_t)(first + i) * stride] : make_float4(0, 0, 0, 0);
+        }
+        VAE_UNROLL
+        for (int i = 0; i < AHEAD; i++) {
+            sum.x += v[i].x;
+            sum.y += v[i].y;
+            sum.z += v[i].z;
+            sum.w += v[i].w;
+        }
     }
     return sum;
 }
@@ -623,11 +630,17 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
-/* ---- rows of up to 32 columns times weights ----
+/* ---- rows of up to 48 columns times weights ----
  * What takes time is writing the result, so it is left to many small warps: 32 rows each, and the
  * weights in shared memory. Their rows lie there in another order, so that a thread's results are
  * neighbours: of each 32 columns, block j's 2 t + i is column 8 t + 2 j + i. */
-enum { F_ROWS = 32, F_WORDS = 20 }; /* 16 words of a row, 4 so that lanes meet in no bank */
+enum { F_ROWS = 32, F_STEPS = 3 };
+
+/* A row of weights: STEPS times 16 bf16, and 4 words so that lanes meet in no bank. */
+static __host__ __device__ constexpr uint32_t narrow_words(int steps)
+{
+    return 8 * (uint32_t)steps + 4;
+}
 
 /* d (16,8) += a (16,16) b (16,8) */
 HELPER void small_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
@@ -638,28 +651,45 @@ HELPER void small_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* STEPS: of 16 columns. Grid: a block per 8 warps' rows. */
-template <int STEPS>
+/* STEPS: of 16 of k. FORWARD: w is (cols,k); y = x w' + b, at least `least`. INPUT: w is (k,cols);
+ * y = x w where sign is positive, else 0. Grid: a block per 8 warps' rows. */
+template <int KIND, int STEPS>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    forward_narrow_kernel(vae_bf16 *y, size_t ldy, const vae_bf16 *__restrict__ x, size_t ldx,
-                          const vae_bf16 *__restrict__ w, size_t ldw, const float *__restrict__ b,
-                          uint32_t rows, uint32_t cols, float least)
+    narrow_rows_kernel(vae_bf16 *y, size_t ldy, const vae_bf16 *__restrict__ x, size_t ldx,
+                       const vae_bf16 *__restrict__ w, size_t ldw, const float *__restrict__ b,
+                       const vae_bf16 *__restrict__ sign, size_t ld_sign, uint32_t rows, uint32_t k,
+                       uint32_t cols, float least)
 {
 #ifdef ON_HOPPER
+    constexpr uint32_t WORDS = narrow_words(STEPS);
     extern __shared__ vae_word4 narrow_weights[];
-    const uint32_t groups = (cols + 31) / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t places = (cols + 31) / 32 * 32, lane = threadIdx.x % 32, g = lane / 4,
+                   t = lane % 4;
     uint32_t *words = reinterpret_cast<uint32_t *>(narrow_weights);
-    float *bias = reinterpret_cast<float *>(words + groups * 32 * F_WORDS);
-    for (uint32_t i = threadIdx.x; i < groups * 32 * STEPS * 2; i += VAE_BLOCK) {
-        const uint32_t place = i / (STEPS * 2), piece = i % (STEPS * 2);
-        const uint32_t row =
-            place / 32 * 32 + 8 * (place / 2 % 4) + 2 * (place / 8 % 4) + place % 2;
-        const vae_word4 none = {{0, 0, 0, 0}};
-        store16(words + place * F_WORDS + 4 * piece,
-                row < cols ? load16(w + row * ldw + 8 * piece) : none);
+    float *bias = reinterpret_cast<float *>(words + places * WORDS);
+    const vae_word4 zeros = {{0, 0, 0, 0}};
+    for (uint32_t i = threadIdx.x; KIND == FORWARD && i < places * 2 * STEPS; i += VAE_BLOCK) {
+        const uint32_t place = i / (2 * STEPS), piece = i % (2 * STEPS);
+        const uint32_t c = place / 32 * 32 + 8 * (place / 2 % 4) + 2 * (place / 8 % 4) + place % 2;
+        const bool there = c < cols && 8 * piece < ldw;
+        store16(words + place * WORDS + 4 * piece, there ? load16(w + c * ldw + 8 * piece) : zeros);
     }
-    for (uint32_t i = threadIdx.x; i < groups * 32; i += VAE_BLOCK) {
-        bias[i] = i < cols ? b[i] : 0.0f;
+#pragma unroll 5
+    for (uint32_t i = threadIdx.x; KIND == INPUT && i < places * STEPS; i += VAE_BLOCK) {
+        const uint32_t c = i % (places / 8) * 8, pair = i / (places / 8);
+        const bool there = c < cols && 2 * pair < k;
+        const vae_word4 low = there ? load16(w + 2 * pair * ldw + c) : zeros;
+        const vae_word4 high =
+            there && 2 * pair + 1 < k ? load16(w + (2 * pair + 1) * ldw + c) : zeros;
+        VAE_UNROLL
+        for (uint32_t e = 0; e < 8; e++) {
+            const uint32_t place = c / 32 * 32 + 8 * (e / 2) + c / 8 % 4 * 2 + e % 2;
+            words[place * WORDS + pair] =
+                (low.w[e / 2] >> 16 * (e % 2) & 0xFFFFu) | high.w[e / 2] >> 16 * (e % 2) << 16;
+        }
+    }
+    for (uint32_t i = threadIdx.x; i < places; i += VAE_BLOCK) {
+        bias[i] = KIND == FORWARD && i < cols ? b[i] : 0.0f;
     }
     __syncthreads();
     const uint32_t row0 = (blockIdx.x * (VAE_BLOCK / 32) + threadIdx.x / 32) * F_ROWS + g;
@@ -667,38 +697,56 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     VAE_UNROLL
     for (int m = 0; m < 2; m++) {
         VAE_UNROLL
-        for (int q = 0; q < 4 * STEPS; q++) { /* rows r and r + 8 of columns k, then of k + 8 */
+        for (int q = 0; q < 4 * STEPS; q++) { /* rows r and r + 8 of columns c, then of c + 8 */
             const uint32_t r = row0 + 16 * (uint32_t)m + 8 * (uint32_t)(q % 2);
-            const uint32_t k = 16 * (uint32_t)(q / 4) + 8 * (uint32_t)(q / 2 % 2) + 2 * t;
+            const uint32_t c = 16 * (uint32_t)(q / 4) + 8 * (uint32_t)(q / 2 % 2) + 2 * t;
             a[m][q / 4][q % 4] =
-                r < rows ? reinterpret_cast<const vae_word1 *>(x + r * ldx + k)->w[0] : 0;
+                r < rows ? reinterpret_cast<const vae_word1 *>(x + r * ldx + c)->w[0] : 0;
         }
     }
-    for (uint32_t p = 0; p < groups; p++) {
+    vae_word4 next[4] = {}; /* signs of the next 32 columns, on their way */
+    auto ask = [&](uint32_t col) {
+        VAE_UNROLL
+        for (int q = 0; KIND == INPUT && q < 4; q++) {
+            const uint32_t r = row0 + 8 * (uint32_t)q;
+            if (r < rows && col < cols) {
+                next[q] = load16(sign + r * ld_sign + col);
+            }
+        }
+    };
+    ask(8 * t);
+    for (uint32_t p = 0; p < places; p += 32) {
+        const uint32_t col = p + 8 * t;
+        const vae_word4 signs[4] = {next[0], next[1], next[2], next[3]};
+        ask(col + 32);
         float d[2][4][4] = {};
         VAE_UNROLL
         for (int j = 0; j < 4; j++) {
-            const uint32_t *from = words + (32 * p + 8 * (uint32_t)j + g) * F_WORDS + t;
+            const uint32_t *from = words + (p + 8 * (uint32_t)j + g) * WORDS + t;
             VAE_UNROLL
-            for (int k = 0; k < STEPS; k++) {
+            for (int i = 0; i < STEPS; i++) {
                 VAE_UNROLL
                 for (int m = 0; m < 2; m++) {
-                    small_mma(d[m][j], a[m][k], from[8 * k], from[8 * k + 4]);
+                    small_mma(d[m][j], a[m][i], from[8 * i], from[8 * i + 4]);
                 }
             }
         }
-        const uint32_t col = 32 * p + 8 * t;
         float add[8];
         elem<float>::get4(add, bias + col);
         elem<float>::get4(add + 4, bias + col + 4);
         VAE_UNROLL
         for (int q = 0; q < 4; q++) { /* rows 0, 8, 16, 24 of a thread */
             const uint32_t r = row0 + 8 * (uint32_t)q;
-            float v[8];
+            float v[8], s[8];
+            elem<vae_bf16>::unpack(s, signs[q]);
             VAE_UNROLL
             for (int e = 0; e < 8; e++) {
                 v[e] = d[q / 2][e / 2][2 * (q % 2) + e % 2] + add[e];
-                v[e] = v[e] < least ? least : v[e];
+                if (KIND == FORWARD) {
+                    v[e] = v[e] < least ? least : v[e];
+                } else {
+                    v[e] *= vae_drelu_y(s[e]);
+                }
             }
             if (r < rows && col < cols) {
                 store16(y + r * ldy + col, elem<vae_bf16>::pack(v));
@@ -1021,19 +1069,32 @@ static size_t row_grid(size_t rows)
         }                                                                                          \
     } while (0)
 
+template <int KIND>
+static cudaError_t launch_narrow(vae_mat y, vae_mat x, const void *w, size_t ldw, const float *b,
+                                 vae_mat sign, size_t rows, size_t k, size_t cols, float least,
+                                 cudaStream_t stream)
+{
+    const int steps = (int)ceil_div(k, 16);
+    const size_t shared = ceil_div(cols, 32) * 32 * (narrow_words(steps) + 1) * sizeof(uint32_t);
+    const size_t blocks = ceil_div(rows, F_ROWS * (VAE_BLOCK / 32));
+    auto kernel = steps == 1   ? narrow_rows_kernel<KIND, 1>
+                  : steps == 2 ? narrow_rows_kernel<KIND, 2>
+                               : narrow_rows_kernel<KIND, F_STEPS>;
+    kernel<<<(unsigned)blocks, VAE_BLOCK, shared, stream>>>(
+        static_cast<vae_bf16 *>(y.data), y.ld, static_cast<const vae_bf16 *>(x.data), x.ld,
+        static_cast<const vae_bf16 *>(w), ldw, b, static_cast<const vae_bf16 *>(sign.data), sign.ld,
+        (uint32_t)rows, (uint32_t)k, (uint32_t)cols, least);
+    return cudaGetLastError();
+}
+
 extern "C" cudaError_t vae_hopper_forward_launch(vae_mat y, vae_mat x, const void *w, size_t ldw,
                                                  const float *b, size_t rows, size_t in, size_t out,
                                                  vae_activation act, cudaStream_t stream)
 {
     const float least = act == VAE_ACT_RELU ? 0.0f : -INFINITY;
-    if (in <= 32) {
-        const size_t shared = ceil_div(out, 32) * 32 * (F_WORDS + 1) * sizeof(uint32_t);
-        const size_t blocks = ceil_div(rows, F_ROWS * (VAE_BLOCK / 32));
-        auto kernel = in <= 16 ? forward_narrow_kernel<1> : forward_narrow_kernel<2>;
-        kernel<<<(unsigned)blocks, VAE_BLOCK, shared, stream>>>(
-            static_cast<vae_bf16 *>(y.data), y.ld, static_cast<const vae_bf16 *>(x.data), x.ld,
-            static_cast<const vae_bf16 *>(w), ldw, b, (uint32_t)rows, (uint32_t)out, least);
-        return cudaGetLastError();
+    const vae_mat none = {NULL, 0};
+    if (in <= 16 * F_STEPS) {
+        return launch_narrow<FORWARD>(y, x, w, ldw, b, none, rows, in, out, least, stream);
     }
     CUtensorMap map_x, map_w, map_y;
     TRY_CUDA(map_of(&map_x, x.data, in, rows, x.ld, ROWS));
@@ -1053,6 +1114,9 @@ extern "C" cudaError_t vae_hopper_input_launch(vae_mat dx, vae_mat dy, const voi
                                                vae_mat x, size_t rows, size_t in, size_t out,
                                                cudaStream_t stream)
 {
+    if (out <= 16 * F_STEPS) {
+        return launch_narrow<INPUT>(dx, dy, w, ldw, NULL, x, rows, out, in, 0.0f, stream);
+    }
     CUtensorMap map_dy, map_w, map_x, map_dx;
     TRY_CUDA(map_of(&map_dy, dy.data, out, rows, dy.ld, ROWS));
     TRY_CUDA(map_of(&map_w, w, in, out, ldw, 64));
@@ -1281,7 +1345,7 @@ extern "C" int vae_hopper_built(void)
 
 extern "C" int vae_hopper_forward_fits(size_t in, size_t out, vae_activation act)
 {
-    return (in > 64 || in <= 32) && near_400(out) && (act == VAE_ACT_RELU || act == VAE_ACT_NONE);
+    return (in > 64 || in <= 48) && near_400(out) && (act == VAE_ACT_RELU || act == VAE_ACT_NONE);
 }
 
 extern "C" int vae_hopper_input_fits(size_t in, size_t out, vae_activation act)

@@ -581,7 +581,7 @@ static void layers_of_784_400_20(void **state)
         check_forward(*state, rows[i], 784, 400, VAE_ACT_RELU, true);
         check_forward(*state, rows[i], 400 + 8 * i, 392, VAE_ACT_NONE, false);
         check_forward(*state, rows[i], 20, 400, VAE_ACT_RELU, true);
-        check_forward(*state, rows[i], 7 * i + 11, 336, VAE_ACT_NONE, false);
+        check_forward(*state, rows[i], 12 * i + 9, 336, VAE_ACT_NONE, false);
         check_backward_weight(*state, rows[i], 784, 400);
         check_backward_weight(*state, rows[i], 392, 800);
         check_backward_weight(*state, rows[i], 20, 400);
