@@ -799,8 +799,8 @@ HELPER float bernoulli(float l, float x, float *linear, float *product)
     return (positive ? 1.0f : e) * r - x;
 }
 
-/* Words of x, on their way while products are made; zeros where it ends. The rest of 256 bytes goes to
- * the L2 cache: blocks beside this one want it at about the same time. */
+/* Words of x, on their way while products are made; zeros where it ends. The rest of 256 bytes goes
+ * to the L2 cache: blocks beside this one want it at about the same time. */
 HELPER void load_words(uint32_t (&w)[4], const vae_bf16 *p, bool real)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\n"

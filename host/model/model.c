@@ -71,7 +71,8 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
     }
     vae_layers_forward(m, m->layout.n_encoder, m->n_layers, rows, keep);
     m->be->ops->recon_loss(m->be, array(m, m->plan.recon_row), keep ? dy_of(m, last) : no_mat(),
-                           NULL, y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m), scale);
+                           NULL, y_of(m, last), input_of(m, 0), B, K, m->layout.d, recon_of(m),
+                           scale);
 }
 
 /* Importance weights, free bits' averages, and the running totals. */
