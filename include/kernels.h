@@ -202,7 +202,25 @@ typedef struct {
     void *weights, *x_next, *scratch;
     float logvar, inv_var; /* of a Gaussian's fixed variance; the launcher works them out */
     uint64_t in_shared;    /* 1: a block keeps its share of the state in shared memory */
+    uint32_t *times;       /* NULL, or (blocks,VAE_MARKS) out, zero before, see vae_mark */
 } vae_persistent;
+/* What `times` holds of a block: cycles of the last step. Phase p (one between two barriers; the
+ * last is the update) worked 2p and then waited 2p + 1 for the others; what follows is since its
+ * phase's start, where the block did it. The launch as a whole in nanoseconds and in cycles, which
+ * tells the clock. */
+typedef enum {
+    VAE_MARK_PHASES = 0,
+    VAE_MARK_HEAD = 2 * (2 * VAE_WHOLE_LAYERS - 1),
+    VAE_MARK_LATENT,
+    VAE_MARK_GATHER,
+    VAE_MARK_DZ,
+    VAE_MARK_DHEAD,
+    VAE_MARK_TOTALS,
+    VAE_MARK_NORM,
+    VAE_MARK_LAUNCH_NS,
+    VAE_MARK_LAUNCH_CYCLES,
+    VAE_MARKS = 64
+} vae_mark;
 size_t vae_persistent_scratch(const vae_whole_step *step);
 /* Bytes of shared memory of a block, with its share of parameters and moments or without. */
 size_t vae_persistent_shared(size_t n, unsigned blocks, bool in_shared);

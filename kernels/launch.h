@@ -41,6 +41,20 @@ static __device__ __forceinline__ void grid_sync(uint32_t *arrived, uint32_t tar
     }
     __syncthreads();
 }
+
+/* Cycles of this multiprocessor, and the device's nanoseconds (which may tick far more slowly). */
+static __device__ __forceinline__ uint32_t ticks(void)
+{
+    uint32_t now;
+    asm volatile("mov.u32 %0, %%clock;" : "=r"(now) : : "memory");
+    return now;
+}
+static __device__ __forceinline__ uint32_t nanoseconds(void)
+{
+    uint32_t now;
+    asm volatile("mov.u32 %0, %%globaltimer_lo;" : "=r"(now) : : "memory");
+    return now;
+}
 #else
 #include "simt.h"
 #define VAE_LAUNCH             SIMT_LAUNCH
@@ -48,6 +62,8 @@ static __device__ __forceinline__ void grid_sync(uint32_t *arrived, uint32_t tar
 #define VAE_DYNAMIC_SHARED     SIMT_DYNAMIC_SHARED
 #define VAE_UNROLL
 #define grid_sync(arrived, target) ((void)(arrived), (void)(target), simt_grid_sync())
+#define ticks()                    0u
+#define nanoseconds()              0u
 #endif
 
 /* Threads of a block, for every kernel that does not say otherwise. */

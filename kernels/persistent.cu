@@ -42,22 +42,23 @@ enum {
     SHARED = SUMS + 128                       /* and the step's entry of the plan */
 };
 
-static __host__ __device__ __forceinline__ uint32_t parts(size_t n, uint32_t of)
+/* 32 bits: a division of 64 is a page of code, and phases begin with some. */
+static __host__ __device__ __forceinline__ uint32_t parts(uint32_t n, uint32_t of)
 {
-    return (uint32_t)((n + of - 1) / of);
+    return (n + of - 1) / of;
 }
 
 /* ---- scratch: what passes between blocks beside the matrices ---- */
 
 struct control {
-    uint32_t arrived; /* at barriers, since the launch */
-    uint32_t bad;     /* a step went bad: nothing is updated */
+    uint32_t arrived;          /* at barriers, since the launch; all blocks poll this line */
+    alignas(128) uint32_t bad; /* a step went bad: nothing is updated */
 };
 
 /* Tiles of a layer's weight gradient. */
 static uint32_t weight_tiles(const vae_whole_layer &l)
 {
-    return parts(l.out, W_TILE) * parts(l.ldw, W_TILE);
+    return parts((uint32_t)l.out, W_TILE) * parts((uint32_t)l.ldw, W_TILE);
 }
 
 /* What the kernel is told. scratch: control, then (tiles) doubles, then (columns of tiles, B)
@@ -78,7 +79,7 @@ static persistent_job plan_job(const vae_whole_step &step)
     }
     job.squares = 256;
     job.recon = job.squares + job.first_tile[step.n_layers] * sizeof(double);
-    job.bytes = job.recon + parts(step.D, TILE_N) * step.B * sizeof(float);
+    job.bytes = job.recon + parts((uint32_t)step.D, TILE_N) * step.B * sizeof(float);
     return job;
 }
 
@@ -94,6 +95,8 @@ template <vae_product P> struct worker {
     float *recon;
     control *ctl;
     uint32_t barriers;
+    uint32_t *times; /* of the block, in the last step, if wanted; else NULL */
+    uint32_t phase, since;
 
     __device__ __forceinline__ const vae_whole_step &step() const
     {
@@ -124,7 +127,20 @@ template <vae_product P> struct worker {
     __device__ __forceinline__ void meet()
     {
         barriers++;
+        mark(VAE_MARK_PHASES + 2 * phase);
+        const uint32_t arrived = ticks();
         grid_sync(&ctl->arrived, barriers * gridDim.x);
+        since = ticks();
+        if (times != NULL && threadIdx.x == 0) {
+            times[VAE_MARK_PHASES + 2 * phase + 1] = since - arrived;
+            phase++;
+        }
+    }
+    __device__ __forceinline__ void mark(uint32_t what) const
+    {
+        if (times != NULL && threadIdx.x == 0) {
+            times[what] = ticks() - since;
+        }
     }
 };
 
@@ -176,11 +192,12 @@ static __device__ __forceinline__ void warp_tile(float (*c)[4][4], const operand
 
 /* Rows m0 .. m0+15 of the product, tiles first .. first+tiles-1 of its columns, by all warps: as
  * many tiles at a time as there are warps, or fewer, of which each is then shared out by its k.
- * finish(row, column, v): four neighbouring sums, by eight neighbouring lanes a tile's row. */
-template <vae_product P, bool COLUMNS, typename T, typename F>
+ * finish(row, column, v, fetched): four neighbouring sums, by eight neighbouring lanes a tile's row;
+ * fetched: what fetch(row, column) loaded, early, so that one wait is enough for all loads. */
+template <vae_product P, bool COLUMNS, typename T, typename G, typename F>
 static __device__ __forceinline__ void block_product(float *part, const operands<T> &of,
                                                      uint32_t m0, uint32_t first, uint32_t tiles,
-                                                     F finish)
+                                                     G fetch, F finish)
 {
     const uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const uint32_t chunks = parts(of.K, CHUNK<T>);
@@ -191,6 +208,12 @@ static __device__ __forceinline__ void block_product(float *part, const operands
             shares *= 2;
         }
         const uint32_t tile = warp / shares, share = warp % shares;
+        const auto row_of = [&](uint32_t i) { return m0 + i % 128 / 8; };
+        const auto column_of = [&](uint32_t i) {
+            return (first + done + i / 128) * TILE_N + i % 8 * 4;
+        };
+        const uint32_t pieces = now * (TILE_M * TILE_N / 4);
+        auto fetched = fetch(row_of(threadIdx.x), column_of(threadIdx.x), threadIdx.x < pieces);
         if (tile < now) {
             float c[1][4][4] = {};
             warp_tile<P, COLUMNS>(c, of, m0, (first + done + tile) * TILE_N,
@@ -203,8 +226,11 @@ static __device__ __forceinline__ void block_product(float *part, const operands
             }
         }
         __syncthreads();
-        for (uint32_t i = threadIdx.x; i < now * (TILE_M * TILE_N / 4); i += VAE_BLOCK) {
+        for (uint32_t i = threadIdx.x, next; i < pieces; i = next) {
             const uint32_t at = i / 128, row = i % 128 / 8, column = i % 8 * 4;
+            const auto mine = fetched;
+            next = i + VAE_BLOCK;
+            fetched = fetch(row_of(next), column_of(next), next < pieces);
             float sum[4] = {0, 0, 0, 0};
             for (uint32_t s = 0; s < shares; s++) {
                 float v[4];
@@ -214,7 +240,7 @@ static __device__ __forceinline__ void block_product(float *part, const operands
                     sum[e] += v[e];
                 }
             }
-            finish(m0 + row, (first + done + at) * TILE_N + column, sum);
+            finish(row_of(i), column_of(i), sum, mine);
         }
         __syncthreads();
         done += now;
@@ -224,7 +250,7 @@ static __device__ __forceinline__ void block_product(float *part, const operands
 /* Tiles of columns that a block takes at a time where rows and columns are shared out. */
 static __device__ __forceinline__ uint32_t tiles_at_once(uint32_t row_tiles, uint32_t tiles)
 {
-    const uint32_t n = parts((size_t)row_tiles * tiles, ITEMS);
+    const uint32_t n = parts(row_tiles * tiles, ITEMS);
     return n < WARPS ? n : (uint32_t)WARPS;
 }
 
@@ -259,15 +285,23 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32
     const operands<T> of = {
         me.x_of(l, s), (uint32_t)layer.x.ld, B, me.weights() + layer.weight, (uint32_t)layer.ldw,
         out,           (uint32_t)layer.x.ld};
-    block_product<P, false>(me.part, of, m0, first, tiles, [&](uint32_t r, uint32_t c, float *v) {
-        float b[4] = {0, 0, 0, 0}, x[4], loss = 0;
+    struct beside {
+        float b[4], x[4];
+    };
+    const auto fetch = [&](uint32_t r, uint32_t c, bool wanted) {
+        beside of_it = {};
+        if (wanted && r < B && c < ld) {
+            elem<T>::get4(of_it.b, bias + c);
+            if (last) {
+                elem<T>::get4(of_it.x, x0 + (size_t)r * ldx + c);
+            }
+        }
+        return of_it;
+    };
+    const auto finish = [&](uint32_t r, uint32_t c, float *v, const beside &of_it) {
+        const float *b = of_it.b, *x = of_it.x;
+        float loss = 0;
         const bool real = r < B && c < ld;
-        if (real) {
-            elem<T>::get4(b, bias + c);
-        }
-        if (last && real) {
-            elem<T>::get4(x, x0 + (size_t)r * ldx + c);
-        }
         VAE_UNROLL
         for (uint32_t e = 0; e < 4; e++) {
             const bool inside = real && c + e < out;
@@ -297,7 +331,8 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32
             }
         }
         elem<T>::put4(y + (size_t)r * ld + c, v);
-    });
+    };
+    block_product<P, false>(me.part, of, m0, first, tiles, fetch, finish);
 }
 
 /* dx = (dy W) * act' of 16 rows and some tiles of columns. */
@@ -319,24 +354,34 @@ static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t
                             (uint32_t)layer.ldw,
                             0,
                             (uint32_t)layer.out};
-    block_product<P, true>(me.part, of, m0, first, tiles, [&](uint32_t r, uint32_t c, float *v) {
+    struct beside {
+        float y[4];
+    };
+    const auto fetch = [&](uint32_t r, uint32_t c, bool wanted) {
+        beside of_it = {};
+        if (wanted && r < B && c < ld) {
+            elem<T>::get4(of_it.y, from + (size_t)r * ld + c);
+        }
+        return of_it;
+    };
+    const auto finish = [&](uint32_t r, uint32_t c, float *v, const beside &of_it) {
+        const float *y = of_it.y;
         if (r >= B || c >= ld) {
             return;
         }
-        float y[4];
-        elem<T>::get4(y, from + (size_t)r * ld + c);
         VAE_UNROLL
         for (uint32_t e = 0; e < 4; e++) {
             v[e] = c + e < in ? v[e] * vae_act_grad(act, y[e]) : 0.0f;
         }
         elem<T>::put4(dx + (size_t)r * ld + c, v);
-    });
+    };
+    block_product<P, true>(me.part, of, m0, first, tiles, fetch, finish);
 }
 
 /* All tiles of a product, item after item: f(first row, first tile, tiles). whole: rows only are
  * shared out, not columns. */
 template <typename F>
-static __device__ __forceinline__ void share_out(size_t B, size_t columns, bool whole, F f)
+static __device__ __forceinline__ void share_out(uint32_t B, uint32_t columns, bool whole, F f)
 {
     const uint32_t row_tiles = parts(B, TILE_M), tiles = parts(columns, TILE_N);
     const uint32_t wide = whole ? tiles : tiles_at_once(row_tiles, tiles);
@@ -486,7 +531,7 @@ static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint32
     const vae_whole_step &step = me.step();
     const vae_whole_layer &layer = step.layers[l];
     const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, B = (uint32_t)step.B;
-    const uint32_t across = parts(layer.ldw, W_TILE), out = (uint32_t)layer.out;
+    const uint32_t across = parts((uint32_t)layer.ldw, W_TILE), out = (uint32_t)layer.out;
     const uint32_t n = tile / across * W_TILE + 4 * g, j = tile % across * W_TILE;
     const T *dy = static_cast<const T *>(layer.dy.data), *x = me.x_of(l, s);
     float c[2][4][4] = {}, db[4] = {0, 0, 0, 0};
@@ -559,33 +604,69 @@ weight_gradients(const worker<P> &me, uint32_t s, uint32_t begin, uint32_t end, 
 
 /* ---- totals and the update ---- */
 
+/* The block's sum, of all its threads and in all of them, by lanes and then by warps; part: shared,
+ * WARPS doubles nobody else uses before the block's next barrier. */
+static __device__ __forceinline__ double sum_of_block(double v, double *part)
+{
+    for (unsigned o = 16; o > 0; o /= 2) {
+        v += __shfl_xor_sync(0xFFFFFFFFu, v, o);
+    }
+    if (threadIdx.x % 32 == 0) {
+        part[threadIdx.x / 32] = v;
+    }
+    __syncthreads();
+    v = part[0];
+    for (uint32_t i = 1; i < WARPS; i++) {
+        v += part[i];
+    }
+    return v;
+}
+
+/* Of n values, this thread's; many on their way at once. */
+template <typename V>
+static __device__ __forceinline__ double sum_of_thread(const V *values, uint32_t n)
+{
+    constexpr uint32_t TURNS = 4;
+    double sum = 0;
+    for (uint32_t i = threadIdx.x; i < n; i += TURNS * VAE_BLOCK) {
+        V v[TURNS];
+        VAE_UNROLL
+        for (uint32_t u = 0; u < TURNS; u++) {
+            v[u] = i + u * VAE_BLOCK < n ? values[i + u * VAE_BLOCK] : V(0);
+        }
+        VAE_UNROLL
+        for (uint32_t u = 0; u < TURNS; u++) {
+            sum += (double)v[u];
+        }
+    }
+    return sum;
+}
+
 /* By one block: totals +=, as accumulate does; says whether a step has gone bad. */
 template <vae_product P> static __device__ __forceinline__ void add_totals(const worker<P> &me)
 {
     const vae_whole_step &step = me.step();
-    const uint32_t tiles = parts(step.D, TILE_N);
-    double *part = reinterpret_cast<double *>(me.part), sum[2] = {0, 0};
-    for (size_t r = threadIdx.x; r < step.B; r += VAE_BLOCK) {
-        float recon = 0;
-        for (uint32_t i = 0; i < tiles; i++) {
-            recon += me.recon[i * step.B + r];
-        }
-        sum[0] += (double)recon;
-        sum[1] += (double)step.kl_row[r];
+    const uint32_t B = (uint32_t)step.B, tiles = parts((uint32_t)step.D, TILE_N);
+    double *part = reinterpret_cast<double *>(me.part);
+    vae_totals before = {};
+    if (threadIdx.x == 0) {
+        before = *step.totals;
     }
-    block_sums(sum, 2, part);
+    const double own_kl = sum_of_thread(step.kl_row, B);
+    const double recon = sum_of_block(sum_of_thread(me.recon, tiles * B), part);
+    const double kl = sum_of_block(own_kl, part + WARPS);
     if (threadIdx.x == 0) {
         const vae_plan *plan = me.plan();
         vae_totals *totals = step.totals;
-        const double objective = sum[0] + (double)plan->beta * sum[1];
-        totals->recon += sum[0];
-        totals->kl += sum[1];
-        totals->objective += objective;
-        totals->examples += (double)step.B;
-        if (totals->bad_step == 0 && !isfinite(sum[0] + sum[1] + objective)) {
-            totals->bad_step = plan->step;
+        const double objective = recon + (double)plan->beta * kl;
+        totals->recon = before.recon + recon;
+        totals->kl = before.kl + kl;
+        totals->objective = before.objective + objective;
+        totals->examples = before.examples + (double)B;
+        if (before.bad_step == 0 && !isfinite(recon + kl + objective)) {
+            totals->bad_step = before.bad_step = plan->step;
         }
-        me.ctl->bad = totals->bad_step != 0;
+        me.ctl->bad = before.bad_step != 0;
     }
     __syncthreads();
 }
@@ -613,6 +694,21 @@ static __device__ __forceinline__ share share_of(const vae_persistent &job, floa
     return {begin, end, own, own + each, own + 2 * each, begin};
 }
 
+/* TURNS quads of a thread, from i0 on, as far as they are the block's own. */
+template <uint32_t TURNS>
+static __device__ __forceinline__ void fetch_gradients(float (*g)[4], const float *grads,
+                                                       const share &own, uint32_t i0)
+{
+    VAE_UNROLL
+    for (uint32_t u = 0; u < TURNS; u++) {
+        vae_word4 v = {{0, 0, 0, 0}};
+        if (i0 + u * 4 * VAE_BLOCK < own.end) {
+            v = load16(grads + i0 + u * 4 * VAE_BLOCK);
+        }
+        elem<float>::unpack(g[u], v);
+    }
+}
+
 /* The norm, by every block for itself, and Adam on its share. */
 template <vae_product P> static __device__ __forceinline__ void update(const worker<P> &me)
 {
@@ -621,23 +717,22 @@ template <vae_product P> static __device__ __forceinline__ void update(const wor
     const vae_whole_step &step = me.step();
     const vae_plan *plan = me.plan();
     const float lr = plan->lr, step_size = plan->step_size, rsqrt_c2 = plan->rsqrt_c2;
-    const uint32_t tiles = me.first_tile[step.n_layers];
-    double *part = reinterpret_cast<double *>(me.part), sum = 0;
-    for (uint32_t i = threadIdx.x; i < tiles; i += VAE_BLOCK) {
-        sum += me.squares[i];
-    }
-    block_sums(&sum, 1, part);
-    __syncthreads();
-    sum = part[0];
-    const bool bad = me.ctl->bad != 0 || !isfinite(sum);
+    /* all loads before the first wait: the first turn's gradients, too */
     const share own = share_of(me.job, me.part);
+    const uint32_t went_bad = me.ctl->bad;
+    float g[TURNS][4];
+    fetch_gradients<TURNS>(g, step.grads, own, own.begin + 4 * threadIdx.x);
+    const double sum = sum_of_block(sum_of_thread(me.squares, me.first_tile[step.n_layers]),
+                                    reinterpret_cast<double *>(me.part));
+    const bool bad = went_bad != 0 || !isfinite(sum);
     const double norm = sqrt(sum);
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         step.totals->grad_norm = norm;
-        if (step.totals->bad_step == 0 && !isfinite(sum)) {
+        if (went_bad == 0 && !isfinite(sum)) {
             step.totals->bad_step = plan->step;
         }
     }
+    me.mark(VAE_MARK_NORM);
     const float g_scale = step.clip_norm > 0 && norm > (double)step.clip_norm
                               ? (float)((double)step.clip_norm / norm)
                               : 1.0f;
@@ -645,12 +740,8 @@ template <vae_product P> static __device__ __forceinline__ void update(const wor
     const bool write_weights = sizeof(T) == 2 || me.job.in_shared;
     for (uint32_t i0 = own.begin + 4 * threadIdx.x; !bad && i0 < own.end;
          i0 += TURNS * 4 * VAE_BLOCK) {
-        float g[TURNS][4] = {};
-        VAE_UNROLL
-        for (uint32_t u = 0; u < TURNS; u++) {
-            if (i0 + u * 4 * VAE_BLOCK < own.end) {
-                elem<float>::get4(g[u], step.grads + i0 + u * 4 * VAE_BLOCK);
-            }
+        if (i0 >= own.begin + TURNS * 4 * VAE_BLOCK) {
+            fetch_gradients<TURNS>(g, step.grads, own, i0);
         }
         VAE_UNROLL
         for (uint32_t u = 0; u < TURNS; u++) {
@@ -705,11 +796,13 @@ static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint32
 {
     const vae_whole_step &step = me.step();
     const bool latent = l == step.n_encoder - 1;
-    share_out(step.B, step.layers[l].out, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
+    share_out((uint32_t)step.B, (uint32_t)step.layers[l].out, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
         for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
             if (i == 1) {
+                me.mark(VAE_MARK_HEAD);
                 latent_rows<P, false>(me, m0);
-                tiles = parts(step.layers[l + 1].out, TILE_N);
+                me.mark(VAE_MARK_LATENT);
+                tiles = parts((uint32_t)step.layers[l + 1].out, TILE_N);
             }
             forward_tiles(me, s, l + i, m0, first, tiles);
         }
@@ -722,11 +815,13 @@ static __device__ __forceinline__ void backward_phase(const worker<P> &me, uint3
 {
     const vae_whole_step &step = me.step();
     const bool latent = l == step.n_encoder;
-    share_out(step.B, step.layers[l].in, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
+    share_out((uint32_t)step.B, (uint32_t)step.layers[l].in, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
         for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
             if (i == 1) {
+                me.mark(VAE_MARK_DZ);
                 latent_rows<P, true>(me, m0);
-                tiles = parts(step.layers[l - 1].in, TILE_N);
+                me.mark(VAE_MARK_DHEAD);
+                tiles = parts((uint32_t)step.layers[l - 1].in, TILE_N);
             }
             input_tiles(me, l - i, m0, first, tiles);
         }
@@ -740,11 +835,12 @@ static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
     const uint32_t head = (uint32_t)step.n_encoder - 1;
     me.fetch_plan(s);
     /* blocks that have no rows where rows are what is shared out */
-    const uint32_t groups = parts(step.B, TILE_M), spare = groups < gridDim.x ? groups : 0;
+    const uint32_t groups = parts((uint32_t)step.B, TILE_M), spare = groups < gridDim.x ? groups : 0;
     for (uint32_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
         forward_phase(me, s, l);
         if (l == head) {
             gather_batch<P>(me.job, me.x_of(0, s + 1), s + 1, spare);
+            me.mark(VAE_MARK_GATHER);
         }
         me.meet();
     }
@@ -755,6 +851,7 @@ static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
         }
         if (l == head + 1 && blockIdx.x == spare) {
             add_totals(me);
+            me.mark(VAE_MARK_TOTALS);
         }
         if (l == head + 1 || l == 0) {
             first = l > 0 && spare + 1 < gridDim.x ? spare + 1 : 0;
@@ -783,12 +880,23 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                     reinterpret_cast<double *>(scratch + plan.squares),
                     reinterpret_cast<float *>(scratch + plan.recon),
                     reinterpret_cast<control *>(scratch),
+                    0,
+                    NULL,
+                    0,
                     0};
+    const uint32_t begun = ticks(), begun_ns = nanoseconds();
     move_share(job, shared, false);
     gather_batch<P>(job, me.x_of(0, 0), 0, 0);
     me.meet();
     for (uint32_t s = 0; s < job.n_steps; s++) {
+        if (job.times != NULL && s + 1 == job.n_steps) {
+            me.times = job.times + blockIdx.x * VAE_MARKS;
+        }
         whole_step(me, s);
+    }
+    if (me.times != NULL && threadIdx.x == 0) {
+        me.times[VAE_MARK_LAUNCH_CYCLES] = ticks() - begun;
+        me.times[VAE_MARK_LAUNCH_NS] = nanoseconds() - begun_ns;
     }
     move_share(job, shared, true);
 }
@@ -812,7 +920,7 @@ extern "C" size_t vae_persistent_scratch(const vae_whole_step *step)
 
 extern "C" size_t vae_persistent_shared(size_t n, unsigned blocks, bool in_shared)
 {
-    return SHARED + (in_shared ? 3 * sizeof(float) * 16 * parts(n, 16 * blocks) : 0);
+    return SHARED + (in_shared ? 3 * sizeof(float) * 16 * parts((uint32_t)n, 16 * blocks) : 0);
 }
 
 extern "C" cudaError_t vae_persistent_occupancy(int *blocks, vae_product product, size_t shared)
