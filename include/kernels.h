@@ -202,6 +202,7 @@ typedef struct {
     void *weights, *x_next, *scratch;
     float logvar, inv_var; /* of a Gaussian's fixed variance; the launcher works them out */
     uint64_t in_shared;    /* 1: a block keeps its share of the state in shared memory */
+    uint64_t spread;       /* how many blocks may do the same 16 rows, from 1 */
     uint32_t *times;       /* NULL, or (blocks,VAE_MARKS) out, zero before, see vae_mark */
 } vae_persistent;
 /* What `times` holds of a block: cycles of the last step. Phase p (one between two barriers; the
@@ -221,7 +222,7 @@ typedef enum {
     VAE_MARK_LAUNCH_CYCLES,
     VAE_MARKS = 64
 } vae_mark;
-size_t vae_persistent_scratch(const vae_whole_step *step);
+size_t vae_persistent_scratch(const vae_whole_step *step, uint32_t spread);
 /* Bytes of shared memory of a block, with its share of parameters and moments or without. */
 size_t vae_persistent_shared(size_t n, unsigned blocks, bool in_shared);
 /* Blocks that a multiprocessor holds; also lets the kernel have that much shared memory. */

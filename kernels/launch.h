@@ -19,6 +19,7 @@
     } while (0)
 #define VAE_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define VAE_UNROLL                     _Pragma("unroll")
+#define VAE_ROLLED                     _Pragma("unroll 1")
 
 /* A barrier of all threads of all blocks, after which each sees what any wrote before it. arrived:
  * a counter in device memory, zero at launch; target: gridDim.x times the number of the barrier,
@@ -61,6 +62,7 @@ static __device__ __forceinline__ uint32_t nanoseconds(void)
 #define VAE_LAUNCH_COOPERATIVE SIMT_LAUNCH_COOPERATIVE
 #define VAE_DYNAMIC_SHARED     SIMT_DYNAMIC_SHARED
 #define VAE_UNROLL
+#define VAE_ROLLED
 #define grid_sync(arrived, target) ((void)(arrived), (void)(target), simt_grid_sync())
 #define ticks()                    0u
 #define nanoseconds()              0u

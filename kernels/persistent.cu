@@ -61,25 +61,84 @@ static uint32_t weight_tiles(const vae_whole_layer &l)
     return parts((uint32_t)l.out, W_TILE) * parts((uint32_t)l.ldw, W_TILE);
 }
 
+/* a / n without a division, which takes a phase's start longer than anything else there; exact for
+ * a * n < 2^32. */
+struct divisor {
+    uint64_t inverse, n; /* no padding: kernels.h, vae_rows */
+};
+
+static divisor divisor_of(uint32_t n)
+{
+    return {(((uint64_t)1 << 32) + n - 1) / n, n};
+}
+
+static __device__ __forceinline__ uint32_t quotient(uint32_t a, const divisor &by)
+{
+    return (uint32_t)(a * by.inverse >> 32);
+}
+
+/* How a phase is cut: `tiles` tiles of columns, `wide` of them at a time, by rows. */
+struct cut {
+    divisor across;
+    uint32_t items, tiles;
+    uint64_t wide;
+};
+
 /* What the kernel is told. scratch: control, then (tiles) doubles, then (columns of tiles, B)
- * floats. */
+ * floats, then twins. Twins: where rows, not columns, are shared out, several blocks do the same
+ * rows, each some columns of the last product; the products before it they all do, and all but the
+ * first keep what these make to themselves: of head and z (B,y.ld), (B,x.ld), and so of their
+ * gradients. */
 struct persistent_job {
     vae_persistent of;
-    size_t squares, recon, bytes; /* places in scratch, its size */
+    size_t squares, recon, twins, bytes; /* places in scratch, its size */
+    cut forward[VAE_WHOLE_LAYERS], backward[VAE_WHOLE_LAYERS];
+    divisor weights[VAE_WHOLE_LAYERS]; /* columns of tiles of a layer's weight gradient */
+    uint32_t row_blocks;               /* that share out rows alone */
+    uint32_t each;                     /* a block's share of the flat buffers */
     uint32_t
         first_tile[VAE_WHOLE_LAYERS + 2]; /* of each layer's weight gradient; [n_layers]: all */
 };
 
-static persistent_job plan_job(const vae_whole_step &step)
+static cut cut_of(uint32_t rows, uint32_t columns, uint32_t most_across)
+{
+    const uint32_t row_tiles = parts(rows, TILE_M), tiles = parts(columns, TILE_N);
+    uint32_t wide = most_across > 0 ? parts(tiles, most_across) : parts(row_tiles * tiles, ITEMS);
+    wide = most_across > 0 || wide < WARPS ? wide : (uint32_t)WARPS;
+    const uint32_t across = parts(tiles, wide);
+    return {divisor_of(across), row_tiles * across, tiles, wide};
+}
+
+static __host__ __device__ __forceinline__ size_t twin_size(const vae_whole_step &step)
+{
+    const vae_whole_layer *const head = &step.layers[step.n_encoder - 1];
+    return step.B * (head[0].y.ld + head[1].x.ld);
+}
+
+static persistent_job plan_job(const vae_whole_step &step, uint32_t spread, uint32_t blocks)
 {
     persistent_job job;
     memset(&job, 0, sizeof job);
     for (uint32_t l = 0; l < step.n_layers; l++) {
         job.first_tile[l + 1] = job.first_tile[l] + weight_tiles(step.layers[l]);
     }
+    const uint32_t B = (uint32_t)step.B, head = (uint32_t)step.n_encoder - 1;
+    for (uint32_t l = 0; l < step.n_layers; l++) {
+        const vae_whole_layer &layer = step.layers[l];
+        job.weights[l] = divisor_of(parts((uint32_t)layer.ldw, W_TILE));
+        job.forward[l] = l == head ? cut_of(B, (uint32_t)step.layers[l + 1].out, spread)
+                                   : cut_of(B, (uint32_t)layer.out, 0);
+        job.backward[l] = l == head + 1 ? cut_of(B, (uint32_t)step.layers[head].in, spread)
+                                        : cut_of(B, (uint32_t)layer.in, 0);
+    }
+    const uint32_t f = job.forward[head].items, b = job.backward[head + 1].items;
+    job.row_blocks = f > b ? f : b;
+    job.each = parts((uint32_t)step.n, 16 * blocks) * 16;
     job.squares = 256;
     job.recon = job.squares + job.first_tile[step.n_layers] * sizeof(double);
-    job.bytes = job.recon + parts((uint32_t)step.D, TILE_N) * step.B * sizeof(float);
+    job.twins = job.recon + parts((uint32_t)step.D, TILE_N) * step.B * sizeof(float);
+    job.twins = (job.twins + 15) / 16 * 16;
+    job.bytes = job.twins + (spread - 1) * twin_size(step) * sizeof(float);
     return job;
 }
 
@@ -88,6 +147,7 @@ static persistent_job plan_job(const vae_whole_step &step)
 template <vae_product P> struct worker {
     typedef typename product_elem<P>::type T;
     const vae_persistent &job;
+    const persistent_job &plans;
     const uint32_t *first_tile;
     const vae_plan *first_plan;
     float *part; /* shared: SHARED bytes */
@@ -111,6 +171,19 @@ template <vae_product P> struct worker {
     {
         return static_cast<T *>(l == 0 && s % 2 == 1 ? job.x_next : job.step.layers[l].x.data);
     }
+    /* Head, or its gradient, of one of the blocks that do the same rows; z, or its gradient. */
+    __device__ __forceinline__ T *head_of(void *first, uint32_t twin) const
+    {
+        return twin == 0 ? static_cast<T *>(first)
+                         : reinterpret_cast<T *>(static_cast<char *>(job.scratch) + plans.twins) +
+                               (twin - 1) * twin_size(job.step);
+    }
+    __device__ __forceinline__ T *z_of(void *first, uint32_t twin) const
+    {
+        return twin == 0 ? static_cast<T *>(first)
+                         : head_of(first, twin) +
+                               job.step.B * job.step.layers[job.step.n_encoder - 1].y.ld;
+    }
     /* The step's entry of the plan, in shared memory: three phases want it, and from the cursor it
      * is two loads that wait for each other. To be read after the next barrier of the block. */
     __device__ __forceinline__ vae_plan *plan() const
@@ -128,11 +201,13 @@ template <vae_product P> struct worker {
     {
         barriers++;
         mark(VAE_MARK_PHASES + 2 * phase);
-        const uint32_t arrived = ticks();
+        const uint32_t arrived = times != NULL ? ticks() : 0;
         grid_sync(&ctl->arrived, barriers * gridDim.x);
-        since = ticks();
-        if (times != NULL && threadIdx.x == 0) {
-            times[VAE_MARK_PHASES + 2 * phase + 1] = since - arrived;
+        if (times != NULL) {
+            since = ticks();
+            if (threadIdx.x == 0) {
+                times[VAE_MARK_PHASES + 2 * phase + 1] = since - arrived;
+            }
             phase++;
         }
     }
@@ -203,11 +278,9 @@ static __device__ __forceinline__ void block_product(float *part, const operands
     const uint32_t chunks = parts(of.K, CHUNK<T>);
     for (uint32_t done = 0; done < tiles;) {
         const uint32_t left = tiles - done, now = left < WARPS ? left : (uint32_t)WARPS;
-        uint32_t shares = 1;
-        while (2 * shares * now <= WARPS) {
-            shares *= 2;
-        }
-        const uint32_t tile = warp / shares, share = warp % shares;
+        const uint32_t halvings = (now <= WARPS / 2) + (now <= WARPS / 4) + (now <= WARPS / 8);
+        const uint32_t shares = 1u << halvings; /* of a tile's k; tile and share by shifts */
+        const uint32_t tile = warp >> halvings, share = warp & (shares - 1);
         const auto row_of = [&](uint32_t i) { return m0 + i % 128 / 8; };
         const auto column_of = [&](uint32_t i) {
             return (first + done + i / 128) * TILE_N + i % 8 * 4;
@@ -217,7 +290,7 @@ static __device__ __forceinline__ void block_product(float *part, const operands
         if (tile < now) {
             float c[1][4][4] = {};
             warp_tile<P, COLUMNS>(c, of, m0, (first + done + tile) * TILE_N,
-                                  chunks * share / shares, chunks * (share + 1) / shares);
+                                  chunks * share >> halvings, chunks * (share + 1) >> halvings);
             VAE_UNROLL
             for (int i = 0; i < 4; i++) { /* row g + 8*(i/2), columns 8t + 4*(i%2) + q */
                 const float v[4] = {c[0][0][i], c[0][1][i], c[0][2][i], c[0][3][i]};
@@ -247,13 +320,6 @@ static __device__ __forceinline__ void block_product(float *part, const operands
     }
 }
 
-/* Tiles of columns that a block takes at a time where rows and columns are shared out. */
-static __device__ __forceinline__ uint32_t tiles_at_once(uint32_t row_tiles, uint32_t tiles)
-{
-    const uint32_t n = parts(row_tiles * tiles, ITEMS);
-    return n < WARPS ? n : (uint32_t)WARPS;
-}
-
 /* ---- layers ---- */
 
 /* -log p(x|l) of one value and its derivative. */
@@ -270,21 +336,27 @@ static __device__ __forceinline__ float recon_loss(const vae_persistent &job, fl
  * and each row's loss over a tile. */
 template <vae_product P>
 static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32_t s, uint32_t l,
-                                                     uint32_t m0, uint32_t first, uint32_t tiles)
+                                                     uint32_t twin, uint32_t m0, uint32_t first,
+                                                     uint32_t tiles)
 {
     typedef typename worker<P>::T T;
     const vae_whole_step &step = me.step();
     const vae_whole_layer &layer = step.layers[l];
     const uint32_t B = (uint32_t)step.B, out = (uint32_t)layer.out, ld = (uint32_t)layer.y.ld;
     const T *bias = me.weights() + layer.bias;
-    T *y = static_cast<T *>(layer.y.data), *pre = static_cast<T *>(layer.aux);
+    const bool of_head = l == step.n_encoder - 1;
+    T *y = me.head_of(layer.y.data, of_head ? twin : 0), *pre = static_cast<T *>(layer.aux);
     const bool last = l == step.n_layers - 1;
     const T *x0 = me.x_of(0, s);
     const uint32_t ldx = (uint32_t)step.layers[0].x.ld;
     const float scale = 1.0f / (float)B;
-    const operands<T> of = {
-        me.x_of(l, s), (uint32_t)layer.x.ld, B, me.weights() + layer.weight, (uint32_t)layer.ldw,
-        out,           (uint32_t)layer.x.ld};
+    const operands<T> of = {me.z_of(me.x_of(l, s), of_head ? 0 : twin),
+                            (uint32_t)layer.x.ld,
+                            B,
+                            me.weights() + layer.weight,
+                            (uint32_t)layer.ldw,
+                            out,
+                            (uint32_t)layer.x.ld};
     struct beside {
         float b[4], x[4];
     };
@@ -337,8 +409,8 @@ static __device__ __forceinline__ void forward_tiles(const worker<P> &me, uint32
 
 /* dx = (dy W) * act' of 16 rows and some tiles of columns. */
 template <vae_product P>
-static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t l, uint32_t m0,
-                                                   uint32_t first, uint32_t tiles)
+static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t l, uint32_t twin,
+                                                   uint32_t m0, uint32_t first, uint32_t tiles)
 {
     typedef typename worker<P>::T T;
     const vae_whole_step &step = me.step();
@@ -346,8 +418,9 @@ static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t
     const uint32_t B = (uint32_t)step.B, in = (uint32_t)layer.in, ld = (uint32_t)layer.dx.ld;
     const vae_activation act = l == step.n_encoder ? VAE_ACT_NONE : below.act;
     const T *from = static_cast<const T *>(vae_act_keeps_input(act) ? below.aux : layer.x.data);
-    T *dx = static_cast<T *>(layer.dx.data);
-    const operands<T> of = {static_cast<const T *>(layer.dy.data),
+    const bool of_head = l == step.n_encoder - 1;
+    T *dx = me.z_of(layer.dx.data, of_head ? 0 : twin);
+    const operands<T> of = {me.head_of(layer.dy.data, of_head ? twin : 0),
                             (uint32_t)layer.dy.ld,
                             B,
                             me.weights() + layer.weight,
@@ -378,17 +451,14 @@ static __device__ __forceinline__ void input_tiles(const worker<P> &me, uint32_t
     block_product<P, true>(me.part, of, m0, first, tiles, fetch, finish);
 }
 
-/* All tiles of a product, item after item: f(first row, first tile, tiles). whole: rows only are
- * shared out, not columns. */
-template <typename F>
-static __device__ __forceinline__ void share_out(uint32_t B, uint32_t columns, bool whole, F f)
+/* A phase's items: f(first row, which of those across, first tile, tiles). */
+template <typename F> static __device__ __forceinline__ void share_out(const cut &by, F f)
 {
-    const uint32_t row_tiles = parts(B, TILE_M), tiles = parts(columns, TILE_N);
-    const uint32_t wide = whole ? tiles : tiles_at_once(row_tiles, tiles);
-    const uint32_t across = parts(tiles, wide);
-    for (uint32_t i = blockIdx.x; i < row_tiles * across; i += gridDim.x) {
-        const uint32_t first = i % across * wide;
-        f(i / across * TILE_M, first, tiles - first < wide ? tiles - first : wide);
+    for (uint32_t i = blockIdx.x; i < by.items; i += gridDim.x) {
+        const uint32_t group = quotient(i, by.across), wide = (uint32_t)by.wide;
+        const uint32_t which = i - group * (uint32_t)by.across.n;
+        const uint32_t first = which * wide, left = by.tiles - first;
+        f(group * TILE_M, which, first, left < wide ? left : wide);
     }
 }
 
@@ -405,7 +475,7 @@ static __device__ __forceinline__ void get_some(float *v, const T *p, uint32_t n
 
 /* Backward too draws the noise, rather than keep it. */
 template <vae_product P, bool BACKWARD>
-static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t m0)
+static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t twin, uint32_t m0)
 {
     typedef typename worker<P>::T T;
     const vae_whole_step &step = me.step();
@@ -414,11 +484,13 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
     const vae_plan *plan = me.plan();
     const uint32_t Z = (uint32_t)step.Z, quads = parts(Z, 4);
     const uint32_t r = m0 + threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
-    const T *head = static_cast<const T *>(head_layer.y.data) + (size_t)r * head_layer.y.ld;
+    const T *head =
+        me.head_of(head_layer.y.data, BACKWARD ? 0 : twin) + (size_t)r * head_layer.y.ld;
     float kl = 0;
-    for (uint32_t q = lane; r < step.B && q < quads; q += ROW_LANES) {
+    /* z's padding, too: a twin's is anything */
+    for (uint32_t q = lane; r < step.B && q < (uint32_t)z_layer.x.ld / 4; q += ROW_LANES) {
         float mu[4], logvar[4], eps[4];
-        const uint32_t n = Z - 4 * q;
+        const uint32_t n = q < quads ? Z - 4 * q : 0;
         get_some(mu, head + 4 * q, n);
         get_some(logvar, head + Z + 4 * q, n);
         random_eps4(eps, step.noise.seed, VAE_RNG_EPS, plan->first + r, quads, q, plan->draw,
@@ -430,13 +502,12 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
                 z[i] = i < n ? mu[i] + vae_expf(0.5f * logvar[i]) * eps[i] : 0.0f;
                 kl += i < n ? vae_kl(mu[i], logvar[i], vae_expf(logvar[i])) : 0.0f;
             }
-            elem<T>::put4(static_cast<T *>(z_layer.x.data) + (size_t)r * z_layer.x.ld + 4 * q, z);
+            elem<T>::put4(me.z_of(z_layer.x.data, twin) + (size_t)r * z_layer.x.ld + 4 * q, z);
         } else {
             const float scale = 1.0f / (float)step.B * plan->beta;
-            T *dhead = static_cast<T *>(head_layer.dy.data) + (size_t)r * head_layer.dy.ld;
+            T *dhead = me.head_of(head_layer.dy.data, twin) + (size_t)r * head_layer.dy.ld;
             float dz[4];
-            elem<T>::get4(dz, static_cast<const T *>(z_layer.dx.data) + (size_t)r * z_layer.dx.ld +
-                                  4 * q);
+            elem<T>::get4(dz, me.z_of(z_layer.dx.data, twin) + (size_t)r * z_layer.dx.ld + 4 * q);
             VAE_UNROLL
             for (uint32_t i = 0; i < 4; i++) {
                 const float sigma = vae_expf(0.5f * logvar[i]);
@@ -451,7 +522,7 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
     }
     if (!BACKWARD) {
         kl = group_sum(kl, ROW_LANES);
-        if (lane == 0 && r < step.B) {
+        if (twin == 0 && lane == 0 && r < step.B) {
             step.kl_row[r] = kl;
         }
     }
@@ -531,8 +602,9 @@ static __device__ __forceinline__ double weight_tile(const worker<P> &me, uint32
     const vae_whole_step &step = me.step();
     const vae_whole_layer &layer = step.layers[l];
     const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, B = (uint32_t)step.B;
-    const uint32_t across = parts((uint32_t)layer.ldw, W_TILE), out = (uint32_t)layer.out;
-    const uint32_t n = tile / across * W_TILE + 4 * g, j = tile % across * W_TILE;
+    const uint32_t out = (uint32_t)layer.out, down = quotient(tile, me.plans.weights[l]);
+    const uint32_t n = down * W_TILE + 4 * g,
+                   j = (tile - down * (uint32_t)me.plans.weights[l].n) * W_TILE;
     const T *dy = static_cast<const T *>(layer.dy.data), *x = me.x_of(l, s);
     float c[2][4][4] = {}, db[4] = {0, 0, 0, 0};
     for (uint32_t k0 = 0; k0 < B; k0 += DEEP * CHUNK<T>) {
@@ -626,8 +698,9 @@ static __device__ __forceinline__ double sum_of_block(double v, double *part)
 template <typename V>
 static __device__ __forceinline__ double sum_of_thread(const V *values, uint32_t n)
 {
-    constexpr uint32_t TURNS = 4;
+    constexpr uint32_t TURNS = 8;
     double sum = 0;
+    VAE_ROLLED
     for (uint32_t i = threadIdx.x; i < n; i += TURNS * VAE_BLOCK) {
         V v[TURNS];
         VAE_UNROLL
@@ -681,10 +754,11 @@ struct share {
 
 static_assert(sizeof(vae_plan) <= 128 && sizeof(vae_plan) % 8 == 0, "the plan's place");
 
-static __device__ __forceinline__ share share_of(const vae_persistent &job, float *shared)
+static __device__ __forceinline__ share share_of(const persistent_job &plan, float *shared)
 {
+    const vae_persistent &job = plan.of;
     const vae_whole_step &step = job.step;
-    const uint32_t n = (uint32_t)step.n, each = parts(n, 16 * gridDim.x) * 16;
+    const uint32_t n = (uint32_t)step.n, each = plan.each;
     const uint32_t begin = blockIdx.x * each < n ? blockIdx.x * each : n;
     const uint32_t end = n - begin < each ? n : begin + each;
     if (!job.in_shared) {
@@ -718,7 +792,7 @@ template <vae_product P> static __device__ __forceinline__ void update(const wor
     const vae_plan *plan = me.plan();
     const float lr = plan->lr, step_size = plan->step_size, rsqrt_c2 = plan->rsqrt_c2;
     /* all loads before the first wait: the first turn's gradients, too */
-    const share own = share_of(me.job, me.part);
+    const share own = share_of(me.plans, me.part);
     const uint32_t went_bad = me.ctl->bad;
     float g[TURNS][4];
     fetch_gradients<TURNS>(g, step.grads, own, own.begin + 4 * threadIdx.x);
@@ -772,11 +846,12 @@ template <vae_product P> static __device__ __forceinline__ void update(const wor
 
 /* Copies the share into shared memory, or back. A thread meets the same elements whenever the block
  * goes over its share, so no barrier is wanted. */
-static __device__ __forceinline__ void move_share(const vae_persistent &job, float *shared,
+static __device__ __forceinline__ void move_share(const persistent_job &plan, float *shared,
                                                   bool back)
 {
+    const vae_persistent &job = plan.of;
     const vae_whole_step &step = job.step;
-    const share own = share_of(job, shared);
+    const share own = share_of(plan, shared);
     for (uint32_t i = own.begin + 4 * threadIdx.x; job.in_shared && i < own.end;
          i += 4 * VAE_BLOCK) {
         float *const flat[] = {step.params + i, step.m + i, step.v + i};
@@ -795,18 +870,21 @@ template <vae_product P>
 static __device__ __forceinline__ void forward_phase(const worker<P> &me, uint32_t s, uint32_t l)
 {
     const vae_whole_step &step = me.step();
-    const bool latent = l == step.n_encoder - 1;
-    share_out((uint32_t)step.B, (uint32_t)step.layers[l].out, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
-        for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
-            if (i == 1) {
-                me.mark(VAE_MARK_HEAD);
-                latent_rows<P, false>(me, m0);
-                me.mark(VAE_MARK_LATENT);
-                tiles = parts((uint32_t)step.layers[l + 1].out, TILE_N);
-            }
-            forward_tiles(me, s, l + i, m0, first, tiles);
-        }
-    });
+    const uint32_t latent = l == step.n_encoder - 1;
+    share_out(me.plans.forward[l],
+              [&](uint32_t m0, uint32_t which, uint32_t first, uint32_t tiles) {
+                  const uint32_t head_tiles = parts((uint32_t)step.layers[l].out, TILE_N);
+                  for (uint32_t i = 0; i <= latent; i++) {
+                      const bool before = i < latent;
+                      if (i == 1) {
+                          me.mark(VAE_MARK_HEAD);
+                          latent_rows<P, false>(me, which, m0);
+                          me.mark(VAE_MARK_LATENT);
+                      }
+                      forward_tiles(me, s, l + i, latent != 0 ? which : 0, m0, before ? 0 : first,
+                                    before ? head_tiles : tiles);
+                  }
+              });
 }
 
 /* The same backward: dx of layer l; or, from the decoder's first layer, of the head too. */
@@ -814,18 +892,21 @@ template <vae_product P>
 static __device__ __forceinline__ void backward_phase(const worker<P> &me, uint32_t l)
 {
     const vae_whole_step &step = me.step();
-    const bool latent = l == step.n_encoder;
-    share_out((uint32_t)step.B, (uint32_t)step.layers[l].in, latent, [&](uint32_t m0, uint32_t first, uint32_t tiles) {
-        for (uint32_t i = 0; i <= (uint32_t)latent; i++) {
-            if (i == 1) {
-                me.mark(VAE_MARK_DZ);
-                latent_rows<P, true>(me, m0);
-                me.mark(VAE_MARK_DHEAD);
-                tiles = parts((uint32_t)step.layers[l - 1].in, TILE_N);
-            }
-            input_tiles(me, l - i, m0, first, tiles);
-        }
-    });
+    const uint32_t latent = l == step.n_encoder;
+    share_out(me.plans.backward[l],
+              [&](uint32_t m0, uint32_t which, uint32_t first, uint32_t tiles) {
+                  const uint32_t z_tiles = parts((uint32_t)step.layers[l].in, TILE_N);
+                  for (uint32_t i = 0; i <= latent; i++) {
+                      const bool before = i < latent;
+                      if (i == 1) {
+                          me.mark(VAE_MARK_DZ);
+                          latent_rows<P, true>(me, which, m0);
+                          me.mark(VAE_MARK_DHEAD);
+                      }
+                      input_tiles(me, l - i, latent != 0 ? which : 0, m0, before ? 0 : first,
+                                  before ? z_tiles : tiles);
+                  }
+              });
 }
 
 template <vae_product P>
@@ -835,7 +916,7 @@ static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
     const uint32_t head = (uint32_t)step.n_encoder - 1;
     me.fetch_plan(s);
     /* blocks that have no rows where rows are what is shared out */
-    const uint32_t groups = parts((uint32_t)step.B, TILE_M), spare = groups < gridDim.x ? groups : 0;
+    const uint32_t groups = me.plans.row_blocks, spare = groups < gridDim.x ? groups : 0;
     for (uint32_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
         forward_phase(me, s, l);
         if (l == head) {
@@ -874,6 +955,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     const vae_persistent &job = plan.of;
     char *scratch = static_cast<char *>(job.scratch);
     worker<P> me = {job,
+                    plan,
                     plan.first_tile,
                     plan_entry(job.now),
                     shared,
@@ -885,12 +967,13 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                     0,
                     0};
     const uint32_t begun = ticks(), begun_ns = nanoseconds();
-    move_share(job, shared, false);
+    move_share(plan, shared, false);
     gather_batch<P>(job, me.x_of(0, 0), 0, 0);
     me.meet();
     for (uint32_t s = 0; s < job.n_steps; s++) {
         if (job.times != NULL && s + 1 == job.n_steps) {
             me.times = job.times + blockIdx.x * VAE_MARKS;
+            me.since = ticks();
         }
         whole_step(me, s);
     }
@@ -898,7 +981,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         me.times[VAE_MARK_LAUNCH_CYCLES] = ticks() - begun;
         me.times[VAE_MARK_LAUNCH_NS] = nanoseconds() - begun_ns;
     }
-    move_share(job, shared, true);
+    move_share(plan, shared, true);
 }
 
 template <vae_product P> static void *kernel_address(void)
@@ -913,9 +996,9 @@ static const void *kernel_of(vae_product product)
                                          : kernel_address<VAE_PRODUCT_FP32>();
 }
 
-extern "C" size_t vae_persistent_scratch(const vae_whole_step *step)
+extern "C" size_t vae_persistent_scratch(const vae_whole_step *step, uint32_t spread)
 {
-    return plan_job(*step).bytes;
+    return plan_job(*step, spread, 1).bytes;
 }
 
 extern "C" size_t vae_persistent_shared(size_t n, unsigned blocks, bool in_shared)
@@ -936,7 +1019,7 @@ extern "C" cudaError_t vae_persistent_occupancy(int *blocks, vae_product product
 extern "C" cudaError_t vae_persistent_launch(const vae_persistent *job, vae_product product,
                                              unsigned blocks, size_t shared, cudaStream_t stream)
 {
-    persistent_job plan = plan_job(job->step);
+    persistent_job plan = plan_job(job->step, (uint32_t)job->spread, blocks);
     memcpy(&plan.of, job, sizeof plan.of);
     plan.of.logvar = logf(job->step.recon.variance);
     plan.of.inv_var = 1.0f / job->step.recon.variance;

@@ -5,6 +5,7 @@
  * graph's products use the device better; at least one hidden layer a side; a likelihood with one
  * output a value; rows that are resident and not drawn. VAE_CUDA_PERSISTENT=0 turns it off, 1 on,
  * a larger number on with at most so many blocks. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 
 enum { BY_DEFAULT = 0 }; /* 1 once it has been measured on a device */
 enum { MOST_ROWS = 256, MOST_PARAMS = 2 << 20 };
+enum { SPREAD = 4, MOST_SPREAD = 16 }; /* blocks that do the same rows */
 
 void vae_cuda_persistent_open(cuda_backend *be)
 {
@@ -21,12 +23,87 @@ void vae_cuda_persistent_open(cuda_backend *be)
     if (blocks < 0 || blocks > be->multiprocessors) {
         be->persistent.blocks = (unsigned)be->multiprocessors;
     }
+    const char *spread = getenv("VAE_CUDA_PERSISTENT_SPREAD");
+    const long wish = spread != NULL ? strtol(spread, NULL, 10) : 0;
+    be->persistent.spread = wish > 0 && wish <= MOST_SPREAD ? (uint32_t)wish : SPREAD;
+}
+
+/* ---- where the time goes: VAE_CUDA_PERSISTENT_TIMES=1 prints it at the end, of the last step ---- */
+
+/* Room for the times of a launch, if they are wanted. */
+static bool open_times(cuda_backend *be)
+{
+    const char *value = getenv("VAE_CUDA_PERSISTENT_TIMES");
+    if (be->persistent.times == NULL && value != NULL && strcmp(value, "1") == 0) {
+        be->persistent.times = vae_cuda_alloc(
+            &be->base, be->persistent.blocks * VAE_MARKS * sizeof(uint32_t), "times of a step");
+        return be->persistent.times != NULL;
+    }
+    return true;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A line of microseconds over the blocks that wrote it. */
+static void print_mark(const char *name, const uint32_t *times, unsigned blocks, unsigned mark,
+                       double cycles_per_us)
+{
+    uint32_t *values = malloc(blocks * sizeof *values);
+    unsigned n = 0;
+    for (unsigned b = 0; values != NULL && b < blocks; b++) {
+        if (times[b * VAE_MARKS + mark] != 0) {
+            values[n++] = times[b * VAE_MARKS + mark];
+        }
+    }
+    if (n > 0) {
+        qsort(values, n, sizeof *values, ascending);
+        fprintf(stderr, "  %-24s %4u blocks, us: least %6.2f, median %6.2f, most %6.2f\n", name, n,
+                values[0] / cycles_per_us, values[n / 2] / cycles_per_us,
+                values[n - 1] / cycles_per_us);
+    }
+    free(values);
+}
+
+static void print_times(cuda_backend *be)
+{
+    static const char *const name[] = {"  head",      "  and latent", "  (next batch)", "  dz",
+                                       "  and dhead", "  (totals)",   "  norm"};
+    const unsigned blocks = be->persistent.blocks;
+    const size_t bytes = blocks * VAE_MARKS * sizeof(uint32_t);
+    uint32_t *times = malloc(bytes);
+    if (times == NULL || cudaMemcpy(times, be->persistent.times, bytes, cudaMemcpyDeviceToHost)) {
+        free(times);
+        return;
+    }
+    const double ns = times[VAE_MARK_LAUNCH_NS], cycles = times[VAE_MARK_LAUNCH_CYCLES];
+    const double rate = ns > 0 && cycles > 0 ? cycles / ns * 1e3 : 1;
+    fprintf(stderr,
+            "whole steps by one kernel, the last of a launch of %.1f us (%.0f cycles a us):\n",
+            ns / 1e3, rate);
+    for (unsigned p = 0; p < VAE_MARK_HEAD / 2; p++) {
+        char text[32];
+        snprintf(text, sizeof text, "phase %u", p + 1);
+        print_mark(text, times, blocks, VAE_MARK_PHASES + 2 * p, rate);
+        print_mark("  and waited", times, blocks, VAE_MARK_PHASES + 2 * p + 1, rate);
+    }
+    for (unsigned i = VAE_MARK_HEAD; i <= VAE_MARK_NORM; i++) {
+        print_mark(name[i - VAE_MARK_HEAD], times, blocks, i, rate);
+    }
+    free(times);
 }
 
 void vae_cuda_persistent_close(cuda_backend *be)
 {
     cudaFree(be->persistent.scratch);
     cudaFree(be->persistent.x_next);
+    if (be->persistent.times != NULL) {
+        print_times(be);
+    }
+    cudaFree(be->persistent.times);
 }
 
 static bool fits(const cuda_backend *be, const vae_whole_step *step, const vae_data *data)
@@ -92,16 +169,19 @@ bool vae_cuda_run_whole(vae_backend *base, const vae_whole_step *step, vae_data 
     memcpy(&job.rows, &data->rows, sizeof job.rows);
     job.now = vae_cuda_now(be);
     job.n_steps = n;
+    job.spread = be->persistent.spread;
     job.weights = (void *)(uintptr_t)vae_cuda_weights(be, step->params);
     if (!place(be, &job, product, &shared)) {
         return !vae_cuda_fine(be);
     }
-    if (grow(be, &be->persistent.scratch, &be->persistent.scratch_bytes,
-             vae_persistent_scratch(step), "sums of whole steps") &&
+    if (open_times(be) &&
+        grow(be, &be->persistent.scratch, &be->persistent.scratch_bytes,
+             vae_persistent_scratch(step, be->persistent.spread), "sums of whole steps") &&
         grow(be, &be->persistent.x_next, &be->persistent.x_bytes,
              step->B * step->layers[0].x.ld * be->elem_bytes, "the next step's batch")) {
         job.scratch = be->persistent.scratch;
         job.x_next = be->persistent.x_next;
+        job.times = be->persistent.times;
         be->persistent.used = true;
         if (CUDA_OK(be, cudaMemsetAsync(job.scratch, 0, 2 * sizeof(uint32_t), stream)) &&
             CUDA_OK(be,

@@ -160,6 +160,8 @@ struct cuda_backend {
 
     struct {
         unsigned blocks;    /* 0: off */
+        uint32_t spread;    /* blocks that may do the same rows */
+        uint32_t *times;    /* (blocks,VAE_MARKS), device, NULL unless they are wanted */
         size_t most_shared; /* bytes that a block may have */
         void *scratch, *x_next;
         size_t scratch_bytes, x_bytes;
