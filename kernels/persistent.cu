@@ -149,8 +149,8 @@ template <vae_product P> struct worker {
     const vae_persistent &job;
     const persistent_job &plans;
     const uint32_t *first_tile;
-    const vae_plan *first_plan;
-    float *part; /* shared: SHARED bytes */
+    uint64_t first_entry; /* of the plan; read once */
+    float *part;          /* shared: SHARED bytes */
     double *squares;
     float *recon;
     control *ctl;
@@ -192,7 +192,7 @@ template <vae_product P> struct worker {
     }
     __device__ __forceinline__ void fetch_plan(uint32_t s) const
     {
-        const vae_word2 *from = reinterpret_cast<const vae_word2 *>(first_plan + s);
+        const vae_word2 *from = reinterpret_cast<const vae_word2 *>(job.now.plan + first_entry + s);
         if (threadIdx.x < sizeof(vae_plan) / sizeof *from) {
             reinterpret_cast<vae_word2 *>(plan())[threadIdx.x] = from[threadIdx.x];
         }
@@ -535,8 +535,9 @@ static __device__ __forceinline__ void latent_rows(const worker<P> &me, uint32_t
  * inlined, as it is called in two places and is much code; and so not given the worker, which would
  * have to be in memory then, and its pointers be of any address space. */
 template <vae_product P>
-static __device__ __noinline__ void
-gather_batch(const vae_persistent &job, typename worker<P>::T *x, uint32_t s, uint32_t first)
+static __device__ __noinline__ void gather_batch(const vae_persistent &job,
+                                                 typename worker<P>::T *x, uint64_t first_entry,
+                                                 uint32_t s, uint32_t first)
 {
     typedef typename worker<P>::T T;
     constexpr uint32_t N = elem<T>::N;
@@ -544,7 +545,7 @@ gather_batch(const vae_persistent &job, typename worker<P>::T *x, uint32_t s, ui
     if (s >= job.n_steps || blockIdx.x < first) {
         return;
     }
-    const uint64_t entry = plan_number(job.now) + s;
+    const uint64_t entry = first_entry + s;
     const uint32_t D = (uint32_t)step.D, chunks = parts(D, N), pieces = parts(chunks, 32);
     const uint32_t blocks = gridDim.x - first;
     const size_t padded = (size_t)parts(D, 16) * 16, quads = parts(D, 4);
@@ -920,7 +921,7 @@ static __device__ __forceinline__ void whole_step(worker<P> &me, uint32_t s)
     for (uint32_t l = 0; l < step.n_layers; l += l == head ? 2 : 1) {
         forward_phase(me, s, l);
         if (l == head) {
-            gather_batch<P>(me.job, me.x_of(0, s + 1), s + 1, spare);
+            gather_batch<P>(me.job, me.x_of(0, s + 1), me.first_entry, s + 1, spare);
             me.mark(VAE_MARK_GATHER);
         }
         me.meet();
@@ -957,7 +958,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     worker<P> me = {job,
                     plan,
                     plan.first_tile,
-                    plan_entry(job.now),
+                    plan_number(job.now),
                     shared,
                     reinterpret_cast<double *>(scratch + plan.squares),
                     reinterpret_cast<float *>(scratch + plan.recon),
@@ -968,7 +969,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                     0};
     const uint32_t begun = ticks(), begun_ns = nanoseconds();
     move_share(plan, shared, false);
-    gather_batch<P>(job, me.x_of(0, 0), 0, 0);
+    gather_batch<P>(job, me.x_of(0, 0), me.first_entry, 0, 0);
     me.meet();
     for (uint32_t s = 0; s < job.n_steps; s++) {
         if (job.times != NULL && s + 1 == job.n_steps) {
