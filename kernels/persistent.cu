@@ -5,11 +5,12 @@
  * loads what it multiplies straight into registers (mma.h), the warps of a block share out k and
  * add up through shared memory. A step of a model with one hidden layer a side has seven phases:
  *   1 first layer: tiles of 16 rows x 32 columns
- *   2 head, latent, decoder's first layer: 16 rows a block, whose k or columns are few;
- *     the other blocks gather the next step's batch
+ *   2 head, latent, decoder's first layer: 16 rows a block, whose k or columns are few, or
+ *     several blocks for the same rows, each some of the last product's columns; the other blocks
+ *     gather the next step's batch
  *   3 logits, loss, dlogits: tiles
  *   4 gradient of the decoder's hidden layer: tiles
- *   5 back through the latent: 16 rows a block; one block adds up the totals, the others do the
+ *   5 back through the latent, likewise; one block adds up the totals, the others do the
  *     decoder's weight gradients, a warp for 32 x 32 weights
  *   6 the encoder's weight gradients
  *   7 norm and Adam: a block's share of parameters and moments stays in its shared memory from
@@ -267,8 +268,8 @@ static __device__ __forceinline__ void warp_tile(float (*c)[4][4], const operand
 
 /* Rows m0 .. m0+15 of the product, tiles first .. first+tiles-1 of its columns, by all warps: as
  * many tiles at a time as there are warps, or fewer, of which each is then shared out by its k.
- * finish(row, column, v, fetched): four neighbouring sums, by eight neighbouring lanes a tile's row;
- * fetched: what fetch(row, column) loaded, early, so that one wait is enough for all loads. */
+ * finish(row, column, v, fetched): four neighbouring sums, by eight neighbouring lanes a tile's
+ * row; fetched: what fetch(row, column) loaded, early, so that one wait is enough for all loads. */
 template <vae_product P, bool COLUMNS, typename T, typename G, typename F>
 static __device__ __forceinline__ void block_product(float *part, const operands<T> &of,
                                                      uint32_t m0, uint32_t first, uint32_t tiles,

@@ -28,7 +28,7 @@ void vae_cuda_persistent_open(cuda_backend *be)
     be->persistent.spread = wish > 0 && wish <= MOST_SPREAD ? (uint32_t)wish : SPREAD;
 }
 
-/* ---- where the time goes: VAE_CUDA_PERSISTENT_TIMES=1 prints it at the end, of the last step ---- */
+/* ---- where the time goes: VAE_CUDA_PERSISTENT_TIMES=1 prints it at the end ---- */
 
 /* Room for the times of a launch, if they are wanted. */
 static bool open_times(cuda_backend *be)
