@@ -98,8 +98,8 @@ typedef vae_status vae_sync_fn(vae_backend *be, vae_error *err);
  * must be none. */
 typedef void vae_gather_fn(vae_backend *be, vae_mat x, vae_data *data, size_t B, size_t D,
                            vae_binarize binarize, uint64_t seed);
-/* [plan] x: (B,h*w*c) in place: pictures of h x w pixels of c channels, the row at position p of the
- * plan's order mirrored from left to right where vae_mirrored(seed, p, draw) says so. */
+/* [plan] x: (B,h*w*c) in place: pictures of h x w pixels of c channels, the row at position p of
+ * the plan's order mirrored from left to right where vae_mirrored(seed, p, draw) says so. */
 typedef void vae_mirror_fn(vae_backend *be, vae_mat x, size_t B, size_t h, size_t w, size_t c,
                            uint64_t seed);
 /* y: (rows,out) out = act(x W^T + b). x: (rows,in); w: (out,in) with ldw, b: (out), in bound

@@ -17,9 +17,11 @@ void vae_pace_adapt(vae_pace *p, size_t ran, double seconds)
 
 size_t vae_measure_batch(const vae_config *config)
 {
-    /* 1024 rows of the decoder keep matmuls efficient and cost a few MB */
+    /* 1024 rows of the decoder keep matmuls efficient and cost a few MB; a row of a convolution is
+     * a picture, so 64 are as good, and they may cost a MB each */
+    const size_t rows = config->conv.n > 0 ? 64 : 1024;
     const size_t each = config->semi_supervised ? config->classes : config->particles;
-    const size_t most = each < 1024 ? 1024 / each : 1;
+    const size_t most = each < rows ? rows / each : 1;
     return config->batch_size > most ? config->batch_size : most;
 }
 

@@ -87,7 +87,7 @@ bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
     const vae_config *c = &m->config;
     vae_whole_step step;
     if (m->be->ops->run_whole == NULL || m->n_layers > VAE_WHOLE_LAYERS || m->layout.c > 0 ||
-        m->layout.n_conv > 0 || c->objective != VAE_OBJ_ELBO || c->particles != 1 ||
+        m->layout.n_conv > 0 || c->flip || c->objective != VAE_OBJ_ELBO || c->particles != 1 ||
         c->free_bits > 0) {
         return false;
     }
