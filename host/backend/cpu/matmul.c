@@ -451,11 +451,14 @@ static void plan_tasks(matmul_job *job, size_t threads)
         job->col_step = ceil_div(ceil_div(job->n, ceil_div(job->n, PACKED_COLS)), full) * full;
     }
     job->col_tasks = ceil_div(job->n, job->col_step);
-    size_t rows = TASK_ROWS, row_tasks = 1;
+    size_t rows = TASK_ROWS, row_tasks = 1, enough = 3 * threads;
+    if (job->packed && job->from_b) { /* each row of tasks gathers B anew */
+        enough = threads > 1 ? 2 * threads : 1;
+    }
     for (;; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
         row_tasks = ceil_div(job->m, job->row_step);
-        if (row_tasks * job->col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
+        if (row_tasks * job->col_tasks >= enough || rows / 2 < 2 * unit) {
             break;
         }
     }
