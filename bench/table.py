@@ -30,7 +30,7 @@ def main():
         if row.get("model") != model or "step_us" not in row:
             continue
         key = row["precision"], row["batch"]
-        if row.get("benchmark") == "step" and row["device"] == "cuda" and row.get("note", "") == "":
+        if row.get("benchmark") == "step" and row["device"] == "cuda" and row.get("note", "") in ("", "default"):
             own[key] = row["step_us"]["median"]
         elif row.get("peer") in PEERS:
             peers[key + (row["peer"],)] = row["step_us"]["median"]
