@@ -246,7 +246,8 @@ def check_refusals():
 
 
 def elbo_of(w, x, z, mu, logvar):
-    out = numpy_model(w, {"activation": "relu", "likelihood": "bernoulli"}, x, z)
+    config = {"activation": "relu", "likelihood": "bernoulli", "conv": []}
+    out = numpy_model(w, config, (28, 28, 1), x, z)
     m, v = out["mu"], out["logvar"]
     close("mu", mu, m)
     close("logvar", logvar, v)
