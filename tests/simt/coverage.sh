@@ -9,7 +9,7 @@ make --no-print-directory BUILD="$build" SAN="-O1 -g --coverage -fprofile-update
     "${tests[@]/#/$build/simt/}" "$build/simt/vae" >"$build.log" 2>&1 || { tail "$build.log"; exit 1; }
 find "$build" -name '*.gcda' -delete
 export VAE_TEST_DEVICE=cuda OMP_WAIT_POLICY=passive
-for refuse in "" all bgrad aux; do
+for refuse in "" all; do
     VAE_SIMT_LT_REFUSE=$refuse "$build/simt/test_ops" >/dev/null 2>&1
 done
 for precision in fp32 tf32 bf16; do
