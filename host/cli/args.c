@@ -245,6 +245,9 @@ void cli_help(const cli_command *command, FILE *out)
 {
     fprintf(out, "usage: vae %s%s%s [options]\n\n%s\n\n", command->name,
             command->n_words > 0 ? " " : "", command->words, command->help);
+    if (command->more != NULL) {
+        fprintf(out, "%s\n", command->more);
+    }
     if (command->trains) {
         training_help(out);
     }

@@ -28,6 +28,7 @@ typedef struct {
     const char *words; /* what stands beside options: "RUN", or "" */
     size_t n_words;    /* how many of them must be there, and at most are */
     const char *help;  /* one line */
+    const char *more;  /* lines that only the command's own help has; or NULL */
     const char *examples;
     const cli_option *options;
     size_t n_options;

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
+#include "eval/bytes.h"
 #include "eval/eval.h"
 #include "format/npz.h"
 #include "infer/labels.h"
@@ -19,6 +20,7 @@ typedef struct {
     char source[512], binarize[32];
     cli_progress progress;
     vae_evaluation e;
+    vae_byte_figures bytes; /* n = 0: the data are none */
 } evaluation;
 
 static vae_status evaluate(evaluation *ev, vae_error *err)
@@ -34,6 +36,13 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
     cli_progress_open(&ev->progress, ev->args->quiet);
     ev->job.watch = cli_watch(&ev->progress, ev->split);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
+    ev->bytes = (vae_byte_figures){.psnr = NAN, .bits = NAN};
+    if (status == VAE_OK && vae_bytes_are(m)) {
+        const vae_plan plan = vae_eval_plan(ev->job.draws, 0);
+        status = vae_bytes_measure(&ev->bytes, m, m->n, &plan, &ev->job.watch, &inner);
+        /* of the ELBO that stands beside it, which may have more particles */
+        ev->bytes.bits = vae_bits_per_dim(ev->e.elbo, ev->bytes.noise, m->checkpoint->d);
+    }
     cli_progress_clear(&ev->progress);
     if (status == VAE_ERR_DIVERGED) {
         return vae_fail(err, status, "%s: the loss on %s is NaN or Inf", m->path, ev->source);
@@ -65,6 +74,11 @@ static json_t *figures(const evaluation *ev)
                   cli_json_real(e->tc_se), "dimwise_kl", cli_json_real(e->dimwise_kl));
     json_object_update(o, aggregate);
     json_decref(aggregate);
+    json_object_set_new(o, "psnr", cli_json_real(ev->bytes.psnr));
+    json_object_set_new(o, "bits_per_dim", cli_json_real(ev->bytes.bits));
+    json_object_set_new(o, "dequantization",
+                        isnan(ev->bytes.bits) ? json_null()
+                                              : json_string("uniform, 1/256 wide, expected value"));
     return o;
 }
 
@@ -97,6 +111,16 @@ static void print_text(const evaluation *ev)
     if (e->samples > 0) {
         printf("nll           %.4f +- %.4f (%zu importance sample%s)\n", e->nll, e->nll_se,
                e->samples, vae_s(e->samples));
+    }
+    if (!isnan(ev->bytes.bits)) {
+        printf(
+            "bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to x, "
+            "its expected value)\n",
+            ev->bytes.bits);
+    }
+    if (ev->bytes.n > 0) {
+        printf("psnr          %.3f dB (mean at z = mu, one squared error over all values)\n",
+               ev->bytes.psnr);
     }
     printf("active units  %zu of %zu\n", e->active_units, e->z);
     if (e->aggregate > 0) {
@@ -261,6 +285,11 @@ const cli_command cli_eval_command = {
     .words = "RUN",
     .n_words = 1,
     .help = "ELBO, reconstruction and KL, active units; NLL by importance sampling.",
+    .more =
+        "For data of bytes, too: PSNR of the decoder's mean at z = mu, 10 log10(1/MSE), and for\n"
+        "Gaussian likelihoods bits a dimension, (-ELBO/D + ln 256)/ln 2, with uniform noise of\n"
+        "width 1/256 added to x, which makes them a bound on the bytes' code length. The noise\n"
+        "counts by its expected value: none is drawn.\n",
     .examples = "  vae eval runs/mnist\n"
                 "  vae eval runs/mnist --samples 5000 --json\n"
                 "  vae eval runs/mnist --data more.npy --split train\n",

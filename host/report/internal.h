@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "eval/bytes.h"
 #include "plot/plot.h"
 #include "report/report.h"
 
@@ -65,6 +66,7 @@ typedef struct {
     bool has_data, picture; /* can anything be drawn of data, and of pictures? */
     size_t *order;          /* (Z) dimensions, by KL if there are data */
     report_latents latents;
+    vae_byte_figures bytes; /* of the first of the latents' examples; n = 0: none */
     report_decoder decoder;
 } report;
 

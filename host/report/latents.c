@@ -13,6 +13,7 @@ enum {
     MOST_FLOATS = 1 << 24,       /* ... as long as their mu is no larger than this */
     MOST_POINTS = 2000,          /* that are plotted, and whose mu is in the page ... */
     MOST_POINT_FLOATS = 1 << 18, /* ... as long as it is no larger than this */
+    MOST_DECODED = 1000,         /* that are compared with their reconstructions */
 };
 
 static vae_status make_room(report_latents *l, size_t n, size_t Z, bool labels, vae_error *err)
@@ -123,6 +124,11 @@ vae_status report_look(report *r, vae_error *err)
         memset(l->mean, 0, Z * sizeof *l->mean);
         l->axis[0] = 1;
         l->axis[2 * Z - 1] = Z == 2;
+    }
+    if (vae_bytes_are(r->on)) {
+        const vae_plan plan = report_plan(r);
+        TRY(vae_bytes_measure(&r->bytes, r->on, l->n < MOST_DECODED ? l->n : MOST_DECODED, &plan,
+                              &r->from->watch, err));
     }
     vae_pca_project(l->xy, l->mu, l->n_points, Z, l->mean, l->axis);
 done:

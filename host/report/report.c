@@ -128,6 +128,22 @@ static void put_figure(report *r, const char *name, double value, const char *mo
                  name, value, text, more);
 }
 
+/* What the figures of bytes are of. */
+static void put_about_bytes(report *r)
+{
+    char n[32];
+    if (r->bytes.n == 0) {
+        return;
+    }
+    vae_text_add(&r->page,
+                 "<p class=\"fine\">PSNR: of the decoder's mean at z = mu, over %s %s "
+                 "example%s.%s</p>\n",
+                 vae_thousands(n, (double)r->bytes.n), r->on->split, vae_s(r->bytes.n),
+                 isnan(r->bytes.bits) ? ""
+                                      : " Bits a dimension: of their ELBO, a bound for bytes by "
+                                        "uniform noise of width 1/256 (its expected value).");
+}
+
 static void put_figures(report *r)
 {
     const json_t *figures = NULL;
@@ -153,6 +169,12 @@ static void put_figures(report *r)
                      "%zu</small></dd></div>\n",
                      r->latents.n_active, r->latents.n_active, r->latents.z);
     }
+    if (r->bytes.n > 0) {
+        put_figure(r, "PSNR", r->bytes.psnr, "dB");
+    }
+    if (r->bytes.n > 0 && !isnan(r->bytes.bits)) {
+        put_figure(r, "Bits a dimension", r->bytes.bits, "bits");
+    }
     vae_text_add(&r->page, "</dl>\n");
     if (figures != NULL) {
         const json_t *epoch = json_object_get(r->summary, "epoch");
@@ -168,6 +190,7 @@ static void put_figures(report *r)
     } else {
         report_note(r, "No epoch is over yet: there are no figures.");
     }
+    put_about_bytes(r);
     vae_text_add(&r->page, "</section>\n");
 }
 

@@ -77,6 +77,28 @@ def variance_follows_the_error():
     # a model is measured with the variance that it was trained with
     assert abs(vae("eval", "var-three", "--limit", 300, "--json").json()["recon"] - [
         line["recon"] for line in lines if line["split"] == "test"][-1]) < 1e-3
+    # bits a dimension are a bound for bytes: the ELBO's, with the noise's expected value
+    found = vae("eval", "var-three", "--limit", 300, "--gap", "--json").json()
+    for of in (found, found["train"]):
+        noise = 784 / (24 * 256**2 * three["config"]["variance"])
+        bits = ((noise - of["elbo"]) / 784 + math.log(256)) / math.log(2)
+        assert abs(of["bits_per_dim"] - bits) < 1e-6, (of["bits_per_dim"], bits)
+        assert 5 < of["psnr"] < 40 and "1/256" in of["dequantization"]
+    text = vae("eval", "var-three", "--limit", 300).out
+    assert f"bits per dim  {found['bits_per_dim']:.4f} (" in text and "uniform noise of width 1/256" in text
+    assert f"psnr          {found['psnr']:.3f} dB" in text, text
+    vae("report", "var-three", "--limit", 300, "--out", "var.html", "-q")
+    with open(path("var.html")) as file:
+        page = file.read()
+    for name, value in (("PSNR", found["psnr"]), ("Bits a dimension", found["bits_per_dim"])):
+        shown = float(page.split(f"<dt>{name}</dt><dd><data value=\"")[1].split('"')[0])
+        assert abs(shown - value) < 1e-4 * value, (name, shown, value)
+    assert "over 300 test examples" in page
+    bare = vae("eval", conv_run(), "--limit", 50, "--json").json()  # no density, no bits
+    assert bare["bits_per_dim"] is None and bare["dequantization"] is None and bare["psnr"] > 3
+    assert "bits per dim" not in vae("eval", conv_run(), "--limit", 50).out
+    dull = vae("eval", conv_run(), "--limit", 50, "--binarize", "threshold", "--json").json()
+    assert dull["psnr"] is None, "x is made 0 or 1"
     vae("train", *CONV, "--optimal-variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
 
 

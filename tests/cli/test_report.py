@@ -216,6 +216,7 @@ def report_agrees_with_eval_and_encode():
     for a, b in zip(facts["kl"], found["kl_per_dim"]):
         assert abs(a - b) < 1e-3 * (1 + b)
     assert page.figures[3] == found["active_units"]
+    assert abs(page.figures[4] - found["psnr"]) < 1e-4 * found["psnr"]
     kl = [facts["kl"][j] for j in facts["order"]]
     assert kl == sorted(kl, reverse=True)
     vae("encode", run, "--out", "report-mu.npy", "--limit", 300, "--threads", 1)
@@ -263,7 +264,7 @@ def report_of_a_checkpoint_alone():
     page = report("alone.vae")  # its data, digits, are built in
     assert len(page.notes) == 2, page.notes
     assert "metrics.jsonl" in page.notes[0] and "run.json" in page.notes[1]
-    assert page.headings[0] == ("h1", "alone.vae") and len(page.figures) == 4
+    assert page.headings[0] == ("h1", "alone.vae") and len(page.figures) == 5
     inside = report(path(run, "checkpoints", "best.vae"))
     assert inside.notes == [] and "<title>ELBO</title>" in inside.source
     os.remove(path("report-test.html"))
@@ -421,4 +422,4 @@ def report_of_an_interrupted_run():
     assert process.returncode == -signal.SIGINT, err
     page = check_page("report-cut/report.html")
     assert page.rows["status"] == "interrupted" and "interrupted in epoch" in page.rows["error"]
-    assert len(page.figures) == 4
+    assert len(page.figures) == 5

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "eval/bytes.h"
 #include "eval/eval.h"
 #include "model_fixture.h"
 
@@ -408,13 +409,193 @@ static void test_failures(void **state)
     vae_evaluation_clear(&e);
 }
 
+/* ---- bytes ---- */
+
+enum { BYTES_D = 5, BYTES_N = 37 };
+
+/* The fixture's model, as a command has it. */
+static vae_trained view_of(model_fixture *f, const vae_checkpoint *checkpoint)
+{
+    return (vae_trained){.checkpoint = checkpoint,
+                         .config = f->config,
+                         .be = f->be,
+                         .model = f->model,
+                         .batch = 8, /* does not divide the rows */
+                         .set = &f->set,
+                         .data = f->data,
+                         .n = f->set.n};
+}
+
+static vae_byte_figures measure_bytes(model_fixture *f)
+{
+    const vae_checkpoint checkpoint = {.standard = NULL};
+    const vae_trained m = view_of(f, &checkpoint);
+    const vae_plan plan = vae_eval_plan(0, 0);
+    vae_byte_figures got;
+    vae_error err = {0};
+    assert_true(vae_bytes_are(&m));
+    if (vae_bytes_measure(&got, &m, f->set.n, &plan, NULL, &err) != VAE_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(got.n, f->set.n);
+    return got;
+}
+
+static double bytes_loss(double x, double mean, double variance_of_x)
+{
+    return 0.5 *
+           (log(2 * 3.14159265358979324 * variance_of_x) + (x - mean) * (x - mean) / variance_of_x);
+}
+
+/* E_u of the loss of x + u, u uniform in +-1/512, by the midpoint rule. */
+static double noisy_loss(double x, double mean, double variance_of_x)
+{
+    enum { STEPS = 500 };
+    double sum = 0;
+    for (int i = 0; i < STEPS; i++) {
+        sum += bytes_loss(x + ((i + 0.5) / STEPS - 0.5) / 256, mean, variance_of_x);
+    }
+    return sum / STEPS;
+}
+
+/* mu, its mean and all of the loss in double, from the parameters and the pass's own noise. */
+static void check_bytes(vae_likelihood likelihood, double variance_of_x)
+{
+    vae_config config = small_config();
+    model_fixture f;
+    config.hidden.n = 0;
+    config.latent = LINEAR_Z;
+    config.likelihood = likelihood;
+    config.variance = variance_of_x;
+    fixture_open(&f, &config, VAE_U8, BYTES_N, BYTES_D, 8, 2);
+    const size_t cols = vae_likelihood_of(likelihood)->outputs * BYTES_D;
+    const float *head = f.params, *head_bias = head + (size_t)2 * LINEAR_Z * BYTES_D;
+    const float *out = head_bias + (size_t)2 * LINEAR_Z, *out_bias = out + cols * LINEAR_Z;
+    const vae_plan plan = vae_eval_plan(0, 0);
+    double *eps = fixture_eps(&f, &plan, BYTES_N, 1), squares = 0, noisy = 0;
+    for (size_t r = 0; r < BYTES_N; r++) {
+        double mu[LINEAR_Z], z[LINEAR_Z], x[BYTES_D];
+        for (size_t i = 0; i < BYTES_D; i++) {
+            x[i] = ((uint8_t *)f.set.rows)[r * BYTES_D + i] / 255.0;
+        }
+        for (size_t j = 0; j < LINEAR_Z; j++) {
+            double logvar = (double)head_bias[LINEAR_Z + j];
+            mu[j] = (double)head_bias[j];
+            for (size_t i = 0; i < BYTES_D; i++) {
+                mu[j] += (double)head[j * BYTES_D + i] * x[i];
+                logvar += (double)head[(LINEAR_Z + j) * BYTES_D + i] * x[i];
+            }
+            z[j] = mu[j] + exp(logvar / 2) * eps[r * LINEAR_Z + j];
+            noisy += 0.5 * (exp(logvar) + mu[j] * mu[j] - 1 - logvar);
+        }
+        for (size_t i = 0; i < BYTES_D; i++) {
+            double of_x = variance_of_x, at_mu = (double)out_bias[i], at_z = at_mu;
+            for (size_t j = 0; j < LINEAR_Z; j++) {
+                at_mu += (double)out[i * LINEAR_Z + j] * mu[j];
+                at_z += (double)out[i * LINEAR_Z + j] * z[j];
+            }
+            if (likelihood == VAE_GAUSSIAN_LEARNED) {
+                double raw = (double)out_bias[BYTES_D + i];
+                for (size_t j = 0; j < LINEAR_Z; j++) {
+                    raw += (double)out[(BYTES_D + i) * LINEAR_Z + j] * z[j];
+                }
+                of_x = exp(VAE_LOGVAR_MIN + log1p(exp(raw - VAE_LOGVAR_MIN)));
+            }
+            at_mu = likelihood == VAE_BERNOULLI ? 1 / (1 + exp(-at_mu)) : at_mu;
+            squares += (x[i] - at_mu) * (x[i] - at_mu);
+            noisy += noisy_loss(x[i], at_z, of_x);
+        }
+    }
+    const vae_byte_figures got = measure_bytes(&f);
+    const double psnr = 10 * log10(BYTES_N * BYTES_D / squares);
+    const double bits = (noisy / BYTES_N / BYTES_D + log(256)) / log(2);
+    print_message("%s: psnr %.6f, expected %.6f; bits %.7f, expected %.7f, of the noise %.1e\n",
+                  vae_likelihood_of(likelihood)->unit ? "unit" : "density", got.psnr, psnr,
+                  got.bits, bits, got.noise / BYTES_D / log(2));
+    assert_true(fabs(got.psnr - psnr) < 1e-4);
+    if (likelihood == VAE_BERNOULLI) {
+        assert_true(isnan(got.bits) && isnan(got.noise));
+    } else { /* finer than what the noise adds */
+        assert_true(fabs(got.bits - bits) < 1e-6 * fabs(bits) + 0.01 * got.noise / BYTES_D);
+    }
+    free(eps);
+    fixture_close(&f);
+}
+
+static void test_bytes(void **state)
+{
+    (void)state;
+    check_bytes(VAE_GAUSSIAN, 2e-5);
+    check_bytes(VAE_GAUSSIAN_LEARNED, 1);
+    check_bytes(VAE_BERNOULLI, 1);
+}
+
+/* One byte that the model knows, and a density narrower than a byte: its value there promises fewer
+ * bits than the mass around that byte has, and the noise makes them more. */
+static void test_bytes_bound(void **state)
+{
+    (void)state;
+    const double s = 0.4 / 256;
+    vae_config config = small_config();
+    vae_error err = {0};
+    model_fixture f;
+    config.hidden.n = 0;
+    config.latent = LINEAR_Z;
+    config.likelihood = VAE_GAUSSIAN;
+    config.variance = s * s;
+    fixture_open(&f, &config, VAE_U8, BYTES_N, BYTES_D, 8, 2);
+    memset(f.params, 0, f.n_params * sizeof *f.params);
+    for (size_t i = 0; i < BYTES_D; i++) {
+        f.params[f.n_params - 1 - i] = 128 / 255.0f;
+    }
+    assert_int_equal(vae_model_set(f.model, VAE_PARAMS, f.params, &err), VAE_OK);
+    memset(f.set.rows, 128, BYTES_N * BYTES_D);
+    vae_trained m = view_of(&f, NULL);
+    assert_int_equal(vae_trained_put(&m, NULL, 0, &err), VAE_OK);
+    f.data = m.data;
+    const vae_byte_figures got = measure_bytes(&f);
+    const double mass = -log2(erf(1 / (512 * s * sqrt(2))));
+    const double bare = vae_bits_per_dim(got.elbo, 0, BYTES_D);
+    print_message("bits %.6f, of the mass %.6f, without noise %.6f; psnr %.1f\n", got.bits, mass,
+                  bare, got.psnr);
+    assert_true(bare < mass && mass < got.bits && got.bits < mass + 0.15);
+    assert_true(got.psnr > 100);
+    assert_true(fabs(got.noise - BYTES_D / (24 * 0.4 * 0.4)) < 1e-9);
+    fixture_close(&f);
+}
+
+/* What PSNR and bits are not for. */
+static void test_bytes_are(void **state)
+{
+    (void)state;
+    double standard[2];
+    vae_dataset set = {.dtype = VAE_U8};
+    vae_checkpoint checkpoint = {.standard = NULL};
+    vae_trained m = {.checkpoint = &checkpoint, .set = &set};
+    assert_true(vae_bytes_are(&m));
+    set.dtype = VAE_F32;
+    assert_false(vae_bytes_are(&m));
+    set.dtype = VAE_BITS;
+    assert_false(vae_bytes_are(&m));
+    set.dtype = VAE_U8;
+    m.config.binarize = VAE_BINARIZE_THRESHOLD;
+    assert_false(vae_bytes_are(&m));
+    m.config.binarize = VAE_BINARIZE_NONE;
+    m.config.semi_supervised = true;
+    assert_false(vae_bytes_are(&m));
+    m.config.semi_supervised = false;
+    checkpoint.standard = standard;
+    assert_false(vae_bytes_are(&m));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_log_sum),    cmocka_unit_test(test_exact_likelihood),
-        cmocka_unit_test(test_one_sample), cmocka_unit_test(test_aggregate),
-        cmocka_unit_test(test_overlap),    cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_log_sum),     cmocka_unit_test(test_exact_likelihood),
+        cmocka_unit_test(test_one_sample),  cmocka_unit_test(test_aggregate),
+        cmocka_unit_test(test_overlap),     cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_bytes_bound), cmocka_unit_test(test_bytes_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
