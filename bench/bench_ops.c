@@ -150,9 +150,9 @@ static void do_loss(void *ctx)
     ops_bench *b = ((timed_op *)ctx)->bench;
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
     float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
-    b->be->ops->recon_loss(b->be, b->recon_row, b->dy[last], db, b->y[last], b->x, b->B, 1,
-                           b->layout.d, (vae_recon){b->config.likelihood, 1.0f},
-                           1.0f / (float)b->B);
+    b->be->ops->recon_loss(
+        b->be, b->recon_row, b->dy[last], db, b->y[last], b->x, b->B, 1, b->layout.d,
+        (vae_recon){.likelihood = b->config.likelihood, .variance = 1}, 1.0f / (float)b->B);
 }
 
 /* The last layer and its loss, as a step has them. */
@@ -162,10 +162,10 @@ static void do_output(void *ctx)
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
     const tensor_desc *w = weight_of(b, last);
     float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
-    b->be->ops->linear_recon_loss(b->be, b->recon_row, b->dy[last], db, input_of(b, last),
-                                  b->params + w->offset, w->ld, b->params + bias_of(b, last), b->x,
-                                  b->B, 1, b->layout.layers[last].in, b->layout.d,
-                                  (vae_recon){b->config.likelihood, 1.0f}, 1.0f / (float)b->B);
+    b->be->ops->linear_recon_loss(
+        b->be, b->recon_row, b->dy[last], db, input_of(b, last), b->params + w->offset, w->ld,
+        b->params + bias_of(b, last), b->x, b->B, 1, b->layout.layers[last].in, b->layout.d,
+        (vae_recon){.likelihood = b->config.likelihood, .variance = 1}, 1.0f / (float)b->B);
 }
 
 static void do_accumulate(void *ctx)

@@ -187,7 +187,8 @@ typedef void vae_grad_norm_fn(vae_backend *be, vae_totals *totals, const float *
  * totals->bad_step. clip_norm > 0 scales g by min(1, clip_norm/grad_norm). */
 typedef void vae_adam_fn(vae_backend *be, float *params, const float *g, float *m, float *v,
                          size_t n, const vae_totals *totals, vae_adam adam, float clip_norm);
-/* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits), or the Gaussian's mean. */
+/* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits) where vae_mean_is_sigmoid says so, else
+ * the logits' first D. */
 typedef void vae_decode_fn(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
                            vae_recon recon);
 

@@ -75,7 +75,8 @@ cudaError_t vae_latent_backward_launch(vae_elem type, vae_mat dhead, vae_mat dz,
                                        vae_noise noise, cudaStream_t stream);
 
 /* recon_row: (B*K) out, dlogits out times scale, may alias logits; data NULL = not wanted.
- * Bernoulli softplus(l) - x*l; Gaussians vae_gaussian(). A power of two of lanes per row. db: (D)
+ * Bernoulli softplus(l) - x*l; Gaussians vae_gaussian() or
+ * vae_gaussian_sigmoid(). A power of two of lanes per row. db: (D)
  * out, column sums of dlogits, only where vae_recon_loss_sums() says so, else NULL. */
 cudaError_t vae_recon_loss_launch(vae_elem type, float *recon_row, vae_mat dlogits, float *db,
                                   vae_mat logits, vae_mat x, vae_sums scratch, size_t B, size_t K,

@@ -28,7 +28,7 @@ typedef struct {
     unsigned outputs; /* of the decoder for each value: 1, or 2 = [mean | raw log variance] */
     int unit;         /* takes values in [0,1], as probabilities; else it is a density of any */
     int binarizable;  /* values may be made 0 or 1 */
-    int sigmoid;      /* the mean is the sigmoid of the output, a logit; else the output itself */
+    int sigmoid;      /* the mean is the sigmoid of the output, a logit; else see vae_mean */
     int variance;     /* has one fixed variance, an option */
 } vae_likelihood_row;
 
@@ -36,6 +36,15 @@ static inline const vae_likelihood_row *vae_likelihood_of(vae_likelihood likelih
 {
     static const vae_likelihood_row rows[] = {VAE_LIKELIHOODS(VAE_LIKELIHOOD_ROW)};
     return &rows[likelihood];
+}
+
+/* What a Gaussian's mean is of the decoder's output: itself, or its sigmoid, for values in [0,1].
+ * Other likelihoods have it linear and go by their row. */
+typedef enum { VAE_MEAN_LINEAR = 0, VAE_MEAN_SIGMOID } vae_mean;
+
+static inline int vae_mean_is_sigmoid(vae_likelihood likelihood, vae_mean mean)
+{
+    return vae_likelihood_of(likelihood)->sigmoid || mean == VAE_MEAN_SIGMOID;
 }
 
 typedef enum {
@@ -141,6 +150,7 @@ typedef struct {
 typedef struct {
     vae_likelihood likelihood;
     float variance; /* where it has a fixed one */
+    vae_mean mean;
 } vae_recon;
 
 /* How latent_backward puts the gradient together. */

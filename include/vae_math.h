@@ -379,6 +379,18 @@ VAE_HD float vae_gaussian(float m, float x, float logvar, float inv_var, float *
     return 0.5f * (VAE_LOG_2PI + logvar + square);
 }
 
+/* The same of m = sigmoid(l), with the derivative by l. An infinite l, which only an overflow can
+ * be, gives NaN, never a finite loss. */
+VAE_HD float vae_gaussian_sigmoid(float l, float x, float logvar, float inv_var, float *dl,
+                                  float *dlogvar)
+{
+    float e = vae_expf_negative(-fabsf(l));
+    float s = vae_reciprocal(1.0f + e), dm;
+    float loss = vae_gaussian(l < 0.0f ? e * s : s, x, logvar, inv_var, &dm, dlogvar);
+    *dl = dm * (e * s * s);
+    return loss + 0.0f * l;
+}
+
 /* A learned variance is bounded below, smoothly, or pixels that never change would drive the
  * density to infinity: logvar = MIN + softplus(raw - MIN) (the bound of Chua et al. 2018). */
 #define VAE_LOGVAR_MIN (-8.0f)

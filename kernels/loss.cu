@@ -22,6 +22,15 @@ struct gaussian_rule {
     }
 };
 
+struct gaussian_sigmoid_rule {
+    float logvar, inv_var;
+    __device__ __forceinline__ float operator()(float l, float x, float *dl) const
+    {
+        float unused;
+        return vae_gaussian_sigmoid(l, x, logvar, inv_var, dl, &unused);
+    }
+};
+
 /* Sum over a row's lanes (a power of two up to VAE_BLOCK); valid in lane 0 of the row. All threads
  * of the block must call. */
 static __device__ __forceinline__ float row_sum(float v, unsigned lanes)
@@ -203,7 +212,7 @@ static __device__ __forceinline__ void write_some(T *p, const float *v, uint32_t
 
 /* The Gaussian with learned variance: logits (rows,2D) = [mean | raw log variance]. As above, but
  * the second half starts anywhere, so it goes by vectors only where D is a multiple of them. */
-template <typename T>
+template <typename T, bool SIGMOID>
 __global__ void __launch_bounds__(VAE_BLOCK)
     recon_learned_kernel(float *recon_row, T *dlogits, size_t ldd, const T *logits, size_t ldl,
                          const T *x, size_t ldx, uint32_t rows, uint32_t K, uint32_t D, float scale,
@@ -223,7 +232,9 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         for (int i = 0; i < N; i++) {
             float draw, dm, dlogvar;
             const float logvar = vae_bounded_logvar(raw[i], &draw), inv_var = vae_expf(-logvar);
-            const float loss = vae_gaussian(mean[i], xs[i], logvar, inv_var, &dm, &dlogvar);
+            const float loss =
+                SIGMOID ? vae_gaussian_sigmoid(mean[i], xs[i], logvar, inv_var, &dm, &dlogvar)
+                        : vae_gaussian(mean[i], xs[i], logvar, inv_var, &dm, &dlogvar);
             part += (uint32_t)i < n ? loss : 0.0f;
             mean[i] = dm * scale;
             raw[i] = dlogvar * draw * scale;
@@ -351,15 +362,22 @@ template <typename T, typename RULE> static void recon_by_rule(const loss_call &
     }
 }
 
+template <typename T, bool SIGMOID> static void recon_learned(const loss_call &c)
+{
+    const unsigned lanes = lanes_for(c.rows, (c.D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
+    VAE_LAUNCH((recon_learned_kernel<T, SIGMOID>), vae_blocks(c.rows * lanes, (size_t)-1),
+               VAE_BLOCK, 0, c.stream, c.recon_row, static_cast<T *>(c.dlogits.data), c.dlogits.ld,
+               static_cast<const T *>(c.logits.data), c.logits.ld, static_cast<const T *>(c.x.data),
+               c.x.ld, (uint32_t)c.rows, (uint32_t)c.K, (uint32_t)c.D, c.scale, lanes);
+}
+
 template <typename T> static cudaError_t recon_loss(const loss_call &c, vae_recon recon)
 {
+    const bool sigmoid = recon.mean == VAE_MEAN_SIGMOID;
     if (recon.likelihood == VAE_GAUSSIAN_LEARNED) {
-        const unsigned lanes = lanes_for(c.rows, (c.D + elem<T>::N - 1) / elem<T>::N, 8, VAE_BLOCK);
-        VAE_LAUNCH((recon_learned_kernel<T>), vae_blocks(c.rows * lanes, (size_t)-1), VAE_BLOCK, 0,
-                   c.stream, c.recon_row, static_cast<T *>(c.dlogits.data), c.dlogits.ld,
-                   static_cast<const T *>(c.logits.data), c.logits.ld,
-                   static_cast<const T *>(c.x.data), c.x.ld, (uint32_t)c.rows, (uint32_t)c.K,
-                   (uint32_t)c.D, c.scale, lanes);
+        sigmoid ? recon_learned<T, true>(c) : recon_learned<T, false>(c);
+    } else if (recon.likelihood == VAE_GAUSSIAN && sigmoid) {
+        recon_by_rule<T>(c, gaussian_sigmoid_rule{logf(recon.variance), 1.0f / recon.variance});
     } else if (recon.likelihood == VAE_GAUSSIAN) {
         recon_by_rule<T>(c, gaussian_rule{logf(recon.variance), 1.0f / recon.variance});
     } else {
@@ -383,7 +401,7 @@ static cudaError_t decode(float *x_hat, vae_mat logits, size_t rows, size_t D, v
     const unsigned lanes = lanes_for(rows, D, 32, VAE_BLOCK);
     VAE_LAUNCH((decode_kernel<T>), vae_blocks(rows * lanes, (size_t)-1), VAE_BLOCK, 0, stream,
                x_hat, static_cast<const T *>(logits.data), logits.ld, (uint32_t)rows, (uint32_t)D,
-               vae_likelihood_of(recon.likelihood)->sigmoid != 0, lanes);
+               vae_mean_is_sigmoid(recon.likelihood, recon.mean) != 0, lanes);
     return cudaGetLastError();
 }
 

@@ -30,6 +30,8 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     const bool elbo = c->objective == VAE_OBJ_ELBO;
     const bool semi = c->semi_supervised;
     const need needs[] = {
+        {"mean", !vae_likelihood_of(c->likelihood)->unit,
+         "--likelihood gaussian or gaussian-learned; bernoulli's mean is a sigmoid"},
         {"variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
         {"optimal-variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
@@ -65,8 +67,12 @@ bool vae_config_has_classes(const vae_config *config)
 bool vae_config_standardizes(const vae_config *config, bool table)
 {
     return config->standardize == VAE_STANDARDIZE_COLUMNS ||
-           (config->standardize == VAE_STANDARDIZE_AUTO && table &&
-            !vae_likelihood_of(config->likelihood)->unit);
+           (config->standardize == VAE_STANDARDIZE_AUTO && table && !vae_config_unit(config));
+}
+
+bool vae_config_unit(const vae_config *config)
+{
+    return vae_likelihood_of(config->likelihood)->unit || config->mean == VAE_MEAN_SIGMOID;
 }
 
 size_t vae_config_labelled_batch(const vae_config *config)
@@ -112,6 +118,14 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
         return vae_fail(err, VAE_ERR_USAGE,
                         "--standardize does not go with --stack: latents are drawn anew at every "
                         "use");
+    }
+    if (config->mean == VAE_MEAN_SIGMOID &&
+        (config->stack[0] != '\0' || config->standardize == VAE_STANDARDIZE_COLUMNS)) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--mean sigmoid is for values in [0,1], and %s real numbers: use --mean "
+                        "linear",
+                        config->stack[0] != '\0' ? "the latents of --stack are"
+                                                 : "--standardize columns makes");
     }
     if (config->stack[0] != '\0' && likelihood->unit) {
         return vae_fail(err, VAE_ERR_USAGE,

@@ -40,6 +40,7 @@ typedef struct vae_config {
     size_t latent;            /* Z */
     vae_activation activation;
     vae_likelihood likelihood;
+    vae_mean mean;           /* of a Gaussian likelihood */
     double variance;         /* of the fixed-variance Gaussian */
     double optimal_variance; /* > 0: it is this in the next epoch, and then the mean squared error
                               * of the epoch before (sigma-VAE, Rybkin et al. 2021); 0 = it stays */
@@ -165,6 +166,8 @@ size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t 
 bool vae_config_has_classes(const vae_config *config);
 /* Are columns to be standardized: of a table, or of other floats? */
 bool vae_config_standardizes(const vae_config *config, bool table);
+/* Must values of x lie in [0,1]: by the likelihood, or by its mean? */
+bool vae_config_unit(const vae_config *config);
 /* Labelled examples of a step: as many as unlabelled ones, if there are. */
 size_t vae_config_labelled_batch(const vae_config *config);
 

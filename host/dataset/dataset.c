@@ -130,13 +130,14 @@ void vae_dataset_free(vae_dataset *set)
     free(set);
 }
 
-vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood,
+vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood, vae_mean mean,
                                    vae_error *err)
 {
     if (set->dtype != VAE_F32) {
         return VAE_OK;
     }
-    const bool unit = vae_likelihood_of(likelihood)->unit;
+    const bool bernoulli = vae_likelihood_of(likelihood)->unit;
+    const bool unit = bernoulli || mean == VAE_MEAN_SIGMOID;
     const float *values = set->rows;
     const size_t width = vae_dataset_width(set);
     for (size_t i = 0; i < set->n * width; i++) {
@@ -151,9 +152,11 @@ vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likeli
                             set->source, i / width, i % width, (double)value);
         }
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: row %zu, column %zu: value %.9g is outside [0,1], which the Bernoulli "
-                        "likelihood needs; scale the data or use --likelihood gaussian",
-                        set->source, i / width, i % width, (double)value);
+                        "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale the "
+                        "data or use --%s",
+                        set->source, i / width, i % width, (double)value,
+                        bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
+                        bernoulli ? "likelihood gaussian" : "mean linear");
     }
     return VAE_OK;
 }

@@ -133,9 +133,10 @@ const char *vae_dataset_kinds(char text[VAE_DATASET_KINDS]);
 /* Fills in sha256, which vae_dataset_open does by itself. VAE_ERR_RUNTIME. */
 vae_status vae_dataset_hash(vae_dataset *set, vae_error *err);
 
-/* Does the likelihood take every value: those in [0,1] (always so for bytes and bits), or all but
- * NaN and Inf? If not, VAE_ERR_DATA naming row, column (from 0) and value. */
-vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood,
+/* Does the likelihood take every value: those in [0,1] (always so for bytes and bits; of a
+ * Gaussian, where its mean is a sigmoid), or all but NaN and Inf? If not, VAE_ERR_DATA naming row,
+ * column (from 0) and value. */
+vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood, vae_mean mean,
                                    vae_error *err);
 
 /* Values stored of a row, and the bytes they take. */

@@ -8,8 +8,9 @@
  * do not overlap, so the density's integrals over them are probabilities, and
  *   log P(x|z) >= E_u log p(x + u|z) - D ln 256        (Jensen; Theis et al. 2016),
  * thus bits = (-ELBO + noise + D ln 256) / (D ln 2) bounds -log2 P(x) / D from above, where
- *   noise = E_u[-log p(x + u|z)] + log p(x|z) = sum_d E[u^2] / (2 sigma_d^2), E[u^2] = 1/(12 256^2).
- * q(z|x) is that of the bytes, without noise. The noise's expectation is exact, so none is drawn. */
+ *   noise = E_u[-log p(x + u|z)] + log p(x|z) = sum_d E[u_d^2] / (2 sigma_d^2),
+ *   E[u_d^2] = 1 / (12 256^2).
+ * q(z|x) is that of the bytes, without noise. The expectation is exact, so no noise is drawn. */
 #ifndef VAE_EVAL_BYTES_H
 #define VAE_EVAL_BYTES_H
 

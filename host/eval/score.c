@@ -49,9 +49,10 @@ static double bernoulli_values(double *sum, const float *logits, const float *x,
     return total;
 }
 
-/* raw: raw log variances, or NULL where the variance is fixed at e^logvar. */
+/* mean: where sigmoid, its logits; raw: raw log variances, or NULL where the variance is fixed at
+ * e^logvar. */
 static double gaussian_values(double *sum, const float *mean, const float *raw, const float *x,
-                              size_t d, float logvar, float inv_var)
+                              size_t d, float logvar, float inv_var, bool sigmoid)
 {
     double total = 0;
     for (size_t i = 0; i < d; i++) {
@@ -60,8 +61,8 @@ static double gaussian_values(double *sum, const float *mean, const float *raw, 
             logvar = vae_bounded_logvar(raw[i], &unused[2]);
             inv_var = vae_expf(-logvar);
         }
-        const double v =
-            (double)vae_gaussian(mean[i], x[i], logvar, inv_var, &unused[0], &unused[1]);
+        const double v = (double)(sigmoid ? vae_gaussian_sigmoid : vae_gaussian)(
+            mean[i], x[i], logvar, inv_var, &unused[0], &unused[1]);
         total += v;
         if (sum != NULL) {
             sum[i] += v;
@@ -75,12 +76,13 @@ static double gaussian_values(double *sum, const float *mean, const float *raw, 
 static double recon_values(double *sum, const float *logits, const float *x, size_t d,
                            vae_recon recon)
 {
+    const bool sigmoid = recon.mean == VAE_MEAN_SIGMOID;
     switch (recon.likelihood) {
     case VAE_GAUSSIAN:
         return gaussian_values(sum, logits, NULL, x, d, vae_logf(recon.variance),
-                               1.0f / recon.variance);
+                               1.0f / recon.variance, sigmoid);
     case VAE_GAUSSIAN_LEARNED:
-        return gaussian_values(sum, logits, logits + d, x, d, 0, 1);
+        return gaussian_values(sum, logits, logits + d, x, d, 0, 1, sigmoid);
     case VAE_BERNOULLI:
     default:
         return bernoulli_values(sum, logits, x, d);
@@ -229,7 +231,7 @@ static vae_status open_scoring(scoring *s, const vae_score_job *job, vae_row_sco
                    .out = out,
                    .d = vae_model_layout(job->on->model)->d,
                    .z = c->latent,
-                   .recon = {c->likelihood, (float)c->variance},
+                   .recon = {c->likelihood, (float)c->variance, c->mean},
                    .threads = c->threads > 0 ? (int)c->threads : omp_get_max_threads()};
     *out = (vae_row_scores){.n = job->n, .d = s->d, .n_top = job->top < s->d ? job->top : s->d};
     if (__builtin_mul_overflow(job->n, s->d, &values)) {

@@ -23,7 +23,7 @@
  *   vae_schema        "1"
  *   vae_version       version of the program that wrote the file
  *   config            JSON object of every option
- *   likelihood, activation   as the options are spelled
+ *   likelihood, mean, activation   as the options are spelled
  *   parameterization  "logvar = log sigma^2"
  *   output_logvar     how a learned variance is read off its layer (only there)
  *   data_shape        "[height,width,channels]", rows are HWC

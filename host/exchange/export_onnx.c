@@ -20,6 +20,7 @@ typedef struct {
     size_t n_tensors;
     vae_activation act;
     const vae_likelihood_row *likelihood;
+    bool sigmoid; /* the mean is the sigmoid of the last layer */
 } builder;
 
 static void add_scalar(builder *b, const char *name, float value)
@@ -274,7 +275,7 @@ static void build_decoder(builder *b)
     const size_t first = b->layout->n_encoder, output = first + b->layout->n_decoder - 1;
     add_hidden(b, first, output, add_input(b, "z", "zy", b->layout->z), false, h);
     const layer_desc *last = &b->layout->layers[output];
-    const char *mean = b->likelihood->sigmoid ? "logits" : "mean";
+    const char *mean = b->sigmoid ? "logits" : "mean";
     add_linear(b, output, 0, h, last->is_conv ? "pictures" : mean);
     if (last->is_conv) {
         add_rows(b, "pictures", last->conv, mean);
@@ -284,6 +285,9 @@ static void build_decoder(builder *b)
         onnx_output(&b->graph, "logits", b->layout->d);
         onnx_output(&b->graph, "probabilities", b->layout->d);
         return;
+    }
+    if (b->sigmoid) {
+        add_unary(b, "Sigmoid", "logits", "mean");
     }
     onnx_output(&b->graph, "mean", b->layout->d);
     if (b->likelihood->outputs == 2) {
@@ -404,7 +408,9 @@ vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *ch
                  .tensors = tensors,
                  .n_tensors = vae_export_tensors(&layout, tensors),
                  .act = checkpoint->config.activation,
-                 .likelihood = vae_likelihood_of(checkpoint->config.likelihood)};
+                 .likelihood = vae_likelihood_of(checkpoint->config.likelihood),
+                 .sigmoid =
+                     vae_mean_is_sigmoid(checkpoint->config.likelihood, checkpoint->config.mean)};
     TRY(write_graphs(paths, &b, &metadata, err));
 done:
     free(params);

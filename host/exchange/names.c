@@ -205,6 +205,7 @@ vae_status vae_metadata_build(vae_metadata *metadata, const vae_checkpoint *chec
     add(m, "config", compact(json, JSON_REAL_PRECISION(17)));
     free(json);
     add_option(m, "likelihood", config);
+    add_option(m, "mean", config);
     add_option(m, "activation", config);
     add(m, "parameterization", strdup("logvar = log sigma^2"));
     if (vae_likelihood_of(config->likelihood)->outputs == 2) {

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-enum { VAE_EXPORT_NAME = 40, VAE_METADATA_PAIRS = 15 };
+enum { VAE_EXPORT_NAME = 40, VAE_METADATA_PAIRS = 16 };
 
 /* One tensor as other tools see it: a contiguous piece of the packed parameters. */
 typedef struct {

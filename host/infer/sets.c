@@ -75,7 +75,7 @@ vae_status vae_trained_open_set(vae_trained *m, const char *name, vae_split spli
     TRY(vae_dataset_open(&m->set, name, split, &how, err));
     TRY(stack_set(m, err));
     TRY(vae_checkpoint_check_set(m->checkpoint, m->set, err));
-    TRY(vae_dataset_check_range(m->set, m->config.likelihood, err));
+    TRY(vae_dataset_check_range(m->set, m->config.likelihood, m->config.mean, err));
     TRY(vae_trained_take_classes(m, m->set, err));
     TRY(scale(m, m->set, err));
 done:
@@ -95,7 +95,7 @@ vae_status vae_trained_open_row(const vae_trained *m, vae_dataset **out, const c
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: expected a picture, or one row, found %zu rows", path,
                      set->n));
     }
-    TRY(vae_dataset_check_range(set, m->config.likelihood, err));
+    TRY(vae_dataset_check_range(set, m->config.likelihood, m->config.mean, err));
     TRY(scale(m, set, err));
     *out = set;
     set = NULL;

@@ -93,7 +93,7 @@ vae_status vae_stack_encode(vae_dataset **out, const vae_trained *below, const v
     vae_dataset *to = NULL;
     vae_status status = VAE_OK;
     *out = NULL;
-    TRY(vae_dataset_check_range(set, below->config.likelihood, err));
+    TRY(vae_dataset_check_range(set, below->config.likelihood, below->config.mean, err));
     to = calloc(1, sizeof *to);
     if (to == NULL) {
         TRY(vae_fail_memory(err, sizeof *to, "a data set"));

@@ -285,7 +285,7 @@ static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
     TRY(need_trained(v));
     const vae_checkpoint *c = v->checkpoint;
     TRY(borrow_rows(&set, x, type, n, c->height, c->width, c->channels, &v->err));
-    TRY(vae_dataset_check_range(&set, c->config.likelihood, &v->err));
+    TRY(vae_dataset_check_range(&set, c->config.likelihood, c->config.mean, &v->err));
     if (c->standard != NULL) {
         TRY(own_rows(&set, &copy, &v->err));
         TRY(vae_dataset_standardize(&set, c->standard, c->standard + set.d, &v->err));

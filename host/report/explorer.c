@@ -109,7 +109,7 @@ static float finish(const vae_config *c, double sum, bool last)
     if (!last) {
         return vae_act(c->activation, (float)sum);
     }
-    return vae_likelihood_of(c->likelihood)->sigmoid ? vae_sigmoidf((float)sum) : (float)sum;
+    return vae_mean_is_sigmoid(c->likelihood, c->mean) ? vae_sigmoidf((float)sum) : (float)sum;
 }
 
 /* As the page does it: h has room for two rows of the widest layer; the result is in its first. */
@@ -357,15 +357,17 @@ static void put_facts(report *r)
     const report_decoder *d = &r->decoder;
     const vae_checkpoint *c = r->about;
     char activation[32], likelihood[32];
+    const bool sigmoid = vae_mean_is_sigmoid(c->config.likelihood, c->config.mean);
     vae_text *page = &r->page;
     vae_config_get(&c->config, "activation", activation, sizeof activation);
     vae_config_get(&c->config, "likelihood", likelihood, sizeof likelihood);
     vae_text_add(page,
                  "<script type=\"application/json\" id=\"facts\">{\"z\":%zu,\"classes\":%zu,"
                  "\"height\":%zu,\"width\":%zu,\"channels\":%zu,\"picture\":%s,\"half\":%s,"
-                 "\"activation\":\"%s\",\"likelihood\":\"%s\",\"layers\":[",
+                 "\"activation\":\"%s\",\"likelihood\":\"%s\",\"sigmoid\":%s,\"layers\":[",
                  c->config.latent, d->classes, c->height, c->width, c->channels,
-                 r->picture ? "true" : "false", d->half ? "true" : "false", activation, likelihood);
+                 r->picture ? "true" : "false", d->half ? "true" : "false", activation, likelihood,
+                 sigmoid ? "true" : "false");
     for (size_t i = 0; i < d->n_layers; i++) {
         const vae_conv g = d->conv[i];
         vae_text_add(page, "%s[%zu,%zu", i > 0 ? "," : "", d->in[i], d->out[i]);

@@ -47,7 +47,7 @@ const activations = {
   silu: x => x / (1 + Math.exp(-x)),
 };
 const activate = activations[facts.activation];
-const output = facts.likelihood === 'bernoulli' ? x => 1 / (1 + Math.exp(-x)) : x => x;
+const output = facts.sigmoid ? x => 1 / (1 + Math.exp(-x)) : x => x;
 const weights = floatsOf('weights', facts.half);
 
 /* A transposed convolution: adds to y, (H,W,C) and its biases as yet, what the kernels (c,ky,kx,C) from
@@ -144,7 +144,7 @@ function makeBars() {
   const table = element('details', {}, element('summary', {}, `${D} values`),
     element('div', {class: 'scroll', tabindex: 0}, element('table', {}, body)));
   table.open = D <= 8;
-  let low = 0, high = facts.likelihood === 'bernoulli' ? 1 : 0;
+  let low = 0, high = facts.sigmoid ? 1 : 0;
   return {node: element('div', {class: 'bars'}, svg, scale, table), draw(x) {
     for (const v of x) { /* grows, but never shrinks: bars stay comparable while z moves */
       low = Math.min(low, v);

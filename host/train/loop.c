@@ -138,7 +138,8 @@ static void set_output_bias(vae_loop *l)
         }
         const float average = (float)(sum / (double)(layout->d / n));
         const float p = fminf(fmaxf(average, 0.001f), 0.999f);
-        bias[j] = vae_likelihood_of(l->config->likelihood)->sigmoid ? logf(p / (1 - p)) : average;
+        bias[j] = vae_mean_is_sigmoid(l->config->likelihood, l->config->mean) ? logf(p / (1 - p))
+                                                                              : average;
     }
 }
 

@@ -19,7 +19,7 @@ vae_status vae_train_check_set(const vae_config *config, const vae_dataset *set,
             "it out",
             set->source);
     }
-    return vae_dataset_check_range(set, config->likelihood, err);
+    return vae_dataset_check_range(set, config->likelihood, config->mean, err);
 }
 
 vae_status vae_loop_check_data(const vae_loop *l, vae_error *err)

@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import struct
 
 from harness import TINY, path, test, vae, write_npy
 
@@ -100,6 +101,41 @@ def variance_follows_the_error():
     dull = vae("eval", conv_run(), "--limit", 50, "--binarize", "threshold", "--json").json()
     assert dull["psnr"] is None, "x is made 0 or 1"
     vae("train", *CONV, "--optimal-variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
+
+
+@test
+def means_are_sigmoids():
+    """Values in [0,1] whatever z is; resume, export and import keep it; data must lie there, too."""
+    options = [*CONV, "--likelihood", "gaussian", "--variance", "0.05", "--mean", "sigmoid"]
+    vae("train", *options, "--epochs", 2, "--out", "sigmoid-two")
+    vae("train", *options, "--epochs", 1, "--out", "sigmoid-one")
+    vae("train", "--resume", "--out", "sigmoid-one", "--epochs", 2, "-q")
+    assert info("sigmoid-two")["weights_sha256"] == info("sigmoid-one")["weights_sha256"]
+    write_npy("sigmoid-z.npy", 2, 3, [50, -80, 90, -70, 60, -90])
+    vae("decode", "sigmoid-two", "--latents", "sigmoid-z.npy", "--out", "sigmoid-x.npy", "-q")
+    with open(path("sigmoid-x.npy"), "rb") as file:
+        values = struct.unpack(f"<{2 * 784}f", file.read()[-4 * 2 * 784:])
+    assert min(values) >= 0 and max(values) <= 1 and max(values) > min(values)
+    # untrained, but begun at the mean of the data, which are mostly 0
+    vae("train", *options, "--epochs", 1, "--lr", "1e-9", "--output-bias-from-data", "--out", "sigmoid-mean")
+    write_npy("sigmoid-0.npy", 1, 3, [0, 0, 0])
+    vae("decode", "sigmoid-mean", "--latents", "sigmoid-0.npy", "--out", "sigmoid-x.npy", "-q")
+    with open(path("sigmoid-x.npy"), "rb") as file:
+        values = struct.unpack("<784f", file.read()[-4 * 784:])
+    assert 0.05 < sum(values) / 784 < 0.3, sum(values) / 784
+    vae("export", "sigmoid-two", "--format", "npz", "--out", "sigmoid.npz", "-q")
+    vae("import", "sigmoid.npz", "--out", "sigmoid-back", "-q")
+    assert info("sigmoid-back")["config"]["mean"] == "sigmoid"
+    one, two = (vae("eval", run, "--limit", 100, "--json").json() for run in ("sigmoid-two", "sigmoid-back"))
+    assert one["recon"] == two["recon"] and one["bits_per_dim"] == two["bits_per_dim"]
+    # a table's columns are not standardized for it, and must lie in [0,1]
+    with open(path("sigmoid.csv"), "w") as file:
+        file.write("a,b\n" + "0.1,0.2\n0.3,0.9\n" * 20)
+    table = ["--likelihood", "gaussian", "--mean", "sigmoid", "--latent", 1, "--epochs", 1]
+    vae("train", "--data", "sigmoid.csv", *table, "--out", "sigmoid-table")
+    with open(path("sigmoid.csv"), "a") as file:
+        file.write("0.1,1.5\n")
+    vae("train", "--data", "sigmoid.csv", *table, "--out", "sigmoid-x", code=3, says="--mean sigmoid needs")
 
 
 @test

@@ -132,7 +132,7 @@ def decode(page, z):
              for o in range(n_out)]
         if i + 1 < len(facts["layers"]):
             y = [ACTIVATIONS[facts["activation"]](v) for v in y]
-        elif facts["likelihood"] == "bernoulli":
+        elif facts["sigmoid"]:
             y = [1 / (1 + math.exp(-v)) for v in y]
         at, h = bias + n_out, y
     assert at == len(weights)
@@ -240,8 +240,8 @@ def report_decoder_is_the_models():
         page = check_page("report-act/report.html")
         assert page.facts()["activation"] == activation and page.facts()["half"]
         check_decoder(page, "report-act")
-    for likelihood in ("gaussian", "gaussian-learned"):
-        vae("train", *TINY, "--epochs", 1, "--out", "report-act", "--force", "--likelihood", likelihood,
+    for likelihood in ("gaussian", "gaussian-learned", "gaussian --mean sigmoid"):
+        vae("train", *TINY, "--epochs", 1, "--out", "report-act", "--force", "--likelihood", *likelihood.split(),
             "--hidden", "12,8", "--decoder-hidden", "4,6,8")
         page = check_page("report-act/report.html")
         assert page.facts()["layers"] == [[3, 4], [4, 6], [6, 8], [8, 784]]

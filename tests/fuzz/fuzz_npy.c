@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == VAE_OK) {
         volatile float last = vae_dataset_value(set, set->n - 1, set->d - 1);
         (void)last;
-        vae_dataset_check_range(set, VAE_BERNOULLI, NULL);
+        vae_dataset_check_range(set, VAE_BERNOULLI, VAE_MEAN_LINEAR, NULL);
     }
     vae_dataset_free(set);
     return 0;

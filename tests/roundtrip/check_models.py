@@ -118,6 +118,8 @@ def numpy_model(w, config, shape, x, z):
         out["logits"], out["probabilities"] = y, 1 / (1 + np.exp(-y))
         out["recon"] = (softplus(y) - x * y).sum(1)
         return out
+    if config.get("mean") == "sigmoid":
+        y = 1 / (1 + np.exp(-y))
     out["mean"] = y
     if config["likelihood"] == "gaussian-learned":
         log_s2 = out["x_logvar"] = -8 + softplus(raw + 8)

@@ -76,6 +76,9 @@ static void any_config(vae_checkpoint *c, dice *d)
     c->config.activation = (vae_activation)(VAE_ACT_NONE + 1 + roll(d, VAE_ACT_LAST));
     c->config.likelihood = (vae_likelihood)roll(d, VAE_N_LIKELIHOODS);
     c->config.variance = 0.1 + (double)uniform(d);
+    if (!vae_likelihood_of(c->config.likelihood)->unit) {
+        c->config.mean = (vae_mean)roll(d, 2);
+    }
     c->d = any_size(d);
     c->height = 1;
     c->width = c->d;

@@ -50,8 +50,12 @@ double ref_dact(vae_activation act, double x)
     return 1;
 }
 
-double ref_recon(vae_likelihood likelihood, double variance, double m, double raw, double x)
+double ref_recon(vae_likelihood likelihood, vae_mean mean, double variance, double m, double raw,
+                 double x)
 {
+    if (mean == VAE_MEAN_SIGMOID) {
+        m = 1 / (1 + exp(-m));
+    }
     if (likelihood == VAE_BERNOULLI) {
         double p = 1 / (1 + exp(-m));
         return m > 30 ? (1 - x) * m : -x * log(p) - (1 - x) * log(1 - p);
@@ -317,11 +321,13 @@ static void run_example(example *e, ref_result *out, const ref_batch *batch, con
         decode(logits, c, z, D, label, params);
         for (size_t d = 0; d < D; d++) {
             double raw = c->likelihood == VAE_GAUSSIAN_LEARNED ? logits[D + d] : 0;
-            e->recon[k] += ref_recon(c->likelihood, (double)(float)c->variance, logits[d], raw,
-                                     batch->x[b * D + d]);
+            e->recon[k] += ref_recon(c->likelihood, c->mean, (double)(float)c->variance, logits[d],
+                                     raw, batch->x[b * D + d]);
             if (out->x_hat != NULL) {
                 out->x_hat[row * D + d] =
-                    c->likelihood == VAE_BERNOULLI ? 1 / (1 + exp(-logits[d])) : logits[d];
+                    c->likelihood == VAE_BERNOULLI || c->mean == VAE_MEAN_SIGMOID
+                        ? 1 / (1 + exp(-logits[d]))
+                        : logits[d];
             }
         }
         if (out->z != NULL) {
@@ -456,7 +462,8 @@ static void one_class(double *recon, double *kl, const ref_batch *batch, const d
     decode(logits, c, z, D, label, params);
     for (size_t d = 0; d < D; d++) {
         double raw = c->likelihood == VAE_GAUSSIAN_LEARNED ? logits[D + d] : 0;
-        *recon += ref_recon(c->likelihood, (double)(float)c->variance, logits[d], raw, x[d]);
+        *recon +=
+            ref_recon(c->likelihood, c->mean, (double)(float)c->variance, logits[d], raw, x[d]);
     }
 }
 

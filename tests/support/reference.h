@@ -15,7 +15,8 @@ double ref_act(vae_activation act, double x);
 double ref_dact(vae_activation act, double x);
 /* -log p(x|m, raw) of one value, nats; m is the logit or the mean, raw the decoder's log variance
  * where that is learned. */
-double ref_recon(vae_likelihood likelihood, double variance, double m, double raw, double x);
+double ref_recon(vae_likelihood likelihood, vae_mean mean, double variance, double m, double raw,
+                 double x);
 
 /* One batch under one model. Parameters are packed: layers in order, weight (out,in), then bias. */
 typedef struct {

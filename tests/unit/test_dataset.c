@@ -113,7 +113,7 @@ static void digits_have_balanced_labels_and_factors_in_range(void **state)
     for (size_t k = 2; k < 9; k++) {
         assert_true(fabs(sums[k] / 1e4 - (double)(low[k] + high[k]) / 2) < 0.05);
     }
-    assert_int_equal(vae_dataset_check_range(set, VAE_BERNOULLI, NULL), VAE_OK);
+    assert_int_equal(vae_dataset_check_range(set, VAE_BERNOULLI, VAE_MEAN_LINEAR, NULL), VAE_OK);
     vae_dataset_free(set);
 }
 

@@ -41,7 +41,7 @@ static void every_operation(void *ctx)
     all_ops *c = ctx;
     vae_backend *be = c->d->be;
     const vae_backend_ops *op = be->ops;
-    const vae_recon recon = {c->likelihood, 0.5f};
+    const vae_recon recon = {c->likelihood, 0.5f, VAE_MEAN_LINEAR};
     const size_t cols = vae_likelihood_of(c->likelihood)->outputs * D;
     vae_adam adam = vae_adam_of(0.9, 0.999, 1e-8);
     adam.weight_decay = 0.01f, adam.decoupled = 1;
@@ -211,7 +211,7 @@ static void run_latents(const cpu_kernels *k, const loops_call *c, int objective
 
 static void run_losses(const cpu_kernels *k, const loops_call *c, int likelihood)
 {
-    const vae_recon recon = {(vae_likelihood)likelihood, 0.3f};
+    const vae_recon recon = {(vae_likelihood)likelihood, 0.3f, VAE_MEAN_LINEAR};
     const size_t n = c->n / 2;
     c->out[4 * MOST - 1] = k->recon_row(c->out, c->a, c->e, n, recon, 0.7f);
     c->out[4 * MOST - 2] = k->recon_row(NULL, c->a, c->e, n, recon, 0.7f);

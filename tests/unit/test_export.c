@@ -116,6 +116,8 @@ static void test_round_trips(void **state)
                           npz);
         assert_round_trip(
             *state, 5, OPTIONS("hidden", "4", "likelihood", "gaussian", "variance", "0.123"), npz);
+        assert_round_trip(*state, 5,
+                          OPTIONS("hidden", "4", "likelihood", "gaussian", "mean", "sigmoid"), npz);
     }
 }
 
@@ -177,7 +179,7 @@ static void test_onnx(void **state)
     assert_int_equal(count(p.encoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2); /* nodes */
     assert_int_equal(count(p.encoder, NULL, 7, 11, 0), 1);
     assert_int_equal(count(p.encoder, NULL, 7, 12, 0), 2);
-    assert_int_equal(count(p.encoder, NULL, 14, 0, 0), 9);          /* metadata; no data hash */
+    assert_int_equal(count(p.encoder, NULL, 14, 0, 0), 10);         /* metadata; no data hash */
     assert_int_equal(count(p.encoder, &bytes, 7, 5, 9), 2 * 4 + 3); /* weights, biases, constants */
     all += bytes - 3 * sizeof(float);
     assert_int_equal(count(p.decoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2 + 3);
@@ -185,6 +187,10 @@ static void test_onnx(void **state)
     count(p.decoder, &bytes, 7, 5, 9);
     all += bytes - 5 * sizeof(float);
     assert_int_equal(all, c->n_params * sizeof(float));
+    c->config.mean = VAE_MEAN_SIGMOID; /* a node more */
+    assert_int_equal(vae_export_onnx(&p, c, NULL), VAE_OK);
+    assert_int_equal(count(p.decoder, NULL, 7, 1, 0), 2 * (1 + 5) + 2 + 3 + 1);
+    assert_int_equal(count(p.decoder, NULL, 7, 12, 0), 2);
     vae_checkpoint_free(c);
 }
 

@@ -365,6 +365,29 @@ static void convolutions(void **state)
     }
 }
 
+/* Of bytes, which lie in [0,1]; dense, convolutional, and under a bound of several particles. */
+static void sigmoid_means(void **state)
+{
+    (void)state;
+    static const vae_likelihood likelihoods[] = {VAE_GAUSSIAN, VAE_GAUSSIAN_LEARNED};
+    for (size_t i = 0; i < 2; i++) {
+        for (int objective = VAE_OBJ_ELBO; objective <= VAE_OBJ_STL; objective++) {
+            vae_config config = small_config();
+            config.activation = VAE_ACT_TANH;
+            config.likelihood = likelihoods[i];
+            config.mean = VAE_MEAN_SIGMOID;
+            config.variance = i == 0 ? 0.05 : 1;
+            config.objective = (vae_objective)objective;
+            config.particles = objective == VAE_OBJ_ELBO ? 1 : 3;
+            check_gradient(&config, VAE_U8);
+            if (objective == VAE_OBJ_ELBO) {
+                config.conv = conv_config(0).conv;
+                check_gradient(&config, VAE_U8);
+            }
+        }
+    }
+}
+
 static void convolutions_with_a_class(void **state)
 {
     (void)state;
@@ -384,6 +407,7 @@ static void convolutions_with_a_class(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sigmoid_means),
         cmocka_unit_test(elbo_with_beta),
         cmocka_unit_test(elbo_of_three_particles),
         cmocka_unit_test(elbo_with_free_bits),

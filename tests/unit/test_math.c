@@ -357,6 +357,34 @@ static void gaussian(void **state)
     assert_true(isfinite(vae_gaussian(INFINITY, 0, 0, 1, &dm, &dl)) == 0);
 }
 
+/* Against the Gaussian of the sigmoid in double, and its slope; far out, too, where 1 - sigmoid is
+ * nothing in float. */
+static void gaussian_of_a_sigmoid(void **state)
+{
+    (void)state;
+    for (float logvar = -6; logvar <= 4; logvar += 0.37f) {
+        for (float l = -40; l <= 40; l += 0.313f) {
+            const float x = 0.7f;
+            float dl, dlogvar, unused, by_m;
+            const float loss = vae_gaussian_sigmoid(l, x, logvar, vae_expf(-logvar), &dl, &dlogvar);
+            const double v = exp((double)logvar), s = 1 / (1 + exp(-(double)l));
+            const double slope = exp(-fabs((double)l)) / pow(1 + exp(-fabs((double)l)), 2);
+            const double diff = s - (double)x,
+                         want = 0.5 * log(2 * M_PI * v) + diff * diff / (2 * v);
+            assert_true(fabs((double)loss - want) < 1e-6 * (1 + fabs(want) + 1 / v));
+            assert_true(fabs((double)dl - diff / v * slope) < 1e-6 * slope / v);
+            vae_gaussian((float)s, x, logvar, vae_expf(-logvar), &unused, &by_m);
+            assert_true(fabsf(dlogvar - by_m) < 1e-6f * (1 + 1 / (float)v));
+        }
+    }
+    float dl, unused;
+    assert_true(isnan(vae_gaussian_sigmoid(NAN, 0, 0, 1, &dl, &unused)) && isnan(dl));
+    assert_true(isnan(vae_gaussian_sigmoid(0, NAN, 0, 1, &dl, &unused)) && isnan(dl));
+    /* it has overflowed: its loss is never finite, so that the step stops */
+    assert_true(isfinite(vae_gaussian_sigmoid(INFINITY, 0.5f, 0, 1, &dl, &unused)) == 0);
+    assert_true(isfinite(vae_gaussian_sigmoid(-INFINITY, 0.5f, 0, 1, &dl, &unused)) == 0);
+}
+
 static void bounded_log_variance(void **state)
 {
     (void)state;
@@ -437,6 +465,7 @@ int main(void)
         cmocka_unit_test(kl_of_a_latent),
         cmocka_unit_test(bernoulli),
         cmocka_unit_test(gaussian),
+        cmocka_unit_test(gaussian_of_a_sigmoid),
         cmocka_unit_test(bounded_log_variance),
         cmocka_unit_test(adam_by_the_paper),
     };

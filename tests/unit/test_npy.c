@@ -199,15 +199,19 @@ static void range_errors_name_the_place(void **state)
     static const struct {
         float bad;
         vae_likelihood likelihood;
+        vae_mean mean;
         const char *says; /* NULL: accepted */
     } cases[] = {
-        {1.25f, VAE_BERNOULLI, "row 1, column 2: value 1.25 is outside [0,1]"},
-        {-0.5f, VAE_BERNOULLI, "row 1, column 2: value -0.5 is outside"},
-        {1.25f, VAE_GAUSSIAN, NULL},
-        {NAN, VAE_BERNOULLI, "row 1, column 2: value nan is not a finite"},
-        {NAN, VAE_GAUSSIAN, "not a finite"},
-        {-INFINITY, VAE_GAUSSIAN, "not a finite"},
-        {1.0f, VAE_BERNOULLI, NULL},
+        {1.25f, VAE_BERNOULLI, VAE_MEAN_LINEAR, "row 1, column 2: value 1.25 is outside [0,1]"},
+        {-0.5f, VAE_BERNOULLI, VAE_MEAN_LINEAR, "row 1, column 2: value -0.5 is outside"},
+        {1.25f, VAE_GAUSSIAN, VAE_MEAN_LINEAR, NULL},
+        {NAN, VAE_BERNOULLI, VAE_MEAN_LINEAR, "row 1, column 2: value nan is not a finite"},
+        {NAN, VAE_GAUSSIAN, VAE_MEAN_LINEAR, "not a finite"},
+        {-INFINITY, VAE_GAUSSIAN, VAE_MEAN_LINEAR, "not a finite"},
+        {1.0f, VAE_BERNOULLI, VAE_MEAN_LINEAR, NULL},
+        {1.25f, VAE_GAUSSIAN, VAE_MEAN_SIGMOID,
+         "--mean sigmoid needs; scale the data or use --mean l"},
+        {1.0f, VAE_GAUSSIAN, VAE_MEAN_SIGMOID, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float data[6] = {0, 1, 0.5f, 0, 1, cases[i].bad};
@@ -215,7 +219,7 @@ static void range_errors_name_the_place(void **state)
         assert_int_equal(vae_npy_write(s->path, "<f4", (const size_t[]){2, 3}, 2, data, NULL), 0);
         vae_dataset *set = dataset_open_ok(s->path, VAE_SPLIT_TRAIN, 0);
         vae_error err = {0};
-        vae_status status = vae_dataset_check_range(set, cases[i].likelihood, &err);
+        vae_status status = vae_dataset_check_range(set, cases[i].likelihood, cases[i].mean, &err);
         assert_int_equal(status, cases[i].says == NULL ? VAE_OK : VAE_ERR_DATA);
         assert_true(cases[i].says == NULL || strstr(err.text, cases[i].says) != NULL);
         vae_dataset_free(set);

@@ -55,11 +55,15 @@ static double drecon(vae_recon recon, double m, double raw, double x, bool by_ra
     if (recon.likelihood == VAE_BERNOULLI) {
         return 1 / (1 + exp(-m)) - x;
     }
+    double dm = 1;
+    if (recon.mean == VAE_MEAN_SIGMOID) {
+        m = 1 / (1 + exp(-m)), dm = m * (1 - m);
+    }
     if (recon.likelihood == VAE_GAUSSIAN_LEARNED) {
         variance = exp(-8 + log1p(exp(raw + 8)));
     }
     if (!by_raw) {
-        return (m - x) / variance;
+        return dm * (m - x) / variance;
     }
     return (0.5 - (m - x) * (m - x) / (2 * variance)) / (1 + exp(-raw - 8));
 }
@@ -88,7 +92,7 @@ static void check_recon(device *d, size_t B, size_t K, size_t D, vae_recon recon
         size_t r = i / D, j = i % D;
         double m = (double)logits[r * cols + j], value = (double)x[r / K * D + j];
         double raw = learned ? (double)logits[r * cols + D + j] : 0;
-        row[r] += ref_recon(recon.likelihood, (double)recon.variance, m, raw, value);
+        row[r] += ref_recon(recon.likelihood, recon.mean, (double)recon.variance, m, raw, value);
         dl[r * cols + j] = (double)c.scale * drecon(recon, m, raw, value, false);
         if (learned) {
             dl[r * cols + D + j] = (double)c.scale * drecon(recon, m, raw, value, true);
@@ -105,7 +109,9 @@ static void check_recon(device *d, size_t B, size_t K, size_t D, vae_recon recon
 }
 
 static const vae_recon recons[] = {
-    {VAE_BERNOULLI, 0}, {VAE_GAUSSIAN, 1}, {VAE_GAUSSIAN, 0.04f}, {VAE_GAUSSIAN_LEARNED, 1}};
+    {VAE_BERNOULLI, 0, VAE_MEAN_LINEAR},     {VAE_GAUSSIAN, 1, VAE_MEAN_LINEAR},
+    {VAE_GAUSSIAN, 0.04f, VAE_MEAN_LINEAR},  {VAE_GAUSSIAN_LEARNED, 1, VAE_MEAN_LINEAR},
+    {VAE_GAUSSIAN, 0.04f, VAE_MEAN_SIGMOID}, {VAE_GAUSSIAN_LEARNED, 1, VAE_MEAN_SIGMOID}};
 
 static void reconstruction_losses(void **state)
 {
@@ -178,7 +184,8 @@ static void check_last_layer(device *d, size_t B, size_t K, size_t in, size_t D,
         for (size_t j = 0; j < D; j++) {
             const double m = logits[j], raw = cols > D ? logits[D + j] : 0;
             const double value = (double)x[r / K * D + j];
-            row[r] += ref_recon(recon.likelihood, (double)recon.variance, m, raw, value);
+            row[r] +=
+                ref_recon(recon.likelihood, recon.mean, (double)recon.variance, m, raw, value);
             logits[j] = (double)l.c.scale * drecon(recon, m, raw, value, false);
             if (cols > D) {
                 logits[D + j] = (double)l.c.scale * drecon(recon, m, raw, value, true);
@@ -254,7 +261,9 @@ static void decoder_means(void **state)
             c.x_hat = device_array_output(d, rows * D);
             for (size_t e = 0; e < rows * D; e++) {
                 double m = (double)logits[e / D * cols + e % D];
-                x_hat[e] = recons[r].likelihood == VAE_BERNOULLI ? 1 / (1 + exp(-m)) : m;
+                const bool sigmoid =
+                    recons[r].likelihood == VAE_BERNOULLI || recons[r].mean == VAE_MEAN_SIGMOID;
+                x_hat[e] = sigmoid ? 1 / (1 + exp(-m)) : m;
             }
             device_run(d, &(vae_plan){0}, NULL, rows, decode_step, &c);
             assert_close_to("x_hat", device_get_array(d, c.x_hat, rows * D), x_hat, rows * D,

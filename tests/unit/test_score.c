@@ -21,7 +21,10 @@
 /* more rows and draws than one block has */
 enum { N = 150, D = 7, L = 100, PART = 50 /* draws the reference takes at once */ };
 
-static const vae_likelihood likelihoods[] = {VAE_BERNOULLI, VAE_GAUSSIAN, VAE_GAUSSIAN_LEARNED};
+enum { CASES = 5 };
+static const vae_likelihood likelihoods[CASES] = {VAE_BERNOULLI, VAE_GAUSSIAN, VAE_GAUSSIAN_LEARNED,
+                                                  VAE_GAUSSIAN, VAE_GAUSSIAN_LEARNED};
+static const vae_mean means[CASES] = {[3] = VAE_MEAN_SIGMOID, [4] = VAE_MEAN_SIGMOID};
 
 /* The fixture's model as an opened one; valid until the next. */
 static vae_trained on;
@@ -33,12 +36,13 @@ static vae_score_job job_of(const model_fixture *f, size_t samples)
     return (vae_score_job){.on = &on, .data = f->data, .n = f->set.n, .samples = samples};
 }
 
-static void open_scored(model_fixture *f, vae_likelihood likelihood)
+static void open_scored(model_fixture *f, vae_likelihood likelihood, vae_mean mean)
 {
     vae_config config = small_config();
     size_t rows, particles;
     const vae_score_job job = {.samples = L};
     config.likelihood = likelihood;
+    config.mean = mean;
     config.variance = likelihood == VAE_GAUSSIAN ? 0.5 : 1;
     vae_score_shape(&job, &rows, &particles);
     assert_true(rows < N && particles < L);
@@ -110,9 +114,9 @@ static void test_scores(void **state)
 {
     (void)state;
     static expected e, mu;
-    for (size_t c = 0; c < 3; c++) {
+    for (size_t c = 0; c < CASES; c++) {
         model_fixture f;
-        open_scored(&f, likelihoods[c]);
+        open_scored(&f, likelihoods[c], means[c]);
         const vae_score_job job = job_of(&f, L);
         vae_row_scores s = score(&job);
         compute(&e, &f, false);
@@ -142,11 +146,11 @@ static void test_contributions(void **state)
 {
     (void)state;
     static expected e;
-    for (size_t c = 0; c < 6; c++) {
+    for (size_t c = 0; c < 2 * CASES; c++) {
         model_fixture f;
-        const bool at_mu = c >= 3;
-        const vae_likelihood likelihood = likelihoods[c % 3];
-        open_scored(&f, likelihood);
+        const bool at_mu = c >= CASES;
+        const vae_likelihood likelihood = likelihoods[c % CASES];
+        open_scored(&f, likelihood, means[c % CASES]);
         vae_score_job job = job_of(&f, L);
         job.contributions = true;
         job.at_mu = at_mu;
@@ -162,9 +166,10 @@ static void test_contributions(void **state)
                 sum += got;
                 for (size_t k = 0; k < L; k++) {
                     const double m = e.x_hat[i][k][d];
-                    want += likelihood == VAE_BERNOULLI
-                                ? -(x * log(m) + (1 - x) * log(1 - m)) / L
-                                : ref_recon(likelihood, f.config.variance, m, 0, x) / L;
+                    want += likelihood == VAE_BERNOULLI ? -(x * log(m) + (1 - x) * log(1 - m)) / L
+                                                        : ref_recon(likelihood, VAE_MEAN_LINEAR,
+                                                                    f.config.variance, m, 0, x) /
+                                                              L;
                 }
                 assert_true(likelihood == VAE_GAUSSIAN_LEARNED || near(got, want, 1));
             }
@@ -179,14 +184,14 @@ static void test_contributions(void **state)
 static void test_top_and_row(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < 6; c++) {
+    for (size_t c = 0; c < 2 * CASES; c++) {
         model_fixture f;
-        open_scored(&f, likelihoods[c % 3]);
+        open_scored(&f, likelihoods[c % CASES], means[c % CASES]);
         vae_score_job job = job_of(&f, L);
         vae_error err = {0};
         float x[D], x_hat[D], parts[D];
         job.contributions = true;
-        job.at_mu = c >= 3;
+        job.at_mu = c >= CASES;
         job.top = 3;
         vae_row_scores s = score(&job);
         assert_int_equal(s.n_top, 3);
@@ -223,7 +228,7 @@ static void test_same_bits(void **state)
 {
     (void)state;
     model_fixture f;
-    open_scored(&f, VAE_GAUSSIAN_LEARNED);
+    open_scored(&f, VAE_GAUSSIAN_LEARNED, VAE_MEAN_LINEAR);
     vae_score_job job = job_of(&f, L);
     job.contributions = true;
     vae_row_scores two = score(&job);
@@ -250,7 +255,7 @@ static void test_overflow(void **state)
     (void)state;
     model_fixture f;
     vae_error err = {0};
-    open_scored(&f, VAE_GAUSSIAN);
+    open_scored(&f, VAE_GAUSSIAN, VAE_MEAN_LINEAR);
     vae_score_job job = job_of(&f, L);
     vae_row_scores s = score(&job), far;
     float *rows = f.set.rows;

@@ -258,7 +258,7 @@ static void bad_steps_change_nothing(void **state)
 static void not_for_everyone(void **state)
 {
     (void)state;
-    enum { ROWS, PARTICLES, IWAE, FREE_BITS, LEARNED, CLASSES, STREAMED, REFUSALS };
+    enum { ROWS, PARTICLES, IWAE, FREE_BITS, LEARNED, SIGMOID, CLASSES, STREAMED, REFUSALS };
     for (int why = 0; why < REFUSALS; why++) {
         vae_config config = small_config();
         const size_t batch = why == ROWS ? 257 : B;
@@ -267,7 +267,10 @@ static void not_for_everyone(void **state)
         config.particles = why == PARTICLES ? 2 : 1;
         config.objective = why == IWAE ? VAE_OBJ_IWAE : VAE_OBJ_ELBO;
         config.free_bits = why == FREE_BITS ? 0.1 : 0;
-        config.likelihood = why == LEARNED ? VAE_GAUSSIAN_LEARNED : VAE_BERNOULLI;
+        config.likelihood = why == LEARNED   ? VAE_GAUSSIAN_LEARNED
+                            : why == SIGMOID ? VAE_GAUSSIAN
+                                             : VAE_BERNOULLI;
+        config.mean = why == SIGMOID ? VAE_MEAN_SIGMOID : VAE_MEAN_LINEAR;
         if (why == CLASSES) {
             config.condition = VAE_CONDITION_LABELS;
             config.classes = 4;

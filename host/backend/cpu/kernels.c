@@ -284,8 +284,18 @@ static float bernoulli_row(float *dl, const float *logits, const float *restrict
     return combine(lane);
 }
 
-static float gaussian_row(float *dl, const float *logits, const float *x, size_t D, float variance,
-                          float scale)
+/* The value's loss by either mean; `mean` is a constant where this is inlined. */
+static inline __attribute__((always_inline)) float
+gaussian(vae_mean mean, float l, float x, float logvar, float inv_var, float *dl, float *dlogvar)
+{
+    return mean == VAE_MEAN_SIGMOID ? vae_gaussian_sigmoid(l, x, logvar, inv_var, dl, dlogvar)
+                                    : vae_gaussian(l, x, logvar, inv_var, dl, dlogvar);
+}
+
+static inline __attribute__((always_inline)) float gaussian_row(float *dl, const float *logits,
+                                                                const float *x, size_t D,
+                                                                float variance, float scale,
+                                                                vae_mean mean)
 {
     const float logvar = vae_logf(variance), inv_var = 1.0f / variance;
     float lane[LANES] = {0};
@@ -293,7 +303,7 @@ static float gaussian_row(float *dl, const float *logits, const float *x, size_t
         size_t most = D - d < LANES ? D - d : LANES;
         for (size_t i = 0; i < most; i++) {
             float dm, unused;
-            lane[i] += vae_gaussian(logits[d + i], x[d + i], logvar, inv_var, &dm, &unused);
+            lane[i] += gaussian(mean, logits[d + i], x[d + i], logvar, inv_var, &dm, &unused);
             if (dl != NULL) {
                 dl[d + i] = dm * scale;
             }
@@ -302,8 +312,10 @@ static float gaussian_row(float *dl, const float *logits, const float *x, size_t
     return combine(lane);
 }
 
-static float gaussian_learned_row(float *dl, const float *logits, const float *x, size_t D,
-                                  float scale)
+static inline __attribute__((always_inline)) float gaussian_learned_row(float *dl,
+                                                                        const float *logits,
+                                                                        const float *x, size_t D,
+                                                                        float scale, vae_mean mean)
 {
     float lane[LANES] = {0};
     for (size_t d = 0; d < D; d += LANES) {
@@ -312,7 +324,7 @@ static float gaussian_learned_row(float *dl, const float *logits, const float *x
             float draw, dm, dlogvar;
             float logvar = vae_bounded_logvar(logits[D + d + i], &draw);
             float inv_var = vae_expf(-logvar);
-            lane[i] += vae_gaussian(logits[d + i], x[d + i], logvar, inv_var, &dm, &dlogvar);
+            lane[i] += gaussian(mean, logits[d + i], x[d + i], logvar, inv_var, &dm, &dlogvar);
             if (dl != NULL) {
                 dl[d + i] = dm * scale;
                 dl[D + d + i] = dlogvar * draw * scale;
@@ -327,9 +339,13 @@ static float recon_row(float *dl, const float *logits, const float *x, size_t D,
 {
     switch (recon.likelihood) {
     case VAE_GAUSSIAN:
-        return gaussian_row(dl, logits, x, D, recon.variance, scale);
+        return recon.mean == VAE_MEAN_SIGMOID
+                   ? gaussian_row(dl, logits, x, D, recon.variance, scale, VAE_MEAN_SIGMOID)
+                   : gaussian_row(dl, logits, x, D, recon.variance, scale, VAE_MEAN_LINEAR);
     case VAE_GAUSSIAN_LEARNED:
-        return gaussian_learned_row(dl, logits, x, D, scale);
+        return recon.mean == VAE_MEAN_SIGMOID
+                   ? gaussian_learned_row(dl, logits, x, D, scale, VAE_MEAN_SIGMOID)
+                   : gaussian_learned_row(dl, logits, x, D, scale, VAE_MEAN_LINEAR);
     case VAE_BERNOULLI:
     default:
         return bernoulli_row(dl, logits, x, D, scale);
@@ -339,7 +355,7 @@ static float recon_row(float *dl, const float *logits, const float *x, size_t D,
 static void decode_row(float *restrict x_hat, const float *restrict logits, size_t D,
                        vae_recon recon)
 {
-    if (!vae_likelihood_of(recon.likelihood)->sigmoid) {
+    if (!vae_mean_is_sigmoid(recon.likelihood, recon.mean)) {
         memcpy(x_hat, logits, D * sizeof *x_hat);
         return;
     }

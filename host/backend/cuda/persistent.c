@@ -110,8 +110,8 @@ static bool fits(const cuda_backend *be, const vae_whole_step *step, const vae_d
 {
     return be->persistent.blocks > 0 && step->B <= MOST_ROWS && step->n <= MOST_PARAMS &&
            step->n_encoder >= 2 && step->n_layers >= step->n_encoder + 2 &&
-           vae_likelihood_of(step->recon.likelihood)->outputs == 1 && data->stream == NULL &&
-           !data->rows.draws;
+           vae_likelihood_of(step->recon.likelihood)->outputs == 1 &&
+           step->recon.mean == VAE_MEAN_LINEAR && data->stream == NULL && !data->rows.draws;
 }
 
 static vae_product product_of(const cuda_backend *be)
