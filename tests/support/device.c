@@ -390,6 +390,15 @@ float random_normal(uint64_t *state)
     return sum;
 }
 
+float *random_floats(device *d, uint64_t *state, size_t n, float scale)
+{
+    float *values = device_host(d, n);
+    for (size_t i = 0; i < n; i++) {
+        values[i] = scale * random_normal(state);
+    }
+    return values;
+}
+
 double *column_sums_of(device *d, const double *m, size_t rows, size_t cols)
 {
     double *sums = device_host_doubles(d, cols);

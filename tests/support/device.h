@@ -87,6 +87,8 @@ void device_run(device *d, const vae_plan *plan, vae_data *data, size_t rows, va
 uint64_t random_u64(uint64_t *state);
 float random_uniform(uint64_t *state, float low, float high);
 float random_normal(uint64_t *state);
+/* n of the last, times scale, as device_host gives them. */
+float *random_floats(device *d, uint64_t *state, size_t n, float scale);
 
 /* Sums over the rows of m: (rows,cols); until device_clear. */
 double *column_sums_of(device *d, const double *m, size_t rows, size_t cols);

@@ -352,15 +352,6 @@ static void backward_weight_step(void *ctx)
                                           c->in, c->out);
 }
 
-static float *random_floats(device *d, uint64_t *rng, size_t n, float scale)
-{
-    float *values = device_host(d, n);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = scale * random_normal(rng);
-    }
-    return values;
-}
-
 static void check_forward(device *d, size_t rows, size_t in, size_t out, vae_activation act,
                           bool with_aux)
 {

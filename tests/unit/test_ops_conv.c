@@ -105,15 +105,6 @@ static void backward_weight_step(void *ctx)
                                         c->scratch);
 }
 
-static float *random_floats(device *d, uint64_t *rng, size_t n, float scale)
-{
-    float *values = device_host(d, n);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = scale * random_normal(rng);
-    }
-    return values;
-}
-
 /* What the operations need for themselves. */
 static void *scratch_for(device *d, vae_conv g, size_t rows)
 {

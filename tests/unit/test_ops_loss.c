@@ -30,15 +30,6 @@ typedef struct {
     size_t cols;
 } call;
 
-static float *random_floats(device *d, uint64_t *rng, size_t n, float scale)
-{
-    float *values = device_host(d, n);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = scale * random_normal(rng);
-    }
-    return values;
-}
-
 /* ---- reconstruction ---- */
 
 static void recon_step(void *ctx)

@@ -231,7 +231,7 @@ void vae_cpu_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logi
                                float scale)
 {
     const size_t out = vae_likelihood_of(recon.likelihood)->outputs * D;
-    void *aux = h.data; /* unused: no activation */
+    void *aux = h.data; /* not used; cppcheck would take a NULL for that of every operation */
     vae_cpu_linear_forward(base, logits, aux, h, w, ldw, b, B * K, in, out, VAE_ACT_NONE);
     vae_cpu_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
 }

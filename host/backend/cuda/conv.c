@@ -129,18 +129,7 @@ static vae_mat put_small(const turn *t, vae_mat small)
     return put_channels(t, small, t->g.h, t->g.w, t->g.c, t->scratch + t->at.small);
 }
 
-static cudaDataType_t act_type(const cuda_backend *be)
-{
-    return be->elem == VAE_ELEM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-}
-
-/* Shapes of the three products, in cuBLAS's view: rows are columns there. */
-static void multiply(const turn *t, matmul_key *key, const matmul_args *args)
-{
-    if (!vae_cuda_matmul(t->be, 0, key, args)) {
-        vae_cuda_no_algorithm(t->be, key);
-    }
-}
+/* ---- the three products, in cuBLAS's view: rows are columns there ---- */
 
 /* s = P W^T; with bias (of the type of activations, or NULL) and ReLU where there is an epilogue
  * for that. True if the bias has been added; *act is what is left to do. */
@@ -148,12 +137,12 @@ static bool multiply_down(const turn *t, vae_mat s, vae_mat p, const float *w, s
                           const float *b, vae_activation *act)
 {
     matmul_args args = {.a = vae_cuda_weights(t->be, w), .b = p.data, .d = s.data};
-    matmul_key key = vae_cuda_matmul_key(t->be, &args, act_type(t->be));
+    matmul_key key = vae_cuda_matmul_key(t->be, &args, vae_cuda_act_type(t->be));
     key.op_a = CUBLAS_OP_T;
     key.op_b = CUBLAS_OP_N;
     key.m = t->g.c;
     key.n = t->n * t->g.h * t->g.w;
-    key.k = (vae_conv_patch(t->g) + 7) / 8 * 8; /* zeros behind the patch, in both */
+    key.k = vae_cuda_whole(vae_conv_patch(t->g)); /* zeros behind the patch, in both */
     key.lda = ldw;
     key.ldb = p.ld;
     key.ldd = s.ld;
@@ -167,7 +156,7 @@ static bool multiply_down(const turn *t, vae_mat s, vae_mat p, const float *w, s
         args.bias = NULL;
         key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     }
-    multiply(t, &key, &args);
+    vae_cuda_multiply(t->be, LANE_MAIN, &key, &args);
     return false;
 }
 
@@ -225,13 +214,13 @@ static void big_from_small(turn t, vae_mat big, vae_mat small, const float *w, s
         matmul_key key = vae_cuda_matmul_key(t.be, &args, CUDA_R_32F);
         key.op_a = CUBLAS_OP_N;
         key.op_b = CUBLAS_OP_N;
-        key.m = (vae_conv_patch(g) + 7) / 8 * 8;
+        key.m = vae_cuda_whole(vae_conv_patch(g));
         key.n = t.n * g.h * g.w;
         key.k = g.c;
         key.lda = ldw;
         key.ldb = s.ld;
         key.ldd = p.ld;
-        multiply(&t, &key, &args);
+        vae_cuda_multiply(t.be, LANE_MAIN, &key, &args);
         if (launches(&t)) {
             CUDA_OK(t.be, vae_conv_big_launch(t.be->elem, rows_of(&t, big), p, here, g, t.n,
                                               stream_of(&t)));
@@ -329,7 +318,7 @@ void vae_cuda_conv_backward_weight(vae_backend *base, float *dw, size_t ldw, flo
         key.lda = p.ld;
         key.ldb = s.ld;
         key.ldd = ldw;
-        multiply(&t, &key, &args);
+        vae_cuda_multiply(t.be, LANE_MAIN, &key, &args);
         if (t.first > 0) {
             add_sums(&t, dw, g.c * ldw);
         }

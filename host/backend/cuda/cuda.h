@@ -75,6 +75,18 @@ void vae_row_stream_consumed(cuda_backend *be, row_stream *stream, size_t at);
 /* Runs it in a lane (while planning: only prepares it, which may write to d). False, with no error,
  * if cuBLASLt has no algorithm for it; true also after an error. */
 bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args);
+/* The same where there has to be an algorithm: none is an error. Is there something to launch after
+ * it, neither planning nor after an error? */
+bool vae_cuda_multiply(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args);
+/* k or m of a product, up to whole 16-byte pieces of bf16: there are zeros behind. */
+static inline uint64_t vae_cuda_whole(size_t n)
+{
+    return (n + 7) / 8 * 8;
+}
+static inline cudaDataType_t vae_cuda_act_type(const cuda_backend *be)
+{
+    return be->elem == VAE_ELEM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
 void vae_cuda_matmul_close(cuda_backend *be);
 
 /* ---- run.c ---- */
@@ -118,8 +130,6 @@ vae_conv_bytes_fn vae_cuda_conv_bytes;
 /* A product's key but for its shape: types, alignment of what args has, no epilogue. */
 matmul_key vae_cuda_matmul_key(const cuda_backend *be, const matmul_args *args,
                                cudaDataType_t type_d);
-/* Records that there is none. */
-void vae_cuda_no_algorithm(cuda_backend *be, const matmul_key *key);
 vae_bias_with_weight_fn vae_cuda_bias_with_weight;
 #define VAE_CUDA_OP(op) vae_##op##_fn vae_cuda_##op;
 VAE_STEP_OPS(VAE_CUDA_OP)

@@ -51,11 +51,6 @@ bool vae_cuda_bias_with_weight(const vae_backend *base, size_t rows)
     return on_hopper((const cuda_backend *)base, rows);
 }
 
-static uint64_t whole(size_t n)
-{
-    return (n + 7) / 8 * 8;
-}
-
 /* Largest power of two, up to 256, that divides an address. */
 static uint32_t alignment(const void *p)
 {
@@ -63,17 +58,12 @@ static uint32_t alignment(const void *p)
     return (uint32_t)(bits & (~bits + 1));
 }
 
-static cudaDataType_t act_type(const cuda_backend *be)
-{
-    return be->elem == VAE_ELEM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-}
-
 matmul_key vae_cuda_matmul_key(const cuda_backend *be, const matmul_args *args,
                                cudaDataType_t type_d)
 {
     matmul_key key;
     memset(&key, 0, sizeof key);
-    key.type_ab = act_type(be);
+    key.type_ab = vae_cuda_act_type(be);
     key.type_d = type_d;
     key.align_a = alignment(args->a);
     key.align_b = alignment(args->b);
@@ -112,14 +102,6 @@ static fused_part forward_fused(cuda_backend *be, matmul_key *key, matmul_args *
     return DONE_NOTHING;
 }
 
-void vae_cuda_no_algorithm(cuda_backend *be, const matmul_key *key)
-{
-    vae_fail(&be->err, VAE_ERR_RUNTIME,
-             "cuBLASLt has no algorithm for a matrix product of %llu x %llu x %llu on %s",
-             (unsigned long long)key->m, (unsigned long long)key->n, (unsigned long long)key->k,
-             be->name);
-}
-
 void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
                              size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                              vae_activation act)
@@ -140,12 +122,12 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     vae_cuda_join(be, NULL);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = x.data, .d = y.data};
     args.bias = vae_cuda_weights(be, b);
-    matmul_key key = vae_cuda_matmul_key(be, &args, act_type(be));
+    matmul_key key = vae_cuda_matmul_key(be, &args, vae_cuda_act_type(be));
     key.op_a = CUBLAS_OP_T;
     key.op_b = CUBLAS_OP_N;
     key.m = out;
     key.n = rows;
-    key.k = whole(in);
+    key.k = vae_cuda_whole(in);
     key.lda = ldw;
     key.ldb = x.ld;
     key.ldd = y.ld;
@@ -156,24 +138,13 @@ void vae_cuda_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x,
     if (done == DONE_NOTHING) {
         args.bias = NULL;
         key.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-        if (!vae_cuda_matmul(be, 0, &key, &args)) {
-            vae_cuda_no_algorithm(be, &key);
-        }
+        vae_cuda_multiply(be, LANE_MAIN, &key, &args);
     }
     if (done != DONE_ALL && vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
         vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, vae_pad(out)};
         CUDA_OK(be, vae_bias_act_launch(be->elem, y, pre, done == DONE_BIAS ? NULL : b, rows, out,
                                         act, be->lane[0].stream));
     }
-}
-
-/* The product without an epilogue. Is there something to launch after it? */
-static bool multiply(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
-{
-    if (!vae_cuda_matmul(be, lane, key, args)) {
-        vae_cuda_no_algorithm(be, key);
-    }
-    return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
 }
 
 void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db,
@@ -183,9 +154,11 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     if (!vae_cuda_fine(be)) {
         return;
     }
-    const int sums = db != NULL ? vae_cuda_fork_totals(be, dy.data, dy.data) : LANE_MAIN;
+    const bool own = on_hopper(be, rows) && vae_hopper_weight_fits(in, out);
+    const bool apart = db != NULL && !own; /* column sums are a node of their own */
+    const int sums = apart ? vae_cuda_fork_totals(be, dy.data, dy.data) : LANE_MAIN;
     const int lane = vae_cuda_fork(be, dy.data, x.data);
-    if (on_hopper(be, rows) && vae_hopper_weight_fits(in, out)) {
+    if (own) {
         if (vae_cuda_fine(be) && be->mode != MODE_PLANNING) {
             CUDA_OK(be, vae_hopper_weight_launch(dw, ldw, db, dy, x, be->lane[lane].workspace, rows,
                                                  in, out, be->lane[lane].stream));
@@ -196,13 +169,13 @@ void vae_cuda_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, f
     matmul_key key = vae_cuda_matmul_key(be, &args, CUDA_R_32F);
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_T;
-    key.m = whole(in);
+    key.m = vae_cuda_whole(in);
     key.n = out;
     key.k = rows;
     key.lda = x.ld;
     key.ldb = dy.ld;
     key.ldd = ldw;
-    if (multiply(be, lane, &key, &args) && db != NULL) {
+    if (vae_cuda_multiply(be, lane, &key, &args) && apart) {
         CUDA_OK(be, vae_column_sums_launch(be->elem, db, dy, vae_cuda_sums(be, sums), rows, out,
                                            be->lane[sums].stream));
     }
@@ -229,16 +202,16 @@ void vae_cuda_linear_backward_input(vae_backend *base, vae_mat dx, float *db, va
     }
     vae_cuda_join(be, dx.data);
     matmul_args args = {.a = vae_cuda_weights(be, w), .b = dy.data, .d = dx.data};
-    matmul_key key = vae_cuda_matmul_key(be, &args, act_type(be));
+    matmul_key key = vae_cuda_matmul_key(be, &args, vae_cuda_act_type(be));
     key.op_a = CUBLAS_OP_N;
     key.op_b = CUBLAS_OP_N;
-    key.m = whole(in);
+    key.m = vae_cuda_whole(in);
     key.n = rows;
     key.k = out;
     key.lda = ldw;
     key.ldb = dy.ld;
     key.ldd = dx.ld;
-    if (multiply(be, LANE_MAIN, &key, &args)) {
+    if (vae_cuda_multiply(be, LANE_MAIN, &key, &args)) {
         /* as what it led to, whose rows may be longer than `in`: a class beside it */
         const vae_mat pre = {(void *)(uintptr_t)aux, x.ld};
         CUDA_OK(be, vae_act_grad_launch(be->elem, db, dx, vae_act_keeps_input(act) ? pre : x,

@@ -222,6 +222,17 @@ bool vae_cuda_matmul(cuda_backend *be, int lane, const matmul_key *key, const ma
     return p->usable;
 }
 
+bool vae_cuda_multiply(cuda_backend *be, int lane, const matmul_key *key, const matmul_args *args)
+{
+    if (!vae_cuda_matmul(be, lane, key, args)) {
+        vae_fail(&be->err, VAE_ERR_RUNTIME,
+                 "cuBLASLt has no algorithm for a matrix product of %llu x %llu x %llu on %s",
+                 (unsigned long long)key->m, (unsigned long long)key->n, (unsigned long long)key->k,
+                 be->name);
+    }
+    return vae_cuda_fine(be) && be->mode != MODE_PLANNING;
+}
+
 void vae_cuda_matmul_close(cuda_backend *be)
 {
     for (size_t i = 0; i < be->n_plans; i++) {
