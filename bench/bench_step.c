@@ -249,7 +249,7 @@ static void bench_batch(const options *o, size_t batch, FILE *json)
         bytes[i] = (uint8_t)(r % 5 == 0 ? r >> 24 : 0);
     }
     set.rows = bytes;
-    if (vae_step_timer_open(&x.timer, &config, &set, &err) != VAE_OK) {
+    if (vae_step_timer_open(&x.timer, &config, &set, NULL, &err) != VAE_OK) {
         die(&err);
     }
     x.be = vae_step_timer_backend(x.timer);

@@ -4,15 +4,19 @@
 
 #include "backend.h"
 #include "config/config.h"
+#include "ranks/ranks.h"
 
 typedef struct {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads; /* 0 = all cores */
+    size_t threads;         /* 0 = all cores, or this rank's part of them */
+    const vae_ranks *ranks; /* which share batches on such backends; NULL: there are none */
 } vae_backend_options;
 
 /* Opens the backend that the options ask for; `auto` takes a GPU if there is one, else the CPU.
+ * With ranks this is collective: a GPU is the one of the rank's number on its host, `auto` takes GPUs
+ * if all ranks have one, and an error of one rank is that of all.
  * Errors: VAE_ERR_NO_DEVICE (cuda asked for and not there: says why), VAE_ERR_USAGE (a precision
  * the device does not offer), VAE_ERR_RUNTIME. Close with be->ops->close(be). */
 vae_status vae_backend_open(vae_backend **out, const vae_backend_options *options, vae_error *err);

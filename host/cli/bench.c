@@ -7,6 +7,7 @@
 #include "backend/open.h"
 #include "base/version.h"
 #include "cli/cli.h"
+#include "ranks/ranks.h"
 #include "train/rows.h"
 #include "train/step_timer.h"
 
@@ -20,8 +21,20 @@ typedef struct {
     double seconds;
     vae_device_kind devices[DEVICES];
     size_t n_devices;
+    const vae_ranks *ranks; /* that share each step; NULL: it is timed alone */
     json_t *rows;
 } bench;
+
+/* A device at one batch size. */
+typedef struct {
+    vae_step_timer *timer;
+    size_t n; /* steps of one measurement */
+    vae_series us;
+    /* with ranks: the same of the first by itself, on a batch as large as the largest share */
+    vae_step_timer *alone;
+    size_t n_alone;
+    vae_series alone_us;
+} timing;
 
 /* Options of training that say nothing about a step. */
 static vae_status refuse_idle_options(const cli_args *args, vae_error *err)
@@ -61,27 +74,39 @@ static vae_status read_batches(const cli_args *args, bench *b, vae_error *err)
 }
 
 /* auto: the CPU and, where there is one, the GPU beside it. */
-static void choose_devices(bench *b)
+static vae_status choose_devices(bench *b, vae_error *err)
 {
     char text[1024];
+    vae_status status = VAE_OK;
     if (b->config.device != VAE_DEVICE_AUTO) {
         b->devices[b->n_devices++] = b->config.device;
-        return;
+        return VAE_OK;
     }
+    uint64_t lacks = vae_cuda_devices(text, sizeof text) == 0; /* does any rank? */
+    TRY(vae_ranks_largest(b->ranks, &lacks, 1, err));
     if (b->config.precision == VAE_FP32) {
         b->devices[b->n_devices++] = VAE_DEVICE_CPU;
     }
-    if (b->config.precision != VAE_FP32 || vae_cuda_devices(text, sizeof text) > 0) {
+    if (b->config.precision != VAE_FP32 || !lacks) {
         b->devices[b->n_devices++] = VAE_DEVICE_CUDA;
     }
+done:
+    return status;
 }
 
+/* alone_us: of one rank by itself; 0: there are none. */
 static void tell_row(const cli_args *args, const bench *b, size_t batch, const char *device,
-                     const char *name, double flops, const double us[3], double cpu_us)
+                     const char *name, double flops, const double us[3], double cpu_us,
+                     double alone_us)
 {
-    char rate[32], versus[32] = "";
+    char rate[32], versus[64] = "";
     const double per_s = 1e6 * (double)batch / us[0];
-    if (cpu_us > 0 && strcmp(name, "cpu") != 0) {
+    const size_t n = vae_ranks_n(b->ranks), part = vae_ranks_most(b->ranks, batch);
+    const double alone_per_s = alone_us > 0 ? 1e6 * (double)part / alone_us : 0;
+    const double share = alone_us > 0 ? per_s / (double)n / alone_per_s : 0;
+    if (alone_us > 0) {
+        snprintf(versus, sizeof versus, "  %.3f of %zu times one rank at %zu", share, n, part);
+    } else if (cpu_us > 0 && strcmp(name, "cpu") != 0) {
         snprintf(versus, sizeof versus, "  %.1f times the CPU", cpu_us / us[0]);
     }
     if (!args->json) {
@@ -94,45 +119,84 @@ static void tell_row(const cli_args *args, const bench *b, size_t batch, const c
                   "device", name, "describes", device, "step_us", us[0], "step_us_min", us[1],
                   "step_us_max", us[2], "examples_per_s", per_s, "gflop_per_s",
                   1e-3 * flops / us[0], "repeats", (json_int_t)b->repeats);
+    if (alone_us > 0) {
+        json_object_set_new(row, "ranks", json_integer((json_int_t)n));
+        json_object_set_new(row, "alone_batch", json_integer((json_int_t)part));
+        json_object_set_new(row, "alone_examples_per_s", json_real(alone_per_s));
+        json_object_set_new(row, "share_of_n", json_real(share));
+    }
     json_array_append_new(b->rows, row);
+}
+
+/* Has the first rank a measurement of its own? The others wait until it is done. */
+static vae_status run_alone(const bench *b, timing *t, vae_error *err)
+{
+    double took;
+    vae_status status = VAE_OK;
+    if (t->alone != NULL) {
+        status = vae_step_timer_run(t->alone, t->n_alone, &took, err);
+        t->alone_us.v[t->alone_us.n++] = 1e6 * took / (double)t->n_alone;
+    }
+    return vae_ranks_all_ok(b->ranks, status, err);
+}
+
+static vae_status open_timing(const bench *b, timing *t, const vae_config *config, vae_error *err)
+{
+    vae_config part = *config;
+    vae_status status = VAE_OK;
+    TRY(vae_step_timer_open(&t->timer, config, b->set, b->ranks, err));
+    TRY(vae_step_timer_calibrate(t->timer, b->seconds, &t->n, err));
+    if (b->ranks != NULL && b->ranks->rank == 0) {
+        part.batch_size = vae_ranks_most(b->ranks, config->batch_size);
+        part.threads = part.threads > 0 ? part.threads : b->ranks->cores;
+        status = vae_step_timer_open(&t->alone, &part, b->set, NULL, err);
+        if (status == VAE_OK) {
+            status = vae_step_timer_calibrate(t->alone, b->seconds, &t->n_alone, err);
+        }
+    }
+    TRY(vae_ranks_all_ok(b->ranks, status, err));
+done:
+    return status;
 }
 
 /* All devices at one batch size, in turn, so that what disturbs the machine disturbs them alike. */
 static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_error *err)
 {
-    vae_step_timer *timer[DEVICES] = {0};
-    static vae_series series[DEVICES];
-    size_t n[DEVICES] = {0};
+    static timing t[DEVICES];
     double cpu_us = 0, took;
     vae_status status = VAE_OK;
+    memset(t, 0, sizeof t);
     b->config.batch_size = batch;
     for (size_t i = 0; i < b->n_devices; i++) {
         vae_config config = b->config;
         config.device = b->devices[i];
-        series[i].n = 0;
-        TRY(vae_step_timer_open(&timer[i], &config, b->set, err));
-        TRY(vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err));
+        TRY(open_timing(b, &t[i], &config, err));
     }
     for (size_t r = 0; r < b->repeats; r++) {
         for (size_t i = 0; i < b->n_devices; i++) {
-            TRY(vae_step_timer_run(timer[i], n[i], &took, err));
-            series[i].v[series[i].n++] = 1e6 * took / (double)n[i];
+            TRY(vae_step_timer_run(t[i].timer, t[i].n, &took, err));
+            t[i].us.v[t[i].us.n++] = 1e6 * took / (double)t[i].n;
+            TRY(run_alone(b, &t[i], err));
         }
     }
-    for (size_t i = 0; i < b->n_devices; i++) {
+    for (size_t i = 0; i < b->n_devices && cli_writes(args); i++) {
         char device[512];
-        double us[3];
-        const vae_backend *be = vae_step_timer_backend(timer[i]);
+        double us[3], alone[3] = {0};
+        const vae_backend *be = vae_step_timer_backend(t[i].timer);
         be->ops->describe(be, device, sizeof device);
-        us[0] = vae_series_median(&series[i], &us[1], &us[2]);
+        us[0] = vae_series_median(&t[i].us, &us[1], &us[2]);
+        if (t[i].alone != NULL) {
+            alone[0] = vae_series_median(&t[i].alone_us, &alone[1], &alone[2]);
+        }
         cpu_us = b->devices[i] == VAE_DEVICE_CPU ? us[0] : cpu_us;
         tell_row(args, b, batch, device, be->ops->name,
-                 vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles), us,
-                 cpu_us);
+                 vae_step_flops(vae_step_timer_layout(t[i].timer), batch, b->config.particles), us,
+                 cpu_us, alone[0]);
     }
 done:
     for (size_t i = 0; i < b->n_devices; i++) {
-        vae_step_timer_close(timer[i]);
+        vae_step_timer_close(t[i].alone);
+        vae_step_timer_close(t[i].timer);
     }
     return status;
 }
@@ -166,13 +230,17 @@ static void announce(const cli_args *args, const bench *b)
     vae_cpu_name(cpu, sizeof cpu);
     cli_say(args, "vae %s (%s), %s, %ld core%s", vae_build_version, vae_build_git, cpu, cores,
             vae_s((size_t)cores));
+    if (b->ranks != NULL) {
+        cli_say(args, "%zu ranks, %zu on this host, %s: batches are of all of them", b->ranks->n,
+                b->ranks->n_local, b->ranks->library);
+    }
     cli_say(args, "the whole training step on %s, %zu row%s of %zu; medians of %zu (least - most)",
             b->set->source, b->set->n, vae_s(b->set->n), b->set->d, b->repeats);
 }
 
 static vae_status run_bench(const cli_args *args, vae_error *err)
 {
-    bench b = {0};
+    bench b = {.ranks = args->ranks};
     uint64_t given;
     vae_status status = VAE_OK;
     vae_config_defaults(&b.config);
@@ -185,7 +253,7 @@ static vae_status run_bench(const cli_args *args, vae_error *err)
     TRY(open_rows(&b, err));
     TRY(vae_train_check_set(&b.config, b.set, err));
     b.rows = json_array();
-    choose_devices(&b);
+    TRY(choose_devices(&b, err));
     announce(args, &b);
     for (size_t i = 0; i < b.batches.n; i++) {
         TRY(run_batch(args, &b, b.batches.size[i], err));
@@ -214,5 +282,6 @@ const cli_command cli_bench_command = {
                 "  vae bench --device cuda --precision bf16 --batches 65536\n",
     CLI_OPTIONS(bench_options),
     .trains = true,
+    .shares = true,
     .run = run_bench,
 };

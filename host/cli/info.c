@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "exchange/import_weights.h"
 #include "model/layout.h"
+#include "ranks/ranks.h"
 #include "train/run.h"
 #include "train/step_timer.h"
 
@@ -257,13 +258,14 @@ static vae_status run_devices(const cli_args *args, vae_error *err)
     vae_cpu_name(name, sizeof name);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (args->json) {
-        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",
-                              name, "cores", (json_int_t)cores, "backend", backend, "cuda",
-                              "devices", n_cuda, "text", cuda);
+        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}, s:s}", "schema", 1, "cpu",
+                              "name", name, "cores", (json_int_t)cores, "backend", backend, "cuda",
+                              "devices", n_cuda, "text", cuda, "mpi", vae_ranks_built());
         cli_print_json(o, 0);
         return VAE_OK;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
+    printf("ranks %s\n", vae_ranks_built());
     for (const char *line = cuda; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         printf("cuda  %.*s\n", (int)length, line);

@@ -424,7 +424,7 @@ static vae_status fit_in_memory(vae *v, vae_dataset *set)
     vae_loop loop;
     vae_loop_event event;
     vae_status status = VAE_OK;
-    TRY(vae_loop_open(&loop, &v->options, set, NULL, NULL, &v->stop, &v->notes, &v->err));
+    TRY(vae_loop_open(&loop, &v->options, set, NULL, NULL, NULL, &v->stop, &v->notes, &v->err));
     TRY(vae_loop_begin(&loop, NULL, &v->err));
     vae_loop_describe(&loop);
     do {

@@ -14,6 +14,7 @@
 
 #include "base/sha256.h"
 #include "base/version.h"
+#include "ranks/ranks.h"
 #include "train/run_parts.h"
 
 #ifdef __clang__
@@ -120,6 +121,10 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
     json_decref(more);
     if (run != NULL && getcwd(folder, sizeof folder) != NULL) {
         json_object_set_new(run, "folder", json_string(folder)); /* of relative paths */
+    }
+    if (run != NULL && t->places != NULL) {
+        json_object_set(run, "ranks", t->places);
+        json_object_set_new(run, "mpi", json_string(t->options->ranks->library));
     }
     json_t *summary = json_loads(t->loop.now->summary, 0, NULL);
     if (run != NULL && summary != NULL) {

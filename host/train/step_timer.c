@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "infer/trained.h"
+#include "ranks/ranks.h"
 #include "train/loop.h"
 #include "train/schedule.h"
 
@@ -39,7 +40,7 @@ done:
 }
 
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
-                               const vae_dataset *set, vae_error *err)
+                               const vae_dataset *set, const vae_ranks *ranks, vae_error *err)
 {
     vae_status status = VAE_OK;
     *out = NULL;
@@ -53,9 +54,9 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
     }
     t->config = *config;
     t->per_epoch = set->n / config->batch_size;
-    TRY(vae_backend_for(&t->be, config, err));
+    TRY(vae_backend_for(&t->be, config, ranks, err));
     TRY(vae_model_create(&t->model, config, (row_shape){set->height, set->width, set->channels},
-                         config->batch_size, true, t->be, err));
+                         vae_ranks_most(ranks, config->batch_size), true, t->be, err));
     TRY(set_parameters(t, err));
     t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
     TRY(t->be->ops->sync(t->be, err));
@@ -101,6 +102,10 @@ vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n
     TRY(vae_step_timer_run(t, 2, &took, err));
     for (*n = 1;; *n *= 2) {
         TRY(vae_step_timer_run(t, *n, &took, err));
+        /* the slowest rank's clock decides, for all */
+        uint64_t ns = (uint64_t)(took * 1e9);
+        TRY(vae_ranks_largest(t->be->ranks, &ns, 1, err));
+        took = (double)ns / 1e9;
         if (took > seconds / 8) {
             break;
         }

@@ -10,10 +10,11 @@
 typedef struct vae_step_timer vae_step_timer;
 
 /* A model of config, with its initial parameters, on config's device, and `set` to train on in
- * batches of config->batch_size, which may not exceed set->n. Both must outlive it.
+ * batches of config->batch_size, which may not exceed set->n. All must outlive it. ranks: with which
+ * each step is shared, all of them doing the same with it; NULL: none.
  * Errors: as vae_backend_open and vae_model_create; VAE_ERR_USAGE for the batch. */
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
-                               const vae_dataset *set, vae_error *err);
+                               const vae_dataset *set, const vae_ranks *ranks, vae_error *err);
 void vae_step_timer_close(vae_step_timer *t);
 
 /* Runs n whole training steps (gather, noise, forward, loss, backward, optimizer), waits for the

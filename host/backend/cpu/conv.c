@@ -331,7 +331,7 @@ void vae_cpu_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, 
 #pragma omp parallel for num_threads(vae_cpu_threads(be, B *h *w *c)) schedule(static)
     for (size_t r = 0; r < B; r++) {
         float *row = vae_cpu_row(x, r);
-        const int mirrored = vae_mirrored(seed, plan->first + r, plan->draw);
+        const int mirrored = vae_mirrored(seed, vae_plan_position(plan, r), plan->draw);
         for (size_t y = 0; mirrored && y < h; y++) {
             float *line = row + y * w * c;
             for (size_t i = 0; i < w / 2 * c; i++) {

@@ -1,6 +1,7 @@
 /* The CPU backend's operations of the step: matrix products from matmul.c, the loops of
  * kernels.c, spread over threads by rows. */
 #include "backend/cpu/cpu.h"
+#include "ranks/ranks.h"
 
 #include <assert.h>
 #include <math.h>
@@ -127,7 +128,7 @@ static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n
 {
     const vae_plan *plan = vae_cpu_now(be);
     const size_t quads = (Z + 3) / 4;
-    uint64_t element = (plan->first + row) * quads + from / 4;
+    uint64_t element = vae_plan_eps(plan, row) * quads + from / 4;
     be->k->normals(eps, (n + 3) / 4, noise.seed, vae_rng_stream(VAE_RNG_EPS, element),
                    vae_rng_block(plan->draw, plan->particle0 + (uint32_t)k));
 }
@@ -156,7 +157,8 @@ void vae_cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *
     }
 }
 
-void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t over,
+                     size_t Z)
 {
     cpu_backend *be = vae_cpu_self(base);
 #pragma omp parallel for num_threads(vae_cpu_threads(be, 8 * B * Z)) schedule(static)
@@ -166,7 +168,7 @@ void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, s
             float mu = vae_cpu_row(head, r)[j], logvar = vae_cpu_row(head, r)[Z + j];
             sum += (double)vae_kl(mu, logvar, vae_expf(logvar));
         }
-        kl_dim[j] = (float)(sum / (double)B);
+        kl_dim[j] = (float)(sum / (double)over);
     }
 }
 
@@ -325,6 +327,21 @@ void vae_cpu_adam(vae_backend *base, float *params, const float *g, float *m, fl
         be->k->adam(params + i, g + i, m + i, v + i, most, &adam, scale, plan->lr, plan->step_size,
                     plan->rsqrt_c2);
     }
+}
+
+void vae_cpu_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, const vae_totals *totals)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    if (be->err.status != VAE_OK) {
+        return;
+    }
+    if (!adds) {
+        memset(v, 0, n * sizeof *v);
+    }
+    if (totals != NULL && totals->bad_step != 0) {
+        v[0] = NAN;
+    }
+    vae_ranks_sum_floats(base->ranks, v, n, &be->err);
 }
 
 void vae_cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows, size_t D,

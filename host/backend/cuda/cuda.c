@@ -295,6 +295,9 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     vae_status status = VAE_OK;
     char why[512];
     *out = NULL;
+    if (vae_ranks_n(options->ranks) > 1) {
+        return vae_fail(err, VAE_ERR_USAGE, "several ranks work on CPUs alone yet: --device cpu");
+    }
     cuda_backend *be = calloc(1, sizeof *be);
     if (be == NULL) {
         return vae_fail_memory(err, sizeof *be, "the CUDA backend");

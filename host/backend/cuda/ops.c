@@ -32,11 +32,12 @@ void vae_cuda_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float 
     }
 }
 
-void vae_cuda_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+void vae_cuda_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t over,
+                      size_t Z)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, vae_cuda_sums(be, 0), B, Z,
+        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, vae_cuda_sums(be, 0), B, over, Z,
                                        be->lane[0].stream));
     }
 }
@@ -132,6 +133,15 @@ void vae_cuda_adam(vae_backend *base, float *params, const float *g, float *m, f
                                     (vae_totals *)(uintptr_t)totals, parts ? lane->scratch : NULL,
                                     lane->ticket, adam, clip_norm, vae_cuda_now(be), lane->stream));
     }
+}
+
+void vae_cuda_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, const vae_totals *totals)
+{
+    (void)v;
+    (void)n;
+    (void)adds;
+    (void)totals;
+    vae_fail(&vae_cuda_self(base)->err, VAE_ERR_USAGE, "ranks share no batches on GPUs");
 }
 
 void vae_cuda_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows, size_t D,
