@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # `make install` into an empty folder with a space in its name, then what a stranger does with it:
 # compile the example against the shared and the static library by pkg-config alone, include the header
-# from C++, run the Python example. Nothing of this repository but the installed files is seen.
+# from C++, use the Python module. Nothing of this repository but the installed files is seen.
 #   BUILD   build folder [build]
 # The last line is `N passed, N failed, N skipped`.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+repository=$PWD
 build=${BUILD:-build}
 mkdir -p "$build"
 stage=$(mktemp -d "$(cd "$build" && pwd)/a stage.XXXXXX")
@@ -33,6 +34,10 @@ staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
         cmp include/vae.h "$stage/dest dir/opt/a b/include/vae.h" &&
         grep -qx 'prefix=/opt/a b' "$stage/dest dir/opt/a b/lib/pkgconfig/libvae.pc" &&
         rm -r "$stage/dest dir" && [ ! -e "$stage/dest" ]
+}
+uninstalled() { # nothing stays but folders and what this script put there
+    "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$build" || return
+    find "$stage/bin" "$stage/include" "$stage/lib" ! -type d | grep . && return 1 || return 0
 }
 names() { # the functions that vae.h declares, whichever way it is laid out
     printf '#include "%s"' "$stage/include/vae.h" | "$cc" -E -P -xc - | tr '\n;' ' \n' |
@@ -73,15 +78,25 @@ check "header in C++: compile" "${CXX:-g++}" -std=c++11 -Wall -Wextra -Wpedantic
     "${flags[@]}" "-Wl,-rpath,$stage/lib"
 check "header in C++: run" ./cpp
 check "the program: run" bin/vae --version
+case "$build" in /*) ;; *) build=$repository/$build ;; esac
 python=$build/venv/bin/python
-case "$python" in /*) ;; *) python=$OLDPWD/$python ;; esac
 [ -x "$python" ] || python=python3
 if "$python" -c 'import numpy' 2>/dev/null; then
-    check "Python example" env LIBVAE="$stage/lib/libvae.so" "$python" example.py
-    check "Python example, a model" env LIBVAE="$stage/lib/libvae.so" "$python" example.py model.npz
+    module=$(find "$stage" -name vae.py -printf '%h')
+    log=$("$python" "$repository/tests/roundtrip/check_python.py" "$module" 2>&1)
+    printf '%s\n' "$log" | sed '$d'
+    last=$(printf '%s\n' "$log" | tail -n 1)
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+        skipped=$((skipped + BASH_REMATCH[3]))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: the Python module: no last line\n%s\n' "$last"
+    fi
 else
     skipped=$((skipped + 1))
-    echo "SKIPPED: the Python example: numpy is not installed (tests/roundtrip/readers.sh installs it)"
+    echo "SKIPPED: the Python module: numpy is not installed (tests/roundtrip/readers.sh installs it)"
 fi
+check "make uninstall" uninstalled
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
