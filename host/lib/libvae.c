@@ -11,10 +11,10 @@
 #include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
-#include "exchange/import_weights.h"
 #include "infer/trained.h"
 #include "run/folder.h"
 #include "stats/latent_walk.h"
+#include "train/init.h"
 #include "train/run.h"
 
 _Static_assert((int)VAE_RESULT_INTERRUPTED == (int)VAE_ERR_INTERRUPTED, "the same numbers");
@@ -151,16 +151,11 @@ static void take_checkpoint(vae *v, vae_checkpoint *checkpoint)
 
 int vae_load(vae *v, const char *path)
 {
-    static const vae_import_options options;
     char found[VAE_PATH];
     vae_checkpoint *c = NULL;
     vae_status status = VAE_OK;
     forget(v);
-    if (vae_weights_is_file(path)) {
-        TRY(vae_import(&c, path, &options, &v->err));
-    } else {
-        TRY(vae_checkpoint_open_run(&c, path, false, false, found, &v->err));
-    }
+    TRY(vae_open_weights(&c, path, found, &v->err));
     if (c->config.stack[0] != '\0') {
         TRY(vae_fail(&v->err, VAE_ERR_USAGE,
                      "%s: a stacked model, which this library does not run; the program vae does",
@@ -580,13 +575,15 @@ static void tell_note(void *ctx, const char *line)
     vae_note(&((vae *)ctx)->notes, "%s", line);
 }
 
-static vae_status fit_in_memory(vae *v, vae_dataset *set)
+static vae_status fit_in_memory(vae *v, vae_config *config, vae_dataset *set)
 {
-    vae_loop loop;
+    vae_loop loop = {.now = NULL};
     vae_loop_event event;
+    vae_checkpoint *begin = NULL;
     vae_status status = VAE_OK;
-    TRY(vae_loop_open(&loop, &v->options, set, NULL, NULL, &v->stop, &v->notes, &v->err));
-    TRY(vae_loop_begin(&loop, NULL, &v->err));
+    TRY(vae_init_open(&begin, config, set, &v->err));
+    TRY(vae_loop_open(&loop, config, set, NULL, begin, &v->stop, &v->notes, &v->err));
+    TRY(vae_loop_begin(&loop, begin, &v->err));
     vae_loop_describe(&loop);
     do {
         TRY(vae_loop_next(&loop, &event, &v->err));
@@ -610,10 +607,11 @@ static vae_status fit_in_memory(vae *v, vae_dataset *set)
     loop.now = NULL;
 done:
     vae_loop_close(&loop);
+    vae_checkpoint_free(begin);
     return status;
 }
 
-static vae_status fit_in_folder(vae *v, vae_dataset *set)
+static vae_status fit_in_folder(vae *v, const vae_config *config, vae_dataset *set)
 {
     const vae_train_options options = {
         .stop_signal = &v->stop, .events = {.ctx = v, .epoch = tell_epoch, .note = tell_note}};
@@ -621,12 +619,11 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
     vae_train_result result;
     vae_checkpoint *c;
     vae_error inner = {.notes = &v->notes};
-    const vae_status trained = vae_train(&v->options, set, NULL, &options, &result, &v->err);
+    const vae_status trained = vae_train(config, set, NULL, &options, &result, &v->err);
     if (trained != VAE_OK && trained != VAE_ERR_INTERRUPTED && !result.lost) {
         return trained;
     }
-    const vae_status opened =
-        vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner);
+    const vae_status opened = vae_checkpoint_open_run(&c, config->out, false, false, path, &inner);
     if (opened == VAE_OK) {
         take_checkpoint(v, c);
         return trained;
@@ -654,19 +651,21 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
             size_t channels)
 {
     vae_dataset set = {.n = 0};
+    vae_config config = v->options;
     float *copy = NULL;
     vae_status status = VAE_OK;
     forget(v);
     v->stop = 0;
+    TRY(vae_init_options(&config, &config, v->given, &v->err));
     TRY(borrow_rows(&set, x, type, n, height, width, channels, &v->err));
     TRY(v->labels != NULL ? lend_labels(v, &set) : VAE_OK);
-    TRY(vae_config_check(&v->options, v->given, &v->err));
-    TRY(v->options.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
+    TRY(vae_config_check(&config, v->given, &v->err));
+    TRY(config.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
     TRY(vae_dataset_hash(&set, &v->err));
-    if (v->options.standardize == VAE_STANDARDIZE_COLUMNS) {
+    if (config.standardize == VAE_STANDARDIZE_COLUMNS) {
         TRY(own_rows(&set, &copy, &v->err));
     }
-    TRY(v->options.out[0] != '\0' ? fit_in_folder(v, &set) : fit_in_memory(v, &set));
+    TRY(config.out[0] != '\0' ? fit_in_folder(v, &config, &set) : fit_in_memory(v, &config, &set));
 done:
     drop_labels(&set);
     free(copy);

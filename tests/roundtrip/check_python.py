@@ -88,6 +88,17 @@ def test_files():
     assert np.array_equal(pickle.loads(pickle.dumps(model)).encode(x).mu, mu)
 
 
+def test_init_from():
+    x, _ = bars()
+    model = vae.fit(x, **{**SMALL, "epochs": 20})
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "m.safetensors")
+        model.save(path)
+        on = vae.fit(x, init_from=path, epochs=1, lr=1e-30, device="cpu", threads=1)
+        raises(vae.UsageError, "--latent 2, not 5", vae.fit, x, init_from=path, latent=5)
+    assert on.latent == 2 and np.array_equal(on.encode(x).mu, model.encode(x).mu)
+
+
 def test_errors():
     x, _ = bars()
     e = raises(vae.UsageError, "latnet", vae.fit, x, latnet=3)
