@@ -71,7 +71,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all run help deps lib install uninstall mnist clean FORCE
+.PHONY: all run help deps lib install uninstall deb mnist clean FORCE
 
 all: deps ## the program, build/vae
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
@@ -181,9 +181,13 @@ BIN_TO := $(DESTDIR)$(PREFIX)/bin
 INC_TO := $(DESTDIR)$(PREFIX)/include
 LIB_TO := $(DESTDIR)$(LIBDIR)
 PY_TO   = $(DESTDIR)$(PYTHONDIR)
-install: deps ## program, library and Python module into PREFIX (DESTDIR, LIBDIR, PYTHONDIR)
+MAN_TO := $(DESTDIR)$(PREFIX)/share/man/man1
+BASH_TO := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+COMMANDS = $(shell sed -n 's/^    X(\([a-z]*\)).*/\1/p' host/cli/cli.c)
+install: deps ## program, library, Python module, man pages into PREFIX (DESTDIR, LIBDIR, PYTHONDIR)
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae lib
-	$(Q)install -d "$(BIN_TO)" "$(INC_TO)" "$(LIB_TO)/pkgconfig" "$(PY_TO)"
+	$(Q)install -d "$(BIN_TO)" "$(INC_TO)" "$(LIB_TO)/pkgconfig" "$(PY_TO)" \
+	    "$(MAN_TO)" "$(BASH_TO)"
 	$(Q)install -m 755 $(BUILD)/vae "$(BIN_TO)/vae"
 	$(Q)install -m 644 include/vae.h "$(INC_TO)/vae.h"
 	$(Q)install -m 755 $(LIBSO) "$(LIB_TO)/"
@@ -194,11 +198,19 @@ install: deps ## program, library and Python module into PREFIX (DESTDIR, LIBDIR
 	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
 	    >"$(LIB_TO)/pkgconfig/libvae.pc"
 	$(Q)sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@SOVERSION@|$(SOVERSION)|' host/lib/vae.py >"$(PY_TO)/vae.py"
+	$(Q)$(BUILD)/vae help --man >"$(MAN_TO)/vae.1"
+	$(Q)for c in $(COMMANDS); do $(BUILD)/vae help --man $$c >"$(MAN_TO)/vae-$$c.1" || exit 1; done
+	$(Q)$(BUILD)/vae help --completion >"$(BASH_TO)/vae"
 	$(Q)echo '  python module: $(PYTHONDIR)/vae.py'
 uninstall: ## what install put there
 	rm -f "$(BIN_TO)/vae" "$(INC_TO)/vae.h" "$(LIB_TO)/libvae.a" "$(LIB_TO)/pkgconfig/libvae.pc" \
 	    "$(LIB_TO)/libvae.so" "$(LIB_TO)/libvae.so.$(SOVERSION)" "$(LIB_TO)/libvae.so.$(VERSION)" \
-	    "$(PY_TO)/vae.py"
+	    "$(PY_TO)/vae.py" "$(BASH_TO)/vae" "$(MAN_TO)/vae.1"
+	for c in $(COMMANDS); do rm -f "$(MAN_TO)/vae-$$c.1"; done
+
+deb: deps ## a Debian package of what install installs, build/vae_VERSION_ARCH.deb
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae lib
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) MAKE="$(MAKE)" data/deb.sh
 
 include tests/tests.mk bench/bench.mk
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -37,7 +37,7 @@ staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
 }
 uninstalled() { # nothing stays but folders and what this script put there
     "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$build" || return
-    find "$stage/bin" "$stage/include" "$stage/lib" ! -type d | grep . && return 1 || return 0
+    find "$stage/bin" "$stage/include" "$stage/lib" "$stage/share" ! -type d | grep . && return 1 || return 0
 }
 names() { # the functions that vae.h declares, whichever way it is laid out
     printf '#include "%s"' "$stage/include/vae.h" | "$cc" -E -P -xc - | tr '\n;' ' \n' |
@@ -78,6 +78,37 @@ check "header in C++: compile" "${CXX:-g++}" -std=c++11 -Wall -Wextra -Wpedantic
     "${flags[@]}" "-Wl,-rpath,$stage/lib"
 check "header in C++: run" ./cpp
 check "the program: run" bin/vae --version
+complete_to() { # WORDS... EXPECTED: what bash offers for the last of the words
+    local offered
+    offered=$(bash -c '. "$1/share/bash-completion/completions/vae" && COMP_WORDS=("${@:2}") &&
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) && _vae && echo "${COMPREPLY[*]}"' - "$stage" "${@:1:$#-1}")
+    [ "$offered" = "${!#}" ] || {
+        echo "offered: $offered"
+        return 1
+    }
+}
+touch "a model.npz"
+check "completion: a command" complete_to vae tra "train traverse"
+check "completion: an option" complete_to vae sample r --tem --temperature
+check "completion: a choice" complete_to vae train --likelihood gaussian-l gaussian-learned
+check "completion: a choice behind =" complete_to vae train --objective = "" "elbo iwae dreg stl"
+check "completion: a choice or a file" complete_to vae complete --mask a "a model.npz"
+check "completion: a file" complete_to vae info "a m" "a model.npz"
+pages() { # every command has a page, which man reads without a complaint
+    local page
+    [ "$(find share/man/man1 -name '*.1' | wc -l)" -eq "$(($(bin/vae help | grep -c '^  [a-z]* .*[.]$') ))" ] ||
+        return
+    for page in share/man/man1/*.1; do
+        [ -z "$(man --warnings -l "$page" 2>&1 >/dev/null)" ] || return
+    done
+    man -l share/man/man1/vae-train.1 | grep -q -- '--likelihood'
+}
+if command -v man >/dev/null; then
+    check "man pages" pages
+else
+    skipped=$((skipped + 1))
+    echo "SKIPPED: man pages: no man here (Debian: man-db)"
+fi
 case "$build" in /*) ;; *) build=$repository/$build ;; esac
 python=$build/venv/bin/python
 [ -x "$python" ] || python=python3
@@ -98,5 +129,23 @@ else
     echo "SKIPPED: the Python module: numpy is not installed (tests/roundtrip/readers.sh installs it)"
 fi
 check "make uninstall" uninstalled
+package() { # dpkg takes it in and away again, in a root of its own
+    local root=$stage/root deb
+    (cd "$repository" && "${MAKE:-make}" --no-print-directory deb BUILD="$build") || return
+    deb=$(ls "$build"/vae_*.deb) || return
+    mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" && : >"$root/var/lib/dpkg/status"
+    dpkg --root="$root" --force-not-root --force-depends --log=/dev/null -i "$deb" || return
+    [ -x "$root/usr/bin/vae" ] && "$root/usr/bin/vae" --version &&
+        zgrep -q 'likelihood' "$root/usr/share/man/man1/vae-train.1.gz" &&
+        grep -q '^Depends:.*libc6.*libjansson4' <(dpkg-deb -f "$deb") || return
+    dpkg --root="$root" --force-not-root --log=/dev/null -P vae || return
+    find "$root" ! -type d ! -path '*/var/lib/dpkg/*' | grep . && return 1 || return 0
+}
+if command -v dpkg-shlibdeps >/dev/null; then
+    check "make deb" package
+else
+    skipped=$((skipped + 1))
+    echo "SKIPPED: make deb: no dpkg-shlibdeps here (Debian: dpkg-dev)"
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
