@@ -61,7 +61,7 @@ typedef struct vae_config {
     vae_init init;
     char init_from[VAE_PATH];    /* run or file whose weights training begins with; "": init's */
     char init_weights[VAE_PATH]; /* SHA-256 of those, in hexadecimal; "" = not known */
-    bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
+    bool output_bias_from_data;  /* start the output bias at the data mean (its logit) */
     vae_optimizer optimizer;
     double lr, adam_beta1, adam_beta2, adam_eps, weight_decay;
     double adam_v0;   /* where Adam's second moments start; 0 is Adam's own */
