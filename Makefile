@@ -21,7 +21,7 @@ CFLAGS  ?= -O2 -g
 # No fused multiply-adds: every instruction set level gives the same bits. The other two flags let
 # loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
-C11     := -std=c11 -fopenmp $(WARN) $(MATH)
+C11     := -std=c11 $(WARN) $(MATH)
 LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lcrypto -lm -lpthread
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
@@ -57,7 +57,7 @@ cudaobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
 # what a program of the release variant links
 program  = $(call objs,release) $(if $(HAVE_CUDA),$(call cudaobjs,release))
 LIBS     = $(LDFLAGS) $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
-PIE      = $(CC) -fopenmp -pie -Wl,-z,relro,-z,now
+PIE      = $(CC) -pie -Wl,-z,relro,-z,now
 
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 # for a sub-make: all cores, unless this make already shares out jobs
@@ -163,8 +163,8 @@ $(LIBSO): $(program) $(LIB_NAMES)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)(echo 'LIBVAE_$(SOVERSION) { global:'; sed 's/$$/;/' $(LIB_NAMES); echo 'local: *; };') >$(@D)/libvae.map
-	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(@D)/libvae.map \
-	    -Wl,-z,relro,-z,now,-z,defs -o $@ $(filter %.o,$^) $(LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(@D)/libvae.map \
+	    -Wl,-z,relro,-z,now,-z,defs,-z,nodelete -o $@ $(filter %.o,$^) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/libvae.so.$(SOVERSION)
 	$(Q)ln -sf libvae.so.$(SOVERSION) $(@D)/libvae.so
 # One object in which only the public names are global.
@@ -195,7 +195,7 @@ install: deps ## program, library, Python module, man pages into PREFIX (DESTDIR
 	$(Q)ln -sf libvae.so.$(VERSION) "$(LIB_TO)/libvae.so.$(SOVERSION)"
 	$(Q)ln -sf libvae.so.$(SOVERSION) "$(LIB_TO)/libvae.so"
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(subst $(PREFIX)/,$${prefix}/,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' \
-	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
+	    -e 's|@LDLIBS@|$(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
 	    >"$(LIB_TO)/pkgconfig/libvae.pc"
 	$(Q)sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@SOVERSION@|$(SOVERSION)|' host/lib/vae.py >"$(PY_TO)/vae.py"
 	$(Q)$(BUILD)/vae help --man >"$(MAN_TO)/vae.1"

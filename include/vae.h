@@ -8,7 +8,8 @@
  * row-major, the caller's, and no larger than said. Data are rows of D values: for pictures
  * D = height*width*channels, channels last.
  *
- * A handle may be used by one thread at a time; different handles are independent. Nothing is
+ * A handle may be used by one thread at a time; different handles are independent, and compute side
+ * by side. After fork() the child may go on with a handle that computes on the CPU. Nothing is
  * printed: vae_on_log has what there is to say. */
 #ifndef VAE_H
 #define VAE_H
@@ -66,7 +67,7 @@ const char *vae_message(const vae *v);
  * say where and how all functions compute:
  *
  *   "device"    "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"      [auto]
- *   "threads"   CPU threads; "0" = all cores                                 [0]
+ *   "threads"   CPU threads; "0" = OMP_NUM_THREADS, or all cores granted     [0]
  *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's]
  *
  * VAE_RESULT_USAGE for an unknown name or a bad value, and for options that say where the program

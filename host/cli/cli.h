@@ -115,7 +115,8 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},          \
         {"device", 0, "auto|cpu|cuda[:N]", "where to compute"},                                    \
     {                                                                                              \
-        "threads", 't', "N", "CPU threads; 0 = all cores"                                          \
+        "threads", 't', "N",                                                                       \
+            "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant"         \
     }
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set, or - for standard input; default: what it was trained on"},   \

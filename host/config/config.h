@@ -90,7 +90,7 @@ typedef struct vae_config {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads; /* 0 = all cores */
+    size_t threads; /* 0 = as vae_threads says */
     char out[VAE_PATH];
     size_t save_every;   /* epochs between checkpoints */
     size_t keep;         /* how many of the last checkpoints stay */
