@@ -46,6 +46,9 @@ static vae_status open_one(vae_backend **out, const vae_backend_options *options
     const vae_ranks *ranks = options->ranks;
     vae_backend_options own = *options;
     vae_status status = VAE_OK;
+    if (own.threads == 0 && ranks != NULL) {
+        own.threads = ranks->cores;
+    }
     if (own.device == VAE_DEVICE_AUTO) {
         TRY(find_device(&own.device, options, err));
     }
@@ -58,9 +61,6 @@ static vae_status open_one(vae_backend **out, const vae_backend_options *options
         }
         TRY(vae_backend_cuda_open(out, &own, err));
     } else {
-        if (own.threads == 0 && ranks != NULL) {
-            own.threads = ranks->cores;
-        }
         TRY(vae_backend_cpu_open(out, &own, err));
     }
 done:

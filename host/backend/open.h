@@ -10,7 +10,7 @@ typedef struct {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads;         /* 0 = all cores, or this rank's part of them */
+    size_t threads;         /* 0 = as vae_threads says, or this rank's part of the cores */
     const vae_ranks *ranks; /* which share batches on such backends; NULL: there are none */
 } vae_backend_options;
 

@@ -19,6 +19,9 @@ vae_status cli_open_checkpoint(vae_trained *m, const cli_args *args, vae_error *
     m->ranks = args->ranks;
     TRY(vae_config_set(&m->config, "device", device != NULL ? device : "auto", err));
     TRY(vae_config_set(&m->config, "threads", threads != NULL ? threads : "0", err));
+    if (m->ranks != NULL && m->config.threads == 0) {
+        m->config.threads = m->ranks->cores; /* of loops of one's own, too */
+    }
 done:
     return status;
 }

@@ -15,6 +15,7 @@
 #include "exchange/exchange.h"
 #include "infer/stack.h"
 #include "ranks/ranks.h"
+#include "train/init.h"
 #include "train/run_parts.h"
 
 /* Epochs may last hours: within them, a checkpoint every so many seconds. */
@@ -147,14 +148,15 @@ done:
     return status;
 }
 
-/* Goes on from what was found, or initializes. */
-static vae_status begin(training_run *t, const vae_checkpoint *found, vae_error *err)
+/* Goes on from what was found, or initializes, with another model's weights if they are there. */
+static vae_status begin(training_run *t, const vae_checkpoint *found, const vae_checkpoint *source,
+                        vae_error *err)
 {
     const vae_ranks *ranks = t->options->ranks;
     const vae_train_state *s = &t->loop.now->state;
     vae_status status = is_first(t) ? prepare(t, found, err) : VAE_OK;
     TRY(vae_ranks_all_ok(ranks, status, err));
-    TRY(vae_loop_begin(&t->loop, found, err));
+    TRY(vae_loop_begin(&t->loop, found != NULL ? found : source, err));
     if (is_first(t) && found != NULL && !s->finished) {
         TRY(vae_train_write_config(t, err));
         vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
@@ -350,7 +352,7 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     vae_config resolved = *config;
     vae_dataset *sets[2] = {train_set, test_set};
     training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
-    vae_checkpoint *found = NULL;
+    vae_checkpoint *found = NULL, *source = NULL;
     vae_status status = VAE_OK;
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
@@ -362,10 +364,14 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
                              is_first(&t) ? look(&t, config, sets, &found, err) : VAE_OK, err));
         TRY(vae_train_share_found(&t, &found, err));
     }
-    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found, options->ranks,
-                      options->stop_signal, &t.notes, err));
+    if (found == NULL) {
+        status = vae_init_open(&source, &resolved, sets[0], err);
+        TRY(vae_ranks_all_ok(options->ranks, status, err));
+    }
+    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found != NULL ? found : source,
+                      options->ranks, options->stop_signal, &t.notes, err));
     TRY(vae_train_gather_places(&t, err));
-    TRY(begin(&t, found, err));
+    TRY(begin(&t, found, source, err));
     result->had_finished = t.loop.now->state.finished;
     if (!is_first(&t)) {
         TRY(vae_train_follow(&t, err));
@@ -378,6 +384,7 @@ done:
         result->last = t.loop.last;
     }
     vae_checkpoint_free(found);
+    vae_checkpoint_free(source);
     vae_loop_close(&t.loop);
     vae_run_folder_close(&t.folder);
     json_decref(t.places);
