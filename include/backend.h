@@ -193,9 +193,10 @@ typedef void vae_adam_fn(vae_backend *be, float *params, const float *g, float *
 /* Only where the backend has ranks. [plan] v: (n) in place, floats of any meaning: becomes the sum
  * over ranks, with the same bits on all of them. adds: false: this rank has nothing to add, and what
  * is in v does not count. totals: NULL, or where any rank's bad_step is set, v[0] is NaN afterwards
- * on all of them, so that what follows goes bad everywhere. Collective: all ranks run the same of
- * these in the same order. What comes after it and does not read v need not wait for it. */
-typedef void vae_sum_ranks_fn(vae_backend *be, float *v, size_t n, bool adds,
+ * on all of them, so that what follows goes bad everywhere. later: v is not read before grad_norm, so
+ * that a backend may work on meanwhile. Collective: all ranks run the same of
+ * these in the same order. */
+typedef void vae_sum_ranks_fn(vae_backend *be, float *v, size_t n, bool adds, bool later,
                               const vae_totals *totals);
 /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits) where vae_mean_is_sigmoid says so, else
  * the logits' first D. */

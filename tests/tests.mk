@@ -102,10 +102,13 @@ $(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)$(CXX) $(SAN) -o $@ $^ $(LDLIBS) $(MPI_LIBS)
 # the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
-$(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c
+$(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c \
+    tests/simt/test_nccl.c
 	$(call say,LD,$@)
 	$(Q)$(CC) -std=c11 -fsyntax-only -Itests/simt/include tests/simt/test_constants.c
+	$(Q)$(CC) -std=c11 -fsyntax-only -DOWN -Ihost -Itests/simt/include tests/simt/test_nccl.c
 	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_constants.c)
+	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_nccl.c)
 	$(Q)$(CXX) $(SAN) -o $@ $(filter %.o,$^) -lpthread
 TEST_PROGRAMS += $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
 

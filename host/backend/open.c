@@ -19,6 +19,13 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
     return vae_fail(err, VAE_ERR_NO_DEVICE,
                     "this vae was built without CUDA: build it where nvcc is, or use --device cpu");
 }
+
+vae_status vae_cuda_join_ranks(vae_backend *be, vae_error *err)
+{
+    (void)be; /* there is none */
+    (void)err;
+    return VAE_OK;
+}
 #endif
 
 /* The device of `auto`: a GPU if all ranks have one, the CPU if none has. */
@@ -71,8 +78,10 @@ vae_status vae_backend_open(vae_backend **out, const vae_backend_options *option
 {
     vae_error own = {0};
     *out = NULL;
-    const vae_status mine = open_one(out, options, &own);
-    const vae_status status = vae_ranks_all_ok(options->ranks, mine, &own);
+    vae_status status = vae_ranks_all_ok(options->ranks, open_one(out, options, &own), &own);
+    if (status == VAE_OK && strcmp((*out)->ops->name, "cuda") == 0) {
+        status = vae_ranks_all_ok(options->ranks, vae_cuda_join_ranks(*out, &own), &own);
+    }
     if (status != VAE_OK) {
         if (*out != NULL) {
             (*out)->ops->close(*out);

@@ -26,6 +26,10 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
 vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
                                  vae_error *err);
 
+/* Only linked in builds with CUDA; collective: makes the ranks of such a backend, if it has any, known
+ * to each other's GPUs. VAE_ERR_NO_DEVICE: no NCCL; VAE_ERR_RUNTIME. */
+vae_status vae_cuda_join_ranks(vae_backend *be, vae_error *err);
+
 /* One line per device for `vae info`: writes up to `size` bytes of text; returns how many
  * usable CUDA devices there are (0 with the reason in text if none). Without CUDA in the build:
  * 0 and "built without CUDA". */

@@ -150,7 +150,8 @@ void vae_sum_layer(vae_model *m, size_t l, bool adds)
     const size_t bias = layout->layers[l].bias;
     const size_t end = bias + 1 < layout->n ? layout->tensors[bias + 1].offset : layout->total;
     const size_t last = m->layout.n_classifier > 0 ? m->n_layers : 0; /* in a step's order */
-    m->be->ops->sum_ranks(m->be, m->grads + begin, end - begin, adds, l == last ? m->totals : NULL);
+    m->be->ops->sum_ranks(m->be, m->grads + begin, end - begin, adds, true,
+                          l == last ? m->totals : NULL);
 }
 
 void vae_optimize(vae_model *m)

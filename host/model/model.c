@@ -79,7 +79,7 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
 static void sum_kl_dims(vae_model *m, bool training, bool adds)
 {
     if (training && vae_ranks_n(m->be->ranks) > 1) {
-        m->be->ops->sum_ranks(m->be, array(m, m->plan.kl_dim), m->layout.z, adds, NULL);
+        m->be->ops->sum_ranks(m->be, array(m, m->plan.kl_dim), m->layout.z, adds, false, NULL);
     }
 }
 

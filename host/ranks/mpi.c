@@ -40,7 +40,12 @@ static vae_status check(const vae_ranks *ranks, int code, const char *call, vae_
     if (code == MPI_SUCCESS) {
         return VAE_OK;
     }
-    MPI_Error_string(code, text, &length);
+    int started = 0;
+    if (MPI_Initialized(&started) == MPI_SUCCESS && started) { /* it has no words before that */
+        MPI_Error_string(code, text, &length);
+    } else {
+        snprintf(text, sizeof text, "error %d", code);
+    }
     return vae_fail(err, VAE_ERR_RUNTIME, "MPI: %s failed on rank %zu, host %s: %s", call,
                     ranks->rank, ranks->host, text);
 }
@@ -244,6 +249,9 @@ vae_status vae_mpi_start(vae_ranks **out, vae_error *err)
     m->farewell = MPI_COMM_NULL;
     gethostname(m->base.host, sizeof m->base.host - 1);
     snprintf(m->base.library, sizeof m->base.library, "%s", vae_ranks_built());
+    /* Open MPI: a rank that waits for a sum gives its core to whoever can use it, another job's too;
+     * on cores that nobody else wants it costs nothing */
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     TRY(check(&m->base, MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread",
               err));
     status = join_world(m, err);

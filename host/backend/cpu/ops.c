@@ -489,9 +489,11 @@ static void decode_rows(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-void vae_cpu_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, const vae_totals *totals)
+void vae_cpu_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, bool later,
+                       const vae_totals *totals)
 {
     cpu_backend *be = vae_cpu_self(base);
+    (void)later;
     if (be->err.status != VAE_OK) {
         return;
     }

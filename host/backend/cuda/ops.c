@@ -135,15 +135,6 @@ void vae_cuda_adam(vae_backend *base, float *params, const float *g, float *m, f
     }
 }
 
-void vae_cuda_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, const vae_totals *totals)
-{
-    (void)v;
-    (void)n;
-    (void)adds;
-    (void)totals;
-    vae_fail(&vae_cuda_self(base)->err, VAE_ERR_USAGE, "ranks share no batches on GPUs");
-}
-
 void vae_cuda_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows, size_t D,
                      vae_recon recon)
 {
