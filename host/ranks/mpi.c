@@ -46,6 +46,10 @@ static vae_status check(const vae_ranks *ranks, int code, const char *call, vae_
     } else {
         snprintf(text, sizeof text, "error %d", code);
     }
+    if (ranks->n == 0) { /* which rank it is, MPI has not said */
+        return vae_fail(err, VAE_ERR_RUNTIME, "MPI: %s failed on host %s: %s", call, ranks->host,
+                        text);
+    }
     return vae_fail(err, VAE_ERR_RUNTIME, "MPI: %s failed on rank %zu, host %s: %s", call,
                     ranks->rank, ranks->host, text);
 }
@@ -245,7 +249,7 @@ vae_status vae_mpi_start(vae_ranks **out, vae_error *err)
     if (m == NULL) {
         return vae_fail_memory(err, sizeof *m, "the ranks");
     }
-    m->base = (vae_ranks){.n = 1, .n_local = 1, .cores = 1, .calls = &mpi_calls};
+    m->base = (vae_ranks){.n_local = 1, .cores = 1, .calls = &mpi_calls};
     m->farewell = MPI_COMM_NULL;
     gethostname(m->base.host, sizeof m->base.host - 1);
     snprintf(m->base.library, sizeof m->base.library, "%s", vae_ranks_built());
