@@ -192,11 +192,13 @@ size_t vae_config_find(const char *name)
     return SIZE_MAX;
 }
 
+static bool set_option(vae_config *config, const vae_option *o, const char *value);
+
 void vae_config_defaults(vae_config *config)
 {
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < N_OPTIONS; i++) {
-        vae_config_set(config, options[i].name, options[i].default_value, NULL);
+        set_option(config, &options[i], options[i].default_value);
     }
 }
 

@@ -139,20 +139,14 @@ vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, s
                             size_t *channels, vae_error *err)
 {
     static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
-    uint8_t head[26];
+    uint8_t head[4];
     size_t got = 0, out[3] = {0};
     vae_status status = VAE_OK;
     TRY(first_bytes(path, head, sizeof head, &got, err));
-    if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
-        if (pixels != NULL) {
-            return vae_png_read(path, pixels, width, height, channels, err);
-        }
-        for (size_t i = 0; i < 4; i++) { /* IHDR: width, height, depth, colour type */
-            out[0] = out[0] << 8 | head[16 + i];
-            out[1] = out[1] << 8 | head[20 + i];
-        }
-        out[2] = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
-    } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
+    if (got >= sizeof png && memcmp(head, png, sizeof png) == 0) {
+        return vae_png_read(path, pixels, width, height, channels, err);
+    }
+    if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
         TRY(read_jpeg(path, pixels, out, err));
     } else {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path));
