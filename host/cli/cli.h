@@ -60,6 +60,13 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
                     vae_error *err);
 /* Help of a command, to out. */
 void cli_help(const cli_command *command, FILE *out);
+/* Calls fn for all options of a command, as its help lists them: section: "the model", "options";
+ * usual: its default, or NULL. */
+typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
+                           const char *usual);
+void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* What the help of the program says (cli.c). */
+extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
