@@ -181,9 +181,15 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
         TRY(vae_fail(err, VAE_ERR_USAGE, "%s: expected an object of options and values", source));
     }
     const char *key;
-    json_t *value;
+    json_t *value = json_object_get(object, "preset");
+    if (value != NULL) { /* wherever it stands: the others go over it */
+        TRY(set_from_json(&changed, "preset", value, source, err));
+    }
     json_object_foreach(object, key, value)
     {
+        if (strcmp(key, "preset") == 0) {
+            continue;
+        }
         if (strcmp(key, "schema") != 0) {
             TRY(set_from_json(&changed, key, value, source, err));
         } else if (!json_is_integer(value) || json_integer_value(value) != CONFIG_SCHEMA) {

@@ -21,12 +21,14 @@ import onnxruntime
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../../bench/peers"))
 import check_models
 from check_models import close, numpy_model
 
 VAE = os.path.abspath(sys.argv[1])
 LIBRARY = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
-MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "host", "lib")
+MODULE = os.path.join(HERE, "../../host/lib")
 SMALL = ["--data", "digits", "--limit", "1000"]
 
 
@@ -528,6 +530,33 @@ def check_pytorch():
         model.load_state_dict(load_torch("ours.safetensors"))  # strict: the very names
         vae("encode", "plain", "--data", "torch_rows.npy", "--out", "torch_mu.npy")
         close("torch mu of ours", np.load("torch_mu.npy"), model.encode(x)[0].numpy())
+
+
+def check_convolutions_in_pytorch():
+    """bench/peers/conv_vae.py takes the file as it is, and its numbers are this program's."""
+    try:
+        import torch
+    except ImportError:
+        raise Skip("PyTorch is not installed; VAE_ROUNDTRIP_TORCH=1 installs it") from None
+    from conv_vae import ConvVAE
+    rows = np.random.default_rng(21).integers(0, 256, (40, 24, 16, 3), np.uint8)
+    np.save("conv_rows.npy", rows)
+    options = ["--conv", "5,7,6", "--latent", "4", "--epochs", "1", "-q", "--batch-size", "20"]
+    for name, more in (("bare", ["--hidden", "none", "--likelihood", "gaussian-optimal", "--mean", "sigmoid"]),
+                       ("deep", ["--hidden", "11,9", "--activation", "gelu"]),
+                       ("open", ["--hidden", "8", "--activation", "leaky_relu", "--likelihood", "gaussian"])):
+        vae("train", "--data", "conv_rows.npy", "--out", "conv_" + name, *options, *more)
+        vae("export", "conv_" + name, "--out", name + ".safetensors")
+        vae("encode", "conv_" + name, "--z", "--out", "conv.npz")
+        vae("decode", "conv_" + name, "-l", "conv.npz", "-o", "conv_x.npy")
+        model = ConvVAE.load(name + ".safetensors")
+        with torch.no_grad(), np.load("conv.npz") as ours:
+            mu, logvar = model.encode(torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 255)
+            close(name + " mu", ours["mu"], mu.numpy())
+            close(name + " logvar", ours["logvar"], logvar.numpy())
+            x_hat = model.decode(torch.from_numpy(ours["z"])).permute(0, 2, 3, 1).numpy()
+            close(name + " x_hat", np.load("conv_x.npy").reshape(x_hat.shape), x_hat)
+            assert x_hat.std() > 1e-3 and mu.std() > 1e-3
 
 
 def main():
