@@ -35,11 +35,11 @@ TEST_BINS := $(UNIT:tests/unit/%.c=$(BUILD)/test/%)
 $(TEST_BINS): $(BUILD)/test/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
@@ -54,7 +54,7 @@ $(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/cur
     $(BUILD)/simt/tests/unit/curand_device.o $(call support,asan) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
+	$(Q)$(CC) $(SAN) -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
 	    -lstdc++ $(LDLIBS)
 TEST_PROGRAMS += $(BUILD)/test/test_curand
 endif
@@ -85,10 +85,10 @@ simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/hos
               $(call cudaobjs,simt) $(call simt_cc,simt)
 $(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(simt_parts)
 	$(call say,LD,$@)
-	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CXX) $(SAN) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
 	$(call say,LD,$@)
-	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(SAN) -o $@ $^ $(LDLIBS)
 # the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
 $(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c
 	$(call say,LD,$@)
@@ -101,14 +101,13 @@ coverage: test-deps ## which lines of the CUDA parts the emulated tests run
 	$(Q)mkdir -p $(BUILD)
 	$(Q)BUILD=$(BUILD) tests/simt/coverage.sh
 
-# ThreadSanitizer, by clang, for races between CUDA threads: the step's tests on one CPU thread. The
-# emulation itself is not instrumented (it tells the sanitizer what orders what), nor are the CPU's
-# products.
+# ThreadSanitizer, by clang, for races between CUDA threads and between the pool's. The emulation
+# itself is not instrumented (it tells the sanitizer what orders what), nor are the CPU's products.
 SANITIZE := -fsanitize=thread
 $(BUILD)/tsan/tests/simt/simt_%.o: SANITIZE := -O2
 $(BUILD)/tsan/host/backend/cpu/kernels_%.o: SANITIZE :=
 TSAN     := -O1 -g -fno-omit-frame-pointer -DSIMT_TSAN
-cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
+cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
             -Itests/support $(TSAN) $(SANITIZE)
 cxx.tsan  = $(CLANGXX) -std=c++17 $(SIMT_INC) -Iinclude $(TSAN) $(SANITIZE)
 cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iinclude -Ikernels $(TSAN) \
@@ -119,12 +118,13 @@ $(BUILD)/simt/test_%_tsan: $(BUILD)/tsan/tests/unit/test_%.o $(call support,tsan
     $(call cudaobjs,tsan) $(call simt_cc,tsan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -lgomp -ldl
+	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -ldl
 $(BUILD)/simt/test_simt_tsan: $(SIMT_OWN:%.cc=$(BUILD)/tsan/%.o) $(call simt_cc,tsan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lpthread
-TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_whole_tsan $(BUILD)/simt/test_simt_tsan
+TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_whole_tsan $(BUILD)/simt/test_simt_tsan \
+                 $(BUILD)/simt/test_pool_tsan
 
 test-programs: $(TEST_PROGRAMS)
 
@@ -145,7 +145,7 @@ lint: deps ## style, static checks, the house's rules
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 cc.fuzz  = $(CLANG) -std=gnu11 $(INCLUDE) -g -O1 -fsanitize=fuzzer,address,undefined \
-           -fno-sanitize-recover=all -Wno-unknown-pragmas
+           -fno-sanitize-recover=all
 cxx.fuzz =
 cu.fuzz  =
 isa.fuzz =

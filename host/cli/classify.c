@@ -8,19 +8,6 @@
 #include "infer/labels.h"
 #include "infer/measure.h"
 
-/* q(y|x) of all rows, (n,C), batch by batch. */
-typedef struct {
-    const vae_trained *m;
-    float *probability;
-} classifier;
-
-static vae_status classify_batch(void *ctx, const vae_plan *plan, size_t rows, vae_error *err)
-{
-    const classifier *c = ctx;
-    return vae_model_classify(c->m->model, c->m->data, plan, rows,
-                              c->probability + plan->first * c->m->config.classes, err);
-}
-
 static size_t best_of(const float *p, size_t C)
 {
     size_t best = 0;
@@ -113,8 +100,7 @@ static void print_result(const cli_args *args, const vae_trained *m, const char 
 static vae_status run_classify(const cli_args *args, vae_error *err)
 {
     vae_trained m = {.own = NULL};
-    classifier c = {.m = &m};
-    const vae_plan plan = vae_eval_plan(0, 0);
+    float *probability = NULL;
     tally counts = {0};
     vae_status status = VAE_OK;
     const char *out = cli_value(args, "out");
@@ -127,16 +113,16 @@ static vae_status run_classify(const cli_args *args, vae_error *err)
     TRY(cli_open_set(&m, args, err));
     TRY(vae_trained_start(&m, VAE_INFER_BATCH, 1, err));
     TRY(vae_trained_put(&m, NULL, 0, err));
-    const size_t bytes = m.n * m.config.classes * sizeof *c.probability;
-    c.probability = malloc(bytes);
-    if (c.probability == NULL) {
+    const size_t bytes = m.n * m.config.classes * sizeof *probability;
+    probability = malloc(bytes);
+    if (probability == NULL) {
         TRY(vae_fail_memory(err, bytes, "probabilities"));
     }
-    TRY(vae_each_batch(&plan, m.n, m.batch, NULL, classify_batch, &c, err));
-    TRY(write_csv(&m, out, c.probability, &counts, err));
+    TRY(vae_trained_classify(&m, NULL, probability, err));
+    TRY(write_csv(&m, out, probability, &counts, err));
     print_result(args, &m, out, counts);
 done:
-    free(c.probability);
+    free(probability);
     vae_trained_close(&m);
     return status;
 }

@@ -61,6 +61,13 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
                     vae_error *err);
 /* Help of a command, to out. */
 void cli_help(const cli_command *command, FILE *out);
+/* Calls fn for all options of a command, as its help lists them: section: "the model", "options";
+ * usual: its default, or NULL. */
+typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
+                           const char *usual);
+void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* What the help of the program says (cli.c). */
+extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
@@ -109,7 +116,8 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},          \
         {"device", 0, "auto|cpu|cuda[:N]", "where to compute"},                                    \
     {                                                                                              \
-        "threads", 't', "N", "CPU threads; 0 = all cores"                                          \
+        "threads", 't', "N",                                                                       \
+            "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant"         \
     }
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set, or - for standard input; default: what it was trained on"},   \

@@ -47,6 +47,9 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
         {"free-bits", c->beta > 0, "a --beta above 0"},
         {"labelled", semi, "--semi-supervised"},
         {"stack-weights", c->stack[0] != '\0', "--stack"},
+        {"init-weights", c->init_from[0] != '\0', "--init-from"},
+        {"init", c->init_from[0] == '\0', "no --init-from, which has the weights"},
+        {"output-bias-from-data", c->init_from[0] == '\0', "no --init-from, which has the weights"},
         {"classifier-weight", semi, "--semi-supervised"},
         {"classes", vae_config_has_classes(c), "--condition labels or --semi-supervised"},
     };

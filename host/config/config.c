@@ -81,6 +81,11 @@ static const vae_option options[] = {
      VAE_SCOPE_TRAINING, VAE_KIND_REAL, AT(free_bits), "0", 0, REAL_MAX},
     {"init", 0, "torch|glorot|he", "initial weights", VAE_SCOPE_TRAINING, VAE_KIND_CHOICE, AT(init),
      "torch", VAE_INIT_TORCH, 0},
+    {"init-from", 0, "RUN|FILE",
+     "begin with that model's weights, options and scales; the optimizer starts anew",
+     VAE_SCOPE_TRAINING, VAE_KIND_TEXT, AT(init_from), "", 0, 0},
+    {"init-weights", 0, "SHA256", "refuse weights other than these; training fills it in",
+     VAE_SCOPE_TRAINING, VAE_KIND_TEXT, AT(init_weights), "", 0, 0},
     {"output-bias-from-data", 0, NULL, "start the output bias at the mean of the data",
      VAE_SCOPE_TRAINING, VAE_KIND_FLAG, AT(output_bias_from_data), "false", 0, 0},
     {"optimizer", 0, "adam|adamw", "adamw decouples the weight decay", VAE_SCOPE_TRAINING,
@@ -143,8 +148,9 @@ static const vae_option options[] = {
      VAE_SCOPE_RUN, VAE_KIND_DEVICE, AT(device), "auto", 0, 1024},
     {"precision", 0, "fp32|tf32|bf16", "of the matrix products; tf32 and bf16 on a GPU only",
      VAE_SCOPE_RUN, VAE_KIND_CHOICE, AT(precision), "fp32", VAE_FP32, 0},
-    {"threads", 't', "N", "CPU threads; 0 = all cores", VAE_SCOPE_RUN, VAE_KIND_SIZE, AT(threads),
-     "0", 0, 1024},
+    {"threads", 't', "N",
+     "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant", VAE_SCOPE_RUN,
+     VAE_KIND_SIZE, AT(threads), "0", 0, 1024},
     {"save-every", 0, "EPOCHS", "epochs between checkpoints", VAE_SCOPE_RUN, VAE_KIND_SIZE,
      AT(save_every), "1", 1, 1e9},
     {"keep", 0, "N", "how many of the last checkpoints stay", VAE_SCOPE_RUN, VAE_KIND_SIZE,
@@ -480,4 +486,16 @@ size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t 
         }
     }
     return SIZE_MAX;
+}
+
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except)
+{
+    vae_error never = {0}; /* what one config wrote, another reads */
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char value[VAE_PATH];
+        if (options[i].scope == scope && (except >> i & 1) == 0) {
+            vae_config_get(from, options[i].name, value, sizeof value);
+            vae_config_set(config, options[i].name, value, &never);
+        }
+    }
 }

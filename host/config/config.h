@@ -67,7 +67,9 @@ typedef struct vae_config {
     double classifier_weight; /* of the labelled examples' mean cross-entropy */
     /* optimization */
     vae_init init;
-    bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
+    char init_from[VAE_PATH];    /* run or file whose weights training begins with; "": init's */
+    char init_weights[VAE_PATH]; /* SHA-256 of those, in hexadecimal; "" = not known */
+    bool output_bias_from_data;  /* start the output bias at the data mean (its logit) */
     vae_optimizer optimizer;
     double lr, adam_beta1, adam_beta2, adam_eps, weight_decay;
     double adam_v0;   /* where Adam's second moments start; 0 is Adam's own */
@@ -96,7 +98,7 @@ typedef struct vae_config {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads; /* 0 = all cores */
+    size_t threads; /* 0 = as vae_threads says */
     char out[VAE_PATH];
     size_t save_every;   /* epochs between checkpoints */
     size_t keep;         /* how many of the last checkpoints stay */
@@ -182,6 +184,9 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
 /* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
  * there is none. */
 size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
+
+/* Options of that scope as `from` has them, `except` (a bit per row) aside. */
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except);
 
 /* Does the model see the class: conditional or semi-supervised? */
 bool vae_config_has_classes(const vae_config *config);

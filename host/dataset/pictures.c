@@ -1,14 +1,15 @@
 /* Picture files and folders of them as data sets. */
 #include <dirent.h>
 #include <errno.h>
-#include <omp.h>
 #include <search.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/pool.h"
 #include "base/stream.h"
 #include "base/text.h"
 #include "config/config.h"
@@ -350,7 +351,8 @@ typedef struct {
     size_t side, channels; /* side: 0 = as they are */
     size_t width, height;
     uint8_t *rows;
-    size_t grey, colour; /* files that are grey; those in colour that lose it */
+    size_t grey;           /* files that are grey */
+    _Atomic size_t colour; /* those in colour that lose it */
 } job;
 
 /* Shape of the rows, from the headers of all files, so that a misfit shows before the work. */
@@ -411,8 +413,7 @@ static vae_status read_one(job *j, size_t i, vae_error *err)
     }
     vae_image_convert(converted, j->channels, pixels, c, w * h);
     if (c == 3 && j->channels == 1 && is_coloured(pixels, w * h)) {
-#pragma omp atomic
-        j->colour++;
+        atomic_fetch_add(&j->colour, 1);
     }
     if (w == j->width && h == j->height) {
         memcpy(j->rows + i * d, converted, d);
@@ -427,6 +428,22 @@ done:
     return status;
 }
 
+/* Files from `at` on, each with its error. */
+typedef struct {
+    job *j;
+    size_t at;
+    vae_error *why;
+} stretch;
+
+static void read_some(void *ctx, int thread, size_t first, size_t end)
+{
+    const stretch *part = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        read_one(part->j, part->at + i, &part->why[i]);
+    }
+}
+
 /* All files on all cores, a stretch at a time; the first bad one in their order is reported. */
 static vae_status read_all(job *j, vae_error *err)
 {
@@ -439,10 +456,8 @@ static vae_status read_all(job *j, vae_error *err)
     for (size_t first = 0; first < j->files->n; first += STRETCH) {
         size_t n = j->files->n - first < STRETCH ? j->files->n - first : STRETCH;
         memset(why, 0, STRETCH * sizeof *why);
-#pragma omp parallel for schedule(dynamic)
-        for (size_t i = 0; i < n; i++) {
-            read_one(j, first + i, &why[i]);
-        }
+        stretch part = {j, first, why};
+        vae_parallel(vae_threads(0), n, 1, read_some, &part);
         for (size_t i = 0; i < n; i++) {
             if (why[i].status != VAE_OK) {
                 TRY(vae_fail(err, why[i].status, "%s", why[i].text));
@@ -502,7 +517,7 @@ static void announce(const job *j, const char *source, const vae_error *err)
     }
     if (j->colour > 0) {
         vae_note(notes, "%s: %zu of %zu pictures are in colour and become grey, %s", source,
-                 j->colour, n, whose);
+                 atomic_load(&j->colour), n, whose);
     }
 }
 

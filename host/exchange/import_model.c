@@ -518,3 +518,14 @@ vae_status vae_import(vae_checkpoint **out, const char *path, const vae_import_o
     }
     return status;
 }
+
+vae_status vae_open_weights(vae_checkpoint **out, const char *path, char found[VAE_PATH],
+                            vae_error *err)
+{
+    static const vae_import_options options;
+    if (vae_weights_is_file(path)) {
+        snprintf(found, VAE_PATH, "%s", path);
+        return vae_import(out, path, &options, err);
+    }
+    return vae_checkpoint_open_run(out, path, false, false, found, err);
+}

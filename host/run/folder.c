@@ -256,6 +256,7 @@ void vae_run_resolve_config(const char *folder, vae_config *config)
         resolve(began, config->data);
         resolve(began, config->test_data);
         resolve(began, config->stack);
+        resolve(began, config->init_from);
     }
     json_decref(run);
     free(text);

@@ -264,10 +264,15 @@ void vae_loop_describe(const vae_loop *l)
 vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *err)
 {
     vae_status status = VAE_OK;
-    if (from != NULL) {
+    if (from != NULL && from->adam_m != NULL) {
         take_up(l, from);
     } else {
         TRY(initialize(l, err));
+        if (from != NULL) {
+            memcpy(l->now->params, from->params, l->now->n_params * sizeof *from->params);
+            vae_note(&l->notes, "beginning with the weights of %s (SHA-256 %.16s...)",
+                     l->config->init_from, l->config->init_weights);
+        }
     }
     l->before = l->now->state;
     l->wall_before = l->now->state.wall_s;

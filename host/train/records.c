@@ -91,6 +91,14 @@ static json_t *describe_host(void)
                      "release", host.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* The model whose weights it began with, or null. */
+static json_t *describe_init(const vae_config *c)
+{
+    return c->init_from[0] != '\0'
+               ? json_pack("{s:s, s:s}", "from", c->init_from, "sha256", c->init_weights)
+               : json_null();
+}
+
 static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
     char seed[24], now[32], device[512], folder[VAE_PATH], preset[32];
@@ -102,11 +110,11 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
     getrusage(RUSAGE_SELF, &usage);
     const vae_train_state *s = &t->loop.now->state;
     json_t *run = json_pack(
-        "{s:i, s:s, s:s?, s:s, s:s, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "schema", 1,
+        "{s:i, s:s, s:s?, s:s, s:s, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o, s:o}", "schema", 1,
         "status", status, "error", why, "version", vae_build_version, "git", vae_build_git,
         "compiler", COMPILER, "libraries", "zlib", zlibVersion(), "jansson", jansson_version_str(),
         "device", device, "threads", (json_int_t)t->loop.config->threads, "seed", seed, "host",
-        describe_host(), "data", describe_data(t));
+        describe_host(), "data", describe_data(t), "init", describe_init(t->loop.config));
     /* ru_maxrss is in KiB on Linux */
     json_t *more =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I}", "started", t->start_time, "updated", now,

@@ -18,7 +18,8 @@ static uint64_t may_differ(bool variance)
     for (size_t i = 0; i < n; i++) {
         bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
                    strcmp(options[i].name, "data") == 0 || strcmp(options[i].name, "stack") == 0 ||
-                   strcmp(options[i].name, "test-data") == 0;
+                   strcmp(options[i].name, "test-data") == 0 ||
+                   strcmp(options[i].name, "init-from") == 0;
         may = may || (variance && strcmp(options[i].name, "variance") == 0);
         bits |= (uint64_t)may << i;
     }
