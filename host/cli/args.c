@@ -263,9 +263,8 @@ void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx)
     }
 }
 
-static void presets_help(FILE *out)
+void cli_put_presets(FILE *out)
 {
-    fputs("presets:\n", out);
     for (int p = VAE_PRESET_NONE + 1; p < VAE_N_PRESETS; p++) {
         const vae_preset_row *row = vae_config_preset((vae_preset)p);
         int column = fprintf(out, "  %-10s%s:", row->name, row->about);
@@ -294,8 +293,8 @@ void cli_help(const cli_command *command, FILE *out)
     }
     cli_each_option(command, option_help, &text);
     if (command->trains) {
-        fputc('\n', out);
-        presets_help(out);
+        fputs("\npresets:\n", out);
+        cli_put_presets(out);
     }
     fprintf(out, "\nexamples:\n%s", command->examples);
 }

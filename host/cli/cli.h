@@ -66,6 +66,8 @@ void cli_help(const cli_command *command, FILE *out);
 typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
                            const char *usual);
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* Lines that name the presets of training, and the options each stands for. */
+void cli_put_presets(FILE *out);
 /* What the help of the program says (cli.c). */
 extern const char cli_about[], cli_exit_codes[], cli_examples[];
 

@@ -265,6 +265,28 @@ def posterior_samples():
 
 
 @test
+def psnr_of_a_semi_supervised_model():
+    """Of what it reconstructs, each row as its most probable class; bits of the sum over classes."""
+    vae("train", *TINY, "--semi-supervised", "--labelled", 20, "--likelihood", "gaussian", "--variance", 0.04,
+        "--mean", "sigmoid", "--epochs", 1, "--out", "semi", "-q")
+    found = vae("eval", "semi", "--limit", 10, "--json").json()
+    vae("reconstruct", "semi", "-n", 10, "--out", "semi.png", "-q")
+    picture = read_png("semi.png")
+    squares = sum((a - b) ** 2 for i in range(10) for a, b in zip(cell(picture, 0, i), cell(picture, 1, i)))
+    psnr = -10 * math.log10(squares / 255 ** 2 / (10 * SIDE * SIDE))
+    assert abs(found["psnr"] - psnr) < 0.02, (found["psnr"], psnr)  # those are bytes
+    noise = 784 / (24 * 256**2 * 0.04)
+    bits = ((noise - found["elbo"]) / 784 + math.log(256)) / math.log(2)
+    assert abs(found["bits_per_dim"] - bits) < 1e-6, (found["bits_per_dim"], bits)
+    text = vae("eval", "semi", "--limit", 10).out
+    assert f"psnr          {found['psnr']:.3f} dB (mean at z = mu of the most probable class" in text, text
+    vae("train", *TINY, "--semi-supervised", "--labelled", 20, "--likelihood", "gaussian-learned", "--epochs", 1,
+        "--out", "semi-learned", "-q")
+    learned = vae("eval", "semi-learned", "--limit", 10, "--json").json()
+    assert learned["psnr"] > 3 and learned["bits_per_dim"] is None  # each class has variances of its own
+
+
+@test
 def nearest_training_examples():
     run = trained()
     vae("sample", run, "-n", 4, "--columns", 4, "--out", "x.npy", code=2,
