@@ -26,8 +26,9 @@ def compare_tells_options_and_figures():
         last = [line for line in metrics(folder) if line["split"] == "test"][-1]
         assert all(abs(run[k] - last[k]) < 1e-4 for k in ("elbo", "recon", "kl")), (run, last)
         about = read_json(folder, "run.json")
-        assert run["epoch"] == 2 and run["status"] == "done" and run["wall_s"] == about["wall_s"]
-        assert abs(run["examples_per_s"] - 600 / about["wall_s"]) < 1e-3 * run["examples_per_s"]
+        assert run["epoch"] == 2 and run["status"] == "done"
+        assert 0 < run["wall_s"] <= about["wall_s"] * (1 + 1e-6)
+        assert abs(run["examples_per_s"] - 600 / run["wall_s"]) < 1e-3 * run["examples_per_s"]
     best = max(runs, key=lambda r: r["elbo"])
     assert result["best"] == best["run"]
     lines = vae("compare", a, b).out.splitlines()
@@ -42,8 +43,8 @@ def compare_writes_a_page():
     with open(path("side.html")) as file:
         page = file.read()
     assert page.count("data:image/png;base64,") == 2 and page.count("<svg") == 6
-    assert "<figcaption>a · beta 2 · lr 0.001</figcaption>" in page and "http" not in re.sub(
-        r'xmlns="[^"]*"', "", page)
+    assert "<figcaption>a · beta 2 · lr 0.001</figcaption>" in page
+    assert "://" not in re.sub(r'xmlns="[^"]*"', "", page)
     assert vae("compare", a, b, "--out", "-", "-q").out.startswith("<!DOCTYPE html>")
 
 
