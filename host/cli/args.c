@@ -141,6 +141,11 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
         }
         size_t i = find_code(args, code);
         args->value[i] = optarg != NULL ? optarg : "";
+        if (args->n_given == CLI_MAX_GIVEN) {
+            return vae_fail(err, VAE_ERR_USAGE, "more than %d options", CLI_MAX_GIVEN);
+        }
+        args->given[args->n_given].option = i;
+        args->given[args->n_given++].value = args->value[i];
     }
     args->quiet = cli_given(args, "quiet");
     args->json = cli_given(args, "json");

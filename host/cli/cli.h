@@ -12,7 +12,7 @@
 #include "eval/bytes.h"
 #include "infer/trained.h"
 
-enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 32 };
+enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 32, CLI_MAX_GIVEN = 256 };
 
 typedef struct {
     const char *name;
@@ -47,6 +47,11 @@ struct cli_args {
     cli_option options[CLI_MAX_OPTIONS]; /* all that the command takes */
     size_t n_options;
     const char *value[CLI_MAX_OPTIONS]; /* the last one given; "" for a flag; NULL = not given */
+    struct {
+        size_t option; /* its place in `options` */
+        const char *value;
+    } given[CLI_MAX_GIVEN]; /* every one, in order: for options that may come more than once */
+    size_t n_given;
     const char *words[CLI_MAX_WORDS];
     size_t n_words;
     bool quiet, json;

@@ -412,10 +412,11 @@ static vae_status put_chart(const vae_comparison *c, vae_text *page, plot_axes a
     for (size_t i = 0; i < c->n; i++) {
         const report_metrics *m = &c->run[i].metrics;
         if (m->n[split] > 0) {
-            series[n++] = (plot_series){.name = c->run[i].name,
+            series[n] = (plot_series){.name = c->run[i].name,
                                         .x = m->column[split][x],
                                         .y = m->column[split][y],
                                         .n = m->n[split]};
+            n++;
         }
     }
     if (n > 0) {
