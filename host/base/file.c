@@ -11,12 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool vae_is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 void vae_make_way(const char *path)
 {
     struct stat info;
@@ -25,13 +19,26 @@ void vae_make_way(const char *path)
     }
 }
 
-vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+static vae_status look_at(bool *there, struct stat *info, const char *path, vae_error *err)
 {
-    struct stat info;
-    *there = stat(path, &info) == 0;
+    *there = stat(path, info) == 0;
     return *there || errno == ENOENT || errno == ENOTDIR
                ? VAE_OK
                : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno));
+}
+
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+{
+    struct stat info;
+    return look_at(there, &info, path, err);
+}
+
+vae_status vae_is_folder(bool *is, const char *path, vae_error *err)
+{
+    struct stat info;
+    const vae_status status = look_at(is, &info, path, err);
+    *is = *is && S_ISDIR(info.st_mode);
+    return status;
 }
 
 void vae_names_free(char **names, size_t n)
@@ -70,9 +77,12 @@ vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_erro
     *names = NULL;
     *n = 0;
     DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return errno == ENOENT
-                   ? VAE_OK
+    if (dir == NULL && errno == ENOENT) {
+        return VAE_OK;
+    }
+    if (dir == NULL) { /* opendir() allocates */
+        return errno == ENOMEM
+                   ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for the folder", path)
                    : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
     for (const struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {

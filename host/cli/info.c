@@ -205,8 +205,10 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     struct stat info = {0};
     uint8_t digest[VAE_SHA256_BYTES];
     char weights[VAE_SHA256_HEX];
+    bool weights_alone;
     vae_status status = VAE_OK;
-    if (vae_weights_is_file(args->words[0])) {
+    TRY(vae_weights_is_file(&weights_alone, args->words[0], err));
+    if (weights_alone) {
         return info_of_weights(args, args->words[0], err);
     }
     TRY(vae_checkpoint_open_run(&c, args->words[0], cli_given(args, "best"), false, path, err));

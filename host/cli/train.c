@@ -186,7 +186,7 @@ static vae_status open_sets(const vae_config *config, bool resume, uint64_t give
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
     }
-    test_data = cli_test_data(config, &split);
+    TRY(cli_test_data(&test_data, &split, config, err));
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
         TRY(vae_dataset_open(test, test_data, split, &options, err));

@@ -8,6 +8,8 @@
 
 #include <jpeglib.h>
 
+#include <jerror.h>
+
 #include "base/stream.h"
 #include "image/image.h"
 
@@ -25,6 +27,7 @@ typedef struct {
 static void on_error(j_common_ptr jpeg)
 {
     jpeg_reader *r = (jpeg_reader *)jpeg->err;
+    r->no_memory = jpeg->err->msg_code == JERR_OUT_OF_MEMORY;
     jpeg->err->format_message(jpeg, r->text);
     longjmp(r->jump, 1);
 }
@@ -51,6 +54,7 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
         return vae_fail(err, disk ? VAE_ERR_IO : VAE_ERR_DATA, "%s: cannot read JPEG: %s", path,
                         disk ? "the disk fails" : r->text);
     }
+    jpeg_create_decompress(jpeg); /* it allocates, so that it may jump, too */
     jpeg_stdio_src(jpeg, r->file);
     jpeg_read_header(jpeg, TRUE);
     if (jpeg->image_width > VAE_PNG_SIDE || jpeg->image_height > VAE_PNG_SIDE) {
@@ -92,7 +96,7 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
 
 static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], vae_error *err)
 {
-    struct jpeg_decompress_struct jpeg;
+    struct jpeg_decompress_struct jpeg = {0};
     vae_status status = VAE_OK;
     jpeg_reader *r = calloc(1, sizeof *r);
     if (r == NULL) {
@@ -107,7 +111,6 @@ static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], v
     jpeg.err = jpeg_std_error(&r->manager);
     r->manager.error_exit = on_error;
     r->manager.emit_message = on_message;
-    jpeg_create_decompress(&jpeg);
     status = decode(r, &jpeg, path, out, pixels == NULL, err);
     jpeg_destroy_decompress(&jpeg);
     fclose(r->file);

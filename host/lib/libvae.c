@@ -149,9 +149,11 @@ int vae_load(vae *v, const char *path)
     static const vae_import_options options;
     char found[VAE_PATH];
     vae_checkpoint *c = NULL;
+    bool weights;
     vae_status status = VAE_OK;
     forget(v);
-    if (vae_weights_is_file(path)) {
+    TRY(vae_weights_is_file(&weights, path, &v->err));
+    if (weights) {
         TRY(vae_import(&c, path, &options, &v->err));
     } else {
         TRY(vae_checkpoint_open_run(&c, path, false, false, found, &v->err));

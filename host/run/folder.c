@@ -74,8 +74,8 @@ vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *er
 
 /* ---- opening ---- */
 
-/* An earlier run's files. What tells that they are one goes last, so that it can be said again
- * where this was cut short. */
+/* An earlier run's files, but the one that tells that they are a run: where this is cut short, it
+ * can be said again. */
 static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
 {
     vae_status status = VAE_OK;

@@ -76,10 +76,14 @@ vae_status vae_run_remove_files(const char *path, const char *inside, bool temps
     vae_status status = VAE_OK;
     snprintf(folder, sizeof folder, "%s/%s", path, inside);
     TRY(vae_folder_names(&names, &n, folder, err));
-    /* config.json, which tells whose all of it is, last */
-    for (size_t i = n; i-- > 0 && status == VAE_OK;) {
+    const char *kept = "run.json";
+    for (size_t i = 0; i < n; i++) {
+        kept = strcmp(names[i], of_a_run[0]) == 0 ? of_a_run[0] : kept;
+    }
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
         snprintf(file, sizeof file, "%s/%s", folder, names[i]);
-        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) && unlink(file) != 0) {
+        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) &&
+            strcmp(names[i], kept) != 0 && unlink(file) != 0) {
             status = vae_fail(err, VAE_ERR_IO, "%s: cannot remove: %s", file, strerror(errno));
         }
     }
