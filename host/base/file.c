@@ -188,20 +188,28 @@ vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err)
 vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
 {
     struct stat info;
+    bool there;
+    vae_status status = VAE_OK;
     *f = (vae_file){.name = path, .path = path, .fd = -1};
     if (strcmp(path, "-") == 0) {
         f->name = "standard output";
         f->fd = dup(STDOUT_FILENO);
-    } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
-        return vae_file_begin_new(f, path, err);
-    } else if (S_ISDIR(info.st_mode)) {
-        return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
     } else {
+        TRY(look_at(&there, &info, path, err)); /* it may be a device */
+        if (!there || S_ISREG(info.st_mode)) {
+            return vae_file_begin_new(f, path, err);
+        }
+        if (S_ISDIR(info.st_mode)) {
+            TRY(vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path));
+        }
         f->fd = open(path, O_WRONLY | O_CLOEXEC);
     }
     f->open = f->fd >= 0;
-    return f->open ? VAE_OK
-                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno));
+    if (!f->open) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno)));
+    }
+done:
+    return status;
 }
 
 static vae_status write_failed(const vae_file *f, int reason, vae_error *err)

@@ -1,4 +1,5 @@
 /* vae info, vae devices: what is in a file, what there is to compute on. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -215,7 +216,10 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     TRY(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err));
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
-    size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
+    if (stat(path, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno)));
+    }
+    const size_t bytes = (size_t)info.st_size;
     if (args->json) {
         TRY(print_json(c, path, bytes, &layout, weights, err));
     } else {

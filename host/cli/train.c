@@ -43,7 +43,7 @@ static vae_status start_from_run(vae_config *config, const char *out, bool anew,
     }
     if (there) { /* else it starts from the beginning */
         TRY(read_config_file(config, path, err));
-        vae_run_resolve_config(out, config);
+        TRY(vae_run_resolve_config(out, config, err));
     }
 done:
     return status;

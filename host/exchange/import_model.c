@@ -488,9 +488,9 @@ vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
     }
     c->state.best = INFINITY;
     if (w->metadata != NULL) {
-        json_error_t why;
-        metadata = json_loads(w->metadata, JSON_REJECT_DUPLICATES, &why);
-        if (metadata == NULL && vae_json_starved(&why)) {
+        const size_t n = strlen(w->metadata);
+        if (vae_json_read(&metadata, w->metadata, n, JSON_REJECT_DUPLICATES, NULL) ==
+            VAE_ERR_RUNTIME) {
             TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its metadata", w->path));
         }
         if (!json_is_object(metadata)) {

@@ -107,19 +107,24 @@ static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], v
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
     struct stat info;
-    r->file_bytes = fstat(fileno(r->file), &info) == 0 ? (size_t)info.st_size : 0;
+    if (fstat(fileno(r->file), &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
+    }
+    r->file_bytes = (size_t)info.st_size;
     jpeg.err = jpeg_std_error(&r->manager);
     r->manager.error_exit = on_error;
     r->manager.emit_message = on_message;
     status = decode(r, &jpeg, path, out, pixels == NULL, err);
     jpeg_destroy_decompress(&jpeg);
-    fclose(r->file);
     TRY(status);
     if (pixels != NULL) {
         *pixels = r->pixels;
         r->pixels = NULL;
     }
 done:
+    if (r->file != NULL) {
+        fclose(r->file);
+    }
     free(r->pixels);
     free(r);
     return status;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "report/internal.h"
 #include "run/folder.h"
 
@@ -90,11 +91,23 @@ static vae_status read_metrics(report_metrics *m, char *text, vae_error *err)
     for (char *line = text, *end; *line != '\0'; line = end) {
         const size_t n = strcspn(line, "\n");
         end = line + n + (line[n] == '\n');
-        json_t *object = json_loadb(line, n, 0, NULL);
+        json_t *object;
+        if (vae_json_read(&object, line, n, 0, NULL) == VAE_ERR_RUNTIME) {
+            return vae_fail(err, VAE_ERR_RUNTIME, "metrics.jsonl: out of memory");
+        }
         add_line(m, object);
         json_decref(object);
     }
     return VAE_OK;
+}
+
+/* NULL where the text is none, or no JSON. */
+static vae_status read_object(json_t **out, const char *text, const char *name, vae_error *err)
+{
+    *out = NULL;
+    return text != NULL && vae_json_read(out, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME
+               ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", name)
+               : VAE_OK;
 }
 
 vae_status report_read_run(report *r, vae_error *err)
@@ -106,8 +119,8 @@ vae_status report_read_run(report *r, vae_error *err)
     if (metrics != NULL) {
         TRY(read_metrics(&r->metrics, metrics, err));
     }
-    r->run = run != NULL ? json_loads(run, 0, NULL) : NULL;
-    r->summary = json_loads(r->about->summary, 0, NULL);
+    TRY(read_object(&r->run, run, "run.json", err));
+    TRY(read_object(&r->summary, r->about->summary, "the summary", err));
 done:
     free(run);
     free(metrics);

@@ -102,7 +102,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     enum { MOST = 1 << 20 };
     char path[VAE_RUN_PATH], *text = NULL;
     vae_error why = {0};
-    json_error_t at;
+    json_t *object;
     vae_status status = VAE_OK;
     *ours = false;
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -113,8 +113,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     if (vae_file_read(&text, path, MOST, &why) != VAE_OK) {
         return why.status == VAE_ERR_DATA ? VAE_OK : vae_fail(err, why.status, "%s", why.text);
     }
-    json_t *object = json_loads(text, 0, &at);
-    if (object == NULL && vae_json_starved(&at)) {
+    if (vae_json_read(&object, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
     }
     *ours = json_is_integer(json_object_get(object, "schema"));
