@@ -154,10 +154,11 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
                               vae_split split, vae_error *err);
-/* What a run is tested on, and which split of it; NULL: nothing. */
-const char *cli_test_data(const vae_config *config, vae_split *split);
-/* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
- * says why. split: in place of --split; needed: another option that wants them as --data does; both
+/* What a run is tested on, and which split of it; NULL: nothing. Errors: vae_dataset_has_test's. */
+vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
+                         vae_error *err);
+/* As cli_open_set, where those of the training may be missing, or others by now: then m->set is
+ * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of --split; needed: another option that wants them as --data does; both
  * or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);

@@ -45,7 +45,7 @@ static vae_status start_from_run(vae_config *config, const char *out, bool anew,
     }
     if (there) { /* else it starts from the beginning */
         TRY(read_config_file(config, path, err));
-        vae_run_resolve_config(out, config);
+        TRY(vae_run_resolve_config(out, config, err));
     }
 done:
     return status;
@@ -204,7 +204,7 @@ static vae_status open_sets(const vae_config *config, bool resume, uint64_t give
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
     }
-    test_data = cli_test_data(config, &split);
+    TRY(cli_test_data(&test_data, &split, config, err));
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
         TRY(vae_dataset_open(test, test_data, split, &options, err));

@@ -413,9 +413,9 @@ static vae_status put_chart(const vae_comparison *c, vae_text *page, plot_axes a
         const report_metrics *m = &c->run[i].metrics;
         if (m->n[split] > 0) {
             series[n] = (plot_series){.name = c->run[i].name,
-                                        .x = m->column[split][x],
-                                        .y = m->column[split][y],
-                                        .n = m->n[split]};
+                                      .x = m->column[split][x],
+                                      .y = m->column[split][y],
+                                      .n = m->n[split]};
             n++;
         }
     }

@@ -75,6 +75,8 @@ typedef struct {
  * VAE_ERR_IO, VAE_ERR_RUNTIME (memory). */
 vae_status report_read_run(report_metrics *m, json_t **run, const char *folder, vae_error *err);
 void report_metrics_clear(report_metrics *m);
+/* *out: NULL where the text is NULL, or no JSON. name: for messages. VAE_ERR_RUNTIME (memory). */
+vae_status report_read_object(json_t **out, const char *text, const char *name, vae_error *err);
 /* A member of run.json by its path, "host.name"; NULL = there is none. */
 const json_t *report_member(const json_t *object, const char *path);
 

@@ -352,7 +352,7 @@ vae_status vae_report_write(const vae_report_source *source, const char *path,
     const report_decoder *d = &r.decoder;
     vae_status status = VAE_OK;
     TRY(report_read_run(&r.metrics, &r.run, source->folder, err));
-    r.summary = json_loads(r.about->summary, 0, NULL);
+    TRY(report_read_object(&r.summary, about->summary, "the summary", err));
     TRY(report_look(&r, err));
     TRY(report_make_decoder(&r, err));
     TRY(put_page(&r, err));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "report/internal.h"
 #include "run/folder.h"
 
@@ -90,11 +91,22 @@ static vae_status read_metrics(report_metrics *m, char *text, vae_error *err)
     for (char *line = text, *end; *line != '\0'; line = end) {
         const size_t n = strcspn(line, "\n");
         end = line + n + (line[n] == '\n');
-        json_t *object = json_loadb(line, n, 0, NULL);
+        json_t *object;
+        if (vae_json_read(&object, line, n, 0, NULL) == VAE_ERR_RUNTIME) {
+            return vae_fail(err, VAE_ERR_RUNTIME, "metrics.jsonl: out of memory");
+        }
         add_line(m, object);
         json_decref(object);
     }
     return VAE_OK;
+}
+
+vae_status report_read_object(json_t **out, const char *text, const char *name, vae_error *err)
+{
+    *out = NULL;
+    return text != NULL && vae_json_read(out, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME
+               ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", name)
+               : VAE_OK;
 }
 
 void report_metrics_clear(report_metrics *m)
@@ -112,7 +124,7 @@ vae_status report_read_run(report_metrics *m, json_t **about, const char *folder
     if (metrics != NULL) {
         TRY(read_metrics(m, metrics, err));
     }
-    *about = run != NULL ? json_loads(run, 0, NULL) : NULL;
+    TRY(report_read_object(about, run, "run.json", err));
 done:
     free(run);
     free(metrics);
