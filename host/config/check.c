@@ -30,8 +30,8 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     const need needs[] = {
         {"mean", !vae_likelihood_of(c->likelihood)->unit,
          "--likelihood gaussian or gaussian-learned; bernoulli's mean is a sigmoid"},
-        {"variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
-        {"optimal-variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
+        {"variance", vae_likelihood_of(c->likelihood)->variance,
+         "--likelihood gaussian or gaussian-optimal"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},

@@ -1,4 +1,4 @@
-/* Pictures: PNG files, animated GIF files, and grids of data rows. */
+/* Pictures: PNG, JPEG, PGM, PPM and PBM files, animated GIF files, and grids of data rows. */
 #ifndef VAE_IMAGE_H
 #define VAE_IMAGE_H
 
@@ -28,9 +28,19 @@ vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, cons
 vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                         size_t *channels, vae_error *err);
 
-/* Reads a PNG or JPEG file, told apart by its first bytes, as vae_png_read does; with pixels NULL
- * only its size and channels (of a PNG with a palette: 3). JPEG: grey or YCbCr/RGB; damage that
- * libjpeg would paint over is an error. */
+/* The same of a JPEG: grey or YCbCr/RGB; damage that libjpeg would paint over is an error. With
+ * pixels NULL only its size and channels. */
+vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                         size_t *channels, vae_error *err);
+
+/* The same of a PBM, PGM or PPM (Netpbm's P1 to P6: plain and binary; PBM is grey, its 1 black), of
+ * values up to 65535, which are scaled to bytes. A file of several pictures is refused. With pixels
+ * NULL only its size and channels. */
+vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                        size_t *channels, vae_error *err);
+
+/* Reads a picture of any of these formats, told apart by its first bytes, as vae_png_read does; with
+ * pixels NULL only its size and channels (of a PNG with a palette: 3). */
 vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                             size_t *channels, vae_error *err);
 

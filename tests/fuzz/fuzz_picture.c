@@ -1,4 +1,4 @@
-/* Fuzz target: PNG and JPEG files, and resizing what comes of them. */
+/* Fuzz target: PNG, JPEG, PBM, PGM and PPM files, and resizing what comes of them. */
 #include <stdlib.h>
 
 #include "image/image.h"
