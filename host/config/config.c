@@ -157,6 +157,8 @@ static const vae_option options[] = {
      AT(keep), "2", 1, 1e6},
     {"sample-every", 0, "EPOCHS", "epochs between pictures; 0 = only at the end", VAE_SCOPE_RUN,
      VAE_KIND_SIZE, AT(sample_every), "1", 0, 1e9},
+    {"tensorboard", 0, NULL, "write TensorBoard's events and projector into the run's tensorboard/",
+     VAE_SCOPE_RUN, VAE_KIND_FLAG, AT(tensorboard), "false", 0, 0},
     {"report", 0, NULL, "write report.html beside the pictures (the default); --report=false: none",
      VAE_SCOPE_RUN, VAE_KIND_FLAG, AT(report), "true", 0, 0},
 };
@@ -189,11 +191,13 @@ size_t vae_config_find(const char *name)
     return SIZE_MAX;
 }
 
+static bool set_option(vae_config *config, const vae_option *o, const char *value);
+
 void vae_config_defaults(vae_config *config)
 {
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < N_OPTIONS; i++) {
-        vae_config_set(config, options[i].name, options[i].default_value, NULL);
+        set_option(config, &options[i], options[i].default_value);
     }
 }
 

@@ -103,6 +103,7 @@ typedef struct vae_config {
     size_t save_every;   /* epochs between checkpoints */
     size_t keep;         /* how many of the last checkpoints stay */
     size_t sample_every; /* epochs between sample grids; 0 = only at the end */
+    bool tensorboard;    /* write tensorboard/ */
     bool report;         /* write report.html, at the end and now and then before */
 } vae_config;
 

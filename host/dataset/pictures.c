@@ -399,31 +399,39 @@ static bool is_coloured(const uint8_t *pixels, size_t n)
     return coloured;
 }
 
+/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes colour
+ * when it has its size, which gives the same bytes. */
 static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;
     const char *path = j->files->path[i];
-    uint8_t *pixels = NULL, *converted = NULL;
+    uint8_t *pixels = NULL, *small = NULL, *row = j->rows + i * d;
     size_t w, h, c;
     vae_status status = VAE_OK;
     TRY(vae_picture_read(path, &pixels, &w, &h, &c, err));
-    converted = malloc(w * h * j->channels);
-    if (converted == NULL) {
-        TRY(vae_fail_memory(err, w * h * j->channels, path));
-    }
-    vae_image_convert(converted, j->channels, pixels, c, w * h);
-    if (c == 3 && j->channels == 1 && is_coloured(pixels, w * h)) {
-        atomic_fetch_add(&j->colour, 1);
+    if (c == 3 && j->channels == 1) {
+        if (is_coloured(pixels, w * h)) {
+            atomic_fetch_add(&j->colour, 1);
+        }
+        vae_image_convert(pixels, 1, pixels, 3, w * h);
+        c = 1;
     }
     if (w == j->width && h == j->height) {
-        memcpy(j->rows + i * d, converted, d);
+        vae_image_convert(row, j->channels, pixels, c, w * h);
     } else if (j->side == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: its size changed while it was read", path));
+    } else if (c == j->channels) {
+        TRY(vae_image_square(row, j->side, pixels, w, h, c, err));
     } else {
-        TRY(vae_image_square(j->rows + i * d, j->side, converted, w, h, j->channels, err));
+        small = malloc(j->side * j->side);
+        if (small == NULL) {
+            TRY(vae_fail_memory(err, j->side * j->side, path));
+        }
+        TRY(vae_image_square(small, j->side, pixels, w, h, 1, err));
+        vae_image_convert(row, 3, small, 1, j->side * j->side);
     }
 done:
-    free(converted);
+    free(small);
     free(pixels);
     return status;
 }

@@ -17,31 +17,16 @@ static vae_status first_bytes(const char *path, uint8_t *bytes, size_t n, size_t
     return status;
 }
 
-/* IHDR: width, height, depth, colour type */
-static void read_png_header(const uint8_t *head, size_t *width, size_t *height, size_t *channels)
-{
-    *width = *height = 0;
-    for (size_t i = 0; i < 4; i++) {
-        *width = *width << 8 | head[16 + i];
-        *height = *height << 8 | head[20 + i];
-    }
-    *channels = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
-}
-
 vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                             size_t *channels, vae_error *err)
 {
     static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
-    uint8_t head[26];
+    uint8_t head[4];
     size_t got = 0;
     vae_status status = VAE_OK;
     TRY(first_bytes(path, head, sizeof head, &got, err));
-    if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
-        if (pixels == NULL) {
-            read_png_header(head, width, height, channels);
-        } else {
-            TRY(vae_png_read(path, pixels, width, height, channels, err));
-        }
+    if (got >= sizeof png && memcmp(head, png, sizeof png) == 0) {
+        TRY(vae_png_read(path, pixels, width, height, channels, err));
     } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
         TRY(vae_jpeg_read(path, pixels, width, height, channels, err));
     } else if (got >= 2 && head[0] == 'P' && head[1] >= '1' && head[1] <= '6') {

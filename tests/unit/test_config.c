@@ -339,6 +339,29 @@ static void test_texts(void **state)
     assert_true(vae_ends_with_any_case("a.NPZ", ".npz") && !vae_ends_with_any_case("npz", ".npz"));
 }
 
+/* What checkpoints of some earlier versions say, who called an optimal variance otherwise. */
+static void test_earlier_names(void **state)
+{
+    (void)state;
+    vae_config c;
+    vae_error err = {0};
+    vae_config_defaults(&c);
+    assert_says(vae_config_from_json(&c,
+                                     "{\"likelihood\": \"gaussian\", \"variance\": 0.25, "
+                                     "\"optimal-variance\": 0}",
+                                     "json", &err),
+                VAE_OK, &err, "");
+    assert_true(c.likelihood == VAE_GAUSSIAN && c.variance == 0.25);
+    assert_says(vae_config_from_json(&c,
+                                     "{\"optimal-variance\": 0.1, \"likelihood\": \"gaussian\", "
+                                     "\"variance\": 0.125}",
+                                     "json", &err),
+                VAE_OK, &err, "");
+    assert_true(c.likelihood == VAE_GAUSSIAN_OPTIMAL && c.variance == 0.125);
+    assert_says(vae_config_from_json(&c, "{\"optimal-variance\": \"much\"}", "json", &err),
+                VAE_ERR_USAGE, &err, "optimal-variance");
+}
+
 /* What a preset sets is what it says, goes together, and gives way to what comes after it. */
 static void test_presets(void **state)
 {
@@ -386,7 +409,8 @@ int main(void)
         cmocka_unit_test(test_defaults),     cmocka_unit_test(test_table),
         cmocka_unit_test(test_set),          cmocka_unit_test(test_json_round_trip),
         cmocka_unit_test(test_json_refused), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_texts),        cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_texts),        cmocka_unit_test(test_earlier_names),
+        cmocka_unit_test(test_presets),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

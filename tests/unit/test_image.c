@@ -189,7 +189,42 @@ static void sizes_the_file_cannot_hold_are_refused(void **state)
     err = (vae_error){0};
     write_bytes(s->path, head, sizeof head);
     assert_int_equal(read_any(s->path, &err), VAE_ERR_DATA);
-    assert_non_null(strstr(err.text, "at most 16384"));
+    assert_non_null(strstr(err.text, "expected 1 to 16384"));
+    /* nor where it is asked for its size first: with a header of millions a side, or of none, or
+     * with half a signature */
+    for (size_t k = 0; k < 4; k++) {
+        static const char *const says[] = {"cannot hold", "65536 x 4294967295", "0 x 3",
+                                           "not a PNG"};
+        static const uint8_t sides[][8] = {{0, 0, 0x40, 0, 0, 0, 0x40, 0},
+                                           {0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff},
+                                           {0, 0, 0, 0, 0, 0, 0, 3},
+                                           {0, 0, 0, 9, 0, 0, 0, 9}};
+        memcpy(head + 16, sides[k], sizeof sides[k]);
+        head[5] = k == 3 ? ')' : '\n';
+        write_bytes(s->path, head, sizeof head);
+        size_t w, h, c;
+        err = (vae_error){0};
+        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, &err), VAE_ERR_DATA);
+        assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, says[k]);
+    }
+}
+
+/* A picture whose pixels are asked for knows its size from the header before. */
+static void sizes_are_read_from_headers(void **state)
+{
+    scratch *s = *state;
+    const struct {
+        int type, channels;
+    } cases[] = {{PNG_COLOR_TYPE_GRAY, 1}, {PNG_COLOR_TYPE_RGB, 3}, {PNG_COLOR_TYPE_PALETTE, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t w = 0, h = 0, c = 0;
+        write_foreign(scratch_path(s, "h.png"), cases[i].type, 8, PNG_INTERLACE_NONE, 1);
+        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, NULL), VAE_OK);
+        const picture p = read_ok(s->path);
+        assert_true(w == p.width && h == p.height && c == p.channels);
+        assert_int_equal(c, cases[i].channels);
+        free(p.pixels);
+    }
 }
 
 static void what_is_no_picture_is_refused(void **state)
@@ -431,6 +466,7 @@ int main(void)
         cmocka_unit_test(other_formats_are_converted),
         cmocka_unit_test(damaged_pictures_are_refused),
         cmocka_unit_test(sizes_the_file_cannot_hold_are_refused),
+        cmocka_unit_test(sizes_are_read_from_headers),
         cmocka_unit_test(what_is_no_picture_is_refused),
         cmocka_unit_test(netpbm_is_read),
         cmocka_unit_test(damaged_netpbm_is_refused),
