@@ -19,10 +19,9 @@ enum {
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* rows of A that share one packed strip of B; they stay in L2 */
-    PACKED_COLS = 256,    /* columns of B packed together where A is packed too */
-    UNPACKED_K = 1024,    /* TN: A and B are read in place up to here, for caches hold them */
+    PART_K = 1024,        /* TN: terms that all threads sum up before any goes on, about */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
-    PREFETCH_ROWS = 8,    /* how far ahead of a strided read: the hardware stops at a page's end */
+    PREFETCH_ROWS = 24,   /* how far ahead of a strided read: the hardware stops at a page's end */
     PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
@@ -163,9 +162,8 @@ typedef struct {
     size_t ldc, lda, ldb, m, n, k;
     matmul_epilogue *epilogue;
     void *ctx;
-    int packed;                /* TN: A and B are packed for a whole task at a time */
-    size_t k_step;             /* terms summed in registers at a time */
-    size_t row_step, col_step; /* a task's part of C */
+    size_t k_step;   /* terms summed in registers at a time */
+    size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
     size_t col_tasks, tasks;
 } matmul_job;
 
@@ -175,7 +173,7 @@ typedef struct {
     size_t p0, k;                  /* of the sum */
     size_t width;
     tile_kernel *kernel;
-    const float *a, *b; /* a: A's packed panels or NULL; b (k,width) with row stride ldb */
+    const float *b; /* (k,width) with row stride ldb */
     size_t ldb;
 } strip;
 
@@ -197,24 +195,6 @@ INLINE void copy_row(float *to, const float *from, size_t n)
     }
     for (; j < n; j++) {
         to[j] = from[j];
-    }
-}
-
-/* to: rows p0 .. p1-1 of panels one after the other, each (k,width) but the last (k,cols % width),
- * of b (p1-p0,cols). By whole rows of b: with a panel at a time each short piece would wait for
- * memory anew. */
-static void pack_panels(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k,
-                        size_t p0, size_t p1)
-{
-    size_t rest = cols % width, full = cols - rest;
-    for (size_t p = p0; p < p1; p++, b += ldb) {
-        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < p1; j += 16) {
-            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
-        }
-        for (size_t j = 0; j < full; j += width) {
-            copy_row(to + j * k + p * width, b + j, width);
-        }
-        copy_row(to + full * k + p * rest, b + full, rest);
     }
 }
 
@@ -280,36 +260,22 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
     }
 }
 
-static const float *strip_a(const matmul_job *job, const strip *s, size_t r0)
-{
-    if (s->a) {
-        return s->a + r0 * s->k;
-    }
-    size_t row = s->row0 + r0;
-    return job->form == MATMUL_TN ? job->a + s->p0 * job->lda + row
-                                  : job->a + row * job->lda + s->p0;
-}
-
 static void run_strip(const matmul_job *job, const strip *s)
 {
-    size_t step = job->isa->rows;
-    if (!s->a) { /* 20 rows are faster as 10 + 10; packed panels keep the height they have */
-        step = ceil_div(s->rows, ceil_div(s->rows, step));
-    }
+    const int transposed = job->form == MATMUL_TN;
+    /* 20 rows are faster as 10 + 10 */
+    const size_t step = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
-        size_t rows = min_size(s->rows - r0, step), a_stride = job->lda;
-        if (s->a) {
-            a_stride = rows;
-        }
-        const float *a = strip_a(job, s, r0);
-        float *c = job->c + (s->row0 + r0) * job->ldc + s->col0;
+        const size_t rows = min_size(s->rows - r0, step), row = s->row0 + r0;
+        const float *a = job->a + (transposed ? s->p0 * job->lda + row : row * job->lda + s->p0);
+        float *c = job->c + row * job->ldc + s->col0;
         int add = s->p0 > 0;
         if (s->cols == s->width) {
-            s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, c, job->ldc, add);
+            s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, c, job->ldc, add);
             continue;
         }
         float tile[MAX_ROWS * MAX_COLS];
-        s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, tile, s->width, 0);
+        s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, tile, s->width, 0);
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < s->cols; j++) {
                 float x = tile[r * s->width + j];
@@ -339,51 +305,29 @@ static void prepare_b(const matmul_job *job, strip *s, float *packed)
     }
 }
 
-/* All strips of columns col0..col1 of the rows and the block of K that s says. */
-static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1, float *packed)
-{
-    const isa *set = job->isa;
-    size_t panels = job->packed ? (col1 - col0) / set->cols[2] * set->cols[2] : 0;
-    if (panels > 0) {
-        pack_panels(packed, set->cols[2], job->b + s->p0 * job->ldb + col0, job->ldb, panels, s->k,
-                    0, s->k);
-    }
-    for (s->col0 = col0; s->col0 < col1; s->col0 += s->cols) {
-        size_t rest = col1 - s->col0;
-        int tile = rest > set->cols[0];
-        if (rest > set->cols[2] - set->cols[0]) {
-            tile = 2;
-        }
-        s->width = set->cols[tile];
-        s->cols = min_size(rest, s->width);
-        s->kernel = set->kernel[job->form == MATMUL_TN][tile];
-        if (s->col0 - col0 < panels) {
-            s->b = packed + (s->col0 - col0) * s->k;
-            s->ldb = s->width;
-        } else {
-            prepare_b(job, s, packed + panels * s->k);
-        }
-        run_strip(job, s);
-    }
-}
-
 /* One task's part of C over k terms of the sum from p0. */
 static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
 {
-    float packed_b[K_BLOCK * (PACKED_COLS + MAX_COLS)] __attribute__((aligned(64)));
-    float packed_a[K_BLOCK * TASK_ROWS] __attribute__((aligned(64)));
-    size_t col0 = task % job->col_tasks * job->col_step;
-    size_t col1 = min_size(job->n, col0 + job->col_step);
+    float packed[K_BLOCK * MAX_COLS] __attribute__((aligned(64)));
+    const isa *set = job->isa;
+    const size_t col0 = task % job->col_tasks * set->cols[2];
+    const size_t col1 = min_size(job->n, col0 + set->cols[2]);
     strip s = {.row0 = task / job->col_tasks * job->row_step, .p0 = p0};
     s.rows = min_size(job->m - s.row0, job->row_step);
     do {
         s.k = min_size(p0 + k - s.p0, job->k_step);
-        if (job->packed) {
-            pack_panels(packed_a, job->isa->rows, job->a + s.p0 * job->lda + s.row0, job->lda,
-                        s.rows, s.k, 0, s.k);
-            s.a = packed_a;
+        for (s.col0 = col0; s.col0 < col1; s.col0 += s.cols) {
+            const size_t rest = col1 - s.col0;
+            int tile = rest > set->cols[0];
+            if (rest > set->cols[2] - set->cols[0]) {
+                tile = 2;
+            }
+            s.width = set->cols[tile];
+            s.cols = min_size(rest, s.width);
+            s.kernel = set->kernel[job->form == MATMUL_TN][tile];
+            prepare_b(job, &s, packed);
+            run_strip(job, &s);
         }
-        run_strips(job, &s, col0, col1, packed_b);
         s.p0 += s.k;
     } while (s.p0 < p0 + k);
     if (job->epilogue && s.p0 == job->k) {
@@ -396,14 +340,9 @@ static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
  * this changes the bits, but k_step, which follows from K. */
 static void plan_tasks(matmul_job *job, size_t threads)
 {
-    size_t unit = job->isa->rows, full = job->isa->cols[2];
+    size_t unit = job->isa->rows;
     job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
-    job->packed = job->form == MATMUL_TN && job->k > UNPACKED_K;
-    job->col_step = full;
-    if (job->packed) { /* what is packed serves many columns */
-        job->col_step = ceil_div(ceil_div(job->n, ceil_div(job->n, PACKED_COLS)), full) * full;
-    }
-    job->col_tasks = ceil_div(job->n, job->col_step);
+    job->col_tasks = ceil_div(job->n, job->isa->cols[2]);
     size_t rows = TASK_ROWS, row_tasks = 1;
     for (;; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
@@ -440,9 +379,10 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
         threads = 1;
     }
     plan_tasks(job, (size_t)threads);
-    /* Long sums: all threads stay in one part of K, so that A and B come from memory once; a part
-     * is several blocks, for the barrier after it waits for whichever thread the system delays. */
-    size_t step = job->packed ? 8 * job->k_step : job->k, p0 = 0;
+    /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
+     * then read in place; a part is several blocks, for the barrier after it waits for whichever
+     * thread the system delays. */
+    size_t step = job->form == MATMUL_TN ? PART_K / job->k_step * job->k_step : job->k, p0 = 0;
     do {
         matmul_part part = {job, p0, min_size(job->k - p0, step)};
         vae_parallel(threads, job->tasks, 1, run_tasks, &part);
