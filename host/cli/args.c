@@ -263,6 +263,26 @@ void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx)
     }
 }
 
+void cli_put_presets(FILE *out)
+{
+    for (int p = VAE_PRESET_NONE + 1; p < VAE_N_PRESETS; p++) {
+        const vae_preset_row *row = vae_config_preset((vae_preset)p);
+        int column = fprintf(out, "  %-10s%s:", row->name, row->about);
+        for (size_t i = 0; i < row->n; i++) {
+            const bool flag =
+                vae_config_options(&(size_t){0})[vae_config_find(row->values[i].name)].kind ==
+                VAE_KIND_FLAG;
+            char text[96];
+            const int n = snprintf(text, sizeof text, "--%s%s%s", row->values[i].name,
+                                   flag ? "" : " ", flag ? "" : row->values[i].value);
+            const bool fits = column + 1 + n <= 100;
+            fprintf(out, fits ? " %s" : "\n            %s", text);
+            column = fits ? column + 1 + n : 12 + n;
+        }
+        fputc('\n', out);
+    }
+}
+
 void cli_help(const cli_command *command, FILE *out)
 {
     help_text text = {out, NULL};
@@ -272,6 +292,10 @@ void cli_help(const cli_command *command, FILE *out)
         fprintf(out, "%s\n", command->more);
     }
     cli_each_option(command, option_help, &text);
+    if (command->trains) {
+        fputs("\npresets:\n", out);
+        cli_put_presets(out);
+    }
     fprintf(out, "\nexamples:\n%s", command->examples);
 }
 

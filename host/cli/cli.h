@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "eval/bytes.h"
 #include "infer/trained.h"
 
 enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
@@ -65,6 +66,8 @@ void cli_help(const cli_command *command, FILE *out);
 typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
                            const char *usual);
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* Lines that name the presets of training, and the options each stands for. */
+void cli_put_presets(FILE *out);
 /* What the help of the program says (cli.c). */
 extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
@@ -169,6 +172,10 @@ void cli_spool_close(cli_spool *s);
 
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
+/* Adds psnr, bits_per_dim and dequantization, null where there are none; prints those there are,
+ * saying at which z. */
+void cli_json_bytes(json_t *o, const vae_byte_figures *bytes);
+void cli_print_bytes(const vae_byte_figures *bytes, const char *where);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the
  * classifier's error. */
 vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err);

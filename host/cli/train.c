@@ -288,7 +288,8 @@ const cli_command cli_train_command = {
     .examples =
         "  vae train                                    the built-in digits, ten epochs\n"
         "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
-        "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
+        "  vae train --preset photos --data photos/     PNG, JPEG, PGM ... files; or classes in "
+        "folders\n"
         "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
         "  vae train --init-from runs/mnist --data mine/ --lr 3e-4   that model, adapted to other "

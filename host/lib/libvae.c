@@ -635,7 +635,8 @@ static vae_status fit_in_folder(vae *v, const vae_config *config, vae_dataset *s
 /* What a run folder is written by: without one it would be ignored. */
 static vae_status refuse_folder_options(vae *v)
 {
-    static const char *const names[] = {"save-every", "keep", "sample-every", "report"};
+    static const char *const names[] = {"save-every", "keep", "sample-every", "report",
+                                        "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if ((v->given >> vae_config_find(names[i]) & 1) != 0) {
             return vae_fail(

@@ -84,6 +84,7 @@ static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
                      strerror(errno)));
     }
     TRY(vae_run_remove_files(folder->path, "samples", false, err));
+    TRY(vae_run_remove_files(folder->path, "tensorboard", false, err));
     TRY(vae_run_remove_files(folder->path, "checkpoints", false, err));
     TRY(vae_run_remove_files(folder->path, "", false, err));
 done:
@@ -98,6 +99,7 @@ static void remove_temps(const vae_run_folder *folder)
     vae_run_remove_files(folder->path, "", true, &ignored);
     vae_run_remove_files(folder->path, "checkpoints", true, &ignored);
     vae_run_remove_files(folder->path, "samples", true, &ignored);
+    vae_run_remove_files(folder->path, "tensorboard", true, &ignored);
 }
 
 static vae_status make_folder(const char *path, vae_error *err)

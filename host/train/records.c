@@ -101,7 +101,7 @@ static json_t *describe_init(const vae_config *c)
 
 static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
-    char seed[24], now[32], device[512], folder[VAE_PATH];
+    char seed[24], now[32], device[512], folder[VAE_PATH], preset[32];
     struct rusage usage;
     snprintf(seed, sizeof seed, "%" PRIu64, t->loop.config->seed);
     time_text(now);
@@ -126,6 +126,10 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
         run = NULL;
     }
     json_decref(more);
+    vae_config_get(t->loop.config, "preset", preset, sizeof preset);
+    if (run != NULL && strcmp(preset, "none") != 0) {
+        json_object_set_new(run, "preset", json_string(preset));
+    }
     if (run != NULL && getcwd(folder, sizeof folder) != NULL) {
         json_object_set_new(run, "folder", json_string(folder)); /* of relative paths */
     }

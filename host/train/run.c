@@ -100,6 +100,10 @@ static vae_status epoch_done(training_run *t, vae_error *err)
         vae_train_draw(t, r->epoch);
     }
     TRY(vae_train_write_metrics(t, r, err));
+    vae_board_epoch(t, r, draw);
+    if (finished) {
+        vae_board_projector(t);
+    }
     if (finished || r->best || r->epoch % c->save_every == 0) {
         TRY(save(t, r->best, err));
     }
@@ -150,6 +154,7 @@ static vae_status drive(training_run *t, vae_error *err)
     vae_status status = VAE_OK;
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
+    TRY(vae_board_open(t, last_line, err));
     vae_loop_describe(&t->loop);
     if (t->result->checkpoint[0] == '\0') {
         TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
@@ -291,7 +296,8 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     vae_error own = {0};
     vae_config resolved = *config;
     vae_dataset *sets[2] = {train_set, test_set};
-    training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
+    training_run t = {
+        .options = options, .result = result, .folder = {.log = -1, .metrics = -1}, .board = -1};
     vae_checkpoint *found = NULL, *source = NULL;
     vae_status status = VAE_OK;
     err = err != NULL ? err : &own;
@@ -323,6 +329,7 @@ done:
     vae_checkpoint_free(found);
     vae_checkpoint_free(source);
     vae_loop_close(&t.loop);
+    vae_board_close(&t);
     vae_run_folder_close(&t.folder);
     vae_dataset_free(t.stacked[0]);
     vae_dataset_free(t.stacked[1]);
