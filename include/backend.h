@@ -191,11 +191,11 @@ typedef void vae_grad_norm_fn(vae_backend *be, vae_totals *totals, const float *
 typedef void vae_adam_fn(vae_backend *be, float *params, const float *g, float *m, float *v,
                          size_t n, const vae_totals *totals, vae_adam adam, float clip_norm);
 /* Only where the backend has ranks. [plan] v: (n) in place, floats of any meaning: becomes the sum
- * over ranks, with the same bits on all of them. adds: false: this rank has nothing to add, and what
- * is in v does not count. totals: NULL, or where any rank's bad_step is set, v[0] is NaN afterwards
- * on all of them, so that what follows goes bad everywhere. later: v is not read before grad_norm, so
- * that a backend may work on meanwhile. Collective: all ranks run the same of
- * these in the same order. */
+ * over ranks, with the same bits on all of them. adds: false: this rank has nothing to add, and
+ * what is in v does not count. totals: NULL, or where any rank's bad_step is set, v[0] is NaN
+ * afterwards on all of them, so that what follows goes bad everywhere. later: v is not read before
+ * grad_norm, so that a backend may work on meanwhile. Collective: all ranks run the same of these
+ * in the same order. */
 typedef void vae_sum_ranks_fn(vae_backend *be, float *v, size_t n, bool adds, bool later,
                               const vae_totals *totals);
 /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits) where vae_mean_is_sigmoid says so, else

@@ -15,10 +15,10 @@ typedef struct {
 } vae_backend_options;
 
 /* Opens the backend that the options ask for; `auto` takes a GPU if there is one, else the CPU.
- * With ranks this is collective: a GPU is the one of the rank's number on its host, `auto` takes GPUs
- * if all ranks have one, and an error of one rank is that of all.
- * Errors: VAE_ERR_NO_DEVICE (cuda asked for and not there: says why), VAE_ERR_USAGE (a precision
- * the device does not offer), VAE_ERR_RUNTIME. Close with be->ops->close(be). */
+ * With ranks this is collective: a GPU is the one of the rank's number on its host, `auto` takes
+ * GPUs if all ranks have one, and an error of one rank is that of all. Errors: VAE_ERR_NO_DEVICE
+ * (cuda asked for and not there: says why), VAE_ERR_USAGE (a precision the device does not offer),
+ * VAE_ERR_RUNTIME. Close with be->ops->close(be). */
 vae_status vae_backend_open(vae_backend **out, const vae_backend_options *options, vae_error *err);
 vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *options,
                                 vae_error *err);
@@ -26,8 +26,8 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
 vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *options,
                                  vae_error *err);
 
-/* Only linked in builds with CUDA; collective: makes the ranks of such a backend, if it has any, known
- * to each other's GPUs. VAE_ERR_NO_DEVICE: no NCCL; VAE_ERR_RUNTIME. */
+/* Only linked in builds with CUDA; collective: makes the ranks of such a backend, if it has any,
+ * known to each other's GPUs. VAE_ERR_NO_DEVICE: no NCCL; VAE_ERR_RUNTIME. */
 vae_status vae_cuda_join_ranks(vae_backend *be, vae_error *err);
 
 /* One line per device for `vae info`: writes up to `size` bytes of text; returns how many

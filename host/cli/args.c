@@ -101,8 +101,9 @@ static vae_status unknown(const cli_args *args, const char *word, int letter, va
 static vae_status read_words(cli_args *args, int argc, char **argv, int first, vae_error *err)
 {
     const cli_command *command = args->command;
+    const size_t most = command->most_words > 0 ? command->most_words : command->n_words;
     for (int i = first; i < argc; i++) {
-        if (args->n_words == command->n_words || args->n_words == CLI_MAX_WORDS) {
+        if (args->n_words == most || args->n_words == CLI_MAX_WORDS) {
             return vae_fail(err, VAE_ERR_USAGE,
                             "vae %s: unexpected '%s'; usage: vae %s%s%s [options]", command->name,
                             argv[i], command->name, command->n_words > 0 ? " " : "",
@@ -140,6 +141,11 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
         }
         size_t i = find_code(args, code);
         args->value[i] = optarg != NULL ? optarg : "";
+        if (args->n_given == CLI_MAX_GIVEN) {
+            return vae_fail(err, VAE_ERR_USAGE, "more than %d options", CLI_MAX_GIVEN);
+        }
+        args->given[args->n_given].option = i;
+        args->given[args->n_given++].value = args->value[i];
     }
     args->quiet = cli_given(args, "quiet");
     args->json = cli_given(args, "json");
@@ -263,6 +269,26 @@ void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx)
     }
 }
 
+void cli_put_presets(FILE *out)
+{
+    for (int p = VAE_PRESET_NONE + 1; p < VAE_N_PRESETS; p++) {
+        const vae_preset_row *row = vae_config_preset((vae_preset)p);
+        int column = fprintf(out, "  %-10s%s:", row->name, row->about);
+        for (size_t i = 0; i < row->n; i++) {
+            const bool flag =
+                vae_config_options(&(size_t){0})[vae_config_find(row->values[i].name)].kind ==
+                VAE_KIND_FLAG;
+            char text[96];
+            const int n = snprintf(text, sizeof text, "--%s%s%s", row->values[i].name,
+                                   flag ? "" : " ", flag ? "" : row->values[i].value);
+            const bool fits = column + 1 + n <= 100;
+            fprintf(out, fits ? " %s" : "\n            %s", text);
+            column = fits ? column + 1 + n : 12 + n;
+        }
+        fputc('\n', out);
+    }
+}
+
 void cli_help(const cli_command *command, FILE *out)
 {
     help_text text = {out, NULL};
@@ -272,6 +298,10 @@ void cli_help(const cli_command *command, FILE *out)
         fprintf(out, "%s\n", command->more);
     }
     cli_each_option(command, option_help, &text);
+    if (command->trains) {
+        fputs("\npresets:\n", out);
+        cli_put_presets(out);
+    }
     fprintf(out, "\nexamples:\n%s", command->examples);
 }
 

@@ -155,7 +155,8 @@ static vae_status check_eval(const cli_args *args, vae_error *err)
                       err);
 }
 
-static void print_eval(const cli_args *args, const vae_trained *m, const vae_measurement *r)
+static void print_eval(const cli_args *args, const vae_trained *m, const vae_measurement *r,
+                       const vae_byte_figures *bytes)
 {
     char binarize[32];
     vae_config_get(&m->config, "binarize", binarize, sizeof binarize);
@@ -166,6 +167,7 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
                       "data", m->set->source, "split", m->split, "n", (json_int_t)r->n, "binarize",
                       binarize, "elbo", r->elbo, "recon", r->recon, "kl", r->kl, "error",
                       r->classified > 0 ? json_real(r->error) : json_null());
+        cli_json_bytes(o, bytes);
         cli_print_json(o, 9);
         return;
     }
@@ -177,11 +179,13 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
     if (r->classified > 0) {
         printf("error         %.2f%% of %zu misclassified\n", 100 * r->error, r->classified);
     }
+    cli_print_bytes(bytes, "z = mu of the most probable class");
 }
 
 vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
 {
     vae_measurement result;
+    vae_byte_figures bytes;
     vae_status status = VAE_OK;
     TRY(check_eval(args, err));
     TRY(cli_binarize(m, args, err));
@@ -189,7 +193,10 @@ vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
     TRY(vae_trained_start(m, vae_ranks_most(m->ranks, vae_measure_batch(&m->config)), 1, err));
     TRY(vae_trained_put(m, NULL, 0, err));
     TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, VAE_EVAL_DRAW(0), NULL, err));
-    print_eval(args, m, &result);
+    const vae_plan plan = vae_eval_plan(VAE_EVAL_DRAW(0), 0);
+    TRY(vae_bytes_measure(&bytes, m, m->n, &plan, NULL, err));
+    bytes.bits = vae_bits_per_dim(result.elbo, bytes.noise, m->checkpoint->d);
+    print_eval(args, m, &result, &bytes);
 done:
     return status;
 }

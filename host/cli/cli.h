@@ -9,9 +9,10 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "eval/bytes.h"
 #include "infer/trained.h"
 
-enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
+enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 32, CLI_MAX_GIVEN = 256 };
 
 typedef struct {
     const char *name;
@@ -26,7 +27,8 @@ typedef struct cli_args cli_args;
 typedef struct {
     const char *name;
     const char *words; /* what stands beside options: "RUN", or "" */
-    size_t n_words;    /* how many of them must be there, and at most are */
+    size_t n_words;    /* how many of them must be there, and at most are, ... */
+    size_t most_words; /* ... unless this says how many there may be; 0: it does not */
     const char *help;  /* one line */
     const char *more;  /* lines that only the command's own help has; or NULL */
     const char *examples;
@@ -46,14 +48,19 @@ struct cli_args {
     cli_option options[CLI_MAX_OPTIONS]; /* all that the command takes */
     size_t n_options;
     const char *value[CLI_MAX_OPTIONS]; /* the last one given; "" for a flag; NULL = not given */
+    struct {
+        size_t option; /* its place in `options` */
+        const char *value;
+    } given[CLI_MAX_GIVEN]; /* every one, in order: for options that may come more than once */
+    size_t n_given;
     const char *words[CLI_MAX_WORDS];
     size_t n_words;
     bool quiet, json;       /* of ranks but the first: quiet, no JSON */
     const vae_ranks *ranks; /* NULL: alone; else the command `shares` */
 };
 
-/* Runs the command that argv names, as one of these ranks or alone (NULL). The error, if any, is not
- * printed yet. */
+/* Runs the command that argv names, as one of these ranks or alone (NULL). The error, if any, is
+ * not printed yet. */
 vae_status vae_cli(int argc, char **argv, const vae_ranks *ranks, vae_error *err);
 
 /* Is it this process that writes and prints? */
@@ -74,6 +81,8 @@ void cli_help(const cli_command *command, FILE *out);
 typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
                            const char *usual);
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* Lines that name the presets of training, and the options each stands for. */
+void cli_put_presets(FILE *out);
 /* What the help of the program says (cli.c). */
 extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
@@ -154,10 +163,11 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
                               vae_split split, vae_error *err);
-/* What a run is tested on, and which split of it; NULL: nothing. */
-const char *cli_test_data(const vae_config *config, vae_split *split);
-/* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
- * says why. split: in place of --split; needed: another option that wants them as --data does; both
+/* What a run is tested on, and which split of it; NULL: nothing. Errors: vae_dataset_has_test's. */
+vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
+                         vae_error *err);
+/* As cli_open_set, where those of the training may be missing, or others by now: then m->set is
+ * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of --split; needed: another option that wants them as --data does; both
  * or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);
@@ -178,6 +188,10 @@ void cli_spool_close(cli_spool *s);
 
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
+/* Adds psnr, bits_per_dim and dequantization, null where there are none; prints those there are,
+ * saying at which z. */
+void cli_json_bytes(json_t *o, const vae_byte_figures *bytes);
+void cli_print_bytes(const vae_byte_figures *bytes, const char *where);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the
  * classifier's error. */
 vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err);

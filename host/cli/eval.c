@@ -6,7 +6,6 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
-#include "eval/bytes.h"
 #include "eval/eval.h"
 #include "format/npz.h"
 #include "infer/labels.h"
@@ -37,8 +36,7 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
     cli_progress_open(&ev->progress, ev->args->quiet);
     ev->job.watch = cli_watch(&ev->progress, ev->split);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
-    ev->bytes = (vae_byte_figures){.psnr = NAN, .bits = NAN};
-    if (status == VAE_OK && vae_bytes_are(m)) {
+    if (status == VAE_OK) {
         const vae_plan plan = vae_eval_plan(ev->job.draws, 0);
         status = vae_bytes_measure(&ev->bytes, m, m->n, &plan, &ev->job.watch, &inner);
         /* of the ELBO that stands beside it, which may have more particles */
@@ -75,11 +73,7 @@ static json_t *figures(const evaluation *ev)
                   cli_json_real(e->tc_se), "dimwise_kl", cli_json_real(e->dimwise_kl));
     json_object_update(o, aggregate);
     json_decref(aggregate);
-    json_object_set_new(o, "psnr", cli_json_real(ev->bytes.psnr));
-    json_object_set_new(o, "bits_per_dim", cli_json_real(ev->bytes.bits));
-    json_object_set_new(o, "dequantization",
-                        isnan(ev->bytes.bits) ? json_null()
-                                              : json_string("uniform, 1/256 wide, expected value"));
+    cli_json_bytes(o, &ev->bytes);
     return o;
 }
 
@@ -113,16 +107,7 @@ static void print_text(const evaluation *ev)
         printf("nll           %.4f +- %.4f (%zu importance sample%s)\n", e->nll, e->nll_se,
                e->samples, vae_s(e->samples));
     }
-    if (!isnan(ev->bytes.bits)) {
-        printf(
-            "bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to x, "
-            "its expected value)\n",
-            ev->bytes.bits);
-    }
-    if (ev->bytes.n > 0) {
-        printf("psnr          %.3f dB (mean at z = mu, one squared error over all values)\n",
-               ev->bytes.psnr);
-    }
+    cli_print_bytes(&ev->bytes, "z = mu");
     printf("active units  %zu of %zu\n", e->active_units, e->z);
     if (e->aggregate > 0) {
         printf("I(x;z)        %.4f +- %.4f (of %zu example%s: at most %.4f)\n", e->mi, e->mi_se,
@@ -199,19 +184,24 @@ done:
 
 static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
-    const char *data = cli_value(args, "data");
+    const char *data = cli_value(args, "data"), *test = NULL;
     vae_split split;
+    bool has_test = false;
+    vae_status status = VAE_OK;
     if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
     if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
-    const bool has_test =
-        data != NULL ? vae_dataset_has_test(data) : cli_test_data(&m->config, &split) != NULL;
-    return has_test ? VAE_OK
-                    : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
-                               data != NULL ? data : m->config.data);
+    TRY(data != NULL ? vae_dataset_has_test(&has_test, data, err)
+                     : cli_test_data(&test, &split, &m->config, err));
+    if (!has_test && test == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
+                     data != NULL ? data : m->config.data));
+    }
+done:
+    return status;
 }
 
 static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)

@@ -3,6 +3,7 @@
 #include "cli/pages.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/version.h"
@@ -77,6 +78,20 @@ static void verbatim(FILE *out, const char *heading, const char *text)
     fputs(".fi\n", out);
 }
 
+static void put_presets(FILE *out)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *lines = open_memstream(&text, &size);
+    if (lines != NULL) {
+        cli_put_presets(lines);
+    }
+    if (lines != NULL && fclose(lines) == 0) {
+        verbatim(out, "PRESETS", text);
+    }
+    free(text);
+}
+
 void cli_man_of_command(const cli_command *command, FILE *out)
 {
     man_options m = {out, NULL};
@@ -91,6 +106,9 @@ void cli_man_of_command(const cli_command *command, FILE *out)
     }
     fputs(".SH OPTIONS\n", out);
     cli_each_option(command, man_option, &m);
+    if (command->trains) {
+        put_presets(out);
+    }
     verbatim(out, "EXAMPLES", command->examples);
     verbatim(out, "EXIT STATUS", cli_exit_codes);
     fputs(".SH SEE ALSO\n.BR vae (1)\n", out);

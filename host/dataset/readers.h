@@ -25,11 +25,12 @@ typedef struct {
     vae_data_kind kind;
     const char *endings[VAE_READER_ENDINGS]; /* of a file's name, whatever their case; or NULL */
     const uint8_t *magic;       /* 2 bytes a file begins with; NULL: it is known by its ending */
+    uint8_t more_magic;         /* the second may be greater by up to this */
     const char *const *options; /* of the config that no other kind of data takes, NULL behind the
                                  * last; or NULL */
-    /* Does the file or folder hold a part of that split? May be NULL for a built-in set or a file:
-     * there is no test split. */
-    bool (*has)(const char *name, vae_split split);
+    /* *has: does the file or folder hold a part of that split? May be NULL for a built-in set or a
+     * file: there is no test split. That it cannot be known is an error, never "no". */
+    vae_status (*has)(bool *has, const char *name, vae_split split, vae_error *err);
     /* Either fills an empty set, but for source, kind and sha256; load_stream from a
      * file's beginning. options->config is there. */
     vae_status (*load)(vae_dataset *set, const char *name, vae_split split,
@@ -41,7 +42,7 @@ typedef struct {
 extern const vae_reader vae_digits_reader, vae_sprites_reader;
 extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
 extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
-extern const vae_reader vae_png_reader, vae_jpeg_reader;
+extern const vae_reader vae_png_reader, vae_jpeg_reader, vae_pnm_reader;
 
 /* ---- doubles on their way to floats ---- */
 

@@ -263,7 +263,7 @@ static vae_status open_scoring(scoring *s, const vae_score_job *job, vae_row_sco
                    .out = out,
                    .d = vae_model_layout(job->on->model)->d,
                    .z = c->latent,
-                   .recon = {c->likelihood, (float)c->variance, c->mean},
+                   .recon = vae_recon_of(c->likelihood, c->variance, c->mean),
                    .threads = vae_threads(c->threads)};
     *out = (vae_row_scores){.n = job->n, .d = s->d, .n_top = job->top < s->d ? job->top : s->d};
     if (__builtin_mul_overflow(job->n, s->d, &values)) {

@@ -1,4 +1,4 @@
-/* Reading JPEG files, by libjpeg, and pictures of either kind. */
+/* Reading JPEG files, by libjpeg. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -8,7 +8,8 @@
 
 #include <jpeglib.h>
 
-#include "base/stream.h"
+#include <jerror.h>
+
 #include "image/image.h"
 
 /* libjpeg's errors end in a longjmp, so what survives one lives here. */
@@ -25,6 +26,7 @@ typedef struct {
 static void on_error(j_common_ptr jpeg)
 {
     jpeg_reader *r = (jpeg_reader *)jpeg->err;
+    r->no_memory = jpeg->err->msg_code == JERR_OUT_OF_MEMORY;
     jpeg->err->format_message(jpeg, r->text);
     longjmp(r->jump, 1);
 }
@@ -51,6 +53,7 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
         return vae_fail(err, disk ? VAE_ERR_IO : VAE_ERR_DATA, "%s: cannot read JPEG: %s", path,
                         disk ? "the disk fails" : r->text);
     }
+    jpeg_create_decompress(jpeg); /* it allocates, so that it may jump, too */
     jpeg_stdio_src(jpeg, r->file);
     jpeg_read_header(jpeg, TRUE);
     if (jpeg->image_width > VAE_PNG_SIDE || jpeg->image_height > VAE_PNG_SIDE) {
@@ -90,9 +93,11 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
     return VAE_OK;
 }
 
-static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], vae_error *err)
+vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                         size_t *channels, vae_error *err)
 {
-    struct jpeg_decompress_struct jpeg;
+    struct jpeg_decompress_struct jpeg = {0};
+    size_t out[3] = {0};
     vae_status status = VAE_OK;
     jpeg_reader *r = calloc(1, sizeof *r);
     if (r == NULL) {
@@ -103,63 +108,28 @@ static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], v
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
     struct stat info;
-    r->file_bytes = fstat(fileno(r->file), &info) == 0 ? (size_t)info.st_size : 0;
+    if (fstat(fileno(r->file), &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
+    }
+    r->file_bytes = (size_t)info.st_size;
     jpeg.err = jpeg_std_error(&r->manager);
     r->manager.error_exit = on_error;
     r->manager.emit_message = on_message;
-    jpeg_create_decompress(&jpeg);
     status = decode(r, &jpeg, path, out, pixels == NULL, err);
     jpeg_destroy_decompress(&jpeg);
-    fclose(r->file);
     TRY(status);
     if (pixels != NULL) {
         *pixels = r->pixels;
         r->pixels = NULL;
     }
-done:
-    free(r->pixels);
-    free(r);
-    return status;
-}
-
-/* The first bytes of a regular file. */
-static vae_status first_bytes(const char *path, uint8_t *bytes, size_t n, size_t *got,
-                              vae_error *err)
-{
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err); /* refuses folders, pipes, devices */
-    if (status == VAE_OK) {
-        status = vae_stream_read(s, bytes, n, got, err);
-        vae_stream_close(s);
-    }
-    return status;
-}
-
-vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                            size_t *channels, vae_error *err)
-{
-    static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
-    uint8_t head[26];
-    size_t got = 0, out[3] = {0};
-    vae_status status = VAE_OK;
-    TRY(first_bytes(path, head, sizeof head, &got, err));
-    if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
-        if (pixels != NULL) {
-            return vae_png_read(path, pixels, width, height, channels, err);
-        }
-        for (size_t i = 0; i < 4; i++) { /* IHDR: width, height, depth, colour type */
-            out[0] = out[0] << 8 | head[16 + i];
-            out[1] = out[1] << 8 | head[20 + i];
-        }
-        out[2] = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
-    } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
-        TRY(read_jpeg(path, pixels, out, err));
-    } else {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path));
-    }
     *width = out[0];
     *height = out[1];
     *channels = out[2];
 done:
+    if (r->file != NULL) {
+        fclose(r->file);
+    }
+    free(r->pixels);
+    free(r);
     return status;
 }

@@ -80,7 +80,7 @@ vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config 
         return vae_fail_memory(err, VAE_PACE_MOST * sizeof *plan, "the plan of a measuring pass");
     }
     vae_error inner = {0};
-    vae_totals totals;
+    vae_totals totals = {0};
     vae_status status = run_pass(model, data, n, batch, draw, plan, stop_signal, &inner);
     free(plan);
     /* in any case, so that the totals are clear again; but after an error of this rank alone, the

@@ -8,9 +8,9 @@
 #include "infer/trained.h"
 
 /* Opens and starts config->stack on config's device. Its weights must have the SHA-256
- * config->stack_weights, which is filled in if it is empty. ranks: as in vae_trained. VAE_ERR_DATA if they are others,
- * VAE_ERR_USAGE if that run is conditional, semi-supervised or stacked itself, and as
- * vae_trained_open and vae_trained_start. */
+ * config->stack_weights, which is filled in if it is empty. ranks: as in vae_trained. VAE_ERR_DATA
+ * if they are others, VAE_ERR_USAGE if that run is conditional, semi-supervised or stacked itself,
+ * and as vae_trained_open and vae_trained_start. */
 vae_status vae_stack_open(vae_trained *below, vae_config *config, const vae_ranks *ranks,
                           vae_error *err);
 

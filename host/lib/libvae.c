@@ -593,7 +593,7 @@ static vae_status fit_in_memory(vae *v, vae_config *config, vae_dataset *set)
     } while (event < VAE_LOOP_STOPPED);
     TRY(vae_loop_capture(&loop, &v->err));
     if (loop.last.epoch > 0) {
-        vae_train_summarize(loop.now, &loop.last);
+        TRY(vae_train_summarize(loop.now, &loop.last, &v->err));
     }
     if (event == VAE_LOOP_STOPPED) {
         status = vae_fail(&v->err, VAE_ERR_INTERRUPTED,
@@ -635,7 +635,8 @@ static vae_status fit_in_folder(vae *v, const vae_config *config, vae_dataset *s
 /* What a run folder is written by: without one it would be ignored. */
 static vae_status refuse_folder_options(vae *v)
 {
-    static const char *const names[] = {"save-every", "keep", "sample-every", "report"};
+    static const char *const names[] = {"save-every", "keep", "sample-every", "report",
+                                        "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if ((v->given >> vae_config_find(names[i]) & 1) != 0) {
             return vae_fail(

@@ -253,8 +253,8 @@ vae_status vae_mpi_start(vae_ranks **out, vae_error *err)
     m->farewell = MPI_COMM_NULL;
     gethostname(m->base.host, sizeof m->base.host - 1);
     snprintf(m->base.library, sizeof m->base.library, "%s", vae_ranks_built());
-    /* Open MPI: a rank that waits for a sum gives its core to whoever can use it, another job's too;
-     * on cores that nobody else wants it costs nothing */
+    /* Open MPI: a rank that waits for a sum gives its core to whoever can use it, another job's
+     * too; on cores that nobody else wants it costs nothing */
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     TRY(check(&m->base, MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread",
               err));

@@ -60,10 +60,11 @@ static vae_status gather_pieces(const vae_ranks *ranks, void *all, size_t rows, 
                                 vae_error *err)
 {
     vae_status status = VAE_OK;
-    int *bytes = malloc(2 * ranks->n * sizeof *bytes), *at = bytes + ranks->n;
+    int *bytes = malloc(2 * ranks->n * sizeof *bytes);
     if (bytes == NULL) {
         TRY(vae_fail_memory(err, 2 * ranks->n * sizeof *bytes, "the ranks' shares"));
     }
+    int *at = bytes + ranks->n;
     if (row_bytes > 0 && rows > (size_t)INT_MAX / row_bytes) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%zu rows of %zu bytes are too many for one message",
                      rows, row_bytes));

@@ -351,6 +351,24 @@ done:
     return status;
 }
 
+static vae_status read_variance(const reader *r, vae_train_state *s, vae_error *err)
+{
+    unsigned char at[VARIANCE_BYTES];
+    vae_status status = VAE_OK;
+    if (find(r, "variance") == NULL) {
+        return VAE_OK;
+    }
+    TRY(read_into(r, "variance", at, sizeof at, err));
+    s->variance_recon = get_double(at);
+    s->variance_examples = get_double(at + 8);
+    if (!isfinite(s->variance_recon) || !(s->variance_examples >= 0) ||
+        s->variance_examples > s->examples) {
+        return damaged(r, err, "the state of the variance makes no sense");
+    }
+done:
+    return status;
+}
+
 static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *err)
 {
     const section *s = find(r, "summary");
@@ -425,8 +443,11 @@ static vae_status read_classes(const reader *r, vae_checkpoint *c, vae_error *er
     if (s != NULL) {
         TRY(read_new(r, "classes", s->length, &names, err));
         if (s->length == 0 || names[s->length - 1] != '\0' ||
-            vae_classes_read(&c->classes, names, s->length, &why) != VAE_OK) {
+            vae_classes_read(&c->classes, names, s->length, &why) == VAE_ERR_DATA) {
             TRY(damaged(r, err, "section classes does not name classes"));
+        }
+        if (why.status != VAE_OK) { /* no memory: that is no damage */
+            TRY(vae_fail(err, why.status, "%s: %.900s", r->source->name, why.text));
         }
         c->classes_known = true;
         TRY(read_new(r, "class_rows", c->classes.n * sizeof *c->class_rows, &c->class_rows, err));
@@ -454,6 +475,7 @@ vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_sourc
     TRY(read_shape(&r, c, err));
     TRY(check_tensors(&r, c, err));
     TRY(read_state(&r, &c->state, err));
+    TRY(read_variance(&r, &c->state, err));
     TRY(read_summary(&r, c, err));
     const uint64_t floats = (uint64_t)c->n_params * sizeof(float);
     TRY(read_new(&r, "params", floats, &c->params, err));

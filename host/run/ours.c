@@ -32,6 +32,20 @@ static bool is_picture(const char *name, const char *kind)
            n + strspn(name + n, "0123456789") == length - 4;
 }
 
+/* Of the files that TensorBoard reads. */
+static bool is_board(const char *name)
+{
+    static const char *const projector[] = {"projector_config.pbtxt", "mu.tsv", "labels.tsv",
+                                            "sprite.png"};
+    static const char events[] = "events.out.tfevents.";
+    for (size_t i = 0; i < sizeof projector / sizeof projector[0]; i++) {
+        if (strcmp(name, projector[i]) == 0) {
+            return true;
+        }
+    }
+    return strncmp(name, events, strlen(events)) == 0 && vae_ends_with(name, ".vae");
+}
+
 static const char *const of_a_run[] = {"config.json", "run.json", "metrics.jsonl", "report.html"};
 
 /* Does a run write a file of this name into its folder `inside` ("": into itself)? */
@@ -42,6 +56,9 @@ static bool is_of_a_run(const char *inside, const char *name)
     }
     if (strcmp(inside, "samples") == 0) {
         return is_picture(name, "epoch-") || is_picture(name, "reconstruction-");
+    }
+    if (strcmp(inside, "tensorboard") == 0) {
+        return is_board(name);
     }
     for (size_t i = 0; i < sizeof of_a_run / sizeof of_a_run[0]; i++) {
         if (strcmp(name, of_a_run[i]) == 0) {
@@ -76,10 +93,14 @@ vae_status vae_run_remove_files(const char *path, const char *inside, bool temps
     vae_status status = VAE_OK;
     snprintf(folder, sizeof folder, "%s/%s", path, inside);
     TRY(vae_folder_names(&names, &n, folder, err));
-    /* config.json, which tells whose all of it is, last */
-    for (size_t i = n; i-- > 0 && status == VAE_OK;) {
+    const char *kept = "run.json";
+    for (size_t i = 0; i < n; i++) {
+        kept = strcmp(names[i], of_a_run[0]) == 0 ? of_a_run[0] : kept;
+    }
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
         snprintf(file, sizeof file, "%s/%s", folder, names[i]);
-        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) && unlink(file) != 0) {
+        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) &&
+            strcmp(names[i], kept) != 0 && unlink(file) != 0) {
             status = vae_fail(err, VAE_ERR_IO, "%s: cannot remove: %s", file, strerror(errno));
         }
     }
@@ -98,7 +119,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     enum { MOST = 1 << 20 };
     char path[VAE_RUN_PATH], *text = NULL;
     vae_error why = {0};
-    json_error_t at;
+    json_t *object;
     vae_status status = VAE_OK;
     *ours = false;
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -109,8 +130,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     if (vae_file_read(&text, path, MOST, &why) != VAE_OK) {
         return why.status == VAE_ERR_DATA ? VAE_OK : vae_fail(err, why.status, "%s", why.text);
     }
-    json_t *object = json_loads(text, 0, &at);
-    if (object == NULL && vae_json_starved(&at)) {
+    if (vae_json_read(&object, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
     }
     *ours = json_is_integer(json_object_get(object, "schema"));
@@ -193,7 +213,8 @@ static vae_status not_a_run(const char *path, const char *why, vae_error *err)
 /* What a run writes into without replacing it must be its own, and no link to elsewhere. */
 static vae_status check_links(const char *folder, vae_error *err)
 {
-    static const char *const names[] = {"log.txt", "metrics.jsonl", "checkpoints", "samples"};
+    static const char *const names[] = {"log.txt", "metrics.jsonl", "checkpoints", "samples",
+                                        "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[VAE_RUN_PATH];
         struct stat info;

@@ -501,6 +501,37 @@ done:
     return status;
 }
 
+vae_status vae_mixture_choose(vae_mixture *out, const float *rows, size_t n, const float *held,
+                              size_t n_held, size_t z, const vae_mixture_options *options,
+                              vae_mixture_report *report, double *score, vae_error *err)
+{
+    static const size_t ladder[] = {1, 2, 5, 10, 20, 50};
+    vae_mixture next = {0};
+    vae_status status = VAE_OK;
+    *out = (vae_mixture){0};
+    *score = NAN;
+    for (size_t i = 0; i < sizeof ladder / sizeof ladder[0] && (i == 0 || n_held > 0); i++) {
+        vae_mixture_options o = *options;
+        vae_mixture_report tried;
+        double found = NAN;
+        o.components = ladder[i];
+        TRY(vae_mixture_fit(&next, rows, n, z, &o, &tried, err));
+        if (n_held > 0) {
+            TRY(vae_mixture_score(&found, &next, held, n_held, err));
+        }
+        if (i > 0 && !(found > *score)) {
+            break;
+        }
+        vae_mixture_clear(out);
+        *out = next, next = (vae_mixture){0};
+        *report = tried;
+        *score = found;
+    }
+done:
+    vae_mixture_clear(&next);
+    return status;
+}
+
 /* ---- draws ---- */
 
 static size_t choose(const vae_mixture *m, double u)

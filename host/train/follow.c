@@ -1,6 +1,6 @@
-/* A run of several ranks: the first drives the loop and writes the folder (run.c), the others follow
- * it here. What the first alone knows, from the folder, it tells them, so that they need not see
- * it. */
+/* A run of several ranks: the first drives the loop and writes the folder (run.c), the others
+ * follow it here. What the first alone knows, from the folder, it tells them, so that they need
+ * not see it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>

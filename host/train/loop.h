@@ -80,11 +80,11 @@ typedef struct {
 } vae_loop;
 
 /* Everything that has to be there before the first step. Both sets are standardized in place:
- * where the config asks for it, by the rows that train, or as `from` has it, whose shift and
- * scale are the model's; they must outlive the loop. train_set's rows may be split into training
- * and validation; test_set, which may be NULL, is measured after every epoch. from: what
- * vae_loop_begin will begin from. from, ranks, stop and notes may be NULL. The config must have passed
- * vae_config_check. VAE_ERR_USAGE and VAE_ERR_DATA for data that do not suit the options or
+ * where the config asks for it, by the rows that train, or as `from` has it, whose shift and scale
+ * are the model's; they must outlive the loop. train_set's rows may be split into training and
+ * validation; test_set, which may be NULL, is measured after every epoch. from: what
+ * vae_loop_begin will begin from. from, ranks, stop and notes may be NULL. The config must have
+ * passed vae_config_check. VAE_ERR_USAGE and VAE_ERR_DATA for data that do not suit the options or
  * `from`; as vae_backend_open and vae_model_create. After an error there is nothing to close. */
 vae_status vae_loop_open(vae_loop *loop, const vae_config *config, vae_dataset *train_set,
                          vae_dataset *test_set, const vae_checkpoint *from, const vae_ranks *ranks,
@@ -110,8 +110,8 @@ void vae_loop_describe(const vae_loop *loop);
 /* Goes on to the next event; within an epoch that is a fraction of a second. VAE_ERR_DIVERGED: a
  * loss, gradient or parameter became NaN or Inf. After an error the loop is of no more use. */
 vae_status vae_loop_next(vae_loop *loop, vae_loop_event *event, vae_error *err);
-/* Instead of a vae_loop_next: whoever drives has failed with this status, and the other ranks are to
- * end with it, too. */
+/* Instead of a vae_loop_next: whoever drives has failed with this status, and the other ranks are
+ * to end with it, too. */
 void vae_loop_give_up(vae_loop *loop, vae_status status);
 vae_progress vae_loop_progress(const vae_loop *loop);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "train/run_parts.h"
 
@@ -20,8 +21,7 @@ static uint64_t may_differ(bool variance)
                    strcmp(options[i].name, "data") == 0 || strcmp(options[i].name, "stack") == 0 ||
                    strcmp(options[i].name, "test-data") == 0 ||
                    strcmp(options[i].name, "init-from") == 0;
-        may = may || (variance && (strcmp(options[i].name, "variance") == 0 ||
-                                   strcmp(options[i].name, "optimal-variance") == 0));
+        may = may || (variance && strcmp(options[i].name, "variance") == 0);
         bits |= (uint64_t)may << i;
     }
     return bits;
@@ -31,9 +31,9 @@ static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, cons
                                 vae_error *err)
 {
     char here[VAE_PATH], there[VAE_PATH];
-    /* a variance that follows the error goes on from the checkpoint's */
-    const bool follows = c->config.optimal_variance > 0 && l->config->optimal_variance > 0;
-    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(follows));
+    /* an optimal variance goes on from the checkpoint's */
+    const bool moves = vae_likelihood_of(c->config.likelihood)->optimal;
+    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(moves));
     if (i == SIZE_MAX) {
         return VAE_OK;
     }
@@ -164,7 +164,10 @@ static vae_status says_done(const training_run *t, const char *path, bool *done,
     if (there && vae_file_read(&text, path, MOST, &why) != VAE_OK && why.status != VAE_ERR_DATA) {
         TRY(vae_fail(err, why.status, "%s", why.text));
     }
-    json_t *run = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *run = NULL;
+    if (text != NULL && vae_json_read(&run, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
+    }
     const char *word = json_string_value(json_object_get(run, "status"));
     const json_int_t step = json_integer_value(json_object_get(run, "step"));
     *done = word != NULL && strcmp(word, "done") == 0 && (uint64_t)step == t->loop.now->state.step;

@@ -96,11 +96,15 @@ static vae_status epoch_done(training_run *t, vae_error *err)
     const bool finished = t->loop.now->state.finished;
     const bool draw = finished || (c->sample_every > 0 && r->epoch % c->sample_every == 0);
     vae_status status = VAE_OK;
-    vae_train_summarize(t->loop.now, r);
+    TRY(vae_train_summarize(t->loop.now, r, err));
     if (draw) {
         vae_train_draw(t, r->epoch);
     }
     TRY(vae_train_write_metrics(t, r, err));
+    vae_board_epoch(t, r, draw);
+    if (finished) {
+        vae_board_projector(t);
+    }
     if (finished || r->best || r->epoch % c->save_every == 0) {
         TRY(save(t, r->best, err));
     }
@@ -186,6 +190,7 @@ static vae_status begin_folder(training_run *t, vae_error *err)
     vae_status status = VAE_OK;
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
+    TRY(vae_board_open(t, last_line, err));
     vae_loop_describe(&t->loop);
     if (t->result->checkpoint[0] == '\0') {
         TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
@@ -351,7 +356,8 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     vae_error own = {0};
     vae_config resolved = *config;
     vae_dataset *sets[2] = {train_set, test_set};
-    training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
+    training_run t = {
+        .options = options, .result = result, .folder = {.log = -1, .metrics = -1}, .board = -1};
     vae_checkpoint *found = NULL, *source = NULL;
     vae_status status = VAE_OK;
     err = err != NULL ? err : &own;
@@ -386,6 +392,7 @@ done:
     vae_checkpoint_free(found);
     vae_checkpoint_free(source);
     vae_loop_close(&t.loop);
+    vae_board_close(&t);
     vae_run_folder_close(&t.folder);
     json_decref(t.places);
     vae_dataset_free(t.stacked[0]);

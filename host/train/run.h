@@ -18,8 +18,8 @@ typedef struct {
     bool resume, force;
     bool anew;                        /* with resume: begin a run where there is none */
     const vae_stop_flag *stop_signal; /* may be NULL */
-    /* All of them call vae_train, with the same config and data. The first writes the folder, has the
-     * events and the result; on the others config->out is not read. NULL: alone */
+    /* All of them call vae_train, with the same config and data. The first writes the folder, has
+     * the events and the result; on the others config->out is not read. NULL: alone */
     const vae_ranks *ranks;
     vae_train_events events;
 } vae_train_options;
@@ -44,7 +44,9 @@ typedef struct {
 vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
                      const vae_train_options *options, vae_train_result *result, vae_error *err);
 
-/* The summary of a checkpoint: the last metrics as a JSON object, for `vae info` and export. */
-void vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *record);
+/* The summary of a checkpoint: the last metrics as a JSON object, for `vae info` and export.
+ * VAE_ERR_RUNTIME: no memory. */
+vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *record,
+                               vae_error *err);
 
 #endif

@@ -363,7 +363,7 @@ def calls_of_mpi_that_fail_end_all():
 @test
 def bench_tells_the_rate_of_all():
     out, _ = ranks(2, "bench", "--limit", "300", "--hidden", "16", "--latent", "3", "--batches", "64", "--repeats", "2",
-                   "--seconds", "0.02", "--device", "cpu", "--threads", "1", "--json")
+                   "--seconds", "0.02", "--warm-up", "5", "--device", "cpu", "--threads", "1", "--json")
     row = json.loads(out)["rows"][0]
     assert row["batch"] == 64 and row["ranks"] == 2 and row["alone_batch"] == 32
     share = row["examples_per_s"] / 2 / row["alone_examples_per_s"]

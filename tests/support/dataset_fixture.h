@@ -3,6 +3,7 @@
 #ifndef VAE_TEST_DATASET_FIXTURE_H
 #define VAE_TEST_DATASET_FIXTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,9 @@ blob blob_gzip(const blob *plain);
 /* Opens a set that must open. Free it. */
 vae_dataset *dataset_open_ok(const char *name, vae_split split, size_t limit);
 
+/* vae_dataset_has_test, which must know. */
+bool dataset_has_test(const char *name);
+
 /* Opening must fail so, with a message that holds `says` and, where ASan can tell, without an
  * allocation above 2 MiB. */
 void assert_set_refused(const char *name, vae_split split, vae_status status, const char *says);
@@ -43,8 +47,9 @@ void assert_set_refused(const char *name, vae_split split, vae_status status, co
 /* The same for a file of these bytes: VAE_ERR_DATA. */
 void assert_blob_refused(scratch *s, const blob *b, const char *says);
 
-/* Between these two no allocation may be above 2 MiB (measured under ASan only). */
+/* Since allocations_start so many were above 2 MiB, or none (measured under ASan only). */
 void allocations_start(void);
+void assert_large_allocations(size_t n);
 void assert_allocations_small(void);
 
 #endif

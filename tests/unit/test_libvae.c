@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataset_fixture.h"
@@ -412,6 +413,69 @@ static void test_stop_from_a_thread(void **state)
 }
 
 /* Where no file can be written or made: neither in the working folder nor in the temporary one. */
+/* Trains a handle whose loops are worth several threads; its latents, or NULL if anything failed. */
+static float *latents_of(vae *v)
+{
+    float *mu = calloc(N * Z, sizeof *mu);
+    set(v, "threads", "3");
+    set(v, "hidden", "400");
+    if (mu == NULL || fit(v) != 0 || vae_encode(v, floats, VAE_FLOATS, N, mu, NULL, NULL) != 0) {
+        free(mu);
+        mu = NULL;
+    }
+    return mu;
+}
+
+static void *fit_beside(void *handle)
+{
+    return latents_of(handle);
+}
+
+static void test_handles_side_by_side(void **state)
+{
+    (void)state;
+    vae *v[3] = {small(), small(), small()};
+    pthread_t thread[2];
+    float *mu[3];
+    mu[2] = latents_of(v[2]);
+    assert_non_null(mu[2]);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, fit_beside, v[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        void *result = NULL;
+        pthread_join(thread[i], &result);
+        mu[i] = result;
+        assert_non_null(mu[i]);
+        assert_memory_equal(mu[i], mu[2], N * Z * sizeof(float));
+    }
+    for (int i = 0; i < 3; i++) {
+        free(mu[i]);
+        vae_free(v[i]);
+    }
+}
+
+/* The child has none of the threads that its parent's handles computed on. */
+static void test_a_child_computes(void **state)
+{
+    (void)state;
+    vae *v = small();
+    float *mu = latents_of(v);
+    assert_non_null(mu);
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        float *again = latents_of(v);
+        _exit(again == NULL || memcmp(again, mu, N * Z * sizeof *mu) != 0);
+    }
+    assert_true(child > 0);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    free(mu);
+    vae_free(v);
+}
+
 static void test_fit_writes_nothing(void **state)
 {
     scratch *s = *state;
@@ -605,6 +669,8 @@ int main(void)
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_from_a_thread),
+        cmocka_unit_test(test_handles_side_by_side),
+        cmocka_unit_test(test_a_child_computes),
         cmocka_unit_test(test_fit_writes_nothing),
         cmocka_unit_test(test_run_folder),
         cmocka_unit_test(test_stop_with_a_folder),

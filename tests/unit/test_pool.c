@@ -23,6 +23,13 @@
 #include "base/float_control.h"
 #include "base/pool.h"
 
+/* A child that starts threads: the sanitizer for threads warns against it, but does it. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 enum { PATIENCE = 60 /* seconds: what hangs has failed */ };
 
 static double clock_of(clockid_t which)

@@ -1,5 +1,5 @@
-/* cuBLASLt, loaded when a backend is opened, and NCCL where ranks share its work: the program starts
- * where there is no CUDA. */
+/* cuBLASLt, loaded when a backend is opened, and NCCL where ranks share its work: the program
+ * starts where there is no CUDA. */
 #ifndef VAE_BACKEND_CUDA_LIBS_H
 #define VAE_BACKEND_CUDA_LIBS_H
 

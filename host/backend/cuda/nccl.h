@@ -1,7 +1,8 @@
-/* What the backend uses of NCCL, declared here: its header belongs to no CUDA toolkit, so that a build
- * need not have it, while the library is loaded at run time where ranks share GPUs' work. Values and
- * signatures are those of NVIDIA's nccl.h since version 2.10 (docs.nvidia.com/deeplearning/nccl);
- * tests/simt/test_nccl.c holds them against it where it is installed. */
+/* What the backend uses of NCCL, declared here: its header belongs to no CUDA toolkit, so that a
+ * build need not have it, while the library is loaded at run time where ranks share GPUs' work.
+ * Values and signatures are those of NVIDIA's nccl.h since version 2.10
+ * (docs.nvidia.com/deeplearning/nccl); tests/simt/test_nccl.c holds them against it where it is
+ * installed. */
 #ifndef VAE_BACKEND_CUDA_NCCL_H
 #define VAE_BACKEND_CUDA_NCCL_H
 

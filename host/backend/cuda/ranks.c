@@ -1,4 +1,4 @@
-/* Ranks on GPUs, one each: sums of gradients by NCCL, and waiting that no lost rank makes endless. */
+/* Ranks on GPUs, one each: sums of gradients by NCCL, and waits that no lost rank makes endless. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +9,8 @@
 #include "backend/open.h"
 #include "base/clock.h"
 
-/* How long a GPU waits for those of other ranks, all of whose steps take as long: VAE_RANKS_TIMEOUT,
- * in seconds. A launcher that ends ranks whose fellow died is faster. */
+/* How long a GPU waits for those of other ranks, all of whose steps take as long:
+ * VAE_RANKS_TIMEOUT, in seconds. A launcher that ends ranks whose fellow died is faster. */
 static const double default_patience = 600;
 
 static bool check(cuda_backend *be, ncclResult_t result, const char *call)
@@ -121,8 +121,8 @@ bool vae_cuda_wait(cuda_backend *be)
 
 /* ---- the operation ---- */
 
-/* Where a sum that nothing waits for until the update is added: behind all that was added so far, on
- * a lane of its own. */
+/* Where a sum that nothing waits for until the update is added: behind all that was added so far,
+ * on a lane of its own. */
 static cuda_lane *branch_to_ranks(cuda_backend *be)
 {
     cuda_lane *to = &be->lane[LANE_RANKS];
