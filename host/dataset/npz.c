@@ -252,16 +252,16 @@ done:
     return status;
 }
 
-static bool has(const char *path, vae_split split)
+static vae_status has(bool *has, const char *path, vae_split split, vae_error *err)
 {
     vae_npz npz;
-    vae_error ignored = {0};
-    if (vae_npz_open(&npz, path, &ignored) != VAE_OK) {
-        return false;
-    }
-    const bool found = split == VAE_SPLIT_TRAIN || vae_npz_find(&npz, "x_test") != NULL;
+    vae_status status = VAE_OK;
+    *has = false;
+    TRY(vae_npz_open(&npz, path, err));
+    *has = split == VAE_SPLIT_TRAIN || vae_npz_find(&npz, "x_test") != NULL;
     vae_npz_close(&npz);
-    return found;
+done:
+    return status;
 }
 
 const vae_reader vae_npz_reader = {

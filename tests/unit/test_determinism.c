@@ -243,14 +243,32 @@ static void run_optimizer(const cpu_kernels *k, const loops_call *c, int decoupl
     memcpy(c->out + 3 * MOST, &sum, sizeof sum);
 }
 
+/* of n / 9 channels, and that many results a place */
+static void run_transforms(const cpu_kernels *k, const loops_call *c, int line)
+{
+    const size_t n = c->n / 9;
+    const float *d[9], *e[4];
+    float *results[4];
+    for (size_t i = 0; i < 9; i++) {
+        d[i] = c->a + i * n;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        e[i] = c->b + i * n;
+        results[i] = c->out + 2 * MOST + i * n;
+    }
+    k->window_9(c->out, n, d, n, line);
+    k->filter_9(c->out + MOST, n, e, n, line);
+    k->results_4(results, c->c, n, n);
+}
+
 typedef void run_loops(const cpu_kernels *k, const loops_call *c, int variant);
 
 static void levels_give_the_same_bits(void **state)
 {
     (void)state;
-    static run_loops *const loops[] = {run_layers, run_latents, run_losses, run_data,
-                                       run_optimizer};
-    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_IN_STEP, 4, 2};
+    static run_loops *const loops[] = {run_layers, run_latents,   run_losses,
+                                       run_data,   run_optimizer, run_transforms};
+    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_IN_STEP, 4, 2, ALL_LINES + 1};
     const size_t sizes[] = {12, 31, 33, 64, 65, 257, 1203};
     static float values[5][MOST], out[2][4 * MOST];
     static uint8_t bytes[MOST];

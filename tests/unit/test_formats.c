@@ -281,7 +281,7 @@ static void archives_are_read(void **state)
     vae_npz_add(&w, "x_train", "|u1", 1, images, 3, x);
     vae_npz_add(&w, "x_test", "<f8", 8, rows, 2, t);
     const char *path = write_npz(*state, &w);
-    assert_true(vae_dataset_has_test(path));
+    assert_true(dataset_has_test(path));
     vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 2);
     assert_true(set->n == 2 && set->d == 4 && set->height == 2 && set->dtype == VAE_U8);
     assert_true(vae_dataset_value(set, 0, 1) == 1);
@@ -295,7 +295,7 @@ static void archives_are_read(void **state)
     vae_npz_add(&w, "faces", "|u1", 1, images, 3, x);
     vae_npz_add(&w, "labels", "<i8", 8, &n3, 1, y);
     path = write_npz(*state, &w);
-    assert_false(vae_dataset_has_test(path));
+    assert_false(dataset_has_test(path));
     set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 0);
     assert_true(set->n == 3);
     assert_classes(set, "7 0 255", "0 7 255");
@@ -455,9 +455,9 @@ static void folders_of_pictures(void **state)
     scratch_write(s, "pets/train/dog/.hidden.png", "x", 1);
     scratch_write(s, "pets/train/an_empty_class/readme", "x", 1);
     snprintf(folder, sizeof folder, "%s/pets", s->folder);
-    assert_false(vae_dataset_has_test(folder));
+    assert_false(dataset_has_test(folder));
     put_png(s, "pets/val/dog/d.png", 4, 3, 3, 40);
-    assert_true(vae_dataset_has_test(folder));
+    assert_true(dataset_has_test(folder));
     vae_dataset *set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 0);
     assert_true(set->n == 3 && set->width == 4 && set->height == 3 && set->channels == 1);
     assert_int_equal(set->kind, VAE_KIND_PICTURES);
