@@ -21,7 +21,7 @@ CFLAGS  ?= -O2 -g
 # No fused multiply-adds: every instruction set level gives the same bits. The other two flags let
 # loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
-C11     := -std=c11 -fopenmp $(WARN) $(MATH)
+C11     := -std=c11 $(WARN) $(MATH)
 LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lcrypto -lm -lpthread
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
@@ -57,7 +57,7 @@ cudaobjs = $(CUDA_C:%.c=$(BUILD)/$1/%.o) $(CU:%.cu=$(BUILD)/$1/%.cu.o)
 # what a program of the release variant links
 program  = $(call objs,release) $(if $(HAVE_CUDA),$(call cudaobjs,release))
 LIBS     = $(LDFLAGS) $(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))
-PIE      = $(CC) -fopenmp -pie -Wl,-z,relro,-z,now
+PIE      = $(CC) -pie -Wl,-z,relro,-z,now
 
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 # for a sub-make: all cores, unless this make already shares out jobs
@@ -71,7 +71,7 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all run help deps lib install uninstall mnist clean FORCE
+.PHONY: all run help deps lib install uninstall deb mnist clean FORCE
 
 all: deps ## the program, build/vae
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
@@ -151,6 +151,9 @@ $(BUILD)/vae: $(program) $(call front,release)
 SOVERSION := $(shell sed -n 's/^.define VAE_API_VERSION //p' include/vae.h)
 PREFIX    ?= /usr/local
 LIBDIR    ?= $(PREFIX)/lib
+# the Python module goes where python3 looks below PREFIX, else to a folder for PYTHONPATH
+PYTHONDIR ?= $(or $(shell python3 -c 'import sys; print(next((p for p in sys.path if \
+    p.startswith(sys.argv[1] + "/") and p.endswith("-packages")), ""))' '$(PREFIX)' 2>/dev/null),$(LIBDIR)/python)
 LIBSO     := $(BUILD)/lib/libvae.so.$(VERSION)
 LIB_NAMES := $(BUILD)/gen/libvae.names
 # A declaration begins its line and has the name on it.
@@ -160,8 +163,8 @@ $(LIBSO): $(program) $(LIB_NAMES)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)(echo 'LIBVAE_$(SOVERSION) { global:'; sed 's/$$/;/' $(LIB_NAMES); echo 'local: *; };') >$(@D)/libvae.map
-	$(Q)$(CC) -shared -fopenmp -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(@D)/libvae.map \
-	    -Wl,-z,relro,-z,now,-z,defs -o $@ $(filter %.o,$^) $(LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,libvae.so.$(SOVERSION) -Wl,--version-script=$(@D)/libvae.map \
+	    -Wl,-z,relro,-z,now,-z,defs,-z,nodelete -o $@ $(filter %.o,$^) $(LIBS)
 	$(Q)ln -sf $(@F) $(@D)/libvae.so.$(SOVERSION)
 	$(Q)ln -sf libvae.so.$(SOVERSION) $(@D)/libvae.so
 # One object in which only the public names are global.
@@ -177,9 +180,14 @@ lib: $(LIBSO) $(BUILD)/lib/libvae.a ## libvae, shared and static
 BIN_TO := $(DESTDIR)$(PREFIX)/bin
 INC_TO := $(DESTDIR)$(PREFIX)/include
 LIB_TO := $(DESTDIR)$(LIBDIR)
-install: deps ## program and library into PREFIX (DESTDIR, LIBDIR)
+PY_TO   = $(DESTDIR)$(PYTHONDIR)
+MAN_TO := $(DESTDIR)$(PREFIX)/share/man/man1
+BASH_TO := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+COMMANDS = $(shell sed -n 's/^    X(\([a-z]*\)).*/\1/p' host/cli/cli.c)
+install: deps ## program, library, Python module, man pages into PREFIX (DESTDIR, LIBDIR, PYTHONDIR)
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae lib
-	$(Q)install -d "$(BIN_TO)" "$(INC_TO)" "$(LIB_TO)/pkgconfig"
+	$(Q)install -d "$(BIN_TO)" "$(INC_TO)" "$(LIB_TO)/pkgconfig" "$(PY_TO)" \
+	    "$(MAN_TO)" "$(BASH_TO)"
 	$(Q)install -m 755 $(BUILD)/vae "$(BIN_TO)/vae"
 	$(Q)install -m 644 include/vae.h "$(INC_TO)/vae.h"
 	$(Q)install -m 755 $(LIBSO) "$(LIB_TO)/"
@@ -187,11 +195,22 @@ install: deps ## program and library into PREFIX (DESTDIR, LIBDIR)
 	$(Q)ln -sf libvae.so.$(VERSION) "$(LIB_TO)/libvae.so.$(SOVERSION)"
 	$(Q)ln -sf libvae.so.$(SOVERSION) "$(LIB_TO)/libvae.so"
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(subst $(PREFIX)/,$${prefix}/,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' \
-	    -e 's|@LDLIBS@|$(LDLIBS) -lgomp $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
+	    -e 's|@LDLIBS@|$(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
 	    >"$(LIB_TO)/pkgconfig/libvae.pc"
+	$(Q)sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@SOVERSION@|$(SOVERSION)|' host/lib/vae.py >"$(PY_TO)/vae.py"
+	$(Q)$(BUILD)/vae help --man >"$(MAN_TO)/vae.1"
+	$(Q)for c in $(COMMANDS); do $(BUILD)/vae help --man $$c >"$(MAN_TO)/vae-$$c.1" || exit 1; done
+	$(Q)$(BUILD)/vae help --completion >"$(BASH_TO)/vae"
+	$(Q)echo '  python module: $(PYTHONDIR)/vae.py'
 uninstall: ## what install put there
 	rm -f "$(BIN_TO)/vae" "$(INC_TO)/vae.h" "$(LIB_TO)/libvae.a" "$(LIB_TO)/pkgconfig/libvae.pc" \
-	    "$(LIB_TO)/libvae.so" "$(LIB_TO)/libvae.so.$(SOVERSION)" "$(LIB_TO)/libvae.so.$(VERSION)"
+	    "$(LIB_TO)/libvae.so" "$(LIB_TO)/libvae.so.$(SOVERSION)" "$(LIB_TO)/libvae.so.$(VERSION)" \
+	    "$(PY_TO)/vae.py" "$(BASH_TO)/vae" "$(MAN_TO)/vae.1"
+	for c in $(COMMANDS); do rm -f "$(MAN_TO)/vae-$$c.1"; done
+
+deb: deps ## a Debian package of what install installs, build/vae_VERSION_ARCH.deb
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae lib
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) SOVERSION=$(SOVERSION) MAKE="$(MAKE)" data/deb.sh
 
 include tests/tests.mk bench/bench.mk
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

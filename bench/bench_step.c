@@ -3,22 +3,27 @@
  *
  *   bench_step [--device cpu|cuda] [--precision P] [--hidden 400] [--latent 20]
  *              [--batches 20,128,1024,8192] [--repeats 9] [--seconds 0.5] [--threads N] [--json F]
- *              [--note TEXT]
+ *              [--data digits] [--warm-up 2000] [--warm-up-seconds 20] [--note TEXT]
+ *   bench_step --dump FILE [--data digits]     the rows as bytes, for the peers
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam);
  * `matmul` the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm
- * with OpenBLAS' own threads. Medians over repeats, with minimum and maximum. --json appends a line of
- * JSON for each batch as soon as it is measured. */
+ * with OpenBLAS' own threads. Medians over repeats, with minimum and maximum; the step's in the state
+ * of a training that has gone on for --warm-up steps (or seconds), beside that with fresh weights.
+ * --json appends a line of JSON for each batch as soon as it is measured. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "backend/cpu/matmul.h"
+#include "base/file.h"
+#include "base/pool.h"
 #include "base/version.h"
 #include "train/run.h"
 #include "train/step_timer.h"
@@ -155,11 +160,11 @@ static void open_operands(bench *x)
 }
 
 typedef struct {
-    const char *json, *precision, *note;
+    const char *json, *precision, *note, *dump;
     size_t batches[MAX_BATCHES];
     int n_batches, repeats;
-    double seconds;
-    size_t rows;
+    double seconds, warm_up_seconds;
+    size_t rows, warm_up;
     vae_config config;
 } options;
 
@@ -199,6 +204,16 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         n[i] = calibrate(x, work[i], o->seconds);
         s[i].n = 0;
     }
+    static vae_series fresh;
+    vae_error err = {0};
+    fresh.n = 0;
+    for (int r = 0; r < o->repeats; r++) {
+        fresh.v[fresh.n++] = timed_steps(x, n[0]) / (double)n[0];
+    }
+    if (vae_step_timer_warm(x->timer, o->warm_up, o->warm_up_seconds, &err) != VAE_OK) {
+        die(&err);
+    }
+    const uint64_t after = vae_step_timer_steps(x->timer);
     for (int r = 0; r < o->repeats; r++) {
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
@@ -210,11 +225,15 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     write_origin(json, o, text);
     fprintf(json,
             "\"model\": \"%s\", \"device\": \"%s\", \"precision\": \"%s\", "
-            "\"batch\": %zu, \"gflop_per_step\": %.4f, \"examples_per_s\": %.0f",
-            shape, x->be->ops->name, o->precision, x->batch, gflop, (double)x->batch / step);
+            "\"batch\": %zu, \"gflop_per_step\": %.4f, \"examples_per_s\": %.0f, "
+            "\"data\": \"%s\", \"after_steps\": %llu",
+            shape, x->be->ops->name, o->precision, x->batch, gflop, (double)x->batch / step,
+            o->config.data, (unsigned long long)after);
     spread(json, "step", &s[0]);
-    printf("%-18s %7zu %10.1f us  %10.0f examples/s  %8.1f GFLOP/s", shape, x->batch, 1e6 * step,
-           (double)x->batch / step, gflop / step);
+    const double first = spread(json, "fresh", &fresh);
+    printf("%-18s %7zu %10.1f us  %10.0f examples/s after %llu steps, %.0f fresh  %8.1f GFLOP/s",
+           shape, x->batch, 1e6 * step, (double)x->batch / step, (unsigned long long)after,
+           (double)x->batch / first, gflop / step);
     if (n_work == 3) {
         double own = spread(json, "matmul", &s[1]), blas = spread(json, "openblas", &s[2]);
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
@@ -228,25 +247,22 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     fflush(stdout);
 }
 
-static void bench_batch(const options *o, size_t batch, FILE *json)
+static void bench_batch(const options *o, const vae_dataset *rows, size_t batch, FILE *json)
 {
     vae_error err = {0};
     bench x = {.batch = batch};
     vae_config config = o->config;
     config.batch_size = batch;
-    vae_dataset set = {.source = "random bytes",
-                       .n = o->rows > batch ? o->rows : batch,
-                       .d = 784,
-                       .height = 28,
-                       .width = 28,
-                       .channels = 1};
+    vae_dataset set = *rows; /* as often as it takes to fill a batch */
+    set.labels = NULL;
+    set.n = o->rows > batch ? o->rows : batch;
     uint8_t *bytes = malloc(set.n * set.d);
     if (bytes == NULL) {
         exit(1);
     }
-    for (size_t i = 0; i < set.n * set.d; i++) { /* a fifth is ink, as in digits */
-        uint32_t r = (uint32_t)(i * 2654435761u) ^ (uint32_t)(i >> 7);
-        bytes[i] = (uint8_t)(r % 5 == 0 ? r >> 24 : 0);
+    for (size_t done = 0, some; done < set.n; done += some) {
+        some = set.n - done < rows->n ? set.n - done : rows->n;
+        memcpy(bytes + done * set.d, rows->rows, some * set.d);
     }
     set.rows = bytes;
     if (vae_step_timer_open(&x.timer, &config, &set, &err) != VAE_OK) {
@@ -254,8 +270,7 @@ static void bench_batch(const options *o, size_t batch, FILE *json)
     }
     x.be = vae_step_timer_backend(x.timer);
     x.layout = vae_step_timer_layout(x.timer);
-    x.threads =
-        (int)(o->config.threads > 0 ? o->config.threads : (size_t)sysconf(_SC_NPROCESSORS_ONLN));
+    x.threads = vae_threads(o->config.threads);
     if (strcmp(x.be->ops->name, "cpu") == 0) {
         open_operands(&x);
         if (vae_cpu_level_choose(&x.level, &err) != VAE_OK) {
@@ -263,7 +278,7 @@ static void bench_batch(const options *o, size_t batch, FILE *json)
         }
     }
     char shape[128];
-    int at = snprintf(shape, sizeof shape, "784");
+    int at = snprintf(shape, sizeof shape, "%zu", set.d);
     for (size_t i = 0; i < o->config.hidden.n; i++) {
         at += snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.hidden.size[i]);
     }
@@ -284,6 +299,12 @@ static void parse(options *o, int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(name, "json") == 0) {
             o->json = value;
+        } else if (strcmp(name, "dump") == 0) {
+            o->dump = value;
+        } else if (strcmp(name, "warm-up") == 0) {
+            o->warm_up = (size_t)atol(value);
+        } else if (strcmp(name, "warm-up-seconds") == 0) {
+            o->warm_up_seconds = atof(value);
         } else if (strcmp(name, "note") == 0) {
             o->note = value;
         } else if (strcmp(name, "repeats") == 0) {
@@ -320,17 +341,38 @@ int main(int argc, char **argv)
                  .n_batches = 4,
                  .repeats = 9,
                  .seconds = 0.5,
+                 .warm_up_seconds = 20,
+                 .warm_up = 2000,
                  .rows = 60000};
     vae_config_defaults(&o.config);
     o.config.device = VAE_DEVICE_CPU;
     parse(&o, argc, argv);
+    vae_dataset *set = NULL;
+    vae_error err = {0};
+    if (vae_dataset_open(&set, o.config.data, VAE_SPLIT_TRAIN, &(vae_data_options){0}, &err) !=
+        VAE_OK) {
+        die(&err);
+    }
+    if (set->dtype != VAE_U8) {
+        fprintf(stderr, "bench_step: %s: expected rows of bytes\n", set->source);
+        return 3;
+    }
+    if (o.dump != NULL) {
+        const struct iovec rows = {set->rows, set->n * set->d};
+        if (vae_file_replace(o.dump, &rows, 1, &err) != VAE_OK) {
+            die(&err);
+        }
+        vae_dataset_free(set);
+        return 0;
+    }
     FILE *json = fopen(o.json != NULL ? o.json : "/dev/null", "a");
     if (json == NULL) {
         perror(o.json);
         return 4;
     }
     for (int i = 0; i < o.n_batches; i++) {
-        bench_batch(&o, o.batches[i], json);
+        bench_batch(&o, set, o.batches[i], json);
     }
+    vae_dataset_free(set);
     return fclose(json) == 0 ? 0 : 4;
 }

@@ -9,13 +9,16 @@ repeats=${REPEATS:-9} each=${SECONDS_EACH:-0.5} python=${PYTHON:-python3}
 mkdir -p "$out"
 rm -f "$out/rows.jsonl"
 
+data=$build/digits.bytes # the rows that all of them train on
+"$build/bench_step" --dump "$data"
+
 echo "== the step on the CPU"
 "$build/bench_step" --device cpu --repeats "$repeats" --seconds "$each" --json "$out/rows.jsonl"
 
 if "$python" -c 'import torch' 2>/dev/null; then
     echo "== PyTorch on the CPU"
     "$python" bench/peers/torch_step.py --device cpu --repeats "$repeats" --seconds "$each" \
-        --json "$out/rows.jsonl"
+        --data "$data" --json "$out/rows.jsonl"
 else
     echo "== PyTorch is not installed here: no peer figures for the CPU"
 fi

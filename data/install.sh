@@ -30,12 +30,10 @@ need_headers() {
     done
 }
 # What clang needs of its own version are packages named by it: @ stands for the number until the
-# package lists are there. It does not look into gcc's folder, where another omp.h lies.
+# package lists are there.
 need_clang_parts() {
     echo 'int main(void){return 0;}' | clang -fsanitize=thread -x c -o /dev/null - 2>/dev/null ||
         missing+=(libclang-rt-@-dev)
-    echo '#include <omp.h>' | clang -fopenmp -fsyntax-only -x c - 2>/dev/null ||
-        missing+=(libomp-@-dev)
 }
 clang_version() { # of the one that is there, or of the one that the distribution will install
     clang -dumpversion 2>/dev/null | sed 's/\..*//' | grep . ||

@@ -13,23 +13,27 @@
  * row it has its loops in both backends and in eval/score.c, and its outputs in the graphs of
  * exchange/export_onnx.c. */
 #define VAE_LIKELIHOODS(ROW)                                                                       \
-    /* name, outputs, unit, binarizable, sigmoid, variance */                                      \
-    ROW(VAE_BERNOULLI, "bernoulli", 1, 1, 1, 1, 0)                                                 \
-    ROW(VAE_GAUSSIAN, "gaussian", 1, 0, 0, 0, 1)                                                   \
-    ROW(VAE_GAUSSIAN_LEARNED, "gaussian-learned", 2, 0, 0, 0, 0)
+    /* name, outputs, unit, binarizable, sigmoid, variance, optimal, in_step */                    \
+    ROW(VAE_BERNOULLI, "bernoulli", 1, 1, 1, 1, 0, 0, VAE_BERNOULLI)                               \
+    ROW(VAE_GAUSSIAN, "gaussian", 1, 0, 0, 0, 1, 0, VAE_GAUSSIAN)                                  \
+    ROW(VAE_GAUSSIAN_LEARNED, "gaussian-learned", 2, 0, 0, 0, 0, 0, VAE_GAUSSIAN_LEARNED)          \
+    ROW(VAE_GAUSSIAN_OPTIMAL, "gaussian-optimal", 1, 0, 0, 0, 1, 1, VAE_GAUSSIAN)
 
 #define VAE_LIKELIHOOD_NUMBER(ROW, ...)    ROW,
 #define VAE_LIKELIHOOD_ROW(ROW, name, ...) {__VA_ARGS__},
 #define VAE_LIKELIHOOD_COUNT(...)          +1
 typedef enum { VAE_LIKELIHOODS(VAE_LIKELIHOOD_NUMBER) } vae_likelihood; /* from 0 */
 enum { VAE_N_LIKELIHOODS = VAE_LIKELIHOODS(VAE_LIKELIHOOD_COUNT) };
+enum { VAE_N_IN_STEP = VAE_GAUSSIAN_LEARNED + 1 }; /* rows up to here have loops of their own */
 
 typedef struct {
     unsigned outputs; /* of the decoder for each value: 1, or 2 = [mean | raw log variance] */
     int unit;         /* takes values in [0,1], as probabilities; else it is a density of any */
     int binarizable;  /* values may be made 0 or 1 */
     int sigmoid;      /* the mean is the sigmoid of the output, a logit; else see vae_mean */
-    int variance;     /* has one fixed variance, an option */
+    int variance;     /* has one variance for all values, an option */
+    int optimal;      /* which training sets to the mean squared error (sigma-VAE) */
+    vae_likelihood in_step; /* what a step takes it for: the one whose loops it has */
 } vae_likelihood_row;
 
 static inline const vae_likelihood_row *vae_likelihood_of(vae_likelihood likelihood)
@@ -148,10 +152,16 @@ typedef struct {
 
 /* How recon_loss and decode read the decoder's output. */
 typedef struct {
-    vae_likelihood likelihood;
-    float variance; /* where it has a fixed one */
+    vae_likelihood likelihood; /* an in_step of a row */
+    float variance;            /* where it has one */
     vae_mean mean;
 } vae_recon;
+
+static inline vae_recon vae_recon_of(vae_likelihood likelihood, double variance, vae_mean mean)
+{
+    const vae_recon recon = {vae_likelihood_of(likelihood)->in_step, (float)variance, mean};
+    return recon;
+}
 
 /* How latent_backward puts the gradient together. */
 typedef struct {

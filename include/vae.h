@@ -8,7 +8,8 @@
  * row-major, the caller's, and no larger than said. Data are rows of D values: for pictures
  * D = height*width*channels, channels last.
  *
- * A handle may be used by one thread at a time; different handles are independent. Nothing is
+ * A handle may be used by one thread at a time; different handles are independent, and compute side
+ * by side. After fork() the child may go on with a handle that computes on the CPU. Nothing is
  * printed: vae_on_log has what there is to say. */
 #ifndef VAE_H
 #define VAE_H
@@ -66,7 +67,7 @@ const char *vae_message(const vae *v);
  * say where and how all functions compute:
  *
  *   "device"    "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"      [auto]
- *   "threads"   CPU threads; "0" = all cores                                 [0]
+ *   "threads"   CPU threads; "0" = OMP_NUM_THREADS, or all cores granted     [0]
  *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's]
  *
  * VAE_RESULT_USAGE for an unknown name or a bad value, and for options that say where the program
@@ -82,7 +83,7 @@ void vae_on_log(vae *v, vae_log_fn *fn, void *context);
 
 /* Loads a run folder (its newest checkpoint), a checkpoint, or weights from safetensors or npz with
  * the names that `vae export` writes (pytorch/examples' for one hidden layer). VAE_RESULT_USAGE for
- * a conditional, semi-supervised or stacked model. A model that was there stays if this fails. */
+ * a stacked model. A model that was there stays if this fails. */
 int vae_load(vae *v, const char *path);
 
 /* Writes the model: .safetensors, .npz, or a checkpoint by any other name. Atomic. */
@@ -93,10 +94,29 @@ struct vae_shape {
     size_t height, width, channels; /* D = height*width*channels; 1 x D x 1 if no picture */
     size_t latent;                  /* Z */
     size_t parameters;
+    size_t classes;  /* C, of the model; 0: it knows none */
+    int conditional; /* x and z go with the class of each row: vae_set_labels */
+    int classifies;  /* semi-supervised: vae_classify tells the classes */
 };
 /* size: sizeof *shape, as the program was compiled; what a newer library would add stays away, what
  * an older one does not have is zero. */
 int vae_get_shape(vae *v, struct vae_shape *shape, size_t size);
+
+/* The k-th class's name, k < classes of the shape; NULL if there is none. The model's, good as long
+ * as that is there. */
+const char *vae_class(vae *v, size_t k);
+
+/* ---- labels ---- */
+
+/* The class of each of the n rows that the next calls are given: its name, or a whole number in
+ * digits, which means itself; NULL: not known. They are copied, and hold until others are set; n =
+ * 0 takes them away. vae_fit takes the model's classes from them, numbers by their value, then
+ * names by their bytes; training with option "condition" "labels" needs all rows' classes, with
+ * "semi-supervised" "true" those of as many rows as option "labelled" says.
+ * A conditional model's rows, and the z of any model with classes, need them in every call, as many
+ * as there are rows; other calls look at them not at all. VAE_RESULT_DATA for what is no name: an
+ * empty text, a fraction, no UTF-8, control characters. */
+int vae_set_labels(vae *v, const char *const *labels, size_t n);
 
 /* ---- use; x: (n,D) of `type` ---- */
 
@@ -104,19 +124,24 @@ int vae_get_shape(vae *v, struct vae_shape *shape, size_t size);
 int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, float *logvar,
                float *z);
 
-/* x_hat: (n,D), the means of p(x|z), from z: (n,Z). */
+/* x_hat: (n,D), the means of p(x|z), from z: (n,Z). Of a model with classes, p(x|z,y). */
 int vae_decode(vae *v, const float *z, size_t n, float *x_hat);
 
-/* x_hat: (n,D) from x by way of mu; nothing is drawn. */
+/* x_hat: (n,D) from x by way of mu; nothing is drawn. A semi-supervised model goes by the class
+ * that it finds most probable, here and in vae_encode. */
 int vae_reconstruct(vae *v, const void *x, enum vae_type type, size_t n, float *x_hat);
 
 /* n draws from the prior, decoded. x_hat: (n,D); z: (n,Z) or NULL. The same seed gives the same. */
 int vae_sample(vae *v, size_t n, float *x_hat, float *z);
 
 /* For each row, in nats: recon = -log p(x|z) with one draw of z (that of vae_encode), kl, and
- * negative_elbo = recon + kl; higher is more abnormal. (n) each, NULL where not wanted. */
+ * negative_elbo = recon + kl; higher is more abnormal. (n) each, NULL where not wanted.
+ * VAE_RESULT_USAGE for a semi-supervised model, whose density sums over the classes. */
 int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negative_elbo,
               float *recon, float *kl);
+
+/* probability: (n,C), q(y|x) of a semi-supervised model; VAE_RESULT_USAGE for any other. */
+int vae_classify(vae *v, const void *x, enum vae_type type, size_t n, float *probability);
 
 /* ---- training ---- */
 

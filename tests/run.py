@@ -102,9 +102,8 @@ def environment():
     """What every program inherits."""
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1")
     os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
-    # A program a core. Threads that a test asks for itself do not spin at barriers.
+    # A program a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.update(BUILD=BUILD, FULL="1" if FULL else "")
 
 

@@ -35,11 +35,11 @@ TEST_BINS := $(UNIT:tests/unit/%.c=$(BUILD)/test/%)
 $(TEST_BINS): $(BUILD)/test/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
@@ -54,7 +54,7 @@ $(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/cur
     $(BUILD)/simt/tests/unit/curand_device.o $(call support,asan) $(call objs,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -fopenmp -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
+	$(Q)$(CC) $(SAN) -o $@ $^ -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcurand -lcmocka \
 	    -lstdc++ $(LDLIBS)
 TEST_PROGRAMS += $(BUILD)/test/test_curand
 endif
@@ -68,10 +68,10 @@ $(SHIM): tests/faults/shim.c
 	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
 $(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) -fopenmp -o $@ $(filter %.c %.o,$^) $(LIBS)
+	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)
 $(BUILD)/faults/library-asan: tests/faults/library.c include/vae.h $(call objs,asan)
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) $(SAN) -fopenmp -o $@ $(filter %.c %.o,$^) $(LDLIBS)
+	$(Q)mkdir -p $(@D) && $(cc.faults) $(SAN) -o $@ $(filter %.c %.o,$^) $(LDLIBS)
 faults: test-deps ## kills, failing calls and allocations, full disks, wrong files: the long campaign
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae $(BUILD)/test/vae $(BUILD)/simt/vae $(FAULTY)
 	$(Q)BUILD=$(BUILD) JOBS=$(JOBS) tests/faults/run --long
@@ -102,10 +102,10 @@ simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/hos
               $(call cudaobjs,simt) $(call simt_cc,simt)
 $(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan) $(simt_parts)
 	$(call say,LD,$@)
-	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CXX) $(SAN) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
 	$(call say,LD,$@)
-	$(Q)$(CXX) $(SAN) -fopenmp -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(SAN) -o $@ $^ $(LDLIBS)
 # the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
 $(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c
 	$(call say,LD,$@)
@@ -118,14 +118,13 @@ coverage: test-deps ## which lines of the CUDA parts the emulated tests run
 	$(Q)mkdir -p $(BUILD)
 	$(Q)BUILD=$(BUILD) tests/simt/coverage.sh
 
-# ThreadSanitizer, by clang, for races between CUDA threads: the step's tests on one CPU thread. The
-# emulation itself is not instrumented (it tells the sanitizer what orders what), nor are the CPU's
-# products.
+# ThreadSanitizer, by clang, for races between CUDA threads and between the pool's. The emulation
+# itself is not instrumented (it tells the sanitizer what orders what), nor are the CPU's products.
 SANITIZE := -fsanitize=thread
 $(BUILD)/tsan/tests/simt/simt_%.o: SANITIZE := -O2
 $(BUILD)/tsan/host/backend/cpu/kernels_%.o: SANITIZE :=
 TSAN     := -O1 -g -fno-omit-frame-pointer -DSIMT_TSAN
-cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -Wno-unknown-pragmas -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
+cc.tsan   = $(CLANG) -std=gnu11 $(MATH) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) -Ikernels \
             -Itests/support $(TSAN) $(SANITIZE)
 cxx.tsan  = $(CLANGXX) -std=c++17 $(SIMT_INC) -Iinclude $(TSAN) $(SANITIZE)
 cu.tsan   = $(CLANGXX) -std=c++17 -x c++ $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iinclude -Ikernels $(TSAN) \
@@ -136,12 +135,13 @@ $(BUILD)/simt/test_%_tsan: $(BUILD)/tsan/tests/unit/test_%.o $(call support,tsan
     $(call cudaobjs,tsan) $(call simt_cc,tsan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -lgomp -ldl
+	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lcmocka $(LDLIBS) -ldl
 $(BUILD)/simt/test_simt_tsan: $(SIMT_OWN:%.cc=$(BUILD)/tsan/%.o) $(call simt_cc,tsan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CLANGXX) -fsanitize=thread -o $@ $^ -lpthread
-TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_whole_tsan $(BUILD)/simt/test_simt_tsan
+TEST_PROGRAMS += $(BUILD)/simt/test_model_tsan $(BUILD)/simt/test_whole_tsan $(BUILD)/simt/test_simt_tsan \
+                 $(BUILD)/simt/test_pool_tsan
 
 test-programs: $(TEST_PROGRAMS)
 
@@ -158,28 +158,33 @@ lint: deps ## style, static checks, the house's rules
 	    -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Iinclude -Ihost host
 	$(Q)tests/lint.sh
 
-# ---- fuzzing: FUZZ_SECONDS for each parser, corpus kept in tests/fuzz/corpus ----
+# ---- fuzzing: FUZZ_SECONDS for each target; what it finds is kept in build/fuzz ----
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-cc.fuzz  = $(CLANG) -std=gnu11 $(INCLUDE) -g -O1 -fsanitize=fuzzer,address,undefined \
-           -fno-sanitize-recover=all -Wno-unknown-pragmas
+# Coverage is watched where bytes are read: arithmetic would only fill the corpus and take the time.
+# Names of options come from the corpus, not from comparisons.
+COVER    := -fsanitize=fuzzer-no-link
+$(foreach room,backend model stats eval report,$(BUILD)/fuzz/host/$(room)/%.o): COVER :=
+$(BUILD)/fuzz/host/report/run.o: COVER := -fsanitize=fuzzer-no-link
+$(BUILD)/fuzz/host/config/config.o: COVER := -fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp
+cc.fuzz  = $(CLANG) -std=gnu11 $(INCLUDE) -g -O1 $(COVER) -fsanitize=address,undefined \
+           -fno-sanitize-recover=all -Wno-format-zero-length
 cxx.fuzz =
 cu.fuzz  =
 isa.fuzz =
 $(eval $(call variant,fuzz))
-# an archive, of which the linker takes what a fuzzer needs
-$(BUILD)/fuzz/libvae.a: $(CORE:%.c=$(BUILD)/fuzz/%.o)
+# an archive, of which the linker takes what a fuzzer needs; main.c is libFuzzer's
+FUZZ_SHARED := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
+$(BUILD)/fuzz/libvae.a: $(call objs,fuzz) $(filter-out %/main.o,$(call front,fuzz)) $(FUZZ_SHARED:%.c=$(BUILD)/fuzz/%.o)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(FUZZERS:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/libvae.a
 	$(call say,LD,$@)
-	$(Q)$(cc.fuzz) -o $@ $^ $(LDLIBS)
-fuzz: deps ## FUZZ_SECONDS (60) for each parser
+	$(Q)$(cc.fuzz) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+fuzz: deps ## FUZZ_SECONDS (60) of each parser on inputs that nobody thought of
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(SUB) $(FUZZERS:%=$(BUILD)/fuzz/%)
-	$(Q)for f in $(FUZZERS); do mkdir -p tests/fuzz/corpus/$$f; \
-	    $(BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=65536 \
-	        -print_final_stats=1 tests/fuzz/corpus/$$f || exit 1; done
+	$(Q)BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole

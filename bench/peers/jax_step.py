@@ -3,7 +3,11 @@
 data on the device, Adam written out (so that only jax is needed).
 
     jax_step.py [--precision fp32,tf32,bf16] [--hidden 400] [--latent 20]
-                [--batches 128,1024,8192] [--steps 50] [--repeats 9] [--json FILE]
+                [--batches 128,1024,8192] [--steps 50] [--repeats 9] [--json FILE] [--data BYTES]
+                [--warm-up 2000] [--warm-up-seconds 20]
+
+BYTES are rows of 784 bytes, as bench_step --dump writes them; without, they are random. Times are
+those after --warm-up steps, or seconds, and with fresh weights beside them.
 """
 import argparse
 import json
@@ -86,24 +90,42 @@ def report(args, row):
 
 def measure(args, name, precision, batch, device):
     n_rows = max(60000, batch)
-    data = jax.random.randint(jax.random.PRNGKey(2), (n_rows, 784), 0, 256, dtype=jnp.uint8)
+    if args.data:
+        with open(args.data, "rb") as f:
+            data = jnp.frombuffer(f.read(), dtype=jnp.uint8).reshape(-1, 784)
+        data = jnp.tile(data, (-(-batch // data.shape[0]), 1))
+    else:
+        data = jax.random.randint(jax.random.PRNGKey(2), (n_rows, 784), 0, 256, dtype=jnp.uint8)
     run, carry = make_run(args, precision, data, batch, args.steps)
     carry, loss = run(carry)
     loss.block_until_ready()
-    times = []
-    for _ in range(args.repeats):
-        t = time.perf_counter()
-        carry, loss = run(carry)
-        loss.block_until_ready()
-        times.append((time.perf_counter() - t) / args.steps)
-    us = 1e6 * statistics.median(times)
+
+    def measured(carry, times, n):
+        for _ in range(n):
+            t = time.perf_counter()
+            carry, loss = run(carry)
+            loss.block_until_ready()
+            times.append((time.perf_counter() - t) / args.steps)
+        return carry
+
+    fresh, times, ignored = [], [], []
+    carry = measured(carry, fresh, args.repeats)
+    t, after = time.perf_counter(), (1 + args.repeats) * args.steps
+    while after < args.warm_up and time.perf_counter() - t < args.warm_up_seconds:
+        carry = measured(carry, ignored, 1)
+        after += args.steps
+    measured(carry, times, args.repeats)
+    us, fresh_us = (1e6 * statistics.median(some) for some in (times, fresh))
     report(args, {"model": name, "peer": "jax-scan", "device": device.platform,
                   "precision": precision, "batch": batch,
-                  "examples_per_s": round(batch / us * 1e6),
+                  "examples_per_s": round(batch / us * 1e6), "after_steps": after,
+                  "data": "digits" if args.data else "random",
+                  "fresh_us": {"median": round(fresh_us, 2), "min": round(1e6 * min(fresh), 2),
+                               "max": round(1e6 * max(fresh), 2)},
                   "step_us": {"median": round(us, 2), "min": round(1e6 * min(times), 2),
                               "max": round(1e6 * max(times), 2)}})
     print(f"{name:18s} {batch:7d} {us:10.1f} us  {batch / us * 1e6:10.0f} examples/s"
-          f"  jax {jax.__version__} scan on {device.device_kind} {precision}", flush=True)
+          f" after {after} steps, {batch / fresh_us * 1e6:.0f} fresh  jax {jax.__version__} scan on {device.device_kind} {precision}", flush=True)
 
 
 def main():
@@ -115,6 +137,9 @@ def main():
     p.add_argument("--steps", default=50, type=int)
     p.add_argument("--repeats", default=9, type=int)
     p.add_argument("--json")
+    p.add_argument("--data")
+    p.add_argument("--warm-up", default=2000, type=int)
+    p.add_argument("--warm-up-seconds", default=20, type=float)
     args = p.parse_args()
     device = jax.devices()[0]
     name = "-".join(str(v) for v in [784] + args.hidden + [args.latent])

@@ -26,7 +26,7 @@ def arguments():
     parser.add_argument("--epochs", type=int, help="only so many passes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", help="auto, cpu, cuda")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: as vae train")
     parser.add_argument("--samples", type=int, help="importance samples; default: the protocol's")
     parser.add_argument("--limit", type=int, help="only the first rows: for trying this out")
     parser.add_argument("--runs", default="runs/reproduce", help="folder of the runs")

@@ -9,7 +9,7 @@ typedef struct {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads; /* 0 = all cores */
+    size_t threads; /* 0 = as vae_threads says */
 } vae_backend_options;
 
 /* Opens the backend that the options ask for; `auto` takes a GPU if there is one, else the CPU.

@@ -204,8 +204,19 @@ vae_status cli_refuse(const cli_args *args, const char *const *names, const char
 
 /* ---- help ---- */
 
-static void option_help(FILE *out, const cli_option *o, const char *usual)
+typedef struct {
+    FILE *out;
+    const char *section; /* of the option before */
+} help_text;
+
+static void option_help(void *ctx, const char *section, const cli_option *o, const char *usual)
 {
+    help_text *h = ctx;
+    FILE *out = h->out;
+    if (h->section == NULL || strcmp(h->section, section) != 0) {
+        fprintf(out, "%s%s:\n", h->section != NULL ? "\n" : "", section);
+        h->section = section;
+    }
     char left[160];
     int n = o->letter != 0 ? snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name)
                            : snprintf(left, sizeof left, "      --%s", o->name);
@@ -221,21 +232,52 @@ static void option_help(FILE *out, const cli_option *o, const char *usual)
             usual != NULL ? usual : "");
 }
 
-static void training_help(FILE *out)
+static void each_training_option(cli_option_fn *fn, void *ctx)
 {
     static const char *const titles[] = {"the model", "training", "the data", "the run"};
     char kinds[VAE_DATASET_KINDS];
     size_t n;
     const vae_option *options = vae_config_options(&n);
     for (int scope = VAE_SCOPE_MODEL; scope <= VAE_SCOPE_RUN; scope++) {
-        fprintf(out, "%s:\n", titles[scope]);
         for (size_t i = 0; i < n; i++) {
             const vae_option *o = &options[i];
             const char *help = o->help[0] != '\0' ? o->help : vae_dataset_kinds(kinds);
             const cli_option plain = {o->name, o->letter, o->value, help};
             if ((int)o->scope == scope) {
-                option_help(out, &plain, o->kind == VAE_KIND_FLAG ? "" : o->default_value);
+                fn(ctx, titles[scope], &plain, o->kind == VAE_KIND_FLAG ? "" : o->default_value);
             }
+        }
+    }
+}
+
+void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx)
+{
+    if (command->trains) {
+        each_training_option(fn, ctx);
+    }
+    for (size_t i = 0; i < command->n_options; i++) {
+        fn(ctx, "options", &command->options[i], NULL);
+    }
+    for (size_t i = 0; i < N_COMMON; i++) {
+        fn(ctx, "options", &common[i], NULL);
+    }
+}
+
+void cli_put_presets(FILE *out)
+{
+    for (int p = VAE_PRESET_NONE + 1; p < VAE_N_PRESETS; p++) {
+        const vae_preset_row *row = vae_config_preset((vae_preset)p);
+        int column = fprintf(out, "  %-10s%s:", row->name, row->about);
+        for (size_t i = 0; i < row->n; i++) {
+            const bool flag =
+                vae_config_options(&(size_t){0})[vae_config_find(row->values[i].name)].kind ==
+                VAE_KIND_FLAG;
+            char text[96];
+            const int n = snprintf(text, sizeof text, "--%s%s%s", row->values[i].name,
+                                   flag ? "" : " ", flag ? "" : row->values[i].value);
+            const bool fits = column + 1 + n <= 100;
+            fprintf(out, fits ? " %s" : "\n            %s", text);
+            column = fits ? column + 1 + n : 12 + n;
         }
         fputc('\n', out);
     }
@@ -243,20 +285,16 @@ static void training_help(FILE *out)
 
 void cli_help(const cli_command *command, FILE *out)
 {
+    help_text text = {out, NULL};
     fprintf(out, "usage: vae %s%s%s [options]\n\n%s\n\n", command->name,
             command->n_words > 0 ? " " : "", command->words, command->help);
     if (command->more != NULL) {
         fprintf(out, "%s\n", command->more);
     }
+    cli_each_option(command, option_help, &text);
     if (command->trains) {
-        training_help(out);
-    }
-    fputs("options:\n", out);
-    for (size_t i = 0; i < command->n_options; i++) {
-        option_help(out, &command->options[i], NULL);
-    }
-    for (size_t i = 0; i < N_COMMON; i++) {
-        option_help(out, &common[i], NULL);
+        fputs("\npresets:\n", out);
+        cli_put_presets(out);
     }
     fprintf(out, "\nexamples:\n%s", command->examples);
 }

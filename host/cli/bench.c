@@ -1,13 +1,14 @@
 /* vae bench: the training step against the clock, on the CPU and a GPU beside it. */
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "backend/open.h"
+#include "base/pool.h"
 #include "base/version.h"
 #include "cli/cli.h"
-#include "train/rows.h"
 #include "train/step_timer.h"
 
 enum { DEVICES = 2, MAX_BATCHES = 16 };
@@ -16,8 +17,8 @@ typedef struct {
     vae_config config;
     vae_dataset *set;
     vae_sizes batches;
-    size_t repeats;
-    double seconds;
+    size_t repeats, warm_up; /* steps */
+    double seconds, warm_up_seconds;
     vae_device_kind devices[DEVICES];
     size_t n_devices;
     json_t *rows;
@@ -76,42 +77,56 @@ static void choose_devices(bench *b)
     }
 }
 
-static void tell_row(const cli_args *args, const bench *b, size_t batch, const char *device,
-                     const char *name, double flops, const double us[3], double cpu_us)
+/* Microseconds of a step: median, least, most; measured when so many steps had been done. */
+typedef struct {
+    double us, least, most;
+    uint64_t steps;
+} timing;
+
+static void tell_row(const cli_args *args, const bench *b, size_t batch, const vae_backend *be,
+                     double flops, timing fresh, timing steady, double cpu_us)
 {
-    char rate[32], versus[32] = "";
-    const double per_s = 1e6 * (double)batch / us[0];
-    if (cpu_us > 0 && strcmp(name, "cpu") != 0) {
-        snprintf(versus, sizeof versus, "  %.1f times the CPU", cpu_us / us[0]);
+    char rate[32], of_fresh[32], device[512], versus[32] = "", products[32] = "";
+    const double per_s = 1e6 * (double)batch / steady.us;
+    const double fresh_per_s = 1e6 * (double)batch / fresh.us;
+    be->ops->describe(be, device, sizeof device);
+    if (cpu_us > 0 && strcmp(be->ops->name, "cpu") != 0) {
+        snprintf(versus, sizeof versus, "  %.1f times the CPU", cpu_us / steady.us);
+    }
+    if (flops > 0) {
+        snprintf(products, sizeof products, "  %9.1f GFLOP/s", 1e-3 * flops / steady.us);
     }
     if (!args->json) {
-        printf("%8zu  %-5s %11.1f us (%.1f - %.1f)  %12s examples/s  %9.1f GFLOP/s%s\n", batch,
-               name, us[0], us[1], us[2], vae_thousands(rate, per_s), 1e-3 * flops / us[0], versus);
+        printf("%8zu  %-5s %11.1f us (%.1f - %.1f)  %12s examples/s after %llu steps, %s fresh"
+               "%s%s\n",
+               batch, be->ops->name, steady.us, steady.least, steady.most,
+               vae_thousands(rate, per_s), (unsigned long long)steady.steps,
+               vae_thousands(of_fresh, fresh_per_s), products, versus);
         fflush(stdout);
     }
     json_t *row =
-        json_pack("{s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:I}", "batch", (json_int_t)batch,
-                  "device", name, "describes", device, "step_us", us[0], "step_us_min", us[1],
-                  "step_us_max", us[2], "examples_per_s", per_s, "gflop_per_s",
-                  1e-3 * flops / us[0], "repeats", (json_int_t)b->repeats);
+        json_pack("{s:I, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I}", "batch",
+                  (json_int_t)batch, "device", be->ops->name, "describes", device, "step_us",
+                  steady.us, "step_us_min", steady.least, "step_us_max", steady.most, "after_steps",
+                  (json_int_t)steady.steps, "fresh_us", fresh.us, "fresh_us_min", fresh.least,
+                  "fresh_us_max", fresh.most, "examples_per_s", per_s, "fresh_examples_per_s",
+                  fresh_per_s, "repeats", (json_int_t)b->repeats);
+    if (flops > 0) {
+        json_object_set_new(row, "gflop_per_s", json_real(1e-3 * flops / steady.us));
+    }
     json_array_append_new(b->rows, row);
 }
 
-/* All devices at one batch size, in turn, so that what disturbs the machine disturbs them alike. */
-static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_error *err)
+/* All devices in turn, so that what disturbs the machine disturbs them alike. */
+static vae_status time_steps(const bench *b, vae_step_timer *const *timer, const size_t *n,
+                             timing *out, vae_error *err)
 {
-    vae_step_timer *timer[DEVICES] = {0};
     static vae_series series[DEVICES];
-    size_t n[DEVICES] = {0};
-    double cpu_us = 0, took;
+    double took;
     vae_status status = VAE_OK;
-    b->config.batch_size = batch;
     for (size_t i = 0; i < b->n_devices; i++) {
-        vae_config config = b->config;
-        config.device = b->devices[i];
         series[i].n = 0;
-        TRY(vae_step_timer_open(&timer[i], &config, b->set, err));
-        TRY(vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err));
+        out[i].steps = vae_step_timer_steps(timer[i]);
     }
     for (size_t r = 0; r < b->repeats; r++) {
         for (size_t i = 0; i < b->n_devices; i++) {
@@ -120,14 +135,40 @@ static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_er
         }
     }
     for (size_t i = 0; i < b->n_devices; i++) {
-        char device[512];
-        double us[3];
-        const vae_backend *be = vae_step_timer_backend(timer[i]);
-        be->ops->describe(be, device, sizeof device);
-        us[0] = vae_series_median(&series[i], &us[1], &us[2]);
-        cpu_us = b->devices[i] == VAE_DEVICE_CPU ? us[0] : cpu_us;
-        tell_row(args, b, batch, device, be->ops->name,
-                 vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles), us,
+        out[i].us = vae_series_median(&series[i], &out[i].least, &out[i].most);
+    }
+done:
+    return status;
+}
+
+/* All devices at one batch size, with fresh weights and in the state of a training that goes on. */
+static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_error *err)
+{
+    vae_step_timer *timer[DEVICES] = {0};
+    size_t n[DEVICES] = {0};
+    timing fresh[DEVICES], steady[DEVICES];
+    double cpu_us = 0;
+    vae_status status = VAE_OK;
+    b->config.batch_size = batch;
+    for (size_t i = 0; i < b->n_devices; i++) {
+        vae_config config = b->config;
+        config.device = b->devices[i];
+        TRY(vae_step_timer_open(&timer[i], &config, b->set, err));
+        TRY(vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err));
+    }
+    TRY(time_steps(b, timer, n, fresh, err));
+    for (size_t i = 0; i < b->n_devices; i++) {
+        TRY(vae_step_timer_warm(timer[i], b->warm_up, b->warm_up_seconds, err));
+    }
+    TRY(time_steps(b, timer, n, steady, err));
+    for (size_t i = 0; i < b->n_devices; i++) {
+        /* M2's rows are of every class, and of one where the label is known: not counted */
+        const double flops =
+            b->config.semi_supervised
+                ? 0
+                : vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles);
+        cpu_us = b->devices[i] == VAE_DEVICE_CPU ? steady[i].us : cpu_us;
+        tell_row(args, b, batch, vae_step_timer_backend(timer[i]), flops, fresh[i], steady[i],
                  cpu_us);
     }
 done:
@@ -147,8 +188,8 @@ static void print_json(const bench *b)
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     json_t *o =
         json_pack("{s:i, s:s, s:s, s:s, s:I, s:o*, s:O}", "schema", 1, "version", vae_build_version,
-                  "date", date, "cpu", cpu, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN),
-                  "config", text != NULL ? json_loads(text, 0, NULL) : NULL, "rows", b->rows);
+                  "date", date, "cpu", cpu, "cores", (json_int_t)vae_threads(0), "config",
+                  text != NULL ? json_loads(text, 0, NULL) : NULL, "rows", b->rows);
     cli_print_json(o, 9);
     free(text);
 }
@@ -162,12 +203,14 @@ static vae_status open_rows(bench *b, vae_error *err)
 static void announce(const cli_args *args, const bench *b)
 {
     char cpu[200];
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const int cores = vae_threads(0);
     vae_cpu_name(cpu, sizeof cpu);
-    cli_say(args, "vae %s (%s), %s, %ld core%s", vae_build_version, vae_build_git, cpu, cores,
+    cli_say(args, "vae %s (%s), %s, %d core%s", vae_build_version, vae_build_git, cpu, cores,
             vae_s((size_t)cores));
     cli_say(args, "the whole training step on %s, %zu row%s of %zu; medians of %zu (least - most)",
             b->set->source, b->set->n, vae_s(b->set->n), b->set->d, b->repeats);
+    cli_say(args, "after %zu steps (or %g s of them), and with fresh weights", b->warm_up,
+            b->warm_up_seconds);
 }
 
 static vae_status run_bench(const cli_args *args, vae_error *err)
@@ -182,8 +225,9 @@ static vae_status run_bench(const cli_args *args, vae_error *err)
     TRY(read_batches(args, &b, err));
     TRY(cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err));
     TRY(cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err));
+    TRY(cli_size(args, "warm-up", 2000, 0, SIZE_MAX, &b.warm_up, err));
+    TRY(cli_real(args, "warm-up-seconds", 20, 0, 1e6, &b.warm_up_seconds, err));
     TRY(open_rows(&b, err));
-    TRY(vae_train_check_set(&b.config, b.set, err));
     b.rows = json_array();
     choose_devices(&b);
     announce(args, &b);
@@ -203,6 +247,8 @@ static const cli_option bench_options[] = {
     {"batches", 0, "N,N,...", "batch sizes [128,1024,8192]"},
     {"repeats", 0, "N", "measurements of each; the median counts [5]"},
     {"seconds", 0, "S", "of each measurement [0.5]"},
+    {"warm-up", 0, "STEPS", "trained before the rate that counts is measured [2000]"},
+    {"warm-up-seconds", 0, "S", "but no longer than this, for huge batches [20]"},
 };
 
 const cli_command cli_bench_command = {

@@ -8,19 +8,6 @@
 #include "infer/labels.h"
 #include "infer/measure.h"
 
-/* q(y|x) of all rows, (n,C), batch by batch. */
-typedef struct {
-    const vae_trained *m;
-    float *probability;
-} classifier;
-
-static vae_status classify_batch(void *ctx, const vae_plan *plan, size_t rows, vae_error *err)
-{
-    const classifier *c = ctx;
-    return vae_model_classify(c->m->model, c->m->data, plan, rows,
-                              c->probability + plan->first * c->m->config.classes, err);
-}
-
 static size_t best_of(const float *p, size_t C)
 {
     size_t best = 0;
@@ -113,8 +100,7 @@ static void print_result(const cli_args *args, const vae_trained *m, const char 
 static vae_status run_classify(const cli_args *args, vae_error *err)
 {
     vae_trained m = {.own = NULL};
-    classifier c = {.m = &m};
-    const vae_plan plan = vae_eval_plan(0, 0);
+    float *probability = NULL;
     tally counts = {0};
     vae_status status = VAE_OK;
     const char *out = cli_value(args, "out");
@@ -127,16 +113,16 @@ static vae_status run_classify(const cli_args *args, vae_error *err)
     TRY(cli_open_set(&m, args, err));
     TRY(vae_trained_start(&m, VAE_INFER_BATCH, 1, err));
     TRY(vae_trained_put(&m, NULL, 0, err));
-    const size_t bytes = m.n * m.config.classes * sizeof *c.probability;
-    c.probability = malloc(bytes);
-    if (c.probability == NULL) {
+    const size_t bytes = m.n * m.config.classes * sizeof *probability;
+    probability = malloc(bytes);
+    if (probability == NULL) {
         TRY(vae_fail_memory(err, bytes, "probabilities"));
     }
-    TRY(vae_each_batch(&plan, m.n, m.batch, NULL, classify_batch, &c, err));
-    TRY(write_csv(&m, out, c.probability, &counts, err));
+    TRY(vae_trained_classify(&m, NULL, probability, err));
+    TRY(write_csv(&m, out, probability, &counts, err));
     print_result(args, &m, out, counts);
 done:
-    free(c.probability);
+    free(probability);
     vae_trained_close(&m);
     return status;
 }
@@ -168,7 +154,8 @@ static vae_status check_eval(const cli_args *args, vae_error *err)
                       err);
 }
 
-static void print_eval(const cli_args *args, const vae_trained *m, const vae_measurement *r)
+static void print_eval(const cli_args *args, const vae_trained *m, const vae_measurement *r,
+                       const vae_byte_figures *bytes)
 {
     char binarize[32];
     vae_config_get(&m->config, "binarize", binarize, sizeof binarize);
@@ -179,6 +166,7 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
                       "data", m->set->source, "split", m->split, "n", (json_int_t)r->n, "binarize",
                       binarize, "elbo", r->elbo, "recon", r->recon, "kl", r->kl, "error",
                       r->classified > 0 ? json_real(r->error) : json_null());
+        cli_json_bytes(o, bytes);
         cli_print_json(o, 9);
         return;
     }
@@ -190,11 +178,13 @@ static void print_eval(const cli_args *args, const vae_trained *m, const vae_mea
     if (r->classified > 0) {
         printf("error         %.2f%% of %zu misclassified\n", 100 * r->error, r->classified);
     }
+    cli_print_bytes(bytes, "z = mu of the most probable class");
 }
 
 vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
 {
     vae_measurement result;
+    vae_byte_figures bytes;
     vae_status status = VAE_OK;
     TRY(check_eval(args, err));
     TRY(cli_binarize(m, args, err));
@@ -202,7 +192,10 @@ vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
     TRY(vae_trained_start(m, vae_measure_batch(&m->config), 1, err));
     TRY(vae_trained_put(m, NULL, 0, err));
     TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, VAE_EVAL_DRAW(0), NULL, err));
-    print_eval(args, m, &result);
+    const vae_plan plan = vae_eval_plan(VAE_EVAL_DRAW(0), 0);
+    TRY(vae_bytes_measure(&bytes, m, m->n, &plan, NULL, err));
+    bytes.bits = vae_bits_per_dim(result.elbo, bytes.noise, m->checkpoint->d);
+    print_eval(args, m, &result, &bytes);
 done:
     return status;
 }

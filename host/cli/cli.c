@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/version.h"
+#include "cli/pages.h"
 #include "config/config.h"
 
 /* Every command, as help lists them; cli_NAME_command is in a file of its own. */
@@ -48,22 +49,25 @@ static const cli_command *find_command(const char *name)
     return NULL;
 }
 
+const char cli_about[] =
+    "RUN is a run folder or a checkpoint in it. vae COMMAND --help has options and examples.\n";
+const char cli_exit_codes[] =
+    "  0 ok, 1 runtime, 2 usage, 3 bad data or checkpoint, 4 I/O, 5 diverged (NaN),\n"
+    "  6 no GPU; signals are passed on.\n";
+const char cli_examples[] = "  vae train                           train on the built-in digits\n"
+                            "  vae eval runs/digits-1 --samples 500\n"
+                            "  vae sample runs/digits-1 --out samples.png\n";
+
 static void overview(FILE *out)
 {
     fputs("usage: vae COMMAND [options]\n\nTrains variational autoencoders.\n\ncommands:\n", out);
     for (size_t i = 0; i < N_COMMANDS; i++) {
         fprintf(out, "  %-12s %-9s %s\n", commands[i]->name, commands[i]->words, commands[i]->help);
     }
-    fputs(
-        "  help         [COMMAND] This text, or a command's options.\n\n"
-        "RUN is a run folder or a checkpoint in it. vae COMMAND --help has options and examples.\n"
-        "exit codes: 0 ok, 1 runtime, 2 usage, 3 bad data or checkpoint, 4 I/O, 5 diverged (NaN),\n"
-        "6 no GPU; signals are passed on.\n\n"
-        "examples:\n"
-        "  vae train                           train on the built-in digits\n"
-        "  vae eval runs/digits-1 --samples 500\n"
-        "  vae sample runs/digits-1 --out samples.png\n",
-        out);
+    fprintf(out,
+            "  help         [COMMAND] This text, or a command's options.\n\n%s"
+            "exit codes:\n%s\nexamples:\n%s",
+            cli_about, cli_exit_codes, cli_examples);
 }
 
 static vae_status unknown_command(const char *name, vae_error *err)
@@ -77,17 +81,28 @@ static vae_status unknown_command(const char *name, vae_error *err)
                     cli_meant(text, &nearest, "; vae --help lists them"));
 }
 
+/* help [COMMAND]; help --man [COMMAND] and --completion are what `make install` asks for. */
 static vae_status help_command(int argc, char **argv, vae_error *err)
 {
     if (argc < 3) {
         overview(stdout);
         return VAE_OK;
     }
-    const cli_command *command = find_command(argv[2]);
-    if (command == NULL) {
-        return unknown_command(argv[2], err);
+    if (strcmp(argv[2], "--completion") == 0) {
+        cli_completion(commands, N_COMMANDS, stdout);
+        return VAE_OK;
     }
-    cli_help(command, stdout);
+    const bool man = strcmp(argv[2], "--man") == 0;
+    if (man && argc == 3) {
+        cli_man(commands, N_COMMANDS, stdout);
+        return VAE_OK;
+    }
+    const char *name = argv[man ? 3 : 2];
+    const cli_command *command = find_command(name);
+    if (command == NULL) {
+        return unknown_command(name, err);
+    }
+    (man ? cli_man_of_command : cli_help)(command, stdout);
     return VAE_OK;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "eval/bytes.h"
 #include "infer/trained.h"
 
 enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
@@ -60,6 +61,15 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
                     vae_error *err);
 /* Help of a command, to out. */
 void cli_help(const cli_command *command, FILE *out);
+/* Calls fn for all options of a command, as its help lists them: section: "the model", "options";
+ * usual: its default, or NULL. */
+typedef void cli_option_fn(void *ctx, const char *section, const cli_option *option,
+                           const char *usual);
+void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
+/* Lines that name the presets of training, and the options each stands for. */
+void cli_put_presets(FILE *out);
+/* What the help of the program says (cli.c). */
+extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
@@ -108,7 +118,8 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
     {"best", 0, NULL, "of a run folder, take best.vae instead of the newest checkpoint"},          \
         {"device", 0, "auto|cpu|cuda[:N]", "where to compute"},                                    \
     {                                                                                              \
-        "threads", 't', "N", "CPU threads; 0 = all cores"                                          \
+        "threads", 't', "N",                                                                       \
+            "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant"         \
     }
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set, or - for standard input; default: what it was trained on"},   \
@@ -162,6 +173,10 @@ void cli_spool_close(cli_spool *s);
 
 /* How data are read, by the config; with progress on a terminal. */
 vae_data_options cli_data_options(const vae_config *config, size_t limit);
+/* Adds psnr, bits_per_dim and dequantization, null where there are none; prints those there are,
+ * saying at which z. */
+void cli_json_bytes(json_t *o, const vae_byte_figures *bytes);
+void cli_print_bytes(const vae_byte_figures *bytes, const char *where);
 /* vae eval of a semi-supervised model (classify.c): the bound over all classes, and the
  * classifier's error. */
 vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err);

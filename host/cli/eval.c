@@ -6,7 +6,6 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
-#include "eval/bytes.h"
 #include "eval/eval.h"
 #include "format/npz.h"
 #include "infer/labels.h"
@@ -36,8 +35,7 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
     cli_progress_open(&ev->progress, ev->args->quiet);
     ev->job.watch = cli_watch(&ev->progress, ev->split);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
-    ev->bytes = (vae_byte_figures){.psnr = NAN, .bits = NAN};
-    if (status == VAE_OK && vae_bytes_are(m)) {
+    if (status == VAE_OK) {
         const vae_plan plan = vae_eval_plan(ev->job.draws, 0);
         status = vae_bytes_measure(&ev->bytes, m, m->n, &plan, &ev->job.watch, &inner);
         /* of the ELBO that stands beside it, which may have more particles */
@@ -51,6 +49,28 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
 }
 
 /* ---- what is printed ---- */
+
+void cli_json_bytes(json_t *o, const vae_byte_figures *bytes)
+{
+    json_object_set_new(o, "psnr", cli_json_real(bytes->psnr));
+    json_object_set_new(o, "bits_per_dim", cli_json_real(bytes->bits));
+    json_object_set_new(o, "dequantization",
+                        isnan(bytes->bits) ? json_null()
+                                           : json_string("uniform, 1/256 wide, expected value"));
+}
+
+void cli_print_bytes(const vae_byte_figures *bytes, const char *where)
+{
+    if (!isnan(bytes->bits)) {
+        printf("bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to "
+               "x, its expected value)\n",
+               bytes->bits);
+    }
+    if (bytes->n > 0) {
+        printf("psnr          %.3f dB (mean at %s, one squared error over all values)\n",
+               bytes->psnr, where);
+    }
+}
 
 static json_t *figures(const evaluation *ev)
 {
@@ -74,11 +94,7 @@ static json_t *figures(const evaluation *ev)
                   cli_json_real(e->tc_se), "dimwise_kl", cli_json_real(e->dimwise_kl));
     json_object_update(o, aggregate);
     json_decref(aggregate);
-    json_object_set_new(o, "psnr", cli_json_real(ev->bytes.psnr));
-    json_object_set_new(o, "bits_per_dim", cli_json_real(ev->bytes.bits));
-    json_object_set_new(o, "dequantization",
-                        isnan(ev->bytes.bits) ? json_null()
-                                              : json_string("uniform, 1/256 wide, expected value"));
+    cli_json_bytes(o, &ev->bytes);
     return o;
 }
 
@@ -112,16 +128,7 @@ static void print_text(const evaluation *ev)
         printf("nll           %.4f +- %.4f (%zu importance sample%s)\n", e->nll, e->nll_se,
                e->samples, vae_s(e->samples));
     }
-    if (!isnan(ev->bytes.bits)) {
-        printf(
-            "bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to x, "
-            "its expected value)\n",
-            ev->bytes.bits);
-    }
-    if (ev->bytes.n > 0) {
-        printf("psnr          %.3f dB (mean at z = mu, one squared error over all values)\n",
-               ev->bytes.psnr);
-    }
+    cli_print_bytes(&ev->bytes, "z = mu");
     printf("active units  %zu of %zu\n", e->active_units, e->z);
     if (e->aggregate > 0) {
         printf("I(x;z)        %.4f +- %.4f (of %zu example%s: at most %.4f)\n", e->mi, e->mi_se,

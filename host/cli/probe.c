@@ -1,10 +1,10 @@
 /* vae probe: what classifiers make of the latents, and of the data beside them. */
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/open.h"
+#include "base/pool.h"
 #include "cli/cli.h"
 #include "philox.h"
 #include "plot/plot.h"
@@ -12,7 +12,7 @@
 #include "stats/pca.h"
 #include "stats/probe.h"
 
-enum { SCATTER_ROWS = 5000 };
+enum { SCATTER_ROWS = 5000, PART_ROWS = 16 /* that a thread takes at a time */ };
 
 /* One set of rows in both representations. */
 typedef struct {
@@ -82,6 +82,23 @@ done:
 
 /* ---- rows ---- */
 
+typedef struct {
+    float *pixels; /* (n,D) */
+    const vae_dataset *set;
+} unpacking;
+
+static void unpack_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const unpacking *a = ctx;
+    const size_t d = a->set->d;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        for (size_t j = 0; j < d; j++) {
+            a->pixels[i * d + j] = vae_dataset_value(a->set, i, j);
+        }
+    }
+}
+
 /* mu of the set's rows, their values, labels and factors. The set stays the caller's. */
 static vae_status take_features(probe *p, features *f, const vae_dataset *set, vae_error *err)
 {
@@ -96,12 +113,8 @@ static vae_status take_features(probe *p, features *f, const vae_dataset *set, v
         (set->factors != NULL && f->factors == NULL)) {
         return vae_fail_memory(err, set->n * (Z + set->d) * sizeof(float), "features");
     }
-#pragma omp parallel for num_threads(p->threads) schedule(static)
-    for (size_t i = 0; i < (p->classify ? set->n : 0); i++) {
-        for (size_t j = 0; j < set->d; j++) {
-            f->pixels[i * set->d + j] = vae_dataset_value(set, i, j);
-        }
-    }
+    unpacking pixels = {f->pixels, set};
+    vae_parallel(p->threads, p->classify ? set->n : 0, PART_ROWS, unpack_rows, &pixels);
     if (f->labels != NULL) {
         memcpy(f->labels, set->labels, set->n * sizeof *f->labels);
     }
@@ -440,7 +453,7 @@ static vae_status run_probe(const cli_args *args, vae_error *err)
     vae_status status = VAE_OK;
     TRY(read_options(&p, err));
     TRY(cli_open_checkpoint(&p.m, args, err));
-    p.threads = p.m.config.threads > 0 ? (int)p.m.config.threads : omp_get_num_procs();
+    p.threads = vae_threads(p.m.config.threads);
     p.out = json_pack("{s:i, s:s}", "schema", 1, "checkpoint", p.m.path);
     TRY(cli_binarize_for_latents(&p.m, args, err));
     TRY(vae_trained_start(&p.m, VAE_INFER_BATCH, 1, err));

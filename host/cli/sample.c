@@ -15,7 +15,8 @@ enum { FIT_ROWS = 20000, HELD_OUT = 10 }; /* one row in HELD_OUT is not fitted t
 /* What was asked for, and what latents are made of. An option that conditions the decoder belongs
  * here, and into vae_paint. */
 typedef struct {
-    size_t n, columns, components, fit_rows;
+    size_t n, columns, fit_rows;
+    size_t components; /* 0: as fit the rows held out */
     uint64_t seed;
     double temperature;
     bool posterior, full, nearest;
@@ -74,7 +75,7 @@ static vae_status read_options(sampling *s, const cli_args *args, vae_error *err
     TRY(cli_size(args, "seed", 1, 0, SIZE_MAX, &seed, err));
     TRY(cli_real(args, "temperature", 1, 0, 1000, &s->temperature, err));
     TRY(cli_size(args, "columns", 0, 1, VAE_PNG_SIDE, &s->columns, err));
-    TRY(cli_size(args, "components", 10, 1, VAE_MIXTURE_MOST, &s->components, err));
+    TRY(cli_size(args, "components", 0, 1, VAE_MIXTURE_MOST, &s->components, err));
     TRY(cli_size(args, "limit", FIT_ROWS, 0, UINT32_MAX, &s->fit_rows, err));
     TRY(one_of(&diagonal, args, "covariance", "full", "diagonal", err));
     TRY(one_of(&s->posterior, args, "from", "prior", "posterior", err));
@@ -158,9 +159,14 @@ static vae_status fit_posterior(sampling *s, drawing *d, vae_error *err)
                                          .ctx = d};
     s->held_out = s->prior_held_out = NAN;
     TRY(draw_posteriors(s, d, &z, err));
-    TRY(vae_mixture_fit(&s->mixture, z, s->n_fitted, s->latent, &options, &s->fit, err));
+    const float *held = z + s->n_fitted * s->latent;
+    if (s->components == 0) {
+        TRY(vae_mixture_choose(&s->mixture, z, s->n_fitted, held, s->n_held, s->latent, &options,
+                               &s->fit, &s->held_out, err));
+    } else {
+        TRY(vae_mixture_fit(&s->mixture, z, s->n_fitted, s->latent, &options, &s->fit, err));
+    }
     if (s->n_held > 0) {
-        const float *held = z + s->n_fitted * s->latent;
         TRY(vae_mixture_score(&s->held_out, &s->mixture, held, s->n_held, err));
         s->prior_held_out = prior_score(held, s->n_held, s->latent);
     }
@@ -365,7 +371,8 @@ static const cli_option sample_options[] = {
     {"temperature", 0, "T", "scales the noise of z: 0 = none, 1 = as the model has it [1]"},
     {"columns", 0, "N", "of a grid; default: as makes it square"},
     {"from", 0, "prior|posterior", "N(0,I), or Gaussians fitted to q(z) of training data [prior]"},
-    {"components", 'k', "N", "how many Gaussians, with --from posterior [10]"},
+    {"components", 'k', "N",
+     "how many Gaussians, with --from posterior; default: as fit one row in 10 that is held out"},
     {"covariance", 0, "full|diagonal", "of each of them [full]"},
     {"limit", 0, "N", "rows to fit them to, drawn from the data; 0 = all [20000]"},
     {"nearest", 0, NULL, "in a grid, each sample's nearest training example below it"},

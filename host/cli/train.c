@@ -13,6 +13,7 @@
 #include "image/image.h"
 #include "model/layout.h"
 #include "run/folder.h"
+#include "train/init.h"
 #include "train/run.h"
 
 enum { MAX_CONFIG_FILE = 1 << 20 };
@@ -49,20 +50,36 @@ done:
     return status;
 }
 
-/* Defaults, the resumed run's options, --config's, the command line's: each over the one before. */
-static vae_status read_config(const cli_args *args, vae_config *config,
-                              const vae_train_options *options, uint64_t *given, vae_error *err)
+/* What was written down for this training: --config's file, the command line, over what is there. */
+static vae_status read_written(const cli_args *args, vae_config *config, uint64_t *given,
+                               vae_error *err)
 {
-    vae_status status = VAE_OK;
     const char *file = cli_value(args, "config");
-    vae_config_defaults(config);
-    if (options->resume) {
-        TRY(start_from_run(config, cli_value(args, "out"), options->anew, err));
-    }
+    vae_status status = VAE_OK;
     if (file != NULL) {
         TRY(read_config_file(config, file, err));
     }
     TRY(cli_training_options(args, config, given, err));
+done:
+    return status;
+}
+
+/* Defaults, the resumed run's options or those of the model to begin from, --config's, the command
+ * line's: each over the one before. */
+static vae_status read_config(const cli_args *args, vae_config *config,
+                              const vae_train_options *options, uint64_t *given, vae_error *err)
+{
+    vae_config asked;
+    vae_status status = VAE_OK;
+    vae_config_defaults(config);
+    if (options->resume) {
+        TRY(start_from_run(config, cli_value(args, "out"), options->anew, err));
+    } else {
+        asked = *config;
+        TRY(read_written(args, &asked, given, err));
+        TRY(vae_init_options(config, &asked, 0, err));
+    }
+    TRY(read_written(args, config, given, err));
     TRY(vae_config_check(config, *given, err));
 done:
     return status;
@@ -271,9 +288,12 @@ const cli_command cli_train_command = {
     .examples =
         "  vae train                                    the built-in digits, ten epochs\n"
         "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
-        "  vae train --data photos/ --image-size 64     PNG and JPEG files, classes in folders\n"
+        "  vae train --preset photos --data photos/     PNG, JPEG, PGM ... files; or classes in "
+        "folders\n"
         "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
+        "  vae train --init-from runs/mnist --data mine/ --lr 3e-4   that model, adapted to other "
+        "data\n"
         "  vae train --resume --out runs/mnist --epochs 20\n"
         "  vae train --resume=auto --out runs/job --data x.npy   for a script that is started "
         "again\n",

@@ -4,17 +4,15 @@
 #include <string.h>
 
 /* Did the user ask for option `name`: named on the command line, or not at its default? */
-static bool asked(const vae_config *config, uint64_t given, const char *name)
+static bool asked(const vae_config *config, const vae_config *defaults, uint64_t given,
+                  const char *name)
 {
-    size_t n, i = vae_config_find(name);
     char value[VAE_PATH], usual[VAE_PATH];
-    vae_config defaults;
-    if ((given >> i & 1) != 0) {
+    if ((given >> vae_config_find(name) & 1) != 0) {
         return true;
     }
-    vae_config_defaults(&defaults);
-    vae_config_get(config, vae_config_options(&n)[i].name, value, sizeof value);
-    vae_config_get(&defaults, vae_config_options(&n)[i].name, usual, sizeof usual);
+    vae_config_get(config, name, value, sizeof value);
+    vae_config_get(defaults, name, usual, sizeof usual);
     return strcmp(value, usual) != 0;
 }
 
@@ -32,8 +30,8 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
     const need needs[] = {
         {"mean", !vae_likelihood_of(c->likelihood)->unit,
          "--likelihood gaussian or gaussian-learned; bernoulli's mean is a sigmoid"},
-        {"variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
-        {"optimal-variance", vae_likelihood_of(c->likelihood)->variance, "--likelihood gaussian"},
+        {"variance", vae_likelihood_of(c->likelihood)->variance,
+         "--likelihood gaussian or gaussian-optimal"},
         {"lr-gamma", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-step-epochs", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
         {"lr-milestones", c->lr_schedule == VAE_LR_STEP, "--lr-schedule step"},
@@ -47,11 +45,16 @@ static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *er
         {"free-bits", c->beta > 0, "a --beta above 0"},
         {"labelled", semi, "--semi-supervised"},
         {"stack-weights", c->stack[0] != '\0', "--stack"},
+        {"init-weights", c->init_from[0] != '\0', "--init-from"},
+        {"init", c->init_from[0] == '\0', "no --init-from, which has the weights"},
+        {"output-bias-from-data", c->init_from[0] == '\0', "no --init-from, which has the weights"},
         {"classifier-weight", semi, "--semi-supervised"},
         {"classes", vae_config_has_classes(c), "--condition labels or --semi-supervised"},
     };
+    vae_config defaults;
+    vae_config_defaults(&defaults);
     for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++) {
-        if (!needs[i].holds && asked(c, given, needs[i].name)) {
+        if (!needs[i].holds && asked(c, &defaults, given, needs[i].name)) {
             return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect here: it needs %s",
                             needs[i].name, needs[i].wants);
         }

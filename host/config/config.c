@@ -19,6 +19,8 @@
 #define CHOICE(row, name, ...) "|" name
 
 static const vae_option options[] = {
+    {"preset", 0, VAE_PRESETS, "options that go together, listed below; others given go over them",
+     VAE_SCOPE_RUN, VAE_KIND_CHOICE, AT(preset), "none", VAE_PRESET_NONE, 0},
     {"data", 'd', "DATA", "", /* the list of readers says what (vae_dataset_kinds) */
      VAE_SCOPE_DATA, VAE_KIND_TEXT, AT(data), "digits", 0, 0},
     {"test-data", 0, "DATA",
@@ -38,16 +40,13 @@ static const vae_option options[] = {
     {"activation", 0, &("" VAE_ACTIVATIONS(CHOICE))[1], "of the hidden layers", VAE_SCOPE_MODEL,
      VAE_KIND_CHOICE, AT(activation), "relu", VAE_ACT_NONE + 1, 0},
     {"likelihood", 0, &("" VAE_LIKELIHOODS(CHOICE))[1],
-     "p(x|z); gaussian has one fixed variance, gaussian-learned one for each value",
+     "p(x|z); gaussian: one fixed variance; -learned: one a value; -optimal: the squared error",
      VAE_SCOPE_MODEL, VAE_KIND_CHOICE, AT(likelihood), "bernoulli", VAE_BERNOULLI, 0},
     {"mean", 0, "linear|sigmoid",
      "of a Gaussian: the decoder's output, or its sigmoid, for values in [0,1]", VAE_SCOPE_MODEL,
      VAE_KIND_CHOICE, AT(mean), "linear", VAE_MEAN_LINEAR, 0},
-    {"variance", 0, "FLOAT", "variance of the gaussian likelihood", VAE_SCOPE_MODEL, VAE_KIND_ABOVE,
-     AT(variance), "1", 0, REAL_MAX},
-    {"optimal-variance", 0, "FLOAT",
-     "variance of the first epoch; after it, the epoch before's mean squared error; 0 = off",
-     VAE_SCOPE_MODEL, VAE_KIND_REAL, AT(optimal_variance), "0", 0, REAL_MAX},
+    {"variance", 0, "FLOAT", "variance of gaussian; of gaussian-optimal, in the first step",
+     VAE_SCOPE_MODEL, VAE_KIND_ABOVE, AT(variance), "1", 0, REAL_MAX},
     {"binarize", 0, "none|threshold|static|dynamic",
      "x under bernoulli: grey as it is, x >= 1/2, drawn once, or drawn anew at every use",
      VAE_SCOPE_MODEL, VAE_KIND_CHOICE, AT(binarize), "none", VAE_BINARIZE_NONE, 0},
@@ -82,6 +81,11 @@ static const vae_option options[] = {
      VAE_SCOPE_TRAINING, VAE_KIND_REAL, AT(free_bits), "0", 0, REAL_MAX},
     {"init", 0, "torch|glorot|he", "initial weights", VAE_SCOPE_TRAINING, VAE_KIND_CHOICE, AT(init),
      "torch", VAE_INIT_TORCH, 0},
+    {"init-from", 0, "RUN|FILE",
+     "begin with that model's weights, options and scales; the optimizer starts anew",
+     VAE_SCOPE_TRAINING, VAE_KIND_TEXT, AT(init_from), "", 0, 0},
+    {"init-weights", 0, "SHA256", "refuse weights other than these; training fills it in",
+     VAE_SCOPE_TRAINING, VAE_KIND_TEXT, AT(init_weights), "", 0, 0},
     {"output-bias-from-data", 0, NULL, "start the output bias at the mean of the data",
      VAE_SCOPE_TRAINING, VAE_KIND_FLAG, AT(output_bias_from_data), "false", 0, 0},
     {"optimizer", 0, "adam|adamw", "adamw decouples the weight decay", VAE_SCOPE_TRAINING,
@@ -144,14 +148,17 @@ static const vae_option options[] = {
      VAE_SCOPE_RUN, VAE_KIND_DEVICE, AT(device), "auto", 0, 1024},
     {"precision", 0, "fp32|tf32|bf16", "of the matrix products; tf32 and bf16 on a GPU only",
      VAE_SCOPE_RUN, VAE_KIND_CHOICE, AT(precision), "fp32", VAE_FP32, 0},
-    {"threads", 't', "N", "CPU threads; 0 = all cores", VAE_SCOPE_RUN, VAE_KIND_SIZE, AT(threads),
-     "0", 0, 1024},
+    {"threads", 't', "N",
+     "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant", VAE_SCOPE_RUN,
+     VAE_KIND_SIZE, AT(threads), "0", 0, 1024},
     {"save-every", 0, "EPOCHS", "epochs between checkpoints", VAE_SCOPE_RUN, VAE_KIND_SIZE,
      AT(save_every), "1", 1, 1e9},
     {"keep", 0, "N", "how many of the last checkpoints stay", VAE_SCOPE_RUN, VAE_KIND_SIZE,
      AT(keep), "2", 1, 1e6},
     {"sample-every", 0, "EPOCHS", "epochs between pictures; 0 = only at the end", VAE_SCOPE_RUN,
      VAE_KIND_SIZE, AT(sample_every), "1", 0, 1e9},
+    {"tensorboard", 0, NULL, "write TensorBoard's events and projector into the run's tensorboard/",
+     VAE_SCOPE_RUN, VAE_KIND_FLAG, AT(tensorboard), "false", 0, 0},
     {"report", 0, NULL, "write report.html beside the pictures (the default); --report=false: none",
      VAE_SCOPE_RUN, VAE_KIND_FLAG, AT(report), "true", 0, 0},
 };
@@ -184,11 +191,13 @@ size_t vae_config_find(const char *name)
     return SIZE_MAX;
 }
 
+static bool set_option(vae_config *config, const vae_option *o, const char *value);
+
 void vae_config_defaults(vae_config *config)
 {
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < N_OPTIONS; i++) {
-        vae_config_set(config, options[i].name, options[i].default_value, NULL);
+        set_option(config, &options[i], options[i].default_value);
     }
 }
 
@@ -359,6 +368,14 @@ static bool set_number(const vae_option *o, void *field, const char *value)
     }
 }
 
+static void set_preset(vae_config *config)
+{
+    const vae_preset_row *row = vae_config_preset(config->preset);
+    for (size_t i = 0; i < row->n; i++) {
+        vae_config_set(config, row->values[i].name, row->values[i].value, NULL);
+    }
+}
+
 static bool set_option(vae_config *config, const vae_option *o, const char *value)
 {
     void *field = (char *)config + o->offset;
@@ -371,6 +388,9 @@ static bool set_option(vae_config *config, const vae_option *o, const char *valu
         }
         /* every enum of vae_config has the size of an int: its members are small */
         *(int *)field = choice + (int)o->min;
+        if (o->offset == AT(preset)) {
+            set_preset(config);
+        }
         return true;
     case VAE_KIND_SIZES:
         return set_sizes(field, o, value);
@@ -470,4 +490,16 @@ size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t 
         }
     }
     return SIZE_MAX;
+}
+
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except)
+{
+    vae_error never = {0}; /* what one config wrote, another reads */
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char value[VAE_PATH];
+        if (options[i].scope == scope && (except >> i & 1) == 0) {
+            vae_config_get(from, options[i].name, value, sizeof value);
+            vae_config_set(config, options[i].name, value, &never);
+        }
+    }
 }

@@ -27,12 +27,22 @@ typedef enum {
 } vae_standardize;
 typedef enum { VAE_DEVICE_AUTO = 0, VAE_DEVICE_CPU, VAE_DEVICE_CUDA } vae_device_kind;
 
+/* Options under a name (presets.c). To choose one sets them, over what they were. */
+#define VAE_PRESETS "none|photos|burgess"
+typedef enum {
+    VAE_PRESET_NONE = 0,
+    VAE_PRESET_PHOTOS,
+    VAE_PRESET_BURGESS,
+    VAE_N_PRESETS
+} vae_preset;
+
 typedef struct {
     size_t n;
     size_t size[VAE_MAX_LAYERS];
 } vae_sizes;
 
 typedef struct vae_config {
+    vae_preset preset; /* which of the others it set, those below say */
     /* the model: fixed once trained */
     vae_sizes conv;           /* channels of the convolutions before them; n = 0: none */
     vae_sizes hidden;         /* encoder's hidden layers, data side first; n = 0: linear */
@@ -40,10 +50,8 @@ typedef struct vae_config {
     size_t latent;            /* Z */
     vae_activation activation;
     vae_likelihood likelihood;
-    vae_mean mean;           /* of a Gaussian likelihood */
-    double variance;         /* of the fixed-variance Gaussian */
-    double optimal_variance; /* > 0: it is this in the next epoch, and then the mean squared error
-                              * of the epoch before (sigma-VAE, Rybkin et al. 2021); 0 = it stays */
+    vae_mean mean;   /* of a Gaussian likelihood */
+    double variance; /* of a Gaussian with one; an optimal one begins here and moves */
     vae_binarize binarize;
     vae_condition condition; /* labels: encoder and decoder see the class (Sohn et al. 2015) */
     bool semi_supervised;    /* M2 (Kingma et al. 2014): q(y|x), and the class is a latent, too */
@@ -59,7 +67,9 @@ typedef struct vae_config {
     double classifier_weight; /* of the labelled examples' mean cross-entropy */
     /* optimization */
     vae_init init;
-    bool output_bias_from_data; /* start the output bias at the data mean (its logit) */
+    char init_from[VAE_PATH];    /* run or file whose weights training begins with; "": init's */
+    char init_weights[VAE_PATH]; /* SHA-256 of those, in hexadecimal; "" = not known */
+    bool output_bias_from_data;  /* start the output bias at the data mean (its logit) */
     vae_optimizer optimizer;
     double lr, adam_beta1, adam_beta2, adam_eps, weight_decay;
     double adam_v0;   /* where Adam's second moments start; 0 is Adam's own */
@@ -88,11 +98,12 @@ typedef struct vae_config {
     vae_device_kind device;
     int device_index;
     vae_precision precision;
-    size_t threads; /* 0 = all cores */
+    size_t threads; /* 0 = as vae_threads says */
     char out[VAE_PATH];
     size_t save_every;   /* epochs between checkpoints */
     size_t keep;         /* how many of the last checkpoints stay */
     size_t sample_every; /* epochs between sample grids; 0 = only at the end */
+    bool tensorboard;    /* write tensorboard/ */
     bool report;         /* write report.html, at the end and now and then before */
 } vae_config;
 
@@ -130,13 +141,26 @@ typedef struct {
     double min, max;           /* bounds of a number, both included but for VAE_KIND_ABOVE */
 } vae_option;
 
+/* A preset: its options, as vae_config_set reads them. */
+typedef struct {
+    const char *name, *value;
+} vae_preset_value;
+typedef struct {
+    const char *name, *about;
+    const vae_preset_value *values;
+    size_t n;
+} vae_preset_row;
+
+const vae_preset_row *vae_config_preset(vae_preset preset);
+
 /* The table, n rows; n <= 64. */
 const vae_option *vae_config_options(size_t *n);
 
 /* Row of option `name`, or SIZE_MAX. Takes underscores for dashes. */
 size_t vae_config_find(const char *name);
 
-/* Sets option `name` from text. VAE_ERR_USAGE says what was expected and found, the bounds or the
+/* Sets option `name` from text, `preset` with all that it stands for: it is the table's first row,
+ * so that those set in the table's order come over it. VAE_ERR_USAGE says what was expected and found, the bounds or the
  * choices; an unknown name gets the nearest known one suggested. */
 vae_status vae_config_set(vae_config *config, const char *name, const char *value, vae_error *err);
 
@@ -147,7 +171,7 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
  * as a string), and "schema": 1. Both ways lossless. Returned text is malloc'ed, ends in a newline;
  * NULL = out of memory. */
 char *vae_config_to_json(const vae_config *config);
-/* Options present in the object `text` are set, others stay. `source` names it in messages.
+/* Options present in the object `text` are set, `preset` first; others stay. `source` names it in messages.
  * VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
 vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
                                 vae_error *err);
@@ -161,6 +185,9 @@ vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error 
 /* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
  * there is none. */
 size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
+
+/* Options of that scope as `from` has them, `except` (a bit per row) aside. */
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except);
 
 /* Does the model see the class: conditional or semi-supervised? */
 bool vae_config_has_classes(const vae_config *config);

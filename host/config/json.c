@@ -183,15 +183,29 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
         TRY(vae_fail(err, VAE_ERR_USAGE, "%s: expected an object of options and values", source));
     }
     const char *key;
-    json_t *value;
+    bool optimal = false;
+    json_t *value = json_object_get(object, "preset");
+    if (value != NULL) { /* wherever it stands: the others go over it */
+        TRY(set_from_json(&changed, "preset", value, source, err));
+    }
     json_object_foreach(object, key, value)
     {
+        if (strcmp(key, "preset") == 0) {
+            continue;
+        }
+        if (strcmp(key, "optimal-variance") == 0 && json_is_number(value)) {
+            optimal = json_number_value(value) > 0; /* its name from 0ffd4b8 to b1063b0 */
+            continue;
+        }
         if (strcmp(key, "schema") != 0) {
             TRY(set_from_json(&changed, key, value, source, err));
         } else if (!json_is_integer(value) || json_integer_value(value) != CONFIG_SCHEMA) {
             TRY(vae_fail(err, VAE_ERR_USAGE, "%s: schema: this vae reads %d", source,
                          CONFIG_SCHEMA));
         }
+    }
+    if (optimal) {
+        TRY(vae_config_set(&changed, "likelihood", "gaussian-optimal", err));
     }
     *config = changed;
 done:

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/pool.h"
+
 enum { PART = 64 }; /* columns between looks at whether the row can still win */
 
 /* Columns at .. at+n-1 of a row as floats. */
@@ -37,20 +39,34 @@ static double away_from(const float *x, const vae_dataset *set, size_t row, doub
     return total;
 }
 
+typedef struct {
+    size_t *row;
+    double *distance;
+    const float *x;
+    const vae_dataset *set;
+} search;
+
+static void search_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const search *s = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        double least = INFINITY;
+        s->row[i] = 0;
+        for (size_t r = 0; r < s->set->n; r++) {
+            const double away = away_from(s->x + i * s->set->d, s->set, r, least);
+            if (away < least) {
+                least = away;
+                s->row[i] = r;
+            }
+        }
+        s->distance[i] = sqrt(least);
+    }
+}
+
 void vae_closest_rows(size_t *row, double *distance, const float *x, size_t n,
                       const vae_dataset *set)
 {
-#pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < n; i++) {
-        double least = INFINITY;
-        row[i] = 0;
-        for (size_t r = 0; r < set->n; r++) {
-            const double away = away_from(x + i * set->d, set, r, least);
-            if (away < least) {
-                least = away;
-                row[i] = r;
-            }
-        }
-        distance[i] = sqrt(least);
-    }
+    search s = {row, distance, x, set};
+    vae_parallel(vae_threads(0), n, 1, search_rows, &s);
 }

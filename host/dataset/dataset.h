@@ -85,7 +85,7 @@ typedef struct vae_dataset {
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
- * - A folder of PNG and JPEG files. Folders in it are classes, in the order of their names, and
+ * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their names, and
  *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
  *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
  *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
@@ -95,7 +95,7 @@ typedef struct vae_dataset {
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
- * - A PNG or JPEG file: a set of one row.
+ * - A file of these: a set of one row.
  * - A .csv or .tsv file, plain or .gz, whose first line holds the names of its columns: RFC 4180,
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
  *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;

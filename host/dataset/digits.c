@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "dataset/readers.h"
 #include "philox.h"
 
@@ -342,6 +343,22 @@ uint8_t vae_digits_sample(vae_split split, uint64_t index, uint8_t *pixels, floa
     return p.digit;
 }
 
+typedef struct {
+    vae_dataset *set;
+    vae_split split;
+} drawing;
+
+static void draw_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const drawing *a = ctx;
+    vae_dataset *set = a->set;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        set->labels[i] = vae_digits_sample(a->split, i, (uint8_t *)set->rows + i * N_PIXELS,
+                                           set->factors + i * VAE_DIGITS_FACTORS);
+    }
+}
+
 static vae_status draw(vae_dataset *set, const char *name, vae_split split,
                        const vae_data_options *options, vae_error *err)
 {
@@ -364,12 +381,8 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
         return vae_fail_memory(err, n * (d + 4 + VAE_DIGITS_FACTORS * sizeof *set->factors),
                                "the drawn digits");
     }
-    uint8_t *rows = set->rows;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++) {
-        set->labels[i] =
-            vae_digits_sample(split, i, rows + i * d, set->factors + i * VAE_DIGITS_FACTORS);
-    }
+    drawing a = {set, split};
+    vae_parallel(vae_threads(0), n, 1, draw_rows, &a);
     return vae_classes_number(&set->classes, N_CLASSES, err);
 }
 

@@ -16,9 +16,9 @@
 
 /* Messages name them in this order. Of a folder, the first that finds its files in it is taken. */
 static const vae_reader *const readers[] = {
-    &vae_digits_reader,     &vae_sprites_reader,  &vae_npy_reader,  &vae_npz_reader,
-    &vae_csv_reader,        &vae_png_reader,      &vae_jpeg_reader, &vae_idx_file_reader,
-    &vae_idx_folder_reader, &vae_pictures_reader,
+    &vae_digits_reader,   &vae_sprites_reader,    &vae_npy_reader,      &vae_npz_reader,
+    &vae_csv_reader,      &vae_png_reader,        &vae_jpeg_reader,     &vae_pnm_reader,
+    &vae_idx_file_reader, &vae_idx_folder_reader, &vae_pictures_reader,
 };
 enum { N_READERS = sizeof readers / sizeof readers[0], LIST = 256 };
 
@@ -136,6 +136,12 @@ static bool has_ending(const vae_reader *r, const char *path)
     return has;
 }
 
+static bool begins_with(const vae_reader *r, const uint8_t first[2])
+{
+    return first[0] == r->magic[0] && first[1] >= r->magic[1] &&
+           first[1] - r->magic[1] <= r->more_magic;
+}
+
 /* A name that tells comes before first bytes that do. */
 static vae_status find_for_file(const vae_reader **out, const char *path, bool nameless,
                                 vae_error *err)
@@ -155,7 +161,7 @@ static vae_status find_for_file(const vae_reader **out, const char *path, bool n
         }
     }
     for (size_t i = 0; i < N_READERS && *out == NULL; i++) {
-        if (readers[i]->magic != NULL && got == 2 && memcmp(first, readers[i]->magic, 2) == 0) {
+        if (readers[i]->magic != NULL && got == 2 && begins_with(readers[i], first)) {
             *out = readers[i];
         }
     }
@@ -231,14 +237,14 @@ static vae_status fail_folder(const char *path, vae_error *err)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%s: %zu", i > 0 ? ", " : " (",
                                  found.ending[i].text, found.ending[i].files);
     }
-    return vae_fail(err, VAE_ERR_DATA,
-                    "%s: no data set: expected PNG or JPEG files in it or in its folders, or IDX "
-                    "files (train-images-idx3-ubyte) in it, in raw/ or MNIST/raw/; found %zu file%s"
-                    "%s%s in it and %zu folder%s; name a file that ends in %s by itself, and "
-                    "make PNG files of other pictures",
-                    path, found.files, vae_s(found.files), text, found.n > 0 ? ")" : "",
-                    found.folders, vae_s(found.folders),
-                    list(files, VAE_SOURCE_FILE, ending_of, ""));
+    return vae_fail(
+        err, VAE_ERR_DATA,
+        "%s: no data set: expected PNG, JPEG or PGM files in it or in its folders, or IDX "
+        "files (train-images-idx3-ubyte) in it, in raw/ or MNIST/raw/; found %zu file%s"
+        "%s%s in it and %zu folder%s; name a file that ends in %s by itself, and "
+        "make PNG files of other pictures",
+        path, found.files, vae_s(found.files), text, found.n > 0 ? ")" : "", found.folders,
+        vae_s(found.folders), list(files, VAE_SOURCE_FILE, ending_of, ""));
 }
 
 static vae_status find_for_folder(const vae_reader **out, const char *path, vae_error *err)

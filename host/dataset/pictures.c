@@ -1,14 +1,15 @@
 /* Picture files and folders of them as data sets. */
 #include <dirent.h>
 #include <errno.h>
-#include <omp.h>
 #include <search.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/pool.h"
 #include "base/stream.h"
 #include "base/text.h"
 #include "config/config.h"
@@ -44,7 +45,7 @@ typedef struct {
 
 static bool is_picture(const char *name)
 {
-    static const char *const endings[] = {".png", ".jpg", ".jpeg"};
+    static const char *const endings[] = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".pnm"};
     bool is = false;
     for (size_t i = 0; name[0] != '.' && i < sizeof endings / sizeof endings[0]; i++) {
         is = is || vae_ends_with_any_case(name, endings[i]);
@@ -55,9 +56,8 @@ static bool is_picture(const char *name)
 /* A picture in a format that is not read, as far as its name tells. */
 static bool is_other_picture(const char *name)
 {
-    static const char *const endings[] = {".pgm",  ".ppm", ".pbm",  ".pnm",  ".bmp",
-                                          ".gif",  ".tif", ".tiff", ".webp", ".heic",
-                                          ".avif", ".jp2", ".tga",  ".jfif"};
+    static const char *const endings[] = {".bmp",  ".gif",  ".tif", ".tiff", ".webp",
+                                          ".heic", ".avif", ".jp2", ".tga",  ".jfif"};
     bool is = false;
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         is = is || vae_ends_with_any_case(name, endings[i]);
@@ -322,7 +322,7 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
     char text[256];
     if (other->n > 0) {
         return vae_fail(err, VAE_ERR_DATA,
-                        "%s: %zu PNG and JPEG file%s, and %zu in %s that %s not read: %s; make "
+                        "%s: %zu picture%s, and %zu in %s that %s not read: %s; make "
                         "PNG files of them (ImageMagick: mogrify -format png FILES) or move them "
                         "elsewhere",
                         folder, files->n, vae_s(files->n), other->n,
@@ -330,8 +330,8 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
                         list_leftovers(other, text));
     }
     if (no->n > 0) {
-        vae_note(notes, "%s: %zu file%s not read, only PNG and JPEG files are: %s", folder, no->n,
-                 no->n == 1 ? " is" : "s are", list_leftovers(no, text));
+        vae_note(notes, "%s: %zu file%s not read, only PNG, JPEG, PGM, PPM and PBM files are: %s",
+                 folder, no->n, no->n == 1 ? " is" : "s are", list_leftovers(no, text));
     }
     if (again->n > 0) {
         vae_note(notes, "%s: %zu link%s to what is there already %s left out: %s", folder, again->n,
@@ -383,7 +383,8 @@ typedef struct {
     size_t side, channels; /* side: 0 = as they are */
     size_t width, height;
     uint8_t *rows;
-    size_t grey, colour; /* files that are grey; those in colour that lose it */
+    size_t grey;           /* files that are grey */
+    _Atomic size_t colour; /* those in colour that lose it */
 } job;
 
 /* Shape of the rows, from the headers of all files, so that a misfit shows before the work. */
@@ -430,34 +431,57 @@ static bool is_coloured(const uint8_t *pixels, size_t n)
     return coloured;
 }
 
+/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes colour
+ * when it has its size, which gives the same bytes. */
 static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;
     const char *path = j->files->path[i];
-    uint8_t *pixels = NULL, *converted = NULL;
+    uint8_t *pixels = NULL, *small = NULL, *row = j->rows + i * d;
     size_t w, h, c;
     vae_status status = VAE_OK;
     TRY(vae_picture_read(path, &pixels, &w, &h, &c, err));
-    converted = malloc(w * h * j->channels);
-    if (converted == NULL) {
-        TRY(vae_fail_memory(err, w * h * j->channels, path));
-    }
-    vae_image_convert(converted, j->channels, pixels, c, w * h);
-    if (c == 3 && j->channels == 1 && is_coloured(pixels, w * h)) {
-#pragma omp atomic
-        j->colour++;
+    if (c == 3 && j->channels == 1) {
+        if (is_coloured(pixels, w * h)) {
+            atomic_fetch_add(&j->colour, 1);
+        }
+        vae_image_convert(pixels, 1, pixels, 3, w * h);
+        c = 1;
     }
     if (w == j->width && h == j->height) {
-        memcpy(j->rows + i * d, converted, d);
+        vae_image_convert(row, j->channels, pixels, c, w * h);
     } else if (j->side == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: its size changed while it was read", path));
+    } else if (c == j->channels) {
+        TRY(vae_image_square(row, j->side, pixels, w, h, c, err));
     } else {
-        TRY(vae_image_square(j->rows + i * d, j->side, converted, w, h, j->channels, err));
+        small = malloc(j->side * j->side);
+        if (small == NULL) {
+            TRY(vae_fail_memory(err, j->side * j->side, path));
+        }
+        TRY(vae_image_square(small, j->side, pixels, w, h, 1, err));
+        vae_image_convert(row, 3, small, 1, j->side * j->side);
     }
 done:
-    free(converted);
+    free(small);
     free(pixels);
     return status;
+}
+
+/* Files from `at` on, each with its error. */
+typedef struct {
+    job *j;
+    size_t at;
+    vae_error *why;
+} stretch;
+
+static void read_some(void *ctx, int thread, size_t first, size_t end)
+{
+    const stretch *part = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        read_one(part->j, part->at + i, &part->why[i]);
+    }
 }
 
 /* All files on all cores, a stretch at a time; the first bad one in their order is reported. */
@@ -472,10 +496,8 @@ static vae_status read_all(job *j, vae_error *err)
     for (size_t first = 0; first < j->files->n; first += STRETCH) {
         size_t n = j->files->n - first < STRETCH ? j->files->n - first : STRETCH;
         memset(why, 0, STRETCH * sizeof *why);
-#pragma omp parallel for schedule(dynamic)
-        for (size_t i = 0; i < n; i++) {
-            read_one(j, first + i, &why[i]);
-        }
+        stretch part = {j, first, why};
+        vae_parallel(vae_threads(0), n, 1, read_some, &part);
         for (size_t i = 0; i < n; i++) {
             if (why[i].status != VAE_OK) {
                 TRY(vae_fail(err, why[i].status, "%s", why[i].text));
@@ -535,7 +557,7 @@ static void announce(const job *j, const char *source, const vae_error *err)
     }
     if (j->colour > 0) {
         vae_note(notes, "%s: %zu of %zu pictures are in colour and become grey, %s", source,
-                 j->colour, n, whose);
+                 atomic_load(&j->colour), n, whose);
     }
 }
 
@@ -586,7 +608,7 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
     TRY(list_files(&files, path, err));
     TRY(tell_leftovers(&files, path, err));
     if (files.n == 0) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG or JPEG files in it", path));
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG, JPEG, PGM, PPM or PBM files in it", path));
     }
     TRY(fill(set, &files, options, err));
 done:
@@ -627,7 +649,8 @@ const vae_reader vae_pictures_reader = {.name = "picture",
                                         .has = has,
                                         .load = load};
 
-static const uint8_t png_magic[2] = {0x89, 'P'}, jpeg_magic[2] = {0xff, 0xd8};
+static const uint8_t png_magic[2] = {0x89, 'P'}, jpeg_magic[2] = {0xff, 0xd8},
+                     pnm_magic[2] = {'P', '1'}; /* to P6 */
 
 const vae_reader vae_png_reader = {.name = "PNG",
                                    .source = VAE_SOURCE_FILE,
@@ -641,3 +664,10 @@ const vae_reader vae_jpeg_reader = {.name = "JPEG",
                                     .endings = {".jpg", ".jpeg"},
                                     .magic = jpeg_magic,
                                     .load = load_file};
+const vae_reader vae_pnm_reader = {.name = "PGM",
+                                   .source = VAE_SOURCE_FILE,
+                                   .kind = VAE_KIND_PICTURES,
+                                   .endings = {".pgm", ".ppm", ".pbm", ".pnm"},
+                                   .magic = pnm_magic,
+                                   .more_magic = 5,
+                                   .load = load_file};

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "dataset/readers.h"
 #include "philox.h"
 
@@ -22,6 +23,7 @@ enum {
     ONE = 1 << 14,        /* 1.0 of sines and cosines */
     HALF = 2 * STEPS,     /* half a pixel is 31 of these, a step of position 64 */
     PIXEL = HALF * ONE,   /* a pixel in an outline's coordinates */
+    PART_ROWS = 16,       /* that a thread draws at a time */
     REACH = 14,           /* pixels; no outline of scale 1 goes so far from its centre */
     ORDER_KEY = 20170601, /* of the order in which --limit takes rows */
 };
@@ -132,6 +134,19 @@ static size_t grid_place(size_t i, size_t n)
                : i;
 }
 
+static void draw_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    vae_dataset *set = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        size_t level[VAE_SPRITES_FACTORS];
+        vae_grid_levels(level, factor_sizes, VAE_SPRITES_FACTORS, grid_place(i, set->n));
+        vae_sprites_sample(level, (uint8_t *)set->rows + i * VAE_SPRITES_ROW_BYTES);
+        set->labels[i] = (uint32_t)level[FACTOR_SHAPE];
+        write_factors(level, set->factors + i * VAE_SPRITES_FACTORS);
+    }
+}
+
 static vae_status draw(vae_dataset *set, const char *name, vae_split split,
                        const vae_data_options *options, vae_error *err)
 {
@@ -160,15 +175,7 @@ static vae_status draw(vae_dataset *set, const char *name, vae_split split,
             err, n * (VAE_SPRITES_ROW_BYTES + 4 + VAE_SPRITES_FACTORS * sizeof *set->factors),
             "the drawn sprites");
     }
-    uint8_t *rows = set->rows;
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++) {
-        size_t level[VAE_SPRITES_FACTORS];
-        vae_grid_levels(level, factor_sizes, VAE_SPRITES_FACTORS, grid_place(i, n));
-        vae_sprites_sample(level, rows + i * VAE_SPRITES_ROW_BYTES);
-        set->labels[i] = (uint32_t)level[FACTOR_SHAPE];
-        write_factors(level, set->factors + i * VAE_SPRITES_FACTORS);
-    }
+    vae_parallel(vae_threads(0), n, PART_ROWS, draw_rows, set);
     return vae_classes_number(&set->classes, factor_sizes[FACTOR_SHAPE], err);
 }
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/pool.h"
 #include "eval/eval.h"
 
 static const double log_2pi = 1.83787706640934548356;
@@ -62,22 +63,30 @@ static void one_row(aggregate *a, size_t i, double *most, double *sum)
     }
 }
 
+typedef struct {
+    aggregate *a;
+    double *room; /* (threads,2Z) */
+} row_job;
+
+static void some_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const row_job *job = ctx;
+    double *room = job->room + (size_t)thread * 2 * job->a->z;
+    for (size_t i = first; i < end; i++) {
+        one_row(job->a, i, room, room + job->a->z);
+    }
+}
+
 static bool all_rows(aggregate *a)
 {
-    bool ok = true;
-#pragma omp parallel reduction(&& : ok)
-    {
-        double *room = malloc(2 * a->z * sizeof *room);
-        ok = room != NULL;
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < a->n; i++) {
-            if (ok) {
-                one_row(a, i, room, room + a->z);
-            }
-        }
-        free(room);
+    const int threads = vae_threads(0);
+    row_job job = {a, malloc((size_t)threads * 2 * a->z * sizeof *job.room)};
+    if (job.room == NULL) {
+        return false;
     }
-    return ok;
+    vae_parallel(threads, a->n, 1, some_rows, &job);
+    free(job.room);
+    return true;
 }
 
 /* Mean and its standard error of x - y. */

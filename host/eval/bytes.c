@@ -22,7 +22,7 @@ typedef struct {
 bool vae_bytes_are(const vae_trained *m)
 {
     return m->set != NULL && m->set->dtype == VAE_U8 && m->checkpoint->standard == NULL &&
-           m->config.binarize == VAE_BINARIZE_NONE && !m->config.semi_supervised;
+           m->config.binarize == VAE_BINARIZE_NONE;
 }
 
 double vae_bits_per_dim(double elbo, double noise, size_t d)
@@ -98,13 +98,19 @@ vae_status vae_bytes_measure(vae_byte_figures *out, const vae_trained *m, size_t
     const size_t d = vae_model_layout(m->model)->d;
     pass p = {.m = m, .d = d, .cols = likelihood->outputs * d};
     vae_status status = VAE_OK;
-    *out = (vae_byte_figures){.n = n, .noise = NAN, .bits = NAN};
+    *out = (vae_byte_figures){.mse = NAN, .psnr = NAN, .elbo = NAN, .noise = NAN, .bits = NAN};
+    if (!vae_bytes_are(m)) {
+        return VAE_OK;
+    }
     TRY(make_room(&p, err));
     TRY(vae_each_batch(plan, n, m->batch, watch, add_batch, &p, err));
+    out->n = n;
     out->mse = p.squares / (double)n / (double)d;
     out->psnr = -10 * log10(out->mse);
-    out->elbo = -p.loss / (double)n;
-    if (!likelihood->unit) {
+    if (!m->config.semi_supervised) {
+        out->elbo = -p.loss / (double)n;
+    }
+    if (!likelihood->unit && (likelihood->variance || !m->config.semi_supervised)) {
         out->noise = p.noise / (double)n;
         out->bits = vae_bits_per_dim(out->elbo, out->noise, d);
     }

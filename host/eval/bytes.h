@@ -20,16 +20,20 @@
 typedef struct {
     size_t n;
     double mse, psnr;
-    double elbo;  /* of these rows: one draw of z each */
-    double noise; /* nats per example; NAN: the likelihood is no density */
-    double bits;  /* by this elbo */
+    double elbo; /* of these rows: one draw of z each */
+    double
+        noise; /* nats per example; NAN: the likelihood is no density, or not one for all classes */
+    double bits; /* by this elbo */
 } vae_byte_figures;
 
-/* Is m->set of bytes that the model takes as they are: neither made 0 or 1 nor standardized? A
- * semi-supervised model's ELBO is another, and it is not asked here. */
+/* Is m->set of bytes that the model takes as they are: neither made 0 or 1 nor standardized? */
 bool vae_bytes_are(const vae_trained *m);
 
-/* Measures the first n >= 1 rows of m->data in the plan's order, which is to be for vae_bytes_are.
+/* Measures the first n >= 1 rows of m->data in the plan's order; where they are not what
+ * vae_bytes_are asks for, nothing: n = 0, NAN.
+ * A semi-supervised model takes each row for its most probable class. Its elbo, a sum over all of
+ * them, is not computed here (NAN, and bits with it: vae_bits_per_dim of vae_measure's), nor noise
+ * where each class has variances of its own.
  * watch may be NULL. VAE_ERR_RUNTIME (memory: m->batch rows), VAE_ERR_INTERRUPTED, and what the
  * model returns. */
 vae_status vae_bytes_measure(vae_byte_figures *out, const vae_trained *m, size_t n,

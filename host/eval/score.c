@@ -3,14 +3,17 @@
 #include "eval/score.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "eval/eval.h"
 #include "vae_math.h"
 
-enum { DRAWS = 0 }; /* of the evaluation's noise */
+enum {
+    DRAWS = 0,     /* of the evaluation's noise */
+    PART_ROWS = 4, /* that a thread takes at a time */
+};
 
 const char *vae_score_name(vae_score_kind score)
 {
@@ -115,45 +118,73 @@ static void find_top(uint32_t *top, size_t n_top, const double *sum, size_t d)
     }
 }
 
-/* Rows first .. of the data have their sums: keeps what of them is wanted. */
-static void keep_contributions(scoring *s, size_t first, size_t rows, double scale)
+typedef struct {
+    const scoring *s;
+    size_t at; /* row of the results of the batch's first */
+    double scale;
+} keeping;
+
+static void keep_rows(void *ctx, int thread, size_t first, size_t end)
 {
-    vae_row_scores *out = s->out;
-    const size_t d = s->d, at = first - s->first;
-#pragma omp parallel for num_threads(s->threads) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        double *sum = s->sums + r * d;
+    const keeping *a = ctx;
+    vae_row_scores *out = a->s->out;
+    const size_t d = a->s->d;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        double *sum = a->s->sums + r * d;
         for (size_t i = 0; i < d; i++) {
-            sum[i] *= scale;
+            sum[i] *= a->scale;
         }
         for (size_t i = 0; out->contributions != NULL && i < d; i++) {
-            out->contributions[(at + r) * d + i] = finite_or_far(sum[i]);
+            out->contributions[(a->at + r) * d + i] = finite_or_far(sum[i]);
         }
         if (out->top != NULL) {
-            uint32_t *top = out->top + (at + r) * out->n_top;
+            uint32_t *top = out->top + (a->at + r) * out->n_top;
             find_top(top, out->n_top, sum, d);
             for (size_t k = 0; k < out->n_top; k++) {
-                out->top_value[(at + r) * out->n_top + k] = finite_or_far(sum[top[k]]);
+                out->top_value[(a->at + r) * out->n_top + k] = finite_or_far(sum[top[k]]);
             }
         }
     }
 }
 
-/* -log p(x|z) of rows*K rows of logits, to sums, or, where there are none, to error. */
-static void add_values(scoring *s, size_t rows, size_t K, bool to_sums, double *error)
+/* Rows first .. of the data have their sums: keeps what of them is wanted. */
+static void keep_contributions(const scoring *s, size_t first, size_t rows, double scale)
 {
-    const size_t d = s->d;
-#pragma omp parallel for num_threads(s->threads) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
+    keeping a = {s, first - s->first, scale};
+    vae_parallel(s->threads, rows, PART_ROWS, keep_rows, &a);
+}
+
+typedef struct {
+    const scoring *s;
+    size_t K;
+    bool to_sums;
+    double *error;
+} adding;
+
+static void add_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const adding *a = ctx;
+    const scoring *s = a->s;
+    const size_t d = s->d, K = a->K;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
         double total = 0;
         for (size_t k = r * K; k < (r + 1) * K; k++) {
-            total += recon_values(to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
+            total += recon_values(a->to_sums ? s->sums + r * d : NULL, s->logits + k * s->cols,
                                   s->x + r * d, d, s->recon);
         }
-        if (error != NULL) {
-            error[r] = total;
+        if (a->error != NULL) {
+            a->error[r] = total;
         }
     }
+}
+
+/* -log p(x|z) of rows*K rows of logits, to sums, or, where there are none, to error. */
+static void add_values(const scoring *s, size_t rows, size_t K, bool to_sums, double *error)
+{
+    adding a = {s, K, to_sums, error};
+    vae_parallel(s->threads, rows, PART_ROWS, add_rows, &a);
 }
 
 /* vae_eval_batch: the model's batch, looked at in passing. */
@@ -231,8 +262,8 @@ static vae_status open_scoring(scoring *s, const vae_score_job *job, vae_row_sco
                    .out = out,
                    .d = vae_model_layout(job->on->model)->d,
                    .z = c->latent,
-                   .recon = {c->likelihood, (float)c->variance, c->mean},
-                   .threads = c->threads > 0 ? (int)c->threads : omp_get_max_threads()};
+                   .recon = vae_recon_of(c->likelihood, c->variance, c->mean),
+                   .threads = vae_threads(c->threads)};
     *out = (vae_row_scores){.n = job->n, .d = s->d, .n_top = job->top < s->d ? job->top : s->d};
     if (__builtin_mul_overflow(job->n, s->d, &values)) {
         return vae_fail(err, VAE_ERR_DATA, "%zu rows x %zu columns are too many", job->n, s->d);

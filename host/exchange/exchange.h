@@ -110,4 +110,9 @@ typedef struct {
 vae_status vae_import(vae_checkpoint **out, const char *path, const vae_import_options *options,
                       vae_error *err);
 
+/* The model of a run folder (its newest checkpoint), of a checkpoint, or of a file of weights, with
+ * its name in `found`. As vae_checkpoint_open_run (without moments) and vae_import. */
+vae_status vae_open_weights(vae_checkpoint **out, const char *path, char found[VAE_PATH],
+                            vae_error *err);
+
 #endif

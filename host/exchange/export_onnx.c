@@ -325,7 +325,7 @@ static vae_status write_graph(vae_file *file, const char *path, const char *name
     }
     b->graph = (onnx_graph){0};
     build(b);
-    onnx_buffer model =
+    pb_buffer model =
         onnx_model(&b->graph, name, vae_build_version, (const char *const(*)[2])pairs, metadata->n);
     if (model.failed) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
@@ -339,7 +339,7 @@ static vae_status write_graph(vae_file *file, const char *path, const char *name
     TRY(vae_file_begin(file, path, err));
     TRY(vae_file_add(file, model.bytes, model.n, err));
 done:
-    onnx_free(&model);
+    pb_free(&model);
     return status;
 }
 

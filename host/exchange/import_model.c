@@ -518,3 +518,19 @@ vae_status vae_import(vae_checkpoint **out, const char *path, const vae_import_o
     }
     return status;
 }
+
+vae_status vae_open_weights(vae_checkpoint **out, const char *path, char found[VAE_PATH],
+                            vae_error *err)
+{
+    static const vae_import_options options;
+    bool weights;
+    vae_status status = VAE_OK;
+    TRY(vae_weights_is_file(&weights, path, err));
+    if (weights) {
+        snprintf(found, VAE_PATH, "%s", path);
+        return vae_import(out, path, &options, err);
+    }
+    TRY(vae_checkpoint_open_run(out, path, false, false, found, err));
+done:
+    return status;
+}

@@ -4,22 +4,11 @@
 #ifndef VAE_ONNX_H
 #define VAE_ONNX_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-/* Protobuf bytes in the making. Zero-initialize it; onnx_free. */
-typedef struct {
-    uint8_t *bytes;
-    size_t n, capacity;
-    bool failed; /* out of memory */
-} onnx_buffer;
-
-void onnx_free(onnx_buffer *b);
+#include "format/protobuf.h"
 
 /* A graph: its nodes, initializers, inputs and outputs are fields of one message. */
 typedef struct {
-    onnx_buffer body;
+    pb_buffer body;
     size_t n_nodes;
 } onnx_graph;
 
@@ -52,7 +41,7 @@ void onnx_output(onnx_graph *g, const char *name, size_t cols);
 
 /* The model of a graph. metadata: n key, value pairs. The graph's buffer is consumed.
  * Returned buffer: check `failed`. */
-onnx_buffer onnx_model(onnx_graph *g, const char *graph_name, const char *version,
-                       const char *const (*metadata)[2], size_t n);
+pb_buffer onnx_model(onnx_graph *g, const char *graph_name, const char *version,
+                     const char *const (*metadata)[2], size_t n);
 
 #endif

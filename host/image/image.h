@@ -1,4 +1,4 @@
-/* Pictures: PNG files, animated GIF files, and grids of data rows. */
+/* Pictures: PNG, JPEG, PGM, PPM and PBM files, animated GIF files, and grids of data rows. */
 #ifndef VAE_IMAGE_H
 #define VAE_IMAGE_H
 
@@ -21,19 +21,30 @@ vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, cons
                         size_t width, size_t height, size_t channels, vae_error *err);
 
 /* Reads a PNG as 8-bit grey or RGB (palette, fewer bits and 16 bits are converted; alpha is
- * dropped). *pixels is malloc'ed, (height,width,channels), NULL on failure. Refuses sides above
- * 16384, and sizes that the file is too small to hold. VAE_ERR_DATA (not a PNG, damaged),
- * VAE_ERR_IO, VAE_ERR_RUNTIME (memory). */
+ * dropped). *pixels is malloc'ed, (height,width,channels), NULL on failure; with pixels NULL only
+ * the size and channels are read, from the header. Refuses sides of 0 or above 16384, and sizes
+ * that the file is too small to hold. VAE_ERR_DATA (not a PNG, damaged), VAE_ERR_IO,
+ * VAE_ERR_RUNTIME (memory). */
 vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                         size_t *channels, vae_error *err);
 
-/* Reads a PNG or JPEG file, told apart by its first bytes, as vae_png_read does; with pixels NULL
- * only its size and channels (of a PNG with a palette: 3). JPEG: grey or YCbCr/RGB; damage that
- * libjpeg would paint over is an error. */
+/* The same of a JPEG: grey or YCbCr/RGB; damage that libjpeg would paint over is an error. With
+ * pixels NULL only its size and channels. */
+vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                         size_t *channels, vae_error *err);
+
+/* The same of a PBM, PGM or PPM (Netpbm's P1 to P6: plain and binary; PBM is grey, its 1 black), of
+ * values up to 65535, which are scaled to bytes. A file of several pictures is refused. With pixels
+ * NULL only its size and channels. */
+vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                        size_t *channels, vae_error *err);
+
+/* Reads a picture of any of these formats, told apart by its first bytes, as vae_png_read does; with
+ * pixels NULL only its size and channels (of a PNG with a palette: 3). */
 vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                             size_t *channels, vae_error *err);
 
-/* Grey (1) to RGB (3) and back, by ITU-R 601-2 luma. */
+/* Grey (1) to RGB (3) and back, by ITU-R 601-2 luma. RGB may become grey in place. */
 void vae_image_convert(uint8_t *to, size_t to_channels, const uint8_t *from, size_t from_channels,
                        size_t pixels);
 

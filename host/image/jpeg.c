@@ -1,4 +1,4 @@
-/* Reading JPEG files, by libjpeg, and pictures of either kind. */
+/* Reading JPEG files, by libjpeg. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -10,7 +10,6 @@
 
 #include <jerror.h>
 
-#include "base/stream.h"
 #include "image/image.h"
 
 /* libjpeg's errors end in a longjmp, so what survives one lives here. */
@@ -94,9 +93,11 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
     return VAE_OK;
 }
 
-static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], vae_error *err)
+vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
+                         size_t *channels, vae_error *err)
 {
     struct jpeg_decompress_struct jpeg = {0};
+    size_t out[3] = {0};
     vae_status status = VAE_OK;
     jpeg_reader *r = calloc(1, sizeof *r);
     if (r == NULL) {
@@ -121,53 +122,14 @@ static vae_status read_jpeg(const char *path, uint8_t **pixels, size_t out[3], v
         *pixels = r->pixels;
         r->pixels = NULL;
     }
+    *width = out[0];
+    *height = out[1];
+    *channels = out[2];
 done:
     if (r->file != NULL) {
         fclose(r->file);
     }
     free(r->pixels);
     free(r);
-    return status;
-}
-
-/* The first bytes of a regular file. */
-static vae_status first_bytes(const char *path, uint8_t *bytes, size_t n, size_t *got,
-                              vae_error *err)
-{
-    vae_stream *s;
-    vae_status status = vae_stream_open(&s, path, err); /* refuses folders, pipes, devices */
-    if (status == VAE_OK) {
-        status = vae_stream_read(s, bytes, n, got, err);
-        vae_stream_close(s);
-    }
-    return status;
-}
-
-vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                            size_t *channels, vae_error *err)
-{
-    static const uint8_t png[4] = {0x89, 'P', 'N', 'G'}, jpeg[3] = {0xff, 0xd8, 0xff};
-    uint8_t head[26];
-    size_t got = 0, out[3] = {0};
-    vae_status status = VAE_OK;
-    TRY(first_bytes(path, head, sizeof head, &got, err));
-    if (got >= sizeof head && memcmp(head, png, sizeof png) == 0) {
-        if (pixels != NULL) {
-            return vae_png_read(path, pixels, width, height, channels, err);
-        }
-        for (size_t i = 0; i < 4; i++) { /* IHDR: width, height, depth, colour type */
-            out[0] = out[0] << 8 | head[16 + i];
-            out[1] = out[1] << 8 | head[20 + i];
-        }
-        out[2] = (head[25] & 2) != 0 || head[25] == 3 ? 3 : 1;
-    } else if (got >= sizeof jpeg && memcmp(head, jpeg, sizeof jpeg) == 0) {
-        TRY(read_jpeg(path, pixels, out, err));
-    } else {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a picture: expected a PNG or JPEG file", path));
-    }
-    *width = out[0];
-    *height = out[1];
-    *channels = out[2];
-done:
     return status;
 }

@@ -194,11 +194,13 @@ static vae_status decode(png_structp png, png_infop info, FILE *stream, decoded 
     return VAE_OK;
 }
 
-/* Opens a regular file that begins like a PNG. Deflate packs 1032 times at best, so the size that
- * the header claims is checked against the file's before libpng or we allocate it. */
-static vae_status open_png(const char *path, FILE **stream, vae_error *err)
+/* Opens (stream NULL: only looks at) a regular file that begins like a PNG. Deflate packs
+ * 1032 times at best, so the size that the header claims is checked against the file's before
+ * libpng or anybody else allocates it. */
+static vae_status open_png(const char *path, FILE **stream, size_t *width, size_t *height,
+                           size_t *channels, vae_error *err)
 {
-    enum { HEADER = 24 }; /* signature, chunk length and name, width, height */
+    enum { HEADER = 26 }; /* signature, chunk length and name, width, height, depth, colour type */
     uint8_t head[HEADER];
     size_t got;
     vae_stream *s;
@@ -209,21 +211,19 @@ static vae_status open_png(const char *path, FILE **stream, vae_error *err)
     if (got < HEADER || png_sig_cmp(head, 0, SIGNATURE_BYTES) != 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a PNG picture", path));
     }
-    const uint64_t width = png_get_uint_32(head + 16), height = png_get_uint_32(head + 20);
-    if (width > MAX_SIDE || height > MAX_SIDE) {
-        TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: picture of %llu x %llu pixels: expected at most %d a side", path,
-                     (unsigned long long)width, (unsigned long long)height, MAX_SIDE));
+    *width = png_get_uint_32(head + 16), *height = png_get_uint_32(head + 20);
+    *channels = (head[25] & PNG_COLOR_MASK_COLOR) != 0 ? 3 : 1;
+    if (*width < 1 || *width > MAX_SIDE || *height < 1 || *height > MAX_SIDE) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: picture of %zu x %zu pixels: expected 1 to %d a side",
+                     path, *width, *height, MAX_SIDE));
     }
     /* at least one bit a pixel */
-    if (width * height / 8 > file_bytes * 1032) {
+    if ((uint64_t)*width * *height / 8 > file_bytes * 1032) {
         TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: header says %llu x %llu pixels, but %llu bytes cannot hold them", path,
-                     (unsigned long long)width, (unsigned long long)height,
-                     (unsigned long long)file_bytes));
+                     "%s: header says %zu x %zu pixels, but %llu bytes cannot hold them", path,
+                     *width, *height, (unsigned long long)file_bytes));
     }
-    *stream = fopen(path, "rbe");
-    if (*stream == NULL) {
+    if (stream != NULL && (*stream = fopen(path, "rbe")) == NULL) {
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
 done:
@@ -240,8 +240,11 @@ vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_
     png_structp png = NULL;
     png_infop info = NULL;
     vae_status status = VAE_OK;
+    if (pixels == NULL) {
+        return open_png(path, NULL, width, height, channels, err);
+    }
     *pixels = NULL;
-    TRY(open_png(path, &stream, err));
+    TRY(open_png(path, &stream, width, height, channels, err));
     png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning, &picture,
                                    on_malloc, on_free);
     info = png != NULL ? png_create_info_struct(png) : NULL;

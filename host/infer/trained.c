@@ -192,26 +192,68 @@ done:
     return status;
 }
 
+/* A set on the backend, if its rows are the model's. */
+static vae_status put_set(const vae_trained *m, vae_data **data, const vae_dataset *set,
+                          vae_error *err)
+{
+    vae_status status = VAE_OK;
+    if (set->d != m->checkpoint->d) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: rows of %zu value%s (%zu x %zu x %zu); the model takes %zu", set->source,
+                     set->d, vae_s(set->d), set->height, set->width, set->channels,
+                     m->checkpoint->d));
+    }
+    if (m->config.condition == VAE_CONDITION_LABELS) {
+        TRY(vae_dataset_check_labels(set, m->config.classes, true, err));
+    }
+    *data = m->be->ops->data_open(m->be, set, NULL, 0);
+    TRY(m->be->ops->sync(m->be, err));
+done:
+    return status;
+}
+
 vae_status vae_trained_run_set(const vae_trained *m, const vae_dataset *set, uint64_t draw,
                                const vae_batch_out *out, vae_error *err)
 {
     const vae_plan plan = {.draw = draw, .beta = 1};
     run r = {m, NULL, 0, set->n, out, NULL, NULL};
     vae_status status = VAE_OK;
-    if (set->d != m->checkpoint->d) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: rows of %zu value%s (%zu x %zu x %zu); the model takes %zu",
-                        set->source, set->d, vae_s(set->d), set->height, set->width, set->channels,
-                        m->checkpoint->d);
-    }
-    if (m->config.condition == VAE_CONDITION_LABELS) {
-        TRY(vae_dataset_check_labels(set, m->config.classes, true, err));
-    }
-    r.data = m->be->ops->data_open(m->be, set, NULL, 0);
-    TRY(m->be->ops->sync(m->be, err));
+    TRY(put_set(m, &r.data, set, err));
     TRY(vae_each_batch(&plan, set->n, m->batch, NULL, run_batch, &r, err));
 done:
     m->be->ops->data_close(m->be, r.data);
+    return status;
+}
+
+/* A pass of the classifier. */
+typedef struct {
+    const vae_trained *m;
+    vae_data *data;
+    float *probability;
+} classifier;
+
+static vae_status classify_batch(void *ctx, const vae_plan *plan, size_t rows, vae_error *err)
+{
+    const classifier *c = ctx;
+    return vae_model_classify(c->m->model, c->data, plan, rows,
+                              c->probability + plan->first * c->m->config.classes, err);
+}
+
+vae_status vae_trained_classify(const vae_trained *m, const vae_dataset *set, float *probability,
+                                vae_error *err)
+{
+    const vae_plan plan = vae_eval_plan(0, 0);
+    classifier c = {m, m->data, probability};
+    vae_data *own = NULL;
+    vae_status status = VAE_OK;
+    if (set != NULL) {
+        TRY(put_set(m, &own, set, err));
+        c.data = own;
+    }
+    TRY(vae_each_batch(&plan, set != NULL ? set->n : m->n, m->batch, NULL, classify_batch, &c,
+                       err));
+done:
+    m->be->ops->data_close(m->be, own);
     return status;
 }
 

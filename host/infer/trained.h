@@ -110,6 +110,11 @@ vae_status vae_trained_run(const vae_trained *m, size_t n, const vae_plan *plan,
 vae_status vae_trained_run_set(const vae_trained *m, const vae_dataset *set, uint64_t draw,
                                const vae_batch_out *out, vae_error *err);
 
+/* probability: (n,C) q(y|x) of all rows of a set that is as the model takes it, or NULL: of those
+ * of m->data. As vae_trained_run_set; VAE_ERR_USAGE if the model has no classifier. */
+vae_status vae_trained_classify(const vae_trained *m, const vae_dataset *set, float *probability,
+                                vae_error *err);
+
 /* order: (Z) out: numbers of the latents, those of highest kl: (Z) first. */
 void vae_order_by_kl(size_t *order, const double *kl, size_t n_latents);
 

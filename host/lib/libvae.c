@@ -11,10 +11,10 @@
 #include "base/text.h"
 #include "base/version.h"
 #include "exchange/exchange.h"
-#include "exchange/import_weights.h"
 #include "infer/trained.h"
 #include "run/folder.h"
 #include "stats/latent_walk.h"
+#include "train/init.h"
 #include "train/run.h"
 
 _Static_assert((int)VAE_RESULT_INTERRUPTED == (int)VAE_ERR_INTERRUPTED, "the same numbers");
@@ -28,6 +28,9 @@ struct vae {
     uint64_t given;             /* a bit per row of the option table that was set */
     vae_checkpoint *checkpoint; /* NULL: no model */
     vae_trained trained;        /* of it; started if trained.model is there */
+    vae_classes classes;        /* of the labels */
+    uint32_t *labels;           /* (n_labels) places in them, or VAE_NO_LABEL; NULL: none */
+    size_t n_labels;
     vae_notes notes;
     vae_epoch_fn *on_epoch;
     void *epoch_context;
@@ -90,6 +93,8 @@ void vae_free(vae *v)
     if (v != NULL) {
         vae_trained_close(&v->trained);
         vae_checkpoint_free(v->checkpoint);
+        vae_classes_clear(&v->classes);
+        free(v->labels);
         free(v);
     }
 }
@@ -146,22 +151,14 @@ static void take_checkpoint(vae *v, vae_checkpoint *checkpoint)
 
 int vae_load(vae *v, const char *path)
 {
-    static const vae_import_options options;
     char found[VAE_PATH];
     vae_checkpoint *c = NULL;
-    bool weights;
     vae_status status = VAE_OK;
     forget(v);
-    TRY(vae_weights_is_file(&weights, path, &v->err));
-    if (weights) {
-        TRY(vae_import(&c, path, &options, &v->err));
-    } else {
-        TRY(vae_checkpoint_open_run(&c, path, false, false, found, &v->err));
-    }
-    if (vae_config_has_classes(&c->config) || c->config.stack[0] != '\0') {
+    TRY(vae_open_weights(&c, path, found, &v->err));
+    if (c->config.stack[0] != '\0') {
         TRY(vae_fail(&v->err, VAE_ERR_USAGE,
-                     "%s: a conditional, semi-supervised or stacked model, which this library does "
-                     "not run; the program vae does",
+                     "%s: a stacked model, which this library does not run; the program vae does",
                      path));
     }
     take_checkpoint(v, c);
@@ -199,12 +196,105 @@ int vae_get_shape(vae *v, struct vae_shape *shape, size_t size)
     const vae_status status = need_model(v);
     if (status == VAE_OK) {
         const vae_checkpoint *c = v->checkpoint;
-        const struct vae_shape all = {c->d,        c->height,        c->width,
-                                      c->channels, c->config.latent, c->n_params};
+        const bool classes = vae_config_has_classes(&c->config);
+        const struct vae_shape all = {c->d,
+                                      c->height,
+                                      c->width,
+                                      c->channels,
+                                      c->config.latent,
+                                      c->n_params,
+                                      classes ? c->config.classes : 0,
+                                      c->config.condition == VAE_CONDITION_LABELS,
+                                      c->config.semi_supervised};
         memset(shape, 0, size);
         memcpy(shape, &all, size < sizeof all ? size : sizeof all);
     }
     return (int)status;
+}
+
+const char *vae_class(vae *v, size_t k)
+{
+    struct vae_shape shape;
+    if (vae_get_shape(v, &shape, sizeof shape) != VAE_RESULT_OK || k >= shape.classes) {
+        return NULL;
+    }
+    return v->checkpoint->classes.name[k];
+}
+
+/* ---- labels ---- */
+
+static void clear_labels(vae *v)
+{
+    vae_classes_clear(&v->classes);
+    free(v->labels);
+    v->labels = NULL;
+    v->n_labels = 0;
+}
+
+/* Labels of that text, places in the order of their names, to the handle. */
+static vae_status take_labels(vae *v, vae_labeller *labeller, const char *const *text, size_t n)
+{
+    char name[VAE_CLASS_NAME];
+    vae_status status = VAE_OK;
+    v->labels = reallocarray(NULL, n, sizeof *v->labels);
+    if (v->labels == NULL) {
+        TRY(vae_fail(&v->err, VAE_ERR_RUNTIME, "out of memory: %zu labels", n));
+    }
+    v->n_labels = n;
+    for (size_t i = 0; i < n; i++) {
+        v->labels[i] = VAE_NO_LABEL;
+        if (text[i] != NULL) {
+            const char *fault = vae_class_name(name, text[i]);
+            if (fault != NULL) {
+                TRY(vae_fail(&v->err, VAE_ERR_DATA, "labels: row %zu: '%.40s' %s", i, text[i],
+                             fault));
+            }
+            TRY(vae_labeller_take(labeller, name, &v->labels[i], &v->err));
+        }
+    }
+    TRY(vae_labeller_finish(labeller, &v->classes, v->labels, n, &v->err));
+done:
+    return status;
+}
+
+int vae_set_labels(vae *v, const char *const *labels, size_t n)
+{
+    vae_labeller labeller = {.slots = 0};
+    vae_status status = VAE_OK;
+    forget(v);
+    clear_labels(v);
+    if (n > 0) {
+        TRY(labels != NULL ? VAE_OK : vae_fail(&v->err, VAE_ERR_USAGE, "labels: %zu at NULL", n));
+        TRY(take_labels(v, &labeller, labels, n));
+    }
+done:
+    if (status != VAE_OK) {
+        clear_labels(v);
+    }
+    vae_labeller_clear(&labeller);
+    return (int)status;
+}
+
+/* The set gets a copy of the labels and of their names, which drop_labels frees. */
+static vae_status lend_labels(vae *v, vae_dataset *set)
+{
+    const size_t bytes = v->n_labels * sizeof *v->labels;
+    if (v->n_labels != set->n) {
+        return vae_fail(&v->err, VAE_ERR_USAGE, "%zu row%s and %zu label%s (vae_set_labels)",
+                        set->n, vae_s(set->n), v->n_labels, vae_s(v->n_labels));
+    }
+    set->labels = malloc(bytes);
+    if (set->labels == NULL) {
+        return vae_fail_memory(&v->err, bytes, "labels");
+    }
+    memcpy(set->labels, v->labels, bytes);
+    return vae_classes_copy(&set->classes, &v->classes, &v->err);
+}
+
+static void drop_labels(vae_dataset *set)
+{
+    vae_classes_clear(&set->classes);
+    free(set->labels);
 }
 
 /* ---- use ---- */
@@ -277,23 +367,38 @@ static vae_status own_rows(vae_dataset *set, float **copy, vae_error *err)
     return VAE_OK;
 }
 
+/* Rows as the model takes them; *copy is the caller's, and what drop_labels frees. */
+static vae_status take_rows(vae *v, vae_dataset *set, float **copy, const void *x,
+                            enum vae_type type, size_t n)
+{
+    vae_status status = VAE_OK;
+    TRY(need_trained(v));
+    const vae_checkpoint *c = v->checkpoint;
+    TRY(borrow_rows(set, x, type, n, c->height, c->width, c->channels, &v->err));
+    TRY(vae_dataset_check_range(set, c->config.likelihood, c->config.mean, &v->err));
+    if (c->config.condition == VAE_CONDITION_LABELS) {
+        TRY(lend_labels(v, set));
+        TRY(vae_trained_take_classes(&v->trained, set, &v->err));
+    }
+    if (c->standard != NULL) {
+        TRY(own_rows(set, copy, &v->err));
+        TRY(vae_dataset_standardize(set, c->standard, c->standard + set->d, &v->err));
+    }
+done:
+    return status;
+}
+
 /* Runs rows through the model; out as vae_trained_run's. */
 static vae_status run_rows(vae *v, const void *x, enum vae_type type, size_t n,
                            const vae_batch_out *out)
 {
-    vae_dataset set;
+    vae_dataset set = {.n = 0};
     float *copy = NULL;
     vae_status status = VAE_OK;
-    TRY(need_trained(v));
-    const vae_checkpoint *c = v->checkpoint;
-    TRY(borrow_rows(&set, x, type, n, c->height, c->width, c->channels, &v->err));
-    TRY(vae_dataset_check_range(&set, c->config.likelihood, c->config.mean, &v->err));
-    if (c->standard != NULL) {
-        TRY(own_rows(&set, &copy, &v->err));
-        TRY(vae_dataset_standardize(&set, c->standard, c->standard + set.d, &v->err));
-    }
+    TRY(take_rows(v, &set, &copy, x, type, n));
     TRY(vae_trained_run_set(&v->trained, &set, 0, out, &v->err));
 done:
+    drop_labels(&set);
     free(copy);
     return status;
 }
@@ -305,12 +410,30 @@ int vae_encode(vae *v, const void *x, enum vae_type type, size_t n, float *mu, f
     return (int)run_rows(v, x, type, n, &out);
 }
 
-static vae_status decode(vae *v, const float *z, size_t n, float *x_hat)
+/* label: as in vae_trained_decode. */
+static vae_status decode(vae *v, const float *z, const uint32_t *label, size_t n, float *x_hat)
 {
     vae_status status = VAE_OK;
-    TRY(vae_trained_decode(&v->trained, x_hat, z, NULL, n, &v->err));
+    TRY(vae_trained_decode(&v->trained, x_hat, z, label, n, &v->err));
     vae_checkpoint_units(v->checkpoint, x_hat, n);
 done:
+    return status;
+}
+
+/* The same by the labels that were set, if the model has classes. */
+static vae_status decode_labels(vae *v, const float *z, size_t n, float *x_hat)
+{
+    vae_dataset set = {.source = "z", .n = n};
+    const vae_checkpoint *c = v->checkpoint;
+    vae_status status = VAE_OK;
+    if (vae_config_has_classes(&c->config)) {
+        TRY(lend_labels(v, &set));
+        TRY(vae_dataset_map_classes(&set, &c->classes, &v->err));
+        TRY(vae_dataset_check_labels(&set, c->config.classes, true, &v->err));
+    }
+    TRY(decode(v, z, set.labels, n, x_hat));
+done:
+    drop_labels(&set);
     return status;
 }
 
@@ -318,7 +441,7 @@ int vae_decode(vae *v, const float *z, size_t n, float *x_hat)
 {
     vae_status status = VAE_OK;
     TRY(need_trained(v));
-    TRY(decode(v, z, n, x_hat));
+    TRY(decode_labels(v, z, n, x_hat));
 done:
     return (int)status;
 }
@@ -337,13 +460,21 @@ static vae_status room_for(vae *v, float **out, size_t n, size_t cols)
 int vae_reconstruct(vae *v, const void *x, enum vae_type type, size_t n, float *x_hat)
 {
     float *mu = NULL;
+    uint32_t *label = NULL;
     vae_status status = VAE_OK;
     TRY(need_trained(v));
     TRY(room_for(v, &mu, n, v->checkpoint->config.latent));
-    const vae_batch_out out = {.mu = mu};
+    if (vae_config_has_classes(&v->checkpoint->config)) {
+        label = reallocarray(NULL, n, sizeof *label);
+        TRY(label != NULL || n == 0
+                ? VAE_OK
+                : vae_fail(&v->err, VAE_ERR_RUNTIME, "out of memory: %zu labels", n));
+    }
+    const vae_batch_out out = {.mu = mu, .label = label};
     TRY(run_rows(v, x, type, n, &out));
-    TRY(decode(v, mu, n, x_hat));
+    TRY(decode(v, mu, label, n, x_hat));
 done:
+    free(label);
     free(mu);
     return (int)status;
 }
@@ -358,7 +489,7 @@ int vae_sample(vae *v, size_t n, float *x_hat, float *z)
         z = own;
     }
     vae_prior_rows(z, v->trained.config.seed, 0, n, v->trained.config.latent, 1);
-    TRY(decode(v, z, n, x_hat));
+    TRY(decode_labels(v, z, n, x_hat));
 done:
     free(own);
     return (int)status;
@@ -370,6 +501,11 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
     float *both = NULL;
     vae_status status = VAE_OK;
     TRY(need_model(v));
+    if (v->checkpoint->config.semi_supervised) {
+        TRY(vae_fail(&v->err, VAE_ERR_USAGE,
+                     "a semi-supervised model: its density sums over classes, which no score here "
+                     "does"));
+    }
     TRY(room_for(v, &both, n, 2));
     const vae_batch_out out = {.recon = both, .kl = both + n};
     TRY(run_rows(v, x, type, n, &out));
@@ -386,6 +522,24 @@ int vae_score(vae *v, const void *x, enum vae_type type, size_t n, float *negati
     }
 done:
     free(both);
+    return (int)status;
+}
+
+int vae_classify(vae *v, const void *x, enum vae_type type, size_t n, float *probability)
+{
+    vae_dataset set = {.n = 0};
+    float *copy = NULL;
+    vae_status status = VAE_OK;
+    TRY(need_model(v));
+    if (!v->checkpoint->config.semi_supervised) {
+        TRY(vae_fail(&v->err, VAE_ERR_USAGE,
+                     "no classifier: the model was not trained semi-supervised"));
+    }
+    TRY(take_rows(v, &set, &copy, x, type, n));
+    TRY(vae_trained_classify(&v->trained, &set, probability, &v->err));
+done:
+    drop_labels(&set);
+    free(copy);
     return (int)status;
 }
 
@@ -421,13 +575,15 @@ static void tell_note(void *ctx, const char *line)
     vae_note(&((vae *)ctx)->notes, "%s", line);
 }
 
-static vae_status fit_in_memory(vae *v, vae_dataset *set)
+static vae_status fit_in_memory(vae *v, vae_config *config, vae_dataset *set)
 {
-    vae_loop loop;
+    vae_loop loop = {.now = NULL};
     vae_loop_event event;
+    vae_checkpoint *begin = NULL;
     vae_status status = VAE_OK;
-    TRY(vae_loop_open(&loop, &v->options, set, NULL, NULL, &v->stop, &v->notes, &v->err));
-    TRY(vae_loop_begin(&loop, NULL, &v->err));
+    TRY(vae_init_open(&begin, config, set, &v->err));
+    TRY(vae_loop_open(&loop, config, set, NULL, begin, &v->stop, &v->notes, &v->err));
+    TRY(vae_loop_begin(&loop, begin, &v->err));
     vae_loop_describe(&loop);
     do {
         TRY(vae_loop_next(&loop, &event, &v->err));
@@ -451,10 +607,11 @@ static vae_status fit_in_memory(vae *v, vae_dataset *set)
     loop.now = NULL;
 done:
     vae_loop_close(&loop);
+    vae_checkpoint_free(begin);
     return status;
 }
 
-static vae_status fit_in_folder(vae *v, vae_dataset *set)
+static vae_status fit_in_folder(vae *v, const vae_config *config, vae_dataset *set)
 {
     const vae_train_options options = {
         .stop_signal = &v->stop, .events = {.ctx = v, .epoch = tell_epoch, .note = tell_note}};
@@ -462,12 +619,11 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
     vae_train_result result;
     vae_checkpoint *c;
     vae_error inner = {.notes = &v->notes};
-    const vae_status trained = vae_train(&v->options, set, NULL, &options, &result, &v->err);
+    const vae_status trained = vae_train(config, set, NULL, &options, &result, &v->err);
     if (trained != VAE_OK && trained != VAE_ERR_INTERRUPTED && !result.lost) {
         return trained;
     }
-    const vae_status opened =
-        vae_checkpoint_open_run(&c, v->options.out, false, false, path, &inner);
+    const vae_status opened = vae_checkpoint_open_run(&c, config->out, false, false, path, &inner);
     if (opened == VAE_OK) {
         take_checkpoint(v, c);
         return trained;
@@ -479,7 +635,8 @@ static vae_status fit_in_folder(vae *v, vae_dataset *set)
 /* What a run folder is written by: without one it would be ignored. */
 static vae_status refuse_folder_options(vae *v)
 {
-    static const char *const names[] = {"save-every", "keep", "sample-every", "report"};
+    static const char *const names[] = {"save-every", "keep", "sample-every", "report",
+                                        "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if ((v->given >> vae_config_find(names[i]) & 1) != 0) {
             return vae_fail(
@@ -494,20 +651,24 @@ static vae_status refuse_folder_options(vae *v)
 int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, size_t width,
             size_t channels)
 {
-    vae_dataset set;
+    vae_dataset set = {.n = 0};
+    vae_config config = v->options;
     float *copy = NULL;
     vae_status status = VAE_OK;
     forget(v);
     v->stop = 0;
+    TRY(vae_init_options(&config, &config, v->given, &v->err));
     TRY(borrow_rows(&set, x, type, n, height, width, channels, &v->err));
-    TRY(vae_config_check(&v->options, v->given, &v->err));
-    TRY(v->options.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
+    TRY(v->labels != NULL ? lend_labels(v, &set) : VAE_OK);
+    TRY(vae_config_check(&config, v->given, &v->err));
+    TRY(config.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
     TRY(vae_dataset_hash(&set, &v->err));
-    if (v->options.standardize == VAE_STANDARDIZE_COLUMNS) {
+    if (config.standardize == VAE_STANDARDIZE_COLUMNS) {
         TRY(own_rows(&set, &copy, &v->err));
     }
-    TRY(v->options.out[0] != '\0' ? fit_in_folder(v, &set) : fit_in_memory(v, &set));
+    TRY(config.out[0] != '\0' ? fit_in_folder(v, &config, &set) : fit_in_memory(v, &config, &set));
 done:
+    drop_labels(&set);
     free(copy);
     return (int)status;
 }

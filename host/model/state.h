@@ -101,7 +101,7 @@ static inline vae_noise noise_of(const vae_model *m)
 
 static inline vae_recon recon_of(const vae_model *m)
 {
-    return (vae_recon){m->config.likelihood, (float)m->config.variance, m->config.mean};
+    return vae_recon_of(m->config.likelihood, m->config.variance, m->config.mean);
 }
 
 static inline bool is_semi(const vae_model *m)

@@ -1,5 +1,6 @@
 /* Pictures of a report: samples, reconstructions, interpolations, traversals. PNG, as base64. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "image/image.h"
 #include "report/internal.h"
 #include "stats/latent_walk.h"
+#include "stats/mixture.h"
 
 enum {
     SAMPLE_COLUMNS = 8, /* and lines; as many as classes, if these are neither few nor many */
@@ -15,8 +17,12 @@ enum {
     RECONSTRUCTIONS = 20,
     COLUMNS = 10,
     PAIRS = 5,
-    STEPS = 10,    /* of an interpolation */
-    EXAMPLES = 64, /* rows of the data that may be shown */
+    STEPS = 10,         /* of an interpolation */
+    EXAMPLES = 64,      /* rows of the data that may be shown */
+    LEAST_FITTED = 100, /* examples for Gaussians of q(z) ... */
+    MOST_FITTED = 4000, /* ... which take no longer than the other pictures */
+    MOST_FULL = 256,    /* latents with full covariances; above, diagonal ones */
+    HELD_OUT = 10,
     TRAVERSED = 10,
     TRAVERSAL_STEPS = 11,
     GAP = 2,
@@ -110,36 +116,95 @@ static void free_cells(cells *c)
     free(c->x);
 }
 
-/* With classes, few of them a column each. */
-static vae_status put_samples(report *r, vae_error *err)
+/* A grid of draws and the classes they are drawn as: few of them a column each. */
+typedef struct {
+    size_t n, columns, classes;
+    uint32_t label[MOST_COLUMNS * MOST_COLUMNS];
+} draws;
+
+static draws plan_draws(const report *r)
 {
     const vae_checkpoint *about = r->about;
-    const size_t C = classes_of(r) > 0 ? vae_checkpoint_n_trained(about) : 0,
-                 columns = C >= LEAST_COLUMNS && C <= MOST_COLUMNS ? C : SAMPLE_COLUMNS;
-    const size_t n = cells_that_fit(r, columns * columns, columns);
-    const char *order = ",y), the classes y in turn";
-    cells c = {0};
-    uint32_t label[MOST_COLUMNS * MOST_COLUMNS];
-    vae_status status = VAE_OK;
-    for (size_t i = 0; i < n; i++) {
-        label[i] = C > 0 ? (uint32_t)vae_checkpoint_trained_class(about, i % C) : 0;
+    const size_t C = classes_of(r) > 0 ? vae_checkpoint_n_trained(about) : 0;
+    const size_t columns = C >= LEAST_COLUMNS && C <= MOST_COLUMNS ? C : SAMPLE_COLUMNS;
+    draws d = {
+        .n = cells_that_fit(r, columns * columns, columns), .columns = columns, .classes = C};
+    for (size_t i = 0; C > 0 && i < d.n; i++) {
+        d.label[i] = (uint32_t)vae_checkpoint_trained_class(about, i % C);
     }
-    TRY(make_cells(&c, r, n, err));
-    vae_prior_rows(c.z, about->config.seed, 0, n, about->config.latent, 1);
-    TRY(decode(r, c.x, c.z, label, n, err));
-    vae_text_add(&r->page, "<figure class=\"card tall\"><h3>Samples</h3>");
-    TRY(put_grid(r, c.x, n, columns, 0, false, "Grid of pictures decoded from draws of the prior",
-                 err));
-    if (C == 0) {
+    return d;
+}
+
+/* from: what z is drawn from, a caption's beginning. */
+static vae_status put_draws(report *r, const draws *d, const cells *c, const char *title,
+                            const char *alt, const char *from, vae_error *err)
+{
+    const char *order = ",y), the classes y in turn";
+    vae_status status = VAE_OK;
+    TRY(decode(r, c->x, c->z, d->label, d->n, err));
+    vae_text_add(&r->page, "<figure class=\"card tall\"><h3>%s</h3>", title);
+    TRY(put_grid(r, c->x, d->n, d->columns, 0, false, alt, err));
+    if (d->classes == 0) {
         order = ")";
-    } else if (columns == C) {
+    } else if (d->columns == d->classes) {
         order = ",y), a column for each class y";
     }
     vae_text_add(&r->page,
-                 "<figcaption>%zu draw%s z ~ N(0, I), decoded: the means of p(x|z%s.</figcaption>"
+                 "<figcaption>%zu draw%s %s, decoded: the means of p(x|z%s.</figcaption>"
                  "</figure>\n",
-                 n, vae_s(n), order);
+                 d->n, vae_s(d->n), from, order);
 done:
+    return status;
+}
+
+static vae_status put_samples(report *r, vae_error *err)
+{
+    const draws d = plan_draws(r);
+    cells c = {0};
+    vae_status status = VAE_OK;
+    TRY(make_cells(&c, r, d.n, err));
+    vae_prior_rows(c.z, r->about->config.seed, 0, d.n, r->about->config.latent, 1);
+    TRY(put_draws(r, &d, &c, "Samples from the prior",
+                  "Grid of pictures decoded from draws of the prior", "z ~ N(0, I)", err));
+done:
+    free_cells(&c);
+    return status;
+}
+
+/* Where the data lie in latent space is often far from the prior, and pictures of photographs that
+ * are drawn from there are better: Gaussians fitted to z of the latents' examples, as many as fit
+ * one in HELD_OUT that they are not fitted to. */
+static vae_status put_posterior_samples(report *r, vae_error *err)
+{
+    const draws d = plan_draws(r);
+    const size_t Z = r->about->config.latent;
+    const size_t n = r->latents.n < MOST_FITTED ? r->latents.n : MOST_FITTED, held = n / HELD_OUT;
+    const vae_plan plan = report_plan(r);
+    const vae_mixture_options options = {.full = Z <= MOST_FULL,
+                                         .seed = r->about->config.seed,
+                                         .stop_signal = r->from->watch.stop_signal};
+    vae_mixture mixture = {0};
+    vae_mixture_report fit;
+    double score;
+    char from[160];
+    cells c = {0};
+    vae_status status = VAE_OK;
+    float *z = malloc(n * Z * sizeof *z);
+    if (z == NULL) {
+        TRY(vae_fail_memory(err, n * Z * sizeof *z, "latents of the report"));
+    }
+    TRY(vae_trained_run(r->on, n, &plan, &r->from->watch, &(vae_batch_out){.z = z}, NULL, err));
+    TRY(vae_mixture_choose(&mixture, z, n - held, z + (n - held) * Z, held, Z, &options, &fit,
+                           &score, err));
+    TRY(make_cells(&c, r, d.n, err));
+    TRY(vae_mixture_draw(c.z, &mixture, r->about->config.seed, 0, d.n, 1, err));
+    snprintf(from, sizeof from, "of %zu Gaussian%s fitted to z ~ q(z|x) of %zu %s examples",
+             mixture.k, vae_s(mixture.k), n - held, r->on->split);
+    TRY(put_draws(r, &d, &c, "Samples from where the data lie",
+                  "Grid of pictures decoded from draws of Gaussians fitted to q(z)", from, err));
+done:
+    vae_mixture_clear(&mixture);
+    free(z);
     free_cells(&c);
     return status;
 }
@@ -327,6 +392,9 @@ vae_status report_put_pictures(report *r, vae_error *err)
         e.label[0] = (uint32_t)vae_checkpoint_trained_class(c, 0);
     }
     vae_text_add(&r->page, "<div class=\"cards\">\n");
+    if (r->latents.n >= LEAST_FITTED) {
+        TRY(put_posterior_samples(r, err));
+    }
     TRY(put_samples(r, err));
     if (r->has_data) {
         e.x = calloc(e.n * c->d, sizeof *e.x);

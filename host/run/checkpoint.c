@@ -21,6 +21,7 @@
  *   adam_v     the same (may be absent)
  *   state      vae_train_state: step, epoch, position (u64), recon, kl, objective, examples, best
  *              (double), best_epoch, bad_epochs (u64), wall_s (double), finished (u64, 0 or 1)
+ *   variance   variance_recon, variance_examples of the state (double; absent where both are 0)
  *   data_mean  d floats (may be absent)
  *   standard   d shifts, d scales: doubles (absent where data are not standardized); in older
  *              files, floats
@@ -183,6 +184,11 @@ vae_status vae_checkpoint_write(const char *path, const vae_checkpoint *checkpoi
     add_section(&d, "adam_m", checkpoint->adam_m, floats);
     add_section(&d, "adam_v", checkpoint->adam_v, floats);
     add_section(&d, "state", state, sizeof state);
+    const double variance[2] = {checkpoint->state.variance_recon,
+                                checkpoint->state.variance_examples};
+    if (variance[1] != 0) {
+        add_section(&d, "variance", variance, sizeof variance);
+    }
     add_section(&d, "data_mean", checkpoint->data_mean, checkpoint->d * sizeof(float));
     add_section(&d, "standard", checkpoint->standard, 2 * checkpoint->d * sizeof(double));
     if (checkpoint->columns != NULL) {

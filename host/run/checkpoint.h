@@ -18,7 +18,9 @@ typedef struct {
     uint64_t step;     /* optimizer steps done */
     uint64_t epoch;    /* epochs done */
     uint64_t position; /* examples of the current epoch done; 0 between epochs */
-    double recon, kl, objective, examples; /* the current epoch's totals so far */
+    double recon, kl, objective, examples;    /* the current epoch's totals so far */
+    double variance_recon, variance_examples; /* of them, before the likelihood's variance is what
+                                               * it is now, where it moves (gaussian-optimal) */
     double best;         /* best validation loss so far, nats; INFINITY before the first */
     uint64_t best_epoch; /* its epoch */
     uint64_t bad_epochs; /* epochs since */

@@ -20,6 +20,7 @@ enum {
     TENSOR_BYTES = 56,
     SHAPE_BYTES = 72,
     STATE_BYTES = 96,
+    VARIANCE_BYTES = 16,
     MAX_CONFIG_BYTES = 65536,
 };
 

@@ -351,6 +351,24 @@ done:
     return status;
 }
 
+static vae_status read_variance(const reader *r, vae_train_state *s, vae_error *err)
+{
+    unsigned char at[VARIANCE_BYTES];
+    vae_status status = VAE_OK;
+    if (find(r, "variance") == NULL) {
+        return VAE_OK;
+    }
+    TRY(read_into(r, "variance", at, sizeof at, err));
+    s->variance_recon = get_double(at);
+    s->variance_examples = get_double(at + 8);
+    if (!isfinite(s->variance_recon) || !(s->variance_examples >= 0) ||
+        s->variance_examples > s->examples) {
+        return damaged(r, err, "the state of the variance makes no sense");
+    }
+done:
+    return status;
+}
+
 static vae_status read_summary(const reader *r, vae_checkpoint *c, vae_error *err)
 {
     const section *s = find(r, "summary");
@@ -457,6 +475,7 @@ vae_status vae_checkpoint_parse(vae_checkpoint **out, const vae_checkpoint_sourc
     TRY(read_shape(&r, c, err));
     TRY(check_tensors(&r, c, err));
     TRY(read_state(&r, &c->state, err));
+    TRY(read_variance(&r, &c->state, err));
     TRY(read_summary(&r, c, err));
     const uint64_t floats = (uint64_t)c->n_params * sizeof(float);
     TRY(read_new(&r, "params", floats, &c->params, err));

@@ -86,6 +86,7 @@ static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
                      strerror(errno)));
     }
     TRY(vae_run_remove_files(folder->path, "samples", false, err));
+    TRY(vae_run_remove_files(folder->path, "tensorboard", false, err));
     TRY(vae_run_remove_files(folder->path, "checkpoints", false, err));
     TRY(vae_run_remove_files(folder->path, "", false, err));
 done:
@@ -100,6 +101,7 @@ static void remove_temps(const vae_run_folder *folder)
     vae_run_remove_files(folder->path, "", true, &ignored);
     vae_run_remove_files(folder->path, "checkpoints", true, &ignored);
     vae_run_remove_files(folder->path, "samples", true, &ignored);
+    vae_run_remove_files(folder->path, "tensorboard", true, &ignored);
 }
 
 static vae_status make_folder(const char *path, vae_error *err)
@@ -271,6 +273,7 @@ vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_er
         TRY(resolve(began, config->data, err));
         TRY(resolve(began, config->test_data, err));
         TRY(resolve(began, config->stack, err));
+        TRY(resolve(began, config->init_from, err));
     }
 done:
     json_decref(run);

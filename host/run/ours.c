@@ -32,6 +32,20 @@ static bool is_picture(const char *name, const char *kind)
            n + strspn(name + n, "0123456789") == length - 4;
 }
 
+/* Of the files that TensorBoard reads. */
+static bool is_board(const char *name)
+{
+    static const char *const projector[] = {"projector_config.pbtxt", "mu.tsv", "labels.tsv",
+                                            "sprite.png"};
+    static const char events[] = "events.out.tfevents.";
+    for (size_t i = 0; i < sizeof projector / sizeof projector[0]; i++) {
+        if (strcmp(name, projector[i]) == 0) {
+            return true;
+        }
+    }
+    return strncmp(name, events, strlen(events)) == 0 && vae_ends_with(name, ".vae");
+}
+
 static const char *const of_a_run[] = {"config.json", "run.json", "metrics.jsonl", "report.html"};
 
 /* Does a run write a file of this name into its folder `inside` ("": into itself)? */
@@ -42,6 +56,9 @@ static bool is_of_a_run(const char *inside, const char *name)
     }
     if (strcmp(inside, "samples") == 0) {
         return is_picture(name, "epoch-") || is_picture(name, "reconstruction-");
+    }
+    if (strcmp(inside, "tensorboard") == 0) {
+        return is_board(name);
     }
     for (size_t i = 0; i < sizeof of_a_run / sizeof of_a_run[0]; i++) {
         if (strcmp(name, of_a_run[i]) == 0) {
@@ -196,7 +213,8 @@ static vae_status not_a_run(const char *path, const char *why, vae_error *err)
 /* What a run writes into without replacing it must be its own, and no link to elsewhere. */
 static vae_status check_links(const char *folder, vae_error *err)
 {
-    static const char *const names[] = {"log.txt", "metrics.jsonl", "checkpoints", "samples"};
+    static const char *const names[] = {"log.txt", "metrics.jsonl", "checkpoints", "samples",
+                                        "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[VAE_RUN_PATH];
         struct stat info;

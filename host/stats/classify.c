@@ -8,13 +8,15 @@
 
 #include "backend/cpu/level.h"
 #include "backend/cpu/matmul.h"
+#include "base/pool.h"
 #include "vae_math.h"
 
 enum {
-    ASK = 256,    /* rows asked about at once */
-    STORE = 4096, /* rows compared with at once */
-    MEMORY = 10,  /* pairs that L-BFGS keeps */
-    ROOM = 65536, /* logits at once, and so the most classes */
+    ASK = 256,      /* rows asked about at once */
+    STORE = 4096,   /* rows compared with at once */
+    PART_ROWS = 64, /* whose residuals a thread takes at a time */
+    MEMORY = 10,    /* pairs that L-BFGS keeps */
+    ROOM = 65536,   /* logits at once, and so the most classes */
 };
 
 static vae_cpu_level level(void)
@@ -86,6 +88,27 @@ static void row_norms(float *norm, const float *x, size_t n, size_t d)
     }
 }
 
+/* Products of asked rows with `cols` stored ones from row `at`, to be offered to the nearest. */
+typedef struct {
+    neighbour *near; /* (asked,k) */
+    size_t *found;   /* (asked) */
+    const float *norm, *dots;
+    size_t k, at, cols;
+} offers;
+
+static void offer_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const offers *o = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        for (size_t j = 0; j < o->cols; j++) { /* |x|^2 is the same for all */
+            const neighbour one = {o->norm[j] - 2 * o->dots[i * o->cols + j],
+                                   (uint32_t)(o->at + j)};
+            offer(o->near + i * o->k, &o->found[i], o->k, one);
+        }
+    }
+}
+
 vae_status vae_knn(uint32_t *guess, const float *x, size_t m, const vae_labelled *train, size_t k,
                    int threads, vae_error *err)
 {
@@ -107,14 +130,8 @@ vae_status vae_knn(uint32_t *guess, const float *x, size_t m, const vae_labelled
             const size_t cols = train->n - at < STORE ? train->n - at : STORE;
             vae_cpu_matmul(MATMUL_NT, dots, cols, x + first * d, d, train->x + at * d, d, rows,
                            cols, d, NULL, NULL, threads, isa);
-#pragma omp parallel for num_threads(threads) schedule(static)
-            for (size_t i = 0; i < rows; i++) {
-                for (size_t j = 0; j < cols; j++) { /* |x|^2 is the same for all */
-                    const neighbour one = {norm[at + j] - 2 * dots[i * cols + j],
-                                           (uint32_t)(at + j)};
-                    offer(near + i * k, &found[i], k, one);
-                }
-            }
+            offers o = {near, found, norm + at, dots, k, at, cols};
+            vae_parallel(threads, rows, 1, offer_rows, &o);
         }
         for (size_t i = 0; i < rows; i++) {
             guess[first + i] = vote(votes, near + i * k, k, train->y);
@@ -165,6 +182,21 @@ static double residuals(float *row, size_t classes, uint32_t y)
     return log(sum) - of_label;
 }
 
+typedef struct {
+    float *logits, *losses;
+    const uint32_t *y;
+    size_t classes;
+} residual_job;
+
+static void residual_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const residual_job *job = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        job->losses[i] = (float)residuals(job->logits + i * job->classes, job->classes, job->y[i]);
+    }
+}
+
 double vae_logistic_objective(float *gradient, float *scratch, const float *weights,
                               const vae_labelled *train, double l2, int threads)
 {
@@ -173,10 +205,8 @@ double vae_logistic_objective(float *gradient, float *scratch, const float *weig
     const vae_cpu_level isa = level();
     double loss = 0, size = 0;
     logits(scratch, weights, train->x, n, d, classes, threads, isa);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (size_t i = 0; i < n; i++) {
-        losses[i] = (float)residuals(scratch + i * classes, classes, train->y[i]);
-    }
+    residual_job job = {scratch, losses, train->y, classes};
+    vae_parallel(threads, n, PART_ROWS, residual_rows, &job);
     for (size_t i = 0; i < n; i++) {
         loss += (double)losses[i];
     }

@@ -2,13 +2,15 @@
 #include "stats/mixture.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "philox.h"
 #include "stats/latent_walk.h"
 
-enum { LLOYD = 10, ITERATIONS = 500 };
+enum { LLOYD = 10, ITERATIONS = 500, PART_ROWS = 64 /* that a thread takes at a time */ };
 static const double tolerance = 1e-3, floor_of_variance = 1e-6;
 static const double log_2pi = 1.83787706640934548356;
 
@@ -101,29 +103,37 @@ static double log_density(const vae_mixture *m, const float *row, double *term, 
     return most + log(sum);
 }
 
+typedef struct {
+    const vae_mixture *m;
+    const float *rows;
+    double *density, *share, *room; /* room: (threads,Z+K) */
+} expectation;
+
+static void expect_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const expectation *e = ctx;
+    const vae_mixture *m = e->m;
+    double *room = e->room + (size_t)thread * (m->z + m->k), *term = room + m->z;
+    for (size_t i = first; i < end; i++) {
+        e->density[i] = log_density(m, e->rows + i * m->z, term, room);
+        for (size_t k = 0; e->share != NULL && k < m->k; k++) {
+            e->share[i * m->k + k] = exp(term[k] - e->density[i]);
+        }
+    }
+}
+
 /* density: (n) out; share: (n,K) out, or NULL. False: no memory. */
 static bool expect(const vae_mixture *m, const float *rows, size_t n, double *density,
                    double *share)
 {
-    bool ok = true;
-#pragma omp parallel reduction(&& : ok)
-    {
-        double *room = malloc((m->z + m->k) * sizeof *room);
-        ok = room != NULL;
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n; i++) {
-            double *term = room + m->z;
-            if (!ok) {
-                continue;
-            }
-            density[i] = log_density(m, rows + i * m->z, term, room);
-            for (size_t k = 0; share != NULL && k < m->k; k++) {
-                share[i * m->k + k] = exp(term[k] - density[i]);
-            }
-        }
-        free(room);
+    const int threads = vae_threads(0);
+    double *room = malloc((size_t)threads * (m->z + m->k) * sizeof *room);
+    expectation e = {m, rows, density, share, room};
+    if (room != NULL) {
+        vae_parallel(threads, n, PART_ROWS, expect_rows, &e);
     }
-    return ok;
+    free(room);
+    return room != NULL;
 }
 
 static double mean_of(const double *values, size_t n)
@@ -205,13 +215,19 @@ static void choose_centres(fit *f)
     }
 }
 
-/* True if any row has changed its nearest centre. */
-static bool assign(fit *f)
+typedef struct {
+    fit *f;
+    atomic_bool changed;
+} assignment;
+
+static void assign_rows(void *ctx, int thread, size_t first, size_t end)
 {
+    assignment *a = ctx;
+    fit *f = a->f;
     const vae_mixture *m = f->m;
     bool changed = false;
-#pragma omp parallel for schedule(static) reduction(|| : changed)
-    for (size_t i = 0; i < f->n; i++) {
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
         size_t best = 0;
         double least = INFINITY;
         for (size_t k = 0; k < m->k; k++) {
@@ -222,14 +238,25 @@ static bool assign(fit *f)
         changed = changed || f->nearest[i] != best;
         f->nearest[i] = best;
     }
-    return changed;
+    if (changed) {
+        atomic_store(&a->changed, true);
+    }
 }
 
-static void move_centres(fit *f)
+/* True if any row has changed its nearest centre. */
+static bool assign(fit *f)
 {
+    assignment a = {.f = f};
+    vae_parallel(vae_threads(0), f->n, PART_ROWS, assign_rows, &a);
+    return atomic_load(&a.changed);
+}
+
+static void move_some(void *ctx, int thread, size_t first, size_t end)
+{
+    const fit *f = ctx;
     vae_mixture *m = f->m;
-#pragma omp parallel for schedule(static)
-    for (size_t k = 0; k < m->k; k++) {
+    (void)thread;
+    for (size_t k = first; k < end; k++) {
         double *mean = m->mean + k * m->z;
         size_t count = 0;
         for (size_t i = 0; i < f->n; i++) {
@@ -246,6 +273,11 @@ static void move_centres(fit *f)
             mean[j] /= (double)count;
         }
     }
+}
+
+static void move_centres(fit *f)
+{
+    vae_parallel(vae_threads(0), f->m->k, 1, move_some, f);
 }
 
 static void start(fit *f)
@@ -348,22 +380,30 @@ static void maximize_one(const fit *f, size_t k, double *room)
     } while (m->full && !cholesky(factor, Z, extra) && isfinite(extra *= 10));
 }
 
+typedef struct {
+    const fit *f;
+    double *room; /* (threads,factor_size) */
+} maximization;
+
+static void maximize_some(void *ctx, int thread, size_t first, size_t end)
+{
+    const maximization *a = ctx;
+    for (size_t k = first; k < end; k++) {
+        maximize_one(a->f, k, a->room + (size_t)thread * factor_size(a->f->m));
+    }
+}
+
 /* False: no memory. */
 static bool maximize(const fit *f)
 {
-    bool ok = true;
-#pragma omp parallel reduction(&& : ok)
-    {
-        double *room = malloc(factor_size(f->m) * sizeof *room);
-        ok = room != NULL;
-#pragma omp for schedule(dynamic, 1)
-        for (size_t k = 0; k < f->m->k; k++) {
-            if (ok) {
-                maximize_one(f, k, room);
-            }
-        }
-        free(room);
+    const int most = vae_threads(0), threads = (size_t)most < f->m->k ? most : (int)f->m->k;
+    double *room = malloc((size_t)threads * factor_size(f->m) * sizeof *room);
+    maximization a = {f, room};
+    if (room == NULL) {
+        return false;
     }
+    vae_parallel(threads, f->m->k, 1, maximize_some, &a);
+    free(room);
     double sum = 0;
     for (size_t k = 0; k < f->m->k; k++) {
         sum += f->m->weight[k];
@@ -372,7 +412,7 @@ static bool maximize(const fit *f)
         f->m->weight[k] /= sum;
     }
     normalize(f->m);
-    return ok;
+    return true;
 }
 
 /* ---- the fit ---- */
@@ -458,6 +498,37 @@ done:
     free(f.share);
     free(f.density);
     free(f.nearest);
+    return status;
+}
+
+vae_status vae_mixture_choose(vae_mixture *out, const float *rows, size_t n, const float *held,
+                              size_t n_held, size_t z, const vae_mixture_options *options,
+                              vae_mixture_report *report, double *score, vae_error *err)
+{
+    static const size_t ladder[] = {1, 2, 5, 10, 20, 50};
+    vae_mixture next = {0};
+    vae_status status = VAE_OK;
+    *out = (vae_mixture){0};
+    *score = NAN;
+    for (size_t i = 0; i < sizeof ladder / sizeof ladder[0] && (i == 0 || n_held > 0); i++) {
+        vae_mixture_options o = *options;
+        vae_mixture_report tried;
+        double found = NAN;
+        o.components = ladder[i];
+        TRY(vae_mixture_fit(&next, rows, n, z, &o, &tried, err));
+        if (n_held > 0) {
+            TRY(vae_mixture_score(&found, &next, held, n_held, err));
+        }
+        if (i > 0 && !(found > *score)) {
+            break;
+        }
+        vae_mixture_clear(out);
+        *out = next, next = (vae_mixture){0};
+        *report = tried;
+        *score = found;
+    }
+done:
+    vae_mixture_clear(&next);
     return status;
 }
 

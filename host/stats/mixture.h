@@ -49,6 +49,12 @@ typedef struct {
 vae_status vae_mixture_fit(vae_mixture *out, const float *rows, size_t n, size_t z,
                            const vae_mixture_options *options, vae_mixture_report *report,
                            vae_error *err);
+/* The same with as many components (options->components is not looked at) as make other rows, held
+ * (n_held,z), likeliest: 1, 2, 5, 10, 20 or 50, up to the first that does worse than the one before
+ * it. *score: held's mean log density under what is kept. n_held = 0: one component, *score NAN. */
+vae_status vae_mixture_choose(vae_mixture *out, const float *rows, size_t n, const float *held,
+                              size_t n_held, size_t z, const vae_mixture_options *options,
+                              vae_mixture_report *report, double *score, vae_error *err);
 void vae_mixture_clear(vae_mixture *m);
 
 /* Mean log density of rows (n,Z), n >= 1, nats per row. VAE_ERR_RUNTIME (memory). */

@@ -147,27 +147,40 @@ static void set_output_bias(vae_loop *l)
 
 enum { LEAST_VARIANCE_INVERSE = 1000000 }; /* bytes as value/255 are rounded by that much */
 
-/* recon of a value is log(2 pi v) / 2 + (x - mean)^2 / (2 v): the mean squared error, which is the
- * best v, from the epoch's mean recon. */
-static void find_variance(vae_loop *l)
+/* It is the mean squared error of the steps before: of an eighth of an epoch, and at first, when it
+ * falls quickly, of 1, 1, 2, 4 ... steps. sigma-VAE takes it of the step itself, which makes the
+ * same gradient up to the little that it moves meanwhile, but needs every error twice. On a GPU each
+ * change costs the capturing of a step, which these few are worth. */
+static size_t variance_steps_left(const vae_loop *l)
 {
-    vae_config *c = &l->now->config;
     const vae_train_state *s = &l->now->state;
-    if (c->optimal_variance > 0 && s->examples > 0) {
-        const double of_value = s->recon / s->examples / (double)l->now->d;
-        const double error = c->variance * (2 * of_value - log(2 * M_PI * c->variance));
-        c->optimal_variance = fmax(error, 1.0 / LEAST_VARIANCE_INVERSE);
+    const size_t at = (size_t)s->position / l->config->batch_size;
+    const size_t every = (l->steps_per_epoch + 7) / 8;
+    size_t end = (at / every + 1) * every;
+    for (size_t early = 1; s->epoch == 0 && early < every; early *= 2) {
+        if (early > at) {
+            end = early < end ? early : end;
+        }
     }
+    return end - at;
 }
 
-/* At the beginning of an epoch, so that what is measured after one is with what it was trained. */
-static void put_variance(vae_loop *l)
+/* Called after steps. recon of a value is log(2 pi v) / 2 + (x - mean)^2 / (2 v), which gives the
+ * mean squared error, the best v. */
+static void find_variance(vae_loop *l, size_t left)
 {
     vae_config *c = &l->now->config;
-    if (c->optimal_variance > 0 && l->now->state.position == 0) {
-        c->variance = c->optimal_variance;
+    vae_train_state *s = &l->now->state;
+    if (left > 0 && s->position < l->n_train) {
+        return; /* more steps with this variance are to come */
     }
+    const double examples = s->examples - s->variance_examples;
+    const double of_value = (s->recon - s->variance_recon) / examples / (double)l->now->d;
+    const double error = c->variance * (2 * of_value - log(2 * M_PI * c->variance));
+    c->variance = fmax(error, 1.0 / LEAST_VARIANCE_INVERSE);
     vae_model_set_variance(l->model, c->variance);
+    s->variance_recon = s->recon;
+    s->variance_examples = s->examples;
 }
 
 /* Parameters from the seed, and the data's mean. */
@@ -209,8 +222,7 @@ static void take_up(vae_loop *l, const vae_checkpoint *from)
     now->width = from->width;
     now->channels = from->channels;
     now->state = *s;
-    now->config.variance = from->config.variance; /* the same, unless it follows the error */
-    now->config.optimal_variance = from->config.optimal_variance;
+    now->config.variance = from->config.variance; /* the same, unless it is an optimal one */
     /* stopping early is for good unless more epochs are asked for than it had */
     const bool early = s->finished && s->epoch < from->config.epochs;
     const bool for_good = s->finished && epochs <= (early ? from->config.epochs : s->epoch);
@@ -252,10 +264,15 @@ void vae_loop_describe(const vae_loop *l)
 vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *err)
 {
     vae_status status = VAE_OK;
-    if (from != NULL) {
+    if (from != NULL && from->adam_m != NULL) {
         take_up(l, from);
     } else {
         TRY(initialize(l, err));
+        if (from != NULL) {
+            memcpy(l->now->params, from->params, l->now->n_params * sizeof *from->params);
+            vae_note(&l->notes, "beginning with the weights of %s (SHA-256 %.16s...)",
+                     l->config->init_from, l->config->init_weights);
+        }
     }
     l->before = l->now->state;
     l->wall_before = l->now->state.wall_s;
@@ -350,7 +367,10 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     vae_train_state *s = &l->now->state;
     const size_t left = l->n_train - (size_t)s->position;
     const size_t rows = left < l->config->batch_size ? left : l->config->batch_size;
-    const size_t n = left / rows < l->pace.n ? left / rows : l->pace.n;
+    const bool optimal = vae_likelihood_of(l->config->likelihood)->optimal;
+    const size_t few = optimal ? variance_steps_left(l) : SIZE_MAX; /* with this variance */
+    size_t n = left / rows < l->pace.n ? left / rows : l->pace.n;
+    n = n < few ? n : few;
     for (size_t i = 0; i < n; i++) {
         vae_train_plan(&l->plan[i], l->config, s->step + 1 + i, s->epoch, s->position + i * rows,
                        l->steps_per_epoch);
@@ -358,7 +378,6 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     }
     vae_totals totals;
     vae_error inner = {0};
-    put_variance(l);
     const double start = vae_clock();
     vae_model_train(l->model, l->train, l->plan, n, rows);
     /* not cleared within an epoch: the sums are those of its steps in order, however they are
@@ -383,6 +402,9 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     l->examples += (double)(n * rows);
     l->epoch_examples += (double)(n * rows);
     l->epoch_seconds += seconds;
+    if (optimal) {
+        find_variance(l, few - n);
+    }
     return VAE_OK;
 }
 
@@ -438,10 +460,10 @@ done:
 static void close_epoch(vae_loop *l, vae_epoch_record *r)
 {
     vae_train_state *s = &l->now->state;
-    find_variance(l);
     s->epoch++;
     s->position = 0;
     s->recon = s->kl = s->objective = s->examples = 0;
+    s->variance_recon = s->variance_examples = 0;
     l->before = (vae_train_state){0};
     l->epoch_examples = l->epoch_seconds = 0;
     if (l->validation != NULL) {

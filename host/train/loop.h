@@ -90,8 +90,8 @@ vae_status vae_loop_open(vae_loop *loop, const vae_config *config, vae_dataset *
                          const vae_stop_flag *stop, const vae_notes *notes, vae_error *err);
 void vae_loop_close(vae_loop *loop);
 
-/* Begins anew, or where another loop of this config was when it captured `from`: moments included,
- * and counters that vae_loop_fits. Only the number of epochs may be another: what was finished goes
+/* Begins anew, with the weights of `from` if it is there without moments; or where another loop of
+ * this config was when it captured `from`: moments included, and counters that vae_loop_fits. Only the number of epochs may be another: what was finished goes
  * on if it is larger. */
 vae_status vae_loop_begin(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
 /* Do its counters fit together, and with this loop's data and batches? They may come from a

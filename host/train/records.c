@@ -92,9 +92,17 @@ static json_t *describe_host(void)
                      "release", host.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+/* The model whose weights it began with, or null. */
+static json_t *describe_init(const vae_config *c)
+{
+    return c->init_from[0] != '\0'
+               ? json_pack("{s:s, s:s}", "from", c->init_from, "sha256", c->init_weights)
+               : json_null();
+}
+
 static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
-    char seed[24], now[32], device[512], folder[VAE_PATH];
+    char seed[24], now[32], device[512], folder[VAE_PATH], preset[32];
     struct rusage usage;
     snprintf(seed, sizeof seed, "%" PRIu64, t->loop.config->seed);
     time_text(now);
@@ -103,11 +111,11 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
     getrusage(RUSAGE_SELF, &usage);
     const vae_train_state *s = &t->loop.now->state;
     json_t *run = json_pack(
-        "{s:i, s:s, s:s?, s:s, s:s, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o}", "schema", 1,
+        "{s:i, s:s, s:s?, s:s, s:s, s:s, s:{s:s, s:s}, s:s, s:I, s:s, s:o, s:o, s:o}", "schema", 1,
         "status", status, "error", why, "version", vae_build_version, "git", vae_build_git,
         "compiler", COMPILER, "libraries", "zlib", zlibVersion(), "jansson", jansson_version_str(),
         "device", device, "threads", (json_int_t)t->loop.config->threads, "seed", seed, "host",
-        describe_host(), "data", describe_data(t));
+        describe_host(), "data", describe_data(t), "init", describe_init(t->loop.config));
     /* ru_maxrss is in KiB on Linux */
     json_t *more =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I}", "started", t->start_time, "updated", now,
@@ -123,6 +131,10 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
     json_t *summary = NULL;
     bool good =
         run != NULL && vae_json_read(&summary, last, strlen(last), 0, NULL) != VAE_ERR_RUNTIME;
+    vae_config_get(t->loop.config, "preset", preset, sizeof preset);
+    if (good && strcmp(preset, "none") != 0) {
+        good = json_object_set_new(run, "preset", json_string(preset)) == 0;
+    }
     if (good && getcwd(folder, sizeof folder) != NULL) { /* of relative paths */
         good = json_object_set_new(run, "folder", json_string(folder)) == 0;
     }

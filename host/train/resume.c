@@ -19,9 +19,9 @@ static uint64_t may_differ(bool variance)
     for (size_t i = 0; i < n; i++) {
         bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
                    strcmp(options[i].name, "data") == 0 || strcmp(options[i].name, "stack") == 0 ||
-                   strcmp(options[i].name, "test-data") == 0;
-        may = may || (variance && (strcmp(options[i].name, "variance") == 0 ||
-                                   strcmp(options[i].name, "optimal-variance") == 0));
+                   strcmp(options[i].name, "test-data") == 0 ||
+                   strcmp(options[i].name, "init-from") == 0;
+        may = may || (variance && strcmp(options[i].name, "variance") == 0);
         bits |= (uint64_t)may << i;
     }
     return bits;
@@ -31,9 +31,9 @@ static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, cons
                                 vae_error *err)
 {
     char here[VAE_PATH], there[VAE_PATH];
-    /* a variance that follows the error goes on from the checkpoint's */
-    const bool follows = c->config.optimal_variance > 0 && l->config->optimal_variance > 0;
-    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(follows));
+    /* an optimal variance goes on from the checkpoint's */
+    const bool moves = vae_likelihood_of(c->config.likelihood)->optimal;
+    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(moves));
     if (i == SIZE_MAX) {
         return VAE_OK;
     }

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "exchange/exchange.h"
 #include "infer/stack.h"
+#include "train/init.h"
 #include "train/run_parts.h"
 
 /* Epochs may last hours: within them, a checkpoint every so many seconds. */
@@ -99,6 +100,10 @@ static vae_status epoch_done(training_run *t, vae_error *err)
         vae_train_draw(t, r->epoch);
     }
     TRY(vae_train_write_metrics(t, r, err));
+    vae_board_epoch(t, r, draw);
+    if (finished) {
+        vae_board_projector(t);
+    }
     if (finished || r->best || r->epoch % c->save_every == 0) {
         TRY(save(t, r->best, err));
     }
@@ -114,8 +119,9 @@ done:
 
 /* ---- a run ---- */
 
-/* Goes on from what was found, or initializes. */
-static vae_status begin(training_run *t, const vae_checkpoint *found, vae_error *err)
+/* Goes on from what was found, or initializes, with another model's weights if they are there. */
+static vae_status begin(training_run *t, const vae_checkpoint *found, const vae_checkpoint *source,
+                        vae_error *err)
 {
     const vae_train_state *s = &t->loop.now->state;
     vae_status status = VAE_OK;
@@ -128,7 +134,7 @@ static vae_status begin(training_run *t, const vae_checkpoint *found, vae_error 
         vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
                  t->folder.path);
     }
-    TRY(vae_loop_begin(&t->loop, found, err));
+    TRY(vae_loop_begin(&t->loop, found != NULL ? found : source, err));
     if (found != NULL && !s->finished) {
         TRY(vae_train_write_config(t, err));
         vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
@@ -148,6 +154,7 @@ static vae_status drive(training_run *t, vae_error *err)
     vae_status status = VAE_OK;
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
+    TRY(vae_board_open(t, last_line, err));
     vae_loop_describe(&t->loop);
     if (t->result->checkpoint[0] == '\0') {
         TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
@@ -289,8 +296,9 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     vae_error own = {0};
     vae_config resolved = *config;
     vae_dataset *sets[2] = {train_set, test_set};
-    training_run t = {.options = options, .result = result, .folder = {.log = -1, .metrics = -1}};
-    vae_checkpoint *found = NULL;
+    training_run t = {
+        .options = options, .result = result, .folder = {.log = -1, .metrics = -1}, .board = -1};
+    vae_checkpoint *found = NULL, *source = NULL;
     vae_status status = VAE_OK;
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
@@ -302,12 +310,15 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
         TRY(open_folder(&t, config->out, err));
         TRY(vae_train_find(&t, sets[0], &found, err));
     }
-    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found, options->stop_signal, &t.notes,
-                      err));
+    if (found == NULL) {
+        TRY(vae_init_open(&source, &resolved, sets[0], err));
+    }
+    TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found != NULL ? found : source,
+                      options->stop_signal, &t.notes, err));
     if (!options->resume) { /* data that do not suit leave no folder behind */
         TRY(open_folder(&t, config->out, err));
     }
-    TRY(begin(&t, found, err));
+    TRY(begin(&t, found, source, err));
     result->had_finished = t.loop.now->state.finished;
     TRY(result->had_finished ? complete(&t, err) : drive_to_the_end(&t, err));
 done:
@@ -316,7 +327,9 @@ done:
         result->last = t.loop.last;
     }
     vae_checkpoint_free(found);
+    vae_checkpoint_free(source);
     vae_loop_close(&t.loop);
+    vae_board_close(&t);
     vae_run_folder_close(&t.folder);
     vae_dataset_free(t.stacked[0]);
     vae_dataset_free(t.stacked[1]);

@@ -3,6 +3,7 @@
 #ifndef VAE_TRAIN_RUN_PARTS_H
 #define VAE_TRAIN_RUN_PARTS_H
 
+#include "infer/trained.h"
 #include "train/run.h"
 
 typedef struct {
@@ -10,6 +11,7 @@ typedef struct {
     const vae_train_options *options;
     vae_train_result *result;
     vae_run_folder folder;
+    int board;                             /* TensorBoard's event file; -1: none */
     vae_notes notes;                       /* to the events and log.txt */
     vae_dataset *stacked[2];               /* with --stack: both sets, encoded; else NULL */
     double saved;                          /* monotonic time of the last checkpoint */
@@ -43,6 +45,21 @@ vae_status vae_train_write_config(training_run *t, vae_error *err);
 vae_status vae_train_write_run(training_run *t, const char *status, const char *why,
                                vae_error *err);
 vae_status vae_train_write_metrics(training_run *t, const vae_epoch_record *r, vae_error *err);
+
+/* The model under way as one that is trained, with the data it is shown on: test rows, or
+ * validation rows, or those it trains on. Returns their numbers in the set, NULL = all. */
+const uint32_t *vae_train_view(const vae_loop *l, vae_trained *on);
+
+/* ---- TensorBoard (board.c): nothing, where it is not asked for ---- */
+
+/* Makes a new event file, and takes events past `step` out of earlier ones. VAE_ERR_IO,
+ * VAE_ERR_DATA. */
+vae_status vae_board_open(training_run *t, uint64_t step, vae_error *err);
+void vae_board_close(training_run *t);
+/* Losses of an epoch, the KL of each latent dimension, and the pictures if they were drawn. */
+void vae_board_epoch(training_run *t, const vae_epoch_record *r, bool drawn);
+/* mu of the data shown, with labels and pictures. */
+void vae_board_projector(training_run *t);
 
 /* Pictures after an epoch, where data are pictures. */
 void vae_train_draw(training_run *t, uint64_t epoch);

@@ -15,9 +15,7 @@ enum { N_SAMPLES = 64, N_RECONSTRUCTIONS = 20 };
 /* While training goes on the page may take this share of the time, no more. */
 static const double share = 0.05, first_guess = 1; /* of the seconds that writing it takes */
 
-/* The model under way as one that is trained, with the data it is shown on: test rows, or
- * validation rows, or those it trains on. Returns their numbers in the set, NULL = all. */
-static const uint32_t *view(const vae_loop *l, vae_trained *on)
+const uint32_t *vae_train_view(const vae_loop *l, vae_trained *on)
 {
     vae_trained_of(on, l->now);
     on->be = l->be;
@@ -70,7 +68,7 @@ void vae_train_draw(training_run *t, uint64_t epoch)
     vae_error err = {0};
     char name[64], path[VAE_RUN_PATH];
     vae_trained on;
-    view(l, &on);
+    vae_train_view(l, &on);
     const vae_painter painter = {.on = &on};
     const size_t n = on.n < N_RECONSTRUCTIONS ? on.n : N_RECONSTRUCTIONS;
     const bool mixed = on.set->factor_sizes != NULL;
@@ -105,7 +103,7 @@ void vae_train_report(training_run *t, bool last)
     vae_report_result result;
     char path[VAE_RUN_PATH];
     vae_trained on;
-    const uint32_t *rows = view(&t->loop, &on);
+    const uint32_t *rows = vae_train_view(&t->loop, &on);
     const vae_report_source source = {
         .on = &on,
         .rows = rows,

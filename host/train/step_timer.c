@@ -6,59 +6,35 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "infer/trained.h"
 #include "train/loop.h"
+#include "train/rows.h"
 #include "train/schedule.h"
 
 enum { AT_ONCE = 64 }; /* steps of one call */
 
+/* The loop's model and rows, and steps without its epochs' ends. */
 struct vae_step_timer {
-    vae_config config;
-    vae_backend *be;
-    vae_model *model;
-    vae_data *data;
+    vae_loop loop;
     uint64_t step, per_epoch;
 };
 
-static vae_status set_parameters(vae_step_timer *t, vae_error *err)
-{
-    const param_layout *layout = vae_model_layout(t->model);
-    vae_status status = VAE_OK;
-    float *flat = calloc(layout->total, sizeof *flat);
-    float *packed = malloc(layout->n_params * sizeof *packed);
-    if (flat == NULL || packed == NULL) {
-        TRY(vae_fail_memory(err, layout->total * sizeof *flat, "the initial parameters"));
-    }
-    vae_layout_init(layout, flat, t->config.init, t->config.seed);
-    vae_layout_pack(layout, packed, flat);
-    TRY(vae_model_set(t->model, VAE_PARAMS, packed, err));
-done:
-    free(flat);
-    free(packed);
-    return status;
-}
-
-vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
-                               const vae_dataset *set, vae_error *err)
+vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, vae_dataset *set,
+                               vae_error *err)
 {
     vae_status status = VAE_OK;
     *out = NULL;
-    if (config->batch_size > set->n) {
-        return vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows",
-                        config->batch_size, set->source, set->n);
-    }
     vae_step_timer *t = calloc(1, sizeof *t);
     if (t == NULL) {
         return vae_fail_memory(err, sizeof *t, "a timer");
     }
-    t->config = *config;
-    t->per_epoch = set->n / config->batch_size;
-    TRY(vae_backend_for(&t->be, config, err));
-    TRY(vae_model_create(&t->model, config, (row_shape){set->height, set->width, set->channels},
-                         config->batch_size, true, t->be, err));
-    TRY(set_parameters(t, err));
-    t->data = t->be->ops->data_open(t->be, set, NULL, set->n);
-    TRY(t->be->ops->sync(t->be, err));
+    TRY(vae_loop_open(&t->loop, config, set, NULL, NULL, NULL, NULL, err));
+    if (config->batch_size > t->loop.n_train) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows%s",
+                     config->batch_size, set->source, t->loop.n_train,
+                     t->loop.n_train < set->n ? " to train on" : ""));
+    }
+    TRY(vae_loop_begin(&t->loop, NULL, err));
+    t->per_epoch = t->loop.n_train / config->batch_size;
     *out = t;
     t = NULL;
 done:
@@ -68,10 +44,8 @@ done:
 
 void vae_step_timer_close(vae_step_timer *t)
 {
-    if (t != NULL && t->be != NULL) {
-        vae_model_free(t->model);
-        t->be->ops->data_close(t->be, t->data);
-        t->be->ops->close(t->be);
+    if (t != NULL) {
+        vae_loop_close(&t->loop);
     }
     free(t);
 }
@@ -80,18 +54,41 @@ vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_
 {
     vae_plan plan[AT_ONCE];
     vae_totals totals;
+    const vae_loop *l = &t->loop;
+    const size_t rows = l->config->batch_size;
     const double begin = vae_clock();
     for (size_t done = 0, some; done < n; done += some) {
         some = n - done < AT_ONCE ? n - done : AT_ONCE;
         for (size_t i = 0; i < some; i++, t->step++) {
-            vae_train_plan(&plan[i], &t->config, t->step + 1, t->step / t->per_epoch,
-                           t->step % t->per_epoch * t->config.batch_size, t->per_epoch);
+            vae_train_plan(&plan[i], l->config, t->step + 1, t->step / t->per_epoch,
+                           t->step % t->per_epoch * rows, t->per_epoch);
+            vae_loop_plan_labelled(l, &plan[i], rows);
         }
-        vae_model_train(t->model, t->data, plan, some, t->config.batch_size);
+        vae_model_train(l->model, l->train, plan, some, rows);
     }
-    vae_status status = vae_model_totals(t->model, &totals, true, err);
+    vae_status status = vae_model_totals(l->model, &totals, true, err);
     *seconds = vae_clock() - begin;
     return status;
+}
+
+vae_status vae_step_timer_warm(vae_step_timer *t, uint64_t steps, double seconds, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    vae_pace pace = {1};
+    const double end = vae_clock() + seconds;
+    while (t->step < steps && vae_clock() < end) {
+        const size_t left = (size_t)(steps - t->step), n = left < pace.n ? left : pace.n;
+        double took;
+        TRY(vae_step_timer_run(t, n, &took, err));
+        vae_pace_adapt(&pace, n, took);
+    }
+done:
+    return status;
+}
+
+uint64_t vae_step_timer_steps(const vae_step_timer *t)
+{
+    return t->step;
 }
 
 vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n, vae_error *err)
@@ -113,12 +110,12 @@ done:
 
 vae_backend *vae_step_timer_backend(const vae_step_timer *t)
 {
-    return t->be;
+    return t->loop.be;
 }
 
 const param_layout *vae_step_timer_layout(const vae_step_timer *t)
 {
-    return vae_model_layout(t->model);
+    return vae_model_layout(t->loop.model);
 }
 
 double vae_step_flops(const param_layout *l, size_t B, size_t K)

@@ -9,19 +9,25 @@
 
 typedef struct vae_step_timer vae_step_timer;
 
-/* A model of config, with its initial parameters, on config's device, and `set` to train on in
- * batches of config->batch_size, which may not exceed set->n. Both must outlive it.
- * Errors: as vae_backend_open and vae_model_create; VAE_ERR_USAGE for the batch. */
-vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config,
-                               const vae_dataset *set, vae_error *err);
+/* What training by config would have before its first step, on config's device: its model with
+ * initial parameters, and the rows of `set` that it would train on, which are standardized in place
+ * where it would standardize them, in batches of config->batch_size. The set must outlive it.
+ * Errors: as vae_loop_open; VAE_ERR_USAGE for a batch larger than the rows. */
+vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, vae_dataset *set,
+                               vae_error *err);
 void vae_step_timer_close(vae_step_timer *t);
 
 /* Runs n whole training steps (gather, noise, forward, loss, backward, optimizer), waits for the
  * last; *seconds is what that took. VAE_ERR_DIVERGED and the backend's errors. */
 vae_status vae_step_timer_run(vae_step_timer *t, size_t n, double *seconds, vae_error *err);
 
-/* How many steps fill about `seconds`: at least 1; warms up. */
+/* How many steps fill about `seconds`: at least 1; warms caches up. */
 vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n, vae_error *err);
+
+/* Trains until `steps` are done since the beginning, but for about `seconds` at most. */
+vae_status vae_step_timer_warm(vae_step_timer *t, uint64_t steps, double seconds, vae_error *err);
+/* Steps done since the beginning: what state the model is in. */
+uint64_t vae_step_timer_steps(const vae_step_timer *t);
 
 vae_backend *vae_step_timer_backend(const vae_step_timer *t);
 const param_layout *vae_step_timer_layout(const vae_step_timer *t);

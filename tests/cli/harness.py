@@ -37,7 +37,7 @@ def vae(*args, code=0, says=None, env=None, prefix=(), **more):
     if len(args) > 1 and args[0] in ("eval", "sample", "reconstruct", "interpolate", "traverse",
                                      "manifold", "report"):
         args = (*args, "--threads", "1")
-    process = subprocess.run([*prefix, VAE, *map(str, args)], stdin=subprocess.DEVNULL,
+    process = subprocess.run([*prefix, VAE, *map(str, args)], stdin=more.pop("stdin", subprocess.DEVNULL),
                              stdout=more.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
                              env={**os.environ, **(env or {})}, cwd=WORK, timeout=120, **more)
     out = (process.stdout or b"").decode()

@@ -5,18 +5,39 @@ from harness import TINY, test, vae
 @test
 def bench_times_the_step():
     args = ["--limit", 300, "--hidden", 16, "--latent", 3, "--device", "cpu", "--threads", 1,
-            "--seconds", 0.01, "--repeats", 3]
+            "--seconds", 0.01, "--repeats", 3, "--warm-up", 40]
     result = vae("bench", *args, "--batches", "20,300", "--json").json()
     assert [row["batch"] for row in result["rows"]] == [20, 300]
     for row in result["rows"]:
         assert 0 < row["step_us_min"] <= row["step_us"] <= row["step_us_max"]
+        assert 0 < row["fresh_us_min"] <= row["fresh_us"] <= row["fresh_us_max"]
+        assert row["after_steps"] >= 40
+        assert abs(row["fresh_examples_per_s"] * row["fresh_us"] / (1e6 * row["batch"]) - 1) < 1e-6
         assert abs(row["examples_per_s"] * row["step_us"] / (1e6 * row["batch"]) - 1) < 1e-6
         # 784-16-3: forward and both gradients, no input gradient of the first layer
         mac = 784 * 16 + 16 * 6 + 3 * 16 + 16 * 784
         flops = 2 * row["batch"] * (3 * mac - 784 * 16)
         assert abs(row["gflop_per_s"] * row["step_us"] * 1e3 / flops - 1) < 1e-6
     text = vae("bench", *args, "--batches", 20, says="medians of 3").out
-    assert text.count("examples/s") == 1
+    assert text.count("examples/s") == 1 and " fresh" in text
+    short = vae("bench", *args, "--batches", 20, "--warm-up", 10**9, "--warm-up-seconds", 0.2,
+                "--json").json()["rows"][0]
+    assert short["after_steps"] < 10**6, short
+
+
+@test
+def bench_times_every_kind_of_model():
+    """The model and the rows are those of training: classes, convolutions, particles, a part of the rows."""
+    args = ["--limit", 300, "--latent", 3, "--device", "cpu", "--threads", 1, "--seconds", 0.01,
+            "--repeats", 1, "--warm-up", 2, "--batches", 40, "--json"]
+    for options in (["--condition", "labels", "--hidden", 8],
+                    ["--semi-supervised", "--labelled", 50, "--hidden", 8],
+                    ["--conv", "4,8", "--hidden", "none"],
+                    ["--objective", "iwae", "--particles", 3, "--hidden", 8, "--exclude-class", 3]):
+        row = vae("bench", *args, *options).json()["rows"][0]
+        assert row["step_us"] > 0 and ("gflop_per_s" in row) == ("--labelled" not in options), options
+    vae("bench", *args[:-3], "--batches", 251, "--semi-supervised", "--labelled", 50, "--hidden", 8,
+        code=2, says="a batch of 251, but digits has 250 rows to train on")
 
 
 @test

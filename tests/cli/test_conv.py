@@ -4,7 +4,7 @@ import math
 import os
 import struct
 
-from harness import TINY, path, test, vae, write_npy
+from harness import TINY, path, read_json, test, vae, write_npy
 
 CONV = [*TINY, "--conv", "3,5", "--hidden", "none"]
 
@@ -59,22 +59,27 @@ def flip_mirrors_pictures_in_training():
 
 
 @test
-def variance_follows_the_error():
-    options = [*CONV, "--likelihood", "gaussian", "--optimal-variance", "0.1"]
+def variance_is_the_error():
+    options = [*CONV, "--batch-size", 300, "--likelihood", "gaussian-optimal"]  # of a step an epoch
     vae("train", *options, "--epochs", 3, "--out", "var-three")
     vae("train", *options, "--epochs", 1, "--out", "var-one")
-    assert info("var-one")["config"]["variance"] == 0.1
     vae("train", "--resume", "--out", "var-one", "--epochs", 3, "-q")
     one, three = info("var-one"), info("var-three")
     assert one["weights_sha256"] == three["weights_sha256"]
-    assert one["config"]["variance"] == three["config"]["variance"] != 0.1
-    # the last epoch's is the mean squared error of the one before
+    assert one["config"]["variance"] == three["config"]["variance"]
+    # it is the mean squared error of the step before, and of the first one 1, or what was asked for
     with open(path("var-three", "metrics.jsonl")) as file:
         lines = [json.loads(line) for line in file]
-    recon = [line["recon"] for line in lines if line["split"] == "train"]
-    first = 0.1 * (2 * recon[0] / 784 - math.log(2 * math.pi * 0.1))
-    second = first * (2 * recon[1] / 784 - math.log(2 * math.pi * first))
-    assert abs(three["config"]["variance"] / second - 1) < 1e-4, (three["config"]["variance"], second)
+    variance = 1
+    for line in lines:
+        if line["split"] == "train":
+            variance *= 2 * line["recon"] / 784 - math.log(2 * math.pi * variance)
+    assert abs(three["config"]["variance"] / variance - 1) < 1e-6, (three["config"]["variance"], variance)
+    vae("train", *options, "--variance", 0.1, "--epochs", 1, "--out", "var-tenth")
+    with open(path("var-tenth", "metrics.jsonl")) as file:
+        recon = json.loads(file.readline())["recon"]
+    squares = [v * (2 * r / 784 - math.log(2 * math.pi * v)) for v, r in ((0.1, recon), (1, lines[0]["recon"]))]
+    assert abs(squares[0] / squares[1] - 1) < 1e-4, squares  # of the same first step
     # a model is measured with the variance that it was trained with
     assert abs(vae("eval", "var-three", "--limit", 300, "--json").json()["recon"] - [
         line["recon"] for line in lines if line["split"] == "test"][-1]) < 1e-3
@@ -100,7 +105,7 @@ def variance_follows_the_error():
     assert "bits per dim" not in vae("eval", conv_run(), "--limit", 50).out
     dull = vae("eval", conv_run(), "--limit", 50, "--binarize", "threshold", "--json").json()
     assert dull["psnr"] is None, "x is made 0 or 1"
-    vae("train", *CONV, "--optimal-variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
+    vae("train", *CONV, "--variance", "0.1", "--out", "var-x", code=2, says="--likelihood gaussian")
 
 
 @test
@@ -136,6 +141,34 @@ def means_are_sigmoids():
     with open(path("sigmoid.csv"), "a") as file:
         file.write("0.1,1.5\n")
     vae("train", "--data", "sigmoid.csv", *table, "--out", "sigmoid-x", code=3, says="--mean sigmoid needs")
+
+
+@test
+def presets():
+    """One option for a folder of photographs; others go over it, and everything says what it was."""
+    os.makedirs(path("photos"), exist_ok=True)
+    for i in range(12):
+        with open(path("photos", f"{i}.ppm"), "wb") as file:
+            file.write(b"P6 %d 66 255\n" % (70 + i) + bytes(i * j % 251 for j in range((70 + i) * 66 * 3)))
+    small = ["--conv", "2,3", "--latent", 2, "--batch-size", 4, "--threads", 1, "--report=false"]
+    said = vae("train", *small, "--preset", "photos", "--data", "photos", "--epochs", 1, "--out", "of-photos").err
+    assert "11 rows to train on, 1 to validate" in said, said
+    config = read_json("of-photos", "config.json")
+    assert config["preset"] == "photos" and config["epochs"] == 1 and config["conv"] == [2, 3]
+    assert read_json("of-photos", "run.json")["preset"] == "photos"
+    assert info("of-photos")["shape"] == [64, 64, 3]
+    shown = vae("train", "--help").out.split("presets:")[1].split("burgess")[0].split(" --")[1:]
+    shown = {words[0]: words[1:] for words in (option.split() for option in shown)}
+    assert len(shown) > 6 and shown["flip"] == [] and shown["conv"] == ["32,64,128,256"], shown
+    for name, value in shown.items():
+        if name not in ("epochs", "batch-size", "conv", "latent"):
+            found = config[name]
+            found = ",".join(map(str, found)) or "none" if isinstance(found, list) else str(found)
+            assert value == [found] or (value == [] and found == "True") or float(value[0]) == float(found), name
+    vae("train", "--preset", "photo", code=2, says="--preset: expected one of none|photos|burgess")
+    # the run's own options come back without it, and it may be said again
+    vae("train", "--resume", "--out", "of-photos", "--epochs", 2, "-q")
+    vae("train", *small, "--resume", "--preset", "photos", "--out", "of-photos", "--epochs", 2)
 
 
 @test

@@ -149,6 +149,29 @@ def channels_belong_to_the_model():
 
 
 @test
+def netpbm_files_are_pictures():
+    """The same rows as PNG files of the same pixels, in folders, alone, and from standard input."""
+    os.makedirs(path("pnm"), exist_ok=True)
+    rows = [bytes((37 * i + j * j) % 256 for j in range(64)) for i in range(6)]
+    for i, row in enumerate(rows):
+        write_png(path("pnm-png", f"{i}.png"), 8, 8, 1, row)
+        with open(path("pnm", f"{i}.{'pgm' if i % 2 else 'pnm'}"), "wb") as file:
+            plain = " ".join(str(v) for v in row).encode()
+            file.write(b"P5 # binary\n8 8 255\n" + row if i % 2 else b"P2 8 8\n255\n" + plain)
+    vae("train", "--data", "pnm", *SMALL, "--epochs", 1, "--out", "pnm-run", "-q")
+    vae("train", "--data", "pnm-png", *SMALL, "--epochs", 1, "--out", "pnm-png-run", "-q")
+    assert newest("pnm-run")["params"] == newest("pnm-png-run")["params"]
+    one, folder = (vae("score", "pnm-run", "--data", data, "--out", "-", "--threshold", 0).out for data in ("pnm/1.pgm", "pnm"))
+    assert one.splitlines()[1].split(",")[1:] == folder.splitlines()[2].split(",")[1:], (one, folder)
+    with open(path("pnm", "1.pgm"), "rb") as file:
+        piped = vae("score", "pnm-run", "--data", "-", "--out", "-", "--threshold", 0, stdin=file).out
+    assert piped == one
+    with open(path("pnm", "9.pgm"), "wb") as file:
+        file.write(b"P5 8 8 255\n" + rows[0][:-1])
+    vae("train", "--data", "pnm", *SMALL, code=3, says="9.pgm: the file ends within its 8 x 8 pixels")
+
+
+@test
 def single_pictures_are_read_like_folders():
     for i in range(6):
         picture("sq", f"{i}.png", side=8, colour=(40 * i, 255 - 40 * i, 90))

@@ -173,7 +173,7 @@ def report_of_a_run():
         assert abs(value - last[key]) <= 1e-6 * abs(value), (value, last[key])
     assert "300 test examples after epoch 3" in page.text and "not binarized" in page.text
     assert page.notes == []
-    assert len(page.images) == 3 + 3  # samples, reconstructions, interpolations; three latents
+    assert len(page.images) == 4 + 3  # samples (two ways), reconstructions, interpolations; three latents
     config = read_json(run, "config.json")
     for name in ("latent", "epochs", "batch-size", "lr", "data", "activation"):
         assert page.rows[name] == str(config[name]), name

@@ -174,24 +174,24 @@ def a_limit_takes_pictures_of_all_classes():
 def files_that_are_not_read_are_named():
     write_png(path("mixed", "one.png"), 4, 4, 1, bytes(16))
     for i in range(10):
-        for folder in ("mixed", "pgm/in"):
+        for folder in ("mixed", "bmp/in"):
             os.makedirs(path(folder), exist_ok=True)
-            with open(path(folder, f"{i}.pgm"), "wb") as file:
-                file.write(b"P5 4 4 255\n" + bytes(16))
+            with open(path(folder, f"{i}.bmp"), "wb") as file:
+                file.write(b"BM" + bytes(16))
     said = vae("train", "--data", "mixed", *SMALL, code=3, says="10 in formats that are not read").err
-    assert "mixed/0.pgm" in said and "7 more" in said and "mogrify" in said, said
-    said = vae("train", "--data", "pgm", *SMALL, code=3, says="no data set").err
-    assert ".pgm: 10" in said and "1 folder" in said and "PNG" in said, said
-    with open(path("pgm", "rows.csv"), "w") as file:
+    assert "mixed/0.bmp" in said and "7 more" in said and "mogrify" in said, said
+    said = vae("train", "--data", "bmp", *SMALL, code=3, says="no data set").err
+    assert ".bmp: 10" in said and "1 folder" in said and "PNG" in said, said
+    with open(path("bmp", "rows.csv"), "w") as file:
         file.write("a,b\n1,2\n")
-    assert ".csv: 1" in vae("train", "--data", "pgm", *SMALL, code=3, says=".jpg by itself").err
+    assert ".csv: 1" in vae("train", "--data", "bmp", *SMALL, code=3, says="by itself").err
     # other files are no reason to stop, but are told
     shades("noted")
     for name in ("notes.txt", "a/labels.json"):
         with open(path("noted", name), "w") as file:
             file.write("x")
     vae("train", "--data", "noted", *SMALL, "--epochs", 1, "--out", "splits-n",
-        says="2 files are not read, only PNG and JPEG files are: noted/notes.txt, a/labels.json")
+        says="2 files are not read, only PNG, JPEG, PGM, PPM and PBM files are: noted/notes.txt, a/labels.json")
     # beside splits; beside classes
     for split in ("train", "test", "val"):
         shades(f"splits/{split}", 3)

@@ -498,7 +498,7 @@ def failed_allocations_are_exit_1():
                     break
             else:  # opendir's is the folder's
                 assert code == 1 or (code == 4 and "Cannot allocate memory" in err), (args, at, code, err)
-                assert "emory" in err, (args, at, err)  # libgomp says it in its own words
+                assert "emory" in err, (args, at, err)
                 for name in outs:  # what is there (it was the message that failed) is whole
                     whole = not os.path.exists(path(name)) or os.path.getsize(path(name)) == sizes[name]
                     assert whole, (args, at, name)

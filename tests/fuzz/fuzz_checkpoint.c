@@ -2,19 +2,18 @@
  * rest: taken as it is; taken with its CRCs set right, as chance would not find them and everything
  * behind them would stay untested; or taken as edits (offset, length, bytes) of a good checkpoint,
  * with the CRCs set right or not. */
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpoint_edit.h"
+#include "input.h"
 #include "model/layout.h"
-#include "run/checkpoint_format.h"
 
 enum { ROOM = 65536 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint8_t good[ROOM];
 static size_t good_size;
@@ -58,50 +57,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-static void mend(uint8_t *bytes, size_t size)
-{
-    uint32_t n, crc;
-    uint64_t length = size, offset;
-    if (size < HEADER_BYTES) {
-        return;
-    }
-    memcpy(bytes, vae_checkpoint_magic, sizeof vae_checkpoint_magic);
-    memcpy(bytes + 24, &length, 8);
-    memcpy(&n, bytes + 16, 4);
-    size_t header = HEADER_BYTES + (size_t)n * SECTION_BYTES;
-    if (n > MAX_SECTIONS || header > size) {
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        uint8_t *entry = bytes + HEADER_BYTES + i * SECTION_BYTES;
-        memcpy(&offset, entry + SECTION_TAG_BYTES + 4, 8);
-        memcpy(&length, entry + SECTION_TAG_BYTES + 12, 8);
-        if (offset <= size && length <= size - offset) {
-            crc = vae_crc32(0, bytes + offset, length);
-            memcpy(entry + SECTION_TAG_BYTES, &crc, 4);
-        }
-    }
-    memset(bytes + HEADER_CRC_AT, 0, 4);
-    crc = vae_crc32(0, bytes, header);
-    memcpy(bytes + HEADER_CRC_AT, &crc, 4);
-}
-
-/* data: (offset u16, length u8, bytes) again and again, onto the good checkpoint. */
-static void edit(uint8_t *bytes, const uint8_t *data, size_t size)
-{
-    memcpy(bytes, good, good_size);
-    while (size >= 3) {
-        size_t at = (size_t)(data[0] | data[1] << 8) % good_size, n = data[2];
-        data += 3;
-        size -= 3;
-        n = n < size ? n : size;
-        n = n < good_size - at ? n : good_size - at;
-        memcpy(bytes + at, data, n);
-        data += n;
-        size -= n;
-    }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
@@ -112,26 +67,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vae_error err = {0};
     vae_checkpoint *c;
     uint8_t *bytes = malloc(n + (n == 0)); /* of just that size: ASan sees what is behind it */
-    if (bytes == NULL) {
-        return 0;
-    }
+    fuzz_must(bytes != NULL);
     if ((mode & 2) != 0) {
-        edit(bytes, data + 1, size - 1);
+        memcpy(bytes, good, good_size);
+        fuzz_edit(bytes, good_size, data + 1, size - 1);
     } else {
         memcpy(bytes, data + 1, size - 1);
     }
     if ((mode & 1) != 0) {
-        mend(bytes, n);
+        fuzz_mend_checkpoint(bytes, n);
     }
-    if (vae_checkpoint_parse_memory(&c, bytes, n, "fuzz", true, &err) == VAE_OK) {
+    if (fuzz_judge(vae_checkpoint_parse_memory(&c, bytes, n, "fuzz", true, &err), &err)) {
         /* what was accepted must be all there */
         volatile float sum = 0;
         for (size_t i = 0; i < c->n_params; i++) {
             sum += c->params[i];
         }
         vae_checkpoint_free(c);
-    } else if (err.status == VAE_OK || c != NULL) {
-        abort();
+    } else {
+        fuzz_must(c == NULL);
     }
     free(bytes);
     return 0;

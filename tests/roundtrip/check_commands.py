@@ -6,6 +6,7 @@ Runtime, Pillow and, where it is installed, PyTorch.
 VAE is the program, LIBVAE the shared library (its checks are skipped without it). The last line is
 `N passed, N failed, N skipped`."""
 
+import importlib
 import io
 import json
 import os
@@ -20,12 +21,14 @@ import onnxruntime
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "example_c"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "../../bench/peers"))
 import check_models
 from check_models import close, numpy_model
 
 VAE = os.path.abspath(sys.argv[1])
 LIBRARY = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
+MODULE = os.path.join(HERE, "../../host/lib")
 SMALL = ["--data", "digits", "--limit", "1000"]
 
 
@@ -254,11 +257,17 @@ def elbo_of(w, x, z, mu, logvar):
     return -(out["recon"] + 0.5 * (m ** 2 + np.exp(v) - 1 - v).sum(1))
 
 
-def library():
+def python_module():
     if LIBRARY is None:
         raise Skip("no libvae.so was named")
-    import example
-    return example.Vae("theirs.safetensors", LIBRARY)
+    os.environ["LIBVAE"] = LIBRARY
+    if MODULE not in sys.path:
+        sys.path.insert(0, MODULE)
+    return importlib.import_module("vae")
+
+
+def library():
+    return python_module().load("theirs.safetensors")
 
 
 def check_elbo_with_the_same_noise():
@@ -288,15 +297,12 @@ def check_library():
         check_models.same("fc1.weight", saved["fc1.weight"], torch_weights(5)["fc1.weight"])
     for call, says in ((lambda: model.encode(np.full((2, 784), 1.5, np.float32)), "outside [0,1]"),
                        (lambda: model.set_option("limit", 1), "'limit' is the program's"),
-                       (lambda: model.fit(x.reshape(30, 28, 28), latnet=3), "latent"),
-                       (lambda: type(model)("no/such", LIBRARY), "cannot open")):
+                       (lambda: python_module().load("no/such"), "cannot open")):
         try:
             call()
             raise AssertionError("not refused: " + says)
-        except RuntimeError as why:
+        except python_module().VaeError as why:
             assert says in str(why), why
-    model.fit(x.reshape(30, 28, 28), hidden=8, latent=3, epochs=2)
-    assert model.shape.latent == 3 and model.shape.height == 28
 
 
 def check_archives_of_numpy():
@@ -415,13 +421,63 @@ def check_models_with_classes():
     (mu,) = session("m2.encoder.onnx").run(["mu"], {"x": x, "y": chosen})
     close("mu of x and the chosen y", np.load("m2_mu.npz")["mu"], mu)
     if LIBRARY is not None:
-        import example
-        for run in ("cvae", "m2", "cvae.safetensors"):
-            try:
-                example.Vae(run, LIBRARY)
-                raise AssertionError(f"{run} was loaded")
-            except RuntimeError as why:
-                assert "which this library does not run" in str(why), why
+        load = python_module().load
+        for run in ("cvae", "cvae.safetensors"):
+            assert np.array_equal(load(run).encode(x, labels).mu, ours["mu"]), run
+        close("q(y|x) of the library", load("m2").classify(x), p)
+
+
+def check_tensorboard():
+    """Its own reader: scalars, pictures, histograms; nothing twice after a kill and a resume."""
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.plugins.projector import projector_config_pb2
+        from google.protobuf import text_format
+    except ImportError:
+        raise Skip("TensorBoard is not installed; tests/roundtrip/readers.sh installs it") from None
+    small = [*SMALL, "--hidden", "20", "--latent", "6", "--tensorboard", "--validation", "0.2", "--keep", 9]
+    vae("train", *small, "--epochs", 3, "--out", "board")
+    vae("train", "--resume", "--out", "board", "--epochs", 4)
+    for step in (21, 28):  # as if it had been killed before these were written
+        os.remove(f"board/checkpoints/step-{step:010}.vae")
+    vae("train", "--resume", "--out", "board", "--epochs", 4)
+    board = EventAccumulator("board/tensorboard", {"images": 0, "histograms": 0, "scalars": 0})
+    board.Reload()
+    files = [f for f in os.listdir("board/tensorboard") if "tfevents" in f]
+    assert len(files) == 3, files
+    with open("board/metrics.jsonl") as file:
+        lines = [json.loads(line) for line in file]
+    for split in ("train", "validation", "test"):
+        for name in ("elbo", "recon", "kl"):
+            there = [(e.step, e.value) for e in board.Scalars(f"{name}/{split}")]
+            here = [(line["step"], np.float32(line[name])) for line in lines if line["split"] == split]
+            assert [s for s, _ in there] == [s for s, _ in here] == [7, 14, 21, 28], there
+            assert np.allclose([v for _, v in there], [v for _, v in here], rtol=1e-6), name
+    assert [e.value for e in board.Scalars("training/beta")] == [1] * 4
+    for tag, name in (("samples", "epoch"), ("reconstructions", "reconstruction")):
+        for i, event in enumerate(board.Images(tag)):
+            with open(f"board/samples/{name}-{i + 1:03}.png", "rb") as file:
+                assert event.encoded_image_string == file.read()
+            picture = Image.open(io.BytesIO(event.encoded_image_string))
+            assert (event.width, event.height) == picture.size
+        assert i == 3
+    spread = board.Histograms("kl_of_dimensions")
+    assert len(spread) == 4 and all(h.histogram_value.num == 6 for h in spread)
+    last = spread[-1].histogram_value
+    assert last.min >= 0 and sum(last.bucket) == 6 and last.bucket_limit[-1] >= last.max
+    config = projector_config_pb2.ProjectorConfig()
+    with open("board/tensorboard/projector_config.pbtxt") as file:
+        text_format.Parse(file.read(), config)
+    (embedding,) = config.embeddings
+    mu = np.loadtxt("board/tensorboard/" + embedding.tensor_path, delimiter="\t")
+    vae("encode", "board", "--out", "board_mu.npz")
+    ours = np.load("board_mu.npz")
+    assert mu.shape == (1000, 6)
+    close("mu of the projector", mu, ours["mu"][:1000])
+    labels = np.loadtxt("board/tensorboard/" + embedding.metadata_path, dtype=int)
+    assert np.array_equal(labels, ours["labels"][:1000])
+    sprite = np.asarray(Image.open("board/tensorboard/" + embedding.sprite.image_path))
+    assert list(embedding.sprite.single_image_dim) == [28, 28] and sprite.shape == (32 * 28, 32 * 28)
 
 
 def check_pytorch():
@@ -468,13 +524,39 @@ def check_pytorch():
         kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
         there = -float(recon + kld) / 200
         if LIBRARY is not None:  # its score draws the z that encode --z gave
-            import example
-            here = -float(example.Vae("torch.vae", LIBRARY).score(x.numpy())[0].mean())
+            here = -float(python_module().load("torch.vae").score(x.numpy())[0].mean())
             print(f"  ELBO here {here:.5f}, in PyTorch {there:.5f} nats")
             assert abs(here - there) < 1e-3
         model.load_state_dict(load_torch("ours.safetensors"))  # strict: the very names
         vae("encode", "plain", "--data", "torch_rows.npy", "--out", "torch_mu.npy")
         close("torch mu of ours", np.load("torch_mu.npy"), model.encode(x)[0].numpy())
+
+
+def check_convolutions_in_pytorch():
+    """bench/peers/conv_vae.py takes the file as it is, and its numbers are this program's."""
+    try:
+        import torch
+    except ImportError:
+        raise Skip("PyTorch is not installed; VAE_ROUNDTRIP_TORCH=1 installs it") from None
+    from conv_vae import ConvVAE
+    rows = np.random.default_rng(21).integers(0, 256, (40, 24, 16, 3), np.uint8)
+    np.save("conv_rows.npy", rows)
+    options = ["--conv", "5,7,6", "--latent", "4", "--epochs", "1", "-q", "--batch-size", "20"]
+    for name, more in (("bare", ["--hidden", "none", "--likelihood", "gaussian-optimal", "--mean", "sigmoid"]),
+                       ("deep", ["--hidden", "11,9", "--activation", "gelu"]),
+                       ("open", ["--hidden", "8", "--activation", "leaky_relu", "--likelihood", "gaussian"])):
+        vae("train", "--data", "conv_rows.npy", "--out", "conv_" + name, *options, *more)
+        vae("export", "conv_" + name, "--out", name + ".safetensors")
+        vae("encode", "conv_" + name, "--z", "--out", "conv.npz")
+        vae("decode", "conv_" + name, "-l", "conv.npz", "-o", "conv_x.npy")
+        model = ConvVAE.load(name + ".safetensors")
+        with torch.no_grad(), np.load("conv.npz") as ours:
+            mu, logvar = model.encode(torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 255)
+            close(name + " mu", ours["mu"], mu.numpy())
+            close(name + " logvar", ours["logvar"], logvar.numpy())
+            x_hat = model.decode(torch.from_numpy(ours["z"])).permute(0, 2, 3, 1).numpy()
+            close(name + " x_hat", np.load("conv_x.npy").reshape(x_hat.shape), x_hat)
+            assert x_hat.std() > 1e-3 and mu.std() > 1e-3
 
 
 def main():

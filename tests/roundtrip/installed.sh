@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # `make install` into an empty folder with a space in its name, then what a stranger does with it:
 # compile the example against the shared and the static library by pkg-config alone, include the header
-# from C++, run the Python example. Nothing of this repository but the installed files is seen.
+# from C++, use the Python module. Nothing of this repository but the installed files is seen.
 #   BUILD   build folder [build]
 # The last line is `N passed, N failed, N skipped`.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+repository=$PWD
 build=${BUILD:-build}
 mkdir -p "$build"
 stage=$(mktemp -d "$(cd "$build" && pwd)/a stage.XXXXXX")
@@ -33,6 +34,10 @@ staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
         cmp include/vae.h "$stage/dest dir/opt/a b/include/vae.h" &&
         grep -qx 'prefix=/opt/a b' "$stage/dest dir/opt/a b/lib/pkgconfig/libvae.pc" &&
         rm -r "$stage/dest dir" && [ ! -e "$stage/dest" ]
+}
+uninstalled() { # nothing stays but folders and what this script put there
+    "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$build" || return
+    find "$stage/bin" "$stage/include" "$stage/lib" "$stage/share" ! -type d | grep . && return 1 || return 0
 }
 names() { # the functions that vae.h declares, whichever way it is laid out
     printf '#include "%s"' "$stage/include/vae.h" | "$cc" -E -P -xc - | tr '\n;' ' \n' |
@@ -73,15 +78,74 @@ check "header in C++: compile" "${CXX:-g++}" -std=c++11 -Wall -Wextra -Wpedantic
     "${flags[@]}" "-Wl,-rpath,$stage/lib"
 check "header in C++: run" ./cpp
 check "the program: run" bin/vae --version
-python=$build/venv/bin/python
-case "$python" in /*) ;; *) python=$OLDPWD/$python ;; esac
-[ -x "$python" ] || python=python3
-if "$python" -c 'import numpy' 2>/dev/null; then
-    check "Python example" env LIBVAE="$stage/lib/libvae.so" "$python" example.py
-    check "Python example, a model" env LIBVAE="$stage/lib/libvae.so" "$python" example.py model.npz
+complete_to() { # WORDS... EXPECTED: what bash offers for the last of the words
+    local offered
+    offered=$(bash -c '. "$1/share/bash-completion/completions/vae" && COMP_WORDS=("${@:2}") &&
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) && _vae && echo "${COMPREPLY[*]}"' - "$stage" "${@:1:$#-1}")
+    [ "$offered" = "${!#}" ] || {
+        echo "offered: $offered"
+        return 1
+    }
+}
+touch "a model.npz"
+check "completion: a command" complete_to vae tra "train traverse"
+check "completion: an option" complete_to vae sample r --tem --temperature
+check "completion: a choice" complete_to vae train --likelihood gaussian-l gaussian-learned
+check "completion: a choice behind =" complete_to vae train --objective = "" "elbo iwae dreg stl"
+check "completion: a choice or a file" complete_to vae complete --mask a "a model.npz"
+check "completion: a file" complete_to vae info "a m" "a model.npz"
+pages() { # every command has a page, which man reads without a complaint
+    local page
+    [ "$(find share/man/man1 -name '*.1' | wc -l)" -eq "$(($(bin/vae help | grep -c '^  [a-z]* .*[.]$') ))" ] ||
+        return
+    for page in share/man/man1/*.1; do
+        [ -z "$(man --warnings -l "$page" 2>&1 >/dev/null)" ] || return
+    done
+    man -l share/man/man1/vae-train.1 | grep -q -- '--likelihood'
+}
+if command -v man >/dev/null; then
+    check "man pages" pages
 else
     skipped=$((skipped + 1))
-    echo "SKIPPED: the Python example: numpy is not installed (tests/roundtrip/readers.sh installs it)"
+    echo "SKIPPED: man pages: no man here (Debian: man-db)"
+fi
+case "$build" in /*) ;; *) build=$repository/$build ;; esac
+python=$build/venv/bin/python
+[ -x "$python" ] || python=python3
+if "$python" -c 'import numpy' 2>/dev/null; then
+    module=$(find "$stage" -name vae.py -printf '%h')
+    log=$("$python" "$repository/tests/roundtrip/check_python.py" "$module" 2>&1)
+    printf '%s\n' "$log" | sed '$d'
+    last=$(printf '%s\n' "$log" | tail -n 1)
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+        skipped=$((skipped + BASH_REMATCH[3]))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: the Python module: no last line\n%s\n' "$last"
+    fi
+else
+    skipped=$((skipped + 1))
+    echo "SKIPPED: the Python module: numpy is not installed (tests/roundtrip/readers.sh installs it)"
+fi
+check "make uninstall" uninstalled
+package() { # dpkg takes it in and away again, in a root of its own
+    local root=$stage/root deb
+    (cd "$repository" && "${MAKE:-make}" --no-print-directory deb BUILD="$build") || return
+    deb=$(ls "$build"/vae_*.deb) || return
+    mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" && : >"$root/var/lib/dpkg/status"
+    dpkg --root="$root" --force-not-root --force-depends --log=/dev/null -i "$deb" || return
+    [ -x "$root/usr/bin/vae" ] && "$root/usr/bin/vae" --version &&
+        zgrep -q 'likelihood' "$root/usr/share/man/man1/vae-train.1.gz" &&
+        grep -q '^Depends:.*libc6.*libjansson4' <(dpkg-deb -f "$deb") || return
+    dpkg --root="$root" --force-not-root --log=/dev/null -P vae || return
+    find "$root" ! -type d ! -path '*/var/lib/dpkg/*' | grep . && return 1 || return 0
+}
+if command -v dpkg-shlibdeps >/dev/null; then
+    check "make deb" package
+else
+    skipped=$((skipped + 1))
+    echo "SKIPPED: make deb: no dpkg-shlibdeps here (Debian: dpkg-dev)"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -8,7 +8,7 @@ tests=(test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gra
 make --no-print-directory BUILD="$build" SAN="-O1 -g --coverage -fprofile-update=atomic" \
     "${tests[@]/#/$build/simt/}" "$build/simt/vae" >"$build.log" 2>&1 || { tail "$build.log"; exit 1; }
 find "$build" -name '*.gcda' -delete
-export VAE_TEST_DEVICE=cuda OMP_WAIT_POLICY=passive
+export VAE_TEST_DEVICE=cuda
 for refuse in "" all; do
     VAE_SIMT_LT_REFUSE=$refuse "$build/simt/test_ops" >/dev/null 2>&1
 done

@@ -21,12 +21,14 @@
 int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void *, size_t),
                                               void (*)(const volatile void *));
 
-static size_t largest_allocation;
+enum { LARGE = 2 << 20 };
+
+static size_t large_allocations;
 
 static void on_malloc(const volatile void *p, size_t n)
 {
     (void)p;
-    largest_allocation = n > largest_allocation ? n : largest_allocation;
+    large_allocations += n > LARGE;
 }
 
 static void on_free(const volatile void *p)
@@ -41,22 +43,28 @@ void allocations_start(void)
         assert_true(__sanitizer_install_malloc_and_free_hooks(on_malloc, on_free) > 0);
         installed = 1;
     }
-    largest_allocation = 0;
+    large_allocations = 0;
 }
 
-void assert_allocations_small(void)
+void assert_large_allocations(size_t n)
 {
-    assert_true(largest_allocation <= 2u << 20);
+    assert_int_equal(large_allocations, n);
 }
 #else
 void allocations_start(void)
 {
 }
 
-void assert_allocations_small(void)
+void assert_large_allocations(size_t n)
 {
+    (void)n;
 }
 #endif
+
+void assert_allocations_small(void)
+{
+    assert_large_allocations(0);
+}
 
 static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
 {

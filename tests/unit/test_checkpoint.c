@@ -57,6 +57,8 @@ static vae_checkpoint *make(bool everything)
                                  .kl = 0.25,
                                  .objective = 2,
                                  .examples = 256,
+                                 .variance_recon = everything ? 0.75 : 0,
+                                 .variance_examples = everything ? 128 : 0,
                                  .best = INFINITY,
                                  .best_epoch = 0,
                                  .bad_epochs = 1,
@@ -82,8 +84,10 @@ static void assert_same(const vae_checkpoint *a, const vae_checkpoint *b, bool m
     assert_true(a->state.step == b->state.step && a->state.epoch == b->state.epoch &&
                 a->state.position == b->state.position && a->state.recon == b->state.recon &&
                 a->state.kl == b->state.kl && a->state.objective == b->state.objective &&
-                a->state.examples == b->state.examples && a->state.best == b->state.best &&
-                a->state.best_epoch == b->state.best_epoch &&
+                a->state.examples == b->state.examples &&
+                a->state.variance_recon == b->state.variance_recon &&
+                a->state.variance_examples == b->state.variance_examples &&
+                a->state.best == b->state.best && a->state.best_epoch == b->state.best_epoch &&
                 a->state.bad_epochs == b->state.bad_epochs && a->state.wall_s == b->state.wall_s &&
                 a->state.finished == b->state.finished);
     assert_memory_equal(a->data_sha256, b->data_sha256, sizeof a->data_sha256);
@@ -266,6 +270,9 @@ static void test_lies(void **state)
         {"state", 24, 0x7FF8000000000000, "makes no sense"}, /* NaN */
         {"state", 56, 0x7FF8000000000000, "makes no sense"},
         {"state", 88, 2, "makes no sense"},
+        {"variance", 0, 0x7FF8000000000000, "makes no sense"},
+        {"variance", 8, 0x7FF8000000000000, "makes no sense"},
+        {"variance", 8, 0x4340000000000000, "makes no sense"}, /* more than there were examples */
         {"config", 0, 0, "zero byte"},
         {"config", 0, 0x2020202020202020, "not JSON"},
     };

@@ -238,6 +238,7 @@ typedef struct {
 static const check_case check_cases[] = {
     {{{"variance", "2"}}, "--variance has no effect"},
     {{{"variance", "2"}, {"likelihood", "gaussian"}}, NULL},
+    {{{"variance", "2"}, {"likelihood", "gaussian-optimal"}}, NULL},
     {{{"variance", "2"}, {"likelihood", "gaussian-learned"}}, "--variance has no effect"},
     {{{"binarize", "dynamic"}}, NULL},
     {{{"binarize", "dynamic"}, {"likelihood", "gaussian"}}, "--binarize"},
@@ -338,13 +339,78 @@ static void test_texts(void **state)
     assert_true(vae_ends_with_any_case("a.NPZ", ".npz") && !vae_ends_with_any_case("npz", ".npz"));
 }
 
+/* What checkpoints of some earlier versions say, who called an optimal variance otherwise. */
+static void test_earlier_names(void **state)
+{
+    (void)state;
+    vae_config c;
+    vae_error err = {0};
+    vae_config_defaults(&c);
+    assert_says(vae_config_from_json(&c,
+                                     "{\"likelihood\": \"gaussian\", \"variance\": 0.25, "
+                                     "\"optimal-variance\": 0}",
+                                     "json", &err),
+                VAE_OK, &err, "");
+    assert_true(c.likelihood == VAE_GAUSSIAN && c.variance == 0.25);
+    assert_says(vae_config_from_json(&c,
+                                     "{\"optimal-variance\": 0.1, \"likelihood\": \"gaussian\", "
+                                     "\"variance\": 0.125}",
+                                     "json", &err),
+                VAE_OK, &err, "");
+    assert_true(c.likelihood == VAE_GAUSSIAN_OPTIMAL && c.variance == 0.125);
+    assert_says(vae_config_from_json(&c, "{\"optimal-variance\": \"much\"}", "json", &err),
+                VAE_ERR_USAGE, &err, "optimal-variance");
+}
+
+/* What a preset sets is what it says, goes together, and gives way to what comes after it. */
+static void test_presets(void **state)
+{
+    (void)state;
+    for (int p = VAE_PRESET_NONE; p < VAE_N_PRESETS; p++) {
+        const vae_preset_row *row = vae_config_preset((vae_preset)p);
+        vae_config c, defaults, back;
+        vae_error err = {0};
+        char text[VAE_PATH];
+        vae_config_defaults(&defaults);
+        c = defaults;
+        assert_says(vae_config_set(&c, "preset", row->name, &err), VAE_OK, &err, "");
+        assert_int_equal(c.preset, p);
+        for (size_t i = 0; i < row->n; i++) {
+            vae_config one = defaults;
+            char other[VAE_PATH];
+            assert_says(vae_config_set(&one, row->values[i].name, row->values[i].value, &err),
+                        VAE_OK, &err, "");
+            vae_config_get(&one, row->values[i].name, other, sizeof other);
+            vae_config_get(&c, row->values[i].name, text, sizeof text);
+            assert_string_equal(text, other);
+            vae_config_get(&defaults, row->values[i].name, other, sizeof other);
+            assert_string_not_equal(text, other); /* else it says nothing */
+        }
+        assert_says(vae_config_check(&c, 0, &err), VAE_OK, &err, "");
+        assert_int_equal(vae_config_set(&c, "latent", "7", &err), VAE_OK);
+        char *json = vae_config_to_json(&c);
+        vae_config_defaults(&back);
+        assert_says(vae_config_from_json(&back, json, "json", &err), VAE_OK, &err, "");
+        assert_true(vae_config_difference(&c, &back, 0) == SIZE_MAX && back.latent == 7);
+        free(json);
+    }
+    vae_config c;
+    vae_config_defaults(&c);
+    vae_error err = {0};
+    assert_int_equal(
+        vae_config_from_json(&c, "{\"latent\": 9, \"preset\": \"photos\"}", "json", &err), VAE_OK);
+    assert_true(c.latent == 9 && c.conv.n == 4 && c.image_size == 64); /* wherever it stands */
+    assert_says(vae_config_set(&c, "preset", "photo", &err), VAE_ERR_USAGE, &err, "'photos'");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),     cmocka_unit_test(test_table),
         cmocka_unit_test(test_set),          cmocka_unit_test(test_json_round_trip),
         cmocka_unit_test(test_json_refused), cmocka_unit_test(test_check),
-        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_texts),        cmocka_unit_test(test_earlier_names),
+        cmocka_unit_test(test_presets),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

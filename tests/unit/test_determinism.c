@@ -248,7 +248,7 @@ static void levels_give_the_same_bits(void **state)
     (void)state;
     static run_loops *const loops[] = {run_layers, run_latents, run_losses, run_data,
                                        run_optimizer};
-    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_LIKELIHOODS, 4, 2};
+    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_IN_STEP, 4, 2};
     const size_t sizes[] = {12, 31, 33, 64, 65, 257, 1203};
     static float values[5][MOST], out[2][4 * MOST];
     static uint8_t bytes[MOST];

@@ -581,9 +581,6 @@ static void test_bytes_are(void **state)
     m.config.binarize = VAE_BINARIZE_THRESHOLD;
     assert_false(vae_bytes_are(&m));
     m.config.binarize = VAE_BINARIZE_NONE;
-    m.config.semi_supervised = true;
-    assert_false(vae_bytes_are(&m));
-    m.config.semi_supervised = false;
     checkpoint.standard = standard;
     assert_false(vae_bytes_are(&m));
 }

@@ -397,6 +397,40 @@ static void folders_of_pictures(void **state)
     assert_set_refused(folder, VAE_SPLIT_TEST, VAE_ERR_DATA, "no folder test, val or valid");
 }
 
+/* Of a large picture there is one copy while it becomes small, whatever becomes of its colours; and
+ * colours are the same whether they change before it is resized or after. */
+static void large_pictures_are_held_once(void **state)
+{
+    enum { SIDE = 1600, SMALL = 5 };
+    scratch *s = *state;
+    uint8_t *pixels = malloc(SIDE * SIDE * 3), grey[SMALL * SMALL];
+    assert_non_null(pixels);
+    for (size_t i = 0; i < SIDE * SIDE * 3; i++) {
+        pixels[i] = (uint8_t)(i / 999 * 7 + i % 3);
+    }
+    for (size_t k = 0; k < 4; k++) {
+        const size_t from = k / 2 == 0 ? 1 : 3, to = k % 2 == 0 ? 1 : 3;
+        assert_int_equal(
+            vae_png_write(scratch_path(s, "large.png"), pixels, SIDE, SIDE, from, NULL), VAE_OK);
+        allocations_start();
+        vae_dataset *set =
+            open_with(s->path, VAE_SPLIT_TRAIN,
+                      &(vae_data_options){
+                          .config = &(vae_config){.image_size = SMALL, .image_channels = to}});
+        assert_large_allocations(1);
+        assert_int_equal(set->d, SMALL * SMALL * to);
+        const uint8_t *row = set->rows;
+        if (k == 0) {
+            memcpy(grey, row, sizeof grey);
+        }
+        for (size_t i = 0; k == 1 && i < set->d; i++) {
+            assert_int_equal(row[i], grey[i / 3]);
+        }
+        vae_dataset_free(set);
+    }
+    free(pixels);
+}
+
 static void resizing_keeps_what_it_should(void **state)
 {
     (void)state;
@@ -462,10 +496,15 @@ static void columns_are_standardized(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(idx_of_every_type),        cmocka_unit_test(tables_are_read),
-        cmocka_unit_test(labels_are_named),         cmocka_unit_test(labels_are_mapped),
-        cmocka_unit_test(bad_tables_are_refused),   cmocka_unit_test(archives_are_read),
-        cmocka_unit_test(folders_of_pictures),      cmocka_unit_test(resizing_keeps_what_it_should),
+        cmocka_unit_test(idx_of_every_type),
+        cmocka_unit_test(tables_are_read),
+        cmocka_unit_test(labels_are_named),
+        cmocka_unit_test(labels_are_mapped),
+        cmocka_unit_test(bad_tables_are_refused),
+        cmocka_unit_test(archives_are_read),
+        cmocka_unit_test(folders_of_pictures),
+        cmocka_unit_test(large_pictures_are_held_once),
+        cmocka_unit_test(resizing_keeps_what_it_should),
         cmocka_unit_test(columns_are_standardized),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

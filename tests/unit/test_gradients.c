@@ -131,7 +131,7 @@ static double some_free(const vae_config *config)
 static void check_all(vae_config config)
 {
     const bool free_bits = config.free_bits > 0;
-    for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+    for (int likelihood = 0; likelihood < VAE_N_IN_STEP; likelihood++) {
         for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             config.likelihood = (vae_likelihood)likelihood;
             config.activation = (vae_activation)act;
@@ -313,7 +313,7 @@ static void check_semi(vae_config config, vae_dtype dtype)
 static void semi_supervised(void **state)
 {
     (void)state;
-    for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+    for (int likelihood = 0; likelihood < VAE_N_IN_STEP; likelihood++) {
         for (int act = VAE_ACT_NONE + 1; act <= VAE_ACT_LAST; act++) {
             vae_config config = small_config();
             config.likelihood = (vae_likelihood)likelihood;

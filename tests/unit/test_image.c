@@ -189,7 +189,42 @@ static void sizes_the_file_cannot_hold_are_refused(void **state)
     err = (vae_error){0};
     write_bytes(s->path, head, sizeof head);
     assert_int_equal(read_any(s->path, &err), VAE_ERR_DATA);
-    assert_non_null(strstr(err.text, "at most 16384"));
+    assert_non_null(strstr(err.text, "expected 1 to 16384"));
+    /* nor where it is asked for its size first: with a header of millions a side, or of none, or
+     * with half a signature */
+    for (size_t k = 0; k < 4; k++) {
+        static const char *const says[] = {"cannot hold", "65536 x 4294967295", "0 x 3",
+                                           "not a PNG"};
+        static const uint8_t sides[][8] = {{0, 0, 0x40, 0, 0, 0, 0x40, 0},
+                                           {0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff},
+                                           {0, 0, 0, 0, 0, 0, 0, 3},
+                                           {0, 0, 0, 9, 0, 0, 0, 9}};
+        memcpy(head + 16, sides[k], sizeof sides[k]);
+        head[5] = k == 3 ? ')' : '\n';
+        write_bytes(s->path, head, sizeof head);
+        size_t w, h, c;
+        err = (vae_error){0};
+        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, &err), VAE_ERR_DATA);
+        assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, says[k]);
+    }
+}
+
+/* A picture whose pixels are asked for knows its size from the header before. */
+static void sizes_are_read_from_headers(void **state)
+{
+    scratch *s = *state;
+    const struct {
+        int type, channels;
+    } cases[] = {{PNG_COLOR_TYPE_GRAY, 1}, {PNG_COLOR_TYPE_RGB, 3}, {PNG_COLOR_TYPE_PALETTE, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t w = 0, h = 0, c = 0;
+        write_foreign(scratch_path(s, "h.png"), cases[i].type, 8, PNG_INTERLACE_NONE, 1);
+        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, NULL), VAE_OK);
+        const picture p = read_ok(s->path);
+        assert_true(w == p.width && h == p.height && c == p.channels);
+        assert_int_equal(c, cases[i].channels);
+        free(p.pixels);
+    }
 }
 
 static void what_is_no_picture_is_refused(void **state)
@@ -202,6 +237,89 @@ static void what_is_no_picture_is_refused(void **state)
     err = (vae_error){0};
     assert_int_equal(read_any(s->path, &err), VAE_ERR_DATA);
     assert_non_null(strstr(err.text, "not a PNG"));
+}
+
+/* Netpbm's own examples of what its formats allow: comments, any white space, bits without any. */
+static void netpbm_is_read(void **state)
+{
+    scratch *s = *state;
+    static const struct {
+        const char *bytes;
+        size_t n, channels;
+        uint8_t pixels[6];
+    } cases[] = {
+        {"P1 # bits\n3 2\n011\n1 0 #x\n0", 0, 1, {255, 0, 0, 0, 255, 255}},
+        {"P2\n3#wide\n2\n# a comment\n15\n0 5 10\n15 1\t 2\n", 0, 1, {0, 85, 170, 255, 17, 34}},
+        {"P3 1 2 65535 65535 0 32768\r\n257 128 129", 0, 3, {255, 0, 128, 1, 0, 1}},
+        {"P4 3 2\n\x6f\x80\n", 10, 1, {255, 0, 0, 0, 255, 255}},
+        {"P5\n3 2\n255\n\0\1\n P#", 17, 1, {0, 1, 10, 32, 80, 35}},
+        {"P6 1 2 1000\n\3\xe8\0\0\1\xf4\0\2\0\3\3\xe7", 24, 3, {255, 0, 128, 1, 1, 255}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        picture p = {0}, header = {0};
+        vae_error err = {0};
+        const size_t n = cases[i].n > 0 ? cases[i].n : strlen(cases[i].bytes);
+        write_bytes(scratch_path(s, "p.pnm"), cases[i].bytes, n);
+        vae_status status =
+            vae_picture_read(s->path, NULL, &header.width, &header.height, &header.channels, &err);
+        if (status == VAE_OK) {
+            status = vae_picture_read(s->path, &p.pixels, &p.width, &p.height, &p.channels, &err);
+        }
+        if (status != VAE_OK) {
+            fail_msg("case %zu: %s", i, err.text);
+        }
+        assert_int_equal(p.width, 3 / cases[i].channels);
+        assert_int_equal(p.height, 2);
+        assert_int_equal(p.channels, cases[i].channels);
+        assert_true(header.width == p.width && header.height == p.height &&
+                    header.channels == p.channels);
+        assert_memory_equal(p.pixels, cases[i].pixels, 6);
+        free(p.pixels);
+        /* each byte less is an end too early, but for white space behind it */
+        for (size_t cut = 0; cut < n - (cases[i].bytes[n - 1] == '\n'); cut++) {
+            picture none = {0};
+            write_bytes(s->path, cases[i].bytes, cut);
+            status = vae_picture_read(s->path, &none.pixels, &none.width, &none.height,
+                                      &none.channels, NULL);
+            /* a plain number that loses its last digit is another number */
+            const bool number = (i == 1 || i == 2) && cut >= n - 2;
+            assert_true((status == VAE_ERR_DATA && none.pixels == NULL) || number);
+            free(none.pixels);
+        }
+    }
+}
+
+static void damaged_netpbm_is_refused(void **state)
+{
+    scratch *s = *state;
+    static const char *const cases[][2] = {
+        {"P5 16385 2 255\n", "width: expected at most 16384"},
+        {"P5 2 99999999999999999999 255\n", "height: expected at most 16384"},
+        {"P5 2 2 65536\n", "largest value: expected at most 65535"},
+        {"P5 2 0 255\n", "2 x 0 pixels of values up to 255: expected none 0"},
+        {"P2 1 1 0 0\n", "1 x 1 pixels of values up to 0"},
+        {"P6 9000 9000 255\n", "but 17 bytes cannot hold them"},
+        {"P5 two 2 255\n", "width: expected a whole number, found something else"},
+        {"P5 2 2", "largest value: expected a whole number, found the end of the file"},
+        {"P2 2 1 7 1.5 2", "a pixel: a whole number runs into something else"},
+        {"P2 2 1 7 8 2", "a pixel: expected values up to 7"},
+        {"P1 2 1 0 2", "a pixel: expected values up to 1"},
+        {"P5 2 2 255\nabc", "the file ends within its 2 x 2 pixels"},
+        {"P5 1 1 255\nab", "and more behind them: expected one picture in a file"},
+        {"P7\nWIDTH 1\n", "expected a PNG, JPEG, PGM, PPM or PBM file"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        picture p = {0};
+        vae_error err = {0};
+        write_bytes(scratch_path(s, "bad.pnm"), cases[i][0], strlen(cases[i][0]));
+        assert_int_equal(
+            vae_picture_read(s->path, &p.pixels, &p.width, &p.height, &p.channels, &err),
+            VAE_ERR_DATA);
+        assert_null(p.pixels);
+        if (strstr(err.text, cases[i][1]) == NULL || strstr(err.text, "bad.pnm") == NULL) {
+            fail_msg("case %zu: expected '%s', found '%s'", i, cases[i][1], err.text);
+        }
+    }
 }
 
 static void failed_writes_leave_nothing(void **state)
@@ -348,7 +466,10 @@ int main(void)
         cmocka_unit_test(other_formats_are_converted),
         cmocka_unit_test(damaged_pictures_are_refused),
         cmocka_unit_test(sizes_the_file_cannot_hold_are_refused),
+        cmocka_unit_test(sizes_are_read_from_headers),
         cmocka_unit_test(what_is_no_picture_is_refused),
+        cmocka_unit_test(netpbm_is_read),
+        cmocka_unit_test(damaged_netpbm_is_refused),
         cmocka_unit_test(failed_writes_leave_nothing),
         cmocka_unit_test(devices_and_pipes_are_written_into),
         cmocka_unit_test(grids_have_cells_gaps_and_zoom),

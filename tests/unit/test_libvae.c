@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataset_fixture.h"
@@ -200,6 +201,130 @@ static void test_refusals(void **state)
     vae_free(v);
 }
 
+/* ---- models with classes ---- */
+
+/* Rows of two kinds, dark and light, called by these names in turn. */
+static void two_kinds(const char *label[N], const char *dark, const char *light)
+{
+    for (int i = 0; i < N; i++) {
+        label[i] = i % 2 == 0 ? dark : light;
+        for (int j = 0; j < D; j++) {
+            bytes[i * D + j] = (unsigned char)((i % 2 == 0 ? 20 : 200) + (i + j) % 40);
+        }
+    }
+}
+
+static void test_conditional(void **state)
+{
+    scratch *s = *state;
+    static float mu[N * Z], other[N * Z], x_hat[N * D], again[N * D], score[N];
+    const char *label[N], *swapped[N], *odd[N];
+    struct vae_shape shape;
+    vae *v = small();
+    two_kinds(label, "night", "day");
+    two_kinds(swapped, "day", "night");
+    two_kinds(odd, "day", "dusk");
+    set(v, "condition", "labels");
+    set(v, "epochs", "40");
+    set(v, "lr", "0.01");
+    assert_says(v, fit(v), VAE_RESULT_DATA, "no labels");
+    assert_int_equal(vae_set_labels(v, label, N - 1), 0);
+    assert_says(v, fit(v), VAE_RESULT_USAGE, "70 rows and 69 labels");
+    assert_int_equal(vae_set_labels(v, label, N), 0);
+    assert_int_equal(fit(v), 0);
+    assert_int_equal(vae_get_shape(v, &shape, sizeof shape), 0);
+    assert_true(shape.classes == 2 && shape.conditional && !shape.classifies);
+    assert_string_equal(vae_class(v, 0), "day"); /* by its bytes, not as it came */
+    assert_string_equal(vae_class(v, 1), "night");
+    assert_null(vae_class(v, 2));
+
+    /* z = 0 is decoded as the class says */
+    memset(mu, 0, sizeof mu);
+    assert_int_equal(vae_decode(v, mu, N, x_hat), 0);
+    assert_true(x_hat[0] < 0.4f && x_hat[D] > 0.6f);
+    assert_int_equal(vae_set_labels(v, swapped, N), 0);
+    assert_int_equal(vae_decode(v, mu, N, again), 0);
+    assert_memory_equal(x_hat, again + D, D * sizeof *again);
+    assert_int_equal(vae_sample(v, N, again, NULL), 0);
+    assert_true(again[0] > 0.6f && again[D] < 0.4f);
+
+    /* rows go with their classes, by name */
+    assert_int_equal(vae_encode(v, bytes, VAE_BYTES, N, other, NULL, NULL), 0);
+    assert_int_equal(vae_set_labels(v, label, N), 0);
+    assert_int_equal(vae_encode(v, bytes, VAE_BYTES, N, mu, NULL, NULL), 0);
+    assert_memory_not_equal(mu, other, sizeof mu);
+    assert_int_equal(vae_score(v, bytes, VAE_BYTES, N, score, NULL, NULL), 0);
+    assert_int_equal(vae_reconstruct(v, bytes, VAE_BYTES, N, x_hat), 0);
+    assert_int_equal(vae_decode(v, mu, N, again), 0);
+    assert_memory_equal(x_hat, again, sizeof again);
+
+    /* and are kept with the model */
+    const char *file = scratch_path(s, "kinds.vae");
+    vae *w = vae_new();
+    assert_int_equal(vae_save(v, file), 0);
+    assert_int_equal(vae_load(w, file), 0);
+    assert_string_equal(vae_class(w, 1), "night");
+    assert_says(w, vae_decode(w, mu, N, again), VAE_RESULT_USAGE, "70 rows and 0 labels");
+    assert_int_equal(vae_set_labels(w, label, N), 0);
+    assert_int_equal(vae_decode(w, mu, N, again), 0);
+    assert_memory_equal(x_hat, again, sizeof again);
+    assert_int_equal(vae_set_labels(w, odd, N), 0);
+    assert_says(w, vae_decode(w, mu, N, again), VAE_RESULT_DATA, "row 1: class 'dusk' is none");
+    assert_says(w, vae_encode(w, bytes, VAE_BYTES, N, mu, NULL, NULL), VAE_RESULT_DATA, "dusk");
+    odd[3] = NULL;
+    odd[1] = "day";
+    assert_int_equal(vae_set_labels(w, odd, 4), 0);
+    assert_says(w, vae_decode(w, mu, 4, again), VAE_RESULT_DATA, "row 3: no label");
+    assert_says(w, vae_classify(w, bytes, VAE_BYTES, N, again), VAE_RESULT_USAGE, "no classifier");
+    odd[2] = "1.5";
+    assert_says(w, vae_set_labels(w, odd, 4), VAE_RESULT_DATA, "row 2: '1.5'");
+    assert_says(w, vae_decode(w, mu, 4, again), VAE_RESULT_USAGE, "4 rows and 0 labels");
+    vae_free(w);
+    vae_free(v);
+    fill_rows();
+}
+
+static void test_semi_supervised(void **state)
+{
+    (void)state;
+    static float mu[N * Z], x_hat[N * D], again[N * D], p[N * 2];
+    const char *label[N], *known[N];
+    struct vae_shape shape;
+    vae *v = small();
+    two_kinds(label, "7", "12");
+    two_kinds(known, "7", "12");
+    for (int i = 20; i < N; i++) {
+        known[i] = NULL;
+    }
+    set(v, "semi-supervised", "true");
+    set(v, "labelled", "20");
+    set(v, "epochs", "40");
+    set(v, "lr", "0.01");
+    assert_int_equal(vae_set_labels(v, known, N), 0);
+    if (fit(v) != 0) {
+        fail_msg("%s", vae_message(v));
+    }
+    assert_int_equal(vae_get_shape(v, &shape, sizeof shape), 0);
+    assert_true(shape.classes == 2 && !shape.conditional && shape.classifies);
+    assert_string_equal(vae_class(v, 0), "7"); /* by its value */
+    assert_int_equal(vae_set_labels(v, NULL, 0), 0);
+    assert_int_equal(vae_classify(v, bytes, VAE_BYTES, N, p), 0);
+    for (int i = 0; i < N; i++) {
+        assert_true(p[2 * i + i % 2] > 0.9f);
+        assert_float_equal(p[2 * i] + p[2 * i + 1], 1, 1e-5);
+    }
+    /* it goes by its own class in encoding, by the labels' in decoding */
+    assert_int_equal(vae_encode(v, bytes, VAE_BYTES, N, mu, NULL, NULL), 0);
+    assert_int_equal(vae_reconstruct(v, bytes, VAE_BYTES, N, x_hat), 0);
+    assert_int_equal(vae_set_labels(v, label, N), 0);
+    assert_int_equal(vae_decode(v, mu, N, again), 0);
+    assert_memory_equal(x_hat, again, sizeof again);
+    assert_says(v, vae_score(v, bytes, VAE_BYTES, N, mu, NULL, NULL), VAE_RESULT_USAGE,
+                "semi-supervised");
+    vae_free(v);
+    fill_rows();
+}
+
 /* ---- training ---- */
 
 static int stop_after(void *context, const struct vae_epoch *e)
@@ -288,6 +413,69 @@ static void test_stop_from_a_thread(void **state)
 }
 
 /* Where no file can be written or made: neither in the working folder nor in the temporary one. */
+/* Trains a handle whose loops are worth several threads; its latents, or NULL if anything failed. */
+static float *latents_of(vae *v)
+{
+    float *mu = calloc(N * Z, sizeof *mu);
+    set(v, "threads", "3");
+    set(v, "hidden", "400");
+    if (mu == NULL || fit(v) != 0 || vae_encode(v, floats, VAE_FLOATS, N, mu, NULL, NULL) != 0) {
+        free(mu);
+        mu = NULL;
+    }
+    return mu;
+}
+
+static void *fit_beside(void *handle)
+{
+    return latents_of(handle);
+}
+
+static void test_handles_side_by_side(void **state)
+{
+    (void)state;
+    vae *v[3] = {small(), small(), small()};
+    pthread_t thread[2];
+    float *mu[3];
+    mu[2] = latents_of(v[2]);
+    assert_non_null(mu[2]);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&thread[i], NULL, fit_beside, v[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        void *result = NULL;
+        pthread_join(thread[i], &result);
+        mu[i] = result;
+        assert_non_null(mu[i]);
+        assert_memory_equal(mu[i], mu[2], N * Z * sizeof(float));
+    }
+    for (int i = 0; i < 3; i++) {
+        free(mu[i]);
+        vae_free(v[i]);
+    }
+}
+
+/* The child has none of the threads that its parent's handles computed on. */
+static void test_a_child_computes(void **state)
+{
+    (void)state;
+    vae *v = small();
+    float *mu = latents_of(v);
+    assert_non_null(mu);
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        float *again = latents_of(v);
+        _exit(again == NULL || memcmp(again, mu, N * Z * sizeof *mu) != 0);
+    }
+    assert_true(child > 0);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    free(mu);
+    vae_free(v);
+}
+
 static void test_fit_writes_nothing(void **state)
 {
     scratch *s = *state;
@@ -476,9 +664,13 @@ int main(void)
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_conditional),
+        cmocka_unit_test(test_semi_supervised),
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stop_from_a_thread),
+        cmocka_unit_test(test_handles_side_by_side),
+        cmocka_unit_test(test_a_child_computes),
         cmocka_unit_test(test_fit_writes_nothing),
         cmocka_unit_test(test_run_folder),
         cmocka_unit_test(test_stop_with_a_folder),

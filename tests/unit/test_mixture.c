@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <omp.h>
 
 #include "model_fixture.h"
 #include "stats/mixture.h"
@@ -146,6 +145,57 @@ static void one_component_is_the_moments(void **state)
     vae_mixture_clear(&fit);
 }
 
+/* As many as make other rows likeliest: of three known ones five are worth it, of one only one. */
+static void number_is_chosen(void **state)
+{
+    (void)state;
+    enum { HELD = 1000, FEW = 60, WIDE = 8 };
+    static float rows[2 * N], held[2 * HELD], ball[FEW * WIDE];
+    const vae_mixture_options options = {.full = true, .seed = 1};
+    const size_t ladder[] = {1, 2, 5, 10};
+    vae_mixture m;
+    vae_mixture_report report;
+    double score[4], chosen;
+    draw_known(rows, N, 7, false);
+    draw_known(held, HELD, 8, false);
+    for (size_t i = 0; i < 4; i++) {
+        vae_mixture_options o = options;
+        o.components = ladder[i];
+        assert_int_equal(vae_mixture_fit(&m, rows, N, 2, &o, &report, NULL), VAE_OK);
+        assert_int_equal(vae_mixture_score(&score[i], &m, held, HELD, NULL), VAE_OK);
+        vae_mixture_clear(&m);
+    }
+    size_t best = 0;
+    while (best < 3 && score[best + 1] > score[best]) {
+        best++;
+    }
+    assert_true(best >= 2 && score[best] > score[0] + 0.1);
+    assert_int_equal(
+        vae_mixture_choose(&m, rows, N, held, HELD, 2, &options, &report, &chosen, NULL), VAE_OK);
+    assert_true(best == 3 ? m.k >= 10 : m.k == ladder[best]);
+    assert_true(best == 3 ? chosen >= score[3] : chosen == score[best]);
+    vae_mixture_clear(&m);
+    uint64_t rng = 3;
+    for (size_t i = 0; i < FEW * WIDE; i++) {
+        ball[i] = random_normal(&rng);
+    }
+    assert_int_equal(vae_mixture_choose(&m, ball, FEW / 2, ball + FEW / 2 * WIDE, FEW / 2, WIDE,
+                                        &options, &report, &chosen, NULL),
+                     VAE_OK);
+    assert_true(m.k == 1 && report.converged && isfinite(chosen));
+    vae_mixture_clear(&m);
+    assert_int_equal(
+        vae_mixture_choose(&m, ball, FEW, NULL, 0, WIDE, &options, &report, &chosen, NULL), VAE_OK);
+    assert_true(m.k == 1 && isnan(chosen));
+    vae_mixture_clear(&m);
+    ball[3] = NAN;
+    vae_error err = {0};
+    assert_int_equal(
+        vae_mixture_choose(&m, ball, FEW, ball, 9, WIDE, &options, &report, &chosen, &err),
+        VAE_ERR_DATA);
+    vae_mixture_clear(&m);
+}
+
 typedef struct {
     size_t calls;
     double last;
@@ -179,15 +229,14 @@ static void threads_change_nothing(void **state)
     (void)state;
     static float rows[2 * N], z[2][2 * 100];
     draw_known(rows, N, 9, false);
-    const int threads = omp_get_max_threads();
     vae_mixture m[2];
     vae_mixture_report report[2];
     for (int i = 0; i < 2; i++) {
-        omp_set_num_threads(i == 0 ? 1 : 3);
+        setenv("OMP_NUM_THREADS", i == 0 ? "1" : "3", 1);
         fit_ok(&m[i], rows, N, 2, 7, true, &report[i]);
         assert_int_equal(vae_mixture_draw(z[i], &m[i], 4, 0, 100, 1, NULL), VAE_OK);
     }
-    omp_set_num_threads(threads);
+    setenv("OMP_NUM_THREADS", "1", 1);
     assert_memory_equal(m[0].weight, m[1].weight, 7 * sizeof(double));
     assert_memory_equal(m[0].mean, m[1].mean, 14 * sizeof(double));
     assert_memory_equal(m[0].factor, m[1].factor, 28 * sizeof(double));
@@ -316,6 +365,7 @@ static void what_cannot_be_fitted_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(number_is_chosen),
         cmocka_unit_test(known_mixtures_are_found),
         cmocka_unit_test(one_component_is_the_moments),
         cmocka_unit_test(likelihood_climbs),

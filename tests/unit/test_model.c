@@ -97,7 +97,7 @@ static void batches_in_detail(void **state)
     vae_config config = small_config();
     config.particles = 20; /* 33 * 20 rows: x_hat comes in more than one piece */
     config.latent = 6;
-    for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+    for (int likelihood = 0; likelihood < VAE_N_IN_STEP; likelihood++) {
         config.likelihood = (vae_likelihood)likelihood;
         config.activation = VAE_ACT_SOFTPLUS;
         config.objective = likelihood == VAE_GAUSSIAN ? VAE_OBJ_IWAE : VAE_OBJ_ELBO;
@@ -637,7 +637,7 @@ static void training_lowers_the_loss(void **state)
     (void)state;
     enum { N = 64, D = 32, STEPS = 100 };
     for (int objective = VAE_OBJ_ELBO; objective <= VAE_OBJ_STL; objective++) {
-        for (int likelihood = 0; likelihood < VAE_N_LIKELIHOODS; likelihood++) {
+        for (int likelihood = 0; likelihood < VAE_N_IN_STEP; likelihood++) {
             vae_config config = small_config();
             model_fixture f;
             config.hidden = (vae_sizes){1, {16}};

@@ -1,5 +1,6 @@
 /* Runs that are interrupted, killed and taken up again end as if they had been left alone: to the
  * last bit of parameters and moments, and in every number of metrics.jsonl. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,21 +16,26 @@
 #include "trainer_fixture.h"
 
 /* Interrupted after one to three chunks, again and again: the end is that of one session. */
-static void test_resume_is_exact(void **state)
+static void check_exact(scratch *s, const char *likelihood)
 {
-    scratch *s = *state;
     vae_dataset set, test;
     vae_config c;
     vae_train_result result;
     run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
     run_make_set(&test, 50, HEIGHT, WIDTH, 2);
-    const char *whole = run_folder_in(s, "whole"), *parts = run_folder_in(s, "parts");
+    char parts_name[64];
+    snprintf(parts_name, sizeof parts_name, "%s-parts", likelihood);
+    const char *whole = run_folder_in(s, likelihood), *parts = run_folder_in(s, parts_name);
     run_small_config(&c, whole);
     run_set_option(&c, "validation", "0.1");
     run_set_option(&c, "patience", "3");
     run_set_option(&c, "kl-warmup", "2.5");
     run_set_option(&c, "lr-schedule", "cosine");
     run_set_option(&c, "particles", "2");
+    run_set_option(&c, "likelihood", likelihood);
+    if (!vae_likelihood_of(c.likelihood)->binarizable) {
+        run_set_option(&c, "binarize", "none");
+    }
     run_ok(&c, &set, &test, false, &result);
     assert_int_equal(result.state.step, 4 * 12); /* 180 rows in 12 batches, the last one of 4 */
     assert_int_equal(result.last.train.n, 180);
@@ -55,6 +61,17 @@ static void test_resume_is_exact(void **state)
     assert_same_metrics(whole, parts);
     run_free_set(&set);
     run_free_set(&test);
+}
+
+static void test_resume_is_exact(void **state)
+{
+    check_exact(*state, "bernoulli");
+}
+
+/* The variance's sums go on in the middle of the steps that it is taken of. */
+static void test_resume_with_optimal_variance(void **state)
+{
+    check_exact(*state, "gaussian-optimal");
 }
 
 /* As if killed at any moment after a checkpoint: later files are there, metrics go further and end
@@ -195,6 +212,56 @@ static void test_loop_in_memory(void **state)
     run_free_set(&set);
 }
 
+/* It is the mean squared error of the steps since it was something else, which are few at first. */
+static void test_optimal_variance(void **state)
+{
+    (void)state;
+    enum { STEPS = 50 }; /* an epoch; 7 are an eighth */
+    static const size_t ends[] = {1, 2, 4, 7, 14, 21, 28, 35, 42, 49, 50};
+    vae_dataset set;
+    vae_config c;
+    vae_loop l;
+    vae_loop_event event;
+    vae_error err = {0};
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "");
+    run_set_option(&c, "binarize", "none");
+    run_set_option(&c, "likelihood", "gaussian-optimal");
+    run_set_option(&c, "batch-size", "4");
+    run_set_option(&c, "epochs", "2");
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
+    double variance = 1, recon = 0;
+    size_t n = 0, from = 0, epoch = 0;
+    while (vae_loop_next(&l, &event, &err) == VAE_OK && event != VAE_LOOP_DONE) {
+        if (event == VAE_LOOP_EPOCH) {
+            assert_int_equal(n, sizeof ends / sizeof ends[0]);
+            epoch++;
+            n = 3, from = 0, recon = 0; /* later ones begin with an eighth */
+            continue;
+        }
+        const vae_progress p = vae_loop_progress(&l);
+        const size_t at = p.position / 4;
+        if (at < ends[n]) {
+            assert_true(l.now->config.variance == variance);
+            continue;
+        }
+        assert_int_equal(at, ends[n++]);
+        const double sum = p.recon * (double)p.position, values = (double)(4 * (at - from)) * D;
+        const double squares =
+            variance * (2 * (sum - recon) - values * log(2 * M_PI * variance)) / values;
+        if (fabs(l.now->config.variance / squares - 1) > 1e-9) {
+            fail_msg("step %zu: variance %g, expected %g", at, l.now->config.variance, squares);
+        }
+        assert_true(epoch > 0 || n > 1 || (squares > 0.01 && squares < 1));
+        variance = l.now->config.variance, recon = sum, from = at;
+    }
+    assert_int_equal(err.status, VAE_OK);
+    assert_int_equal(epoch, 2);
+    vae_loop_close(&l);
+    run_free_set(&set);
+}
+
 /* 2 epochs, then 2 more, are 4; a finished run has nothing to do. */
 static void test_more_epochs(void **state)
 {
@@ -229,9 +296,13 @@ static void test_more_epochs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume_is_exact),    cmocka_unit_test(test_resume_after_kill),
-        cmocka_unit_test(test_resume_at_the_seam), cmocka_unit_test(test_more_epochs),
+        cmocka_unit_test(test_resume_is_exact),
+        cmocka_unit_test(test_resume_after_kill),
+        cmocka_unit_test(test_resume_at_the_seam),
+        cmocka_unit_test(test_more_epochs),
         cmocka_unit_test(test_loop_in_memory),
+        cmocka_unit_test(test_optimal_variance),
+        cmocka_unit_test(test_resume_with_optimal_variance),
     };
     return cmocka_run_group_tests_name("resume", tests, scratch_setup, scratch_teardown);
 }

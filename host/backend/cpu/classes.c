@@ -3,7 +3,6 @@
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 enum { ROW_BLOCK = 64 }; /* examples of one task of class_forward */
@@ -62,52 +61,121 @@ static void forward_as(const cpu_backend *be, const class_part *p, size_t c, boo
                     p->y.ld * stride, column, n, p->cols, p->act);
 }
 
+typedef struct {
+    const cpu_backend *be;
+    vae_mat y, pre, h;
+    const float *w;
+    size_t ldw;
+    vae_class_rows of;
+    size_t out;
+    vae_activation act;
+} class_job;
+
+static size_t column_tiles(size_t out)
+{
+    return (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
+}
+
+static void forward_tiles(void *ctx, int thread, size_t begin, size_t last)
+{
+    const class_job *a = ctx;
+    const vae_class_rows of = a->of;
+    const size_t examples = of.n_open + of.n_labelled, C = of.C, open_rows = of.n_open * C;
+    const size_t tiles = column_tiles(a->out);
+    (void)thread;
+    for (size_t t = begin; t < last; t++) {
+        const size_t first = t % tiles * COLUMN_BLOCK, b = t / tiles * ROW_BLOCK;
+        const size_t end = b + ROW_BLOCK < examples ? b + ROW_BLOCK : examples;
+        const size_t open_end = end < of.n_open ? end : of.n_open;
+        const size_t open = b < open_end ? open_end - b : 0;
+        const size_t cols = a->out - first < COLUMN_BLOCK ? a->out - first : COLUMN_BLOCK;
+        const class_part part = {a->y, a->pre, a->h, a->w, a->ldw, first, cols, a->act};
+        for (size_t c = 0; open > 0 && c < C; c++) {
+            forward_as(a->be, &part, c, true, b * C + c, C, b, open);
+        }
+        for (size_t i = b + open; i < end; i++) {
+            forward_as(a->be, &part, of.label[i], of.label[i] < C, open_rows + i - of.n_open, 1, i,
+                       1);
+        }
+    }
+}
+
 void vae_cpu_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *label, vae_mat h,
                            const float *w, size_t ldw, vae_class_rows of, size_t out,
                            vae_activation act)
 {
     const cpu_backend *be = vae_cpu_self(base);
     const size_t examples = of.n_open + of.n_labelled, C = of.C, open_rows = of.n_open * C;
-    const size_t tiles = (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
-    const size_t tasks = (examples + ROW_BLOCK - 1) / ROW_BLOCK * tiles;
+    const size_t tasks = (examples + ROW_BLOCK - 1) / ROW_BLOCK * column_tiles(out);
     const vae_mat pre = {vae_act_keeps_input(act) ? aux : NULL, y.ld};
     for (size_t r = 0; r < open_rows + of.n_labelled; r++) {
         label[r] = r < open_rows ? (uint32_t)(r % C) : of.label[r - open_rows + of.n_open];
     }
-#pragma omp parallel for num_threads(vae_cpu_threads(be, (open_rows + of.n_labelled) * out))       \
-    schedule(static)
-    for (size_t t = 0; t < tasks; t++) {
-        const size_t first = t % tiles * COLUMN_BLOCK, b = t / tiles * ROW_BLOCK;
-        const size_t end = b + ROW_BLOCK < examples ? b + ROW_BLOCK : examples;
-        const size_t open_end = end < of.n_open ? end : of.n_open;
-        const size_t open = b < open_end ? open_end - b : 0;
-        const size_t cols = out - first < COLUMN_BLOCK ? out - first : COLUMN_BLOCK;
-        const class_part part = {y, pre, h, w, ldw, first, cols, act};
-        for (size_t c = 0; open > 0 && c < C; c++) {
-            forward_as(be, &part, c, true, b * C + c, C, b, open);
-        }
-        for (size_t i = b + open; i < end; i++) {
-            forward_as(be, &part, of.label[i], of.label[i] < C, open_rows + i - of.n_open, 1, i, 1);
+    class_job a = {be, y, pre, h, w, ldw, of, out, act};
+    const size_t each = tasks > 0 ? (open_rows + of.n_labelled) * out / tasks : 0;
+    vae_cpu_parallel(be, tasks, each, forward_tiles, &a);
+}
+
+typedef struct {
+    vae_mat dh, dy;
+    vae_class_rows of;
+    size_t out;
+} class_sum_job;
+
+static void sum_classes(void *ctx, int thread, size_t begin, size_t end)
+{
+    const class_sum_job *a = ctx;
+    const size_t C = a->of.C, n_open = a->of.n_open, out = a->out;
+    (void)thread;
+    for (size_t b = begin; b < end; b++) {
+        const bool open = b < n_open;
+        const size_t first = open ? b * C : n_open * C + b - n_open;
+        float *restrict sum = vae_cpu_row(a->dh, b);
+        memcpy(sum, vae_cpu_row(a->dy, first), out * sizeof *sum);
+        for (size_t c = 1; open && c < C; c++) {
+            const float *restrict row = vae_cpu_row(a->dy, first + c);
+            for (size_t j = 0; j < out; j++) {
+                sum[j] += row[j];
+            }
         }
     }
 }
 
 void vae_cpu_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
 {
-    cpu_backend *be = vae_cpu_self(base);
-    const size_t examples = of.n_open + of.n_labelled, C = of.C;
-#pragma omp parallel for num_threads(vae_cpu_threads(be, (of.n_open * C + of.n_labelled) * out))   \
-    schedule(static)
-    for (size_t b = 0; b < examples; b++) {
-        const bool open = b < of.n_open;
-        const size_t first = open ? b * C : of.n_open * C + b - of.n_open;
-        float *restrict sum = vae_cpu_row(dh, b);
-        memcpy(sum, vae_cpu_row(dy, first), out * sizeof *sum);
-        for (size_t c = 1; open && c < C; c++) {
-            const float *restrict row = vae_cpu_row(dy, first + c);
-            for (size_t j = 0; j < out; j++) {
+    class_sum_job a = {dh, dy, of, out};
+    vae_cpu_parallel(vae_cpu_self(base), of.n_open + of.n_labelled, of.C * out, sum_classes, &a);
+}
+
+typedef struct {
+    const cpu_kernels *k;
+    float *dw;
+    size_t ldw;
+    vae_mat dy;
+    vae_class_rows of;
+    size_t out;
+} class_weight_job;
+
+static void class_weight_tiles(void *ctx, int thread, size_t begin, size_t end)
+{
+    const class_weight_job *a = ctx;
+    const vae_class_rows of = a->of;
+    const size_t C = of.C;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        const size_t first = t / C * COLUMN_BLOCK, c = t % C;
+        const size_t cols = a->out - first < COLUMN_BLOCK ? a->out - first : COLUMN_BLOCK;
+        float sum[COLUMN_BLOCK];
+        /* the open rows of one class are C rows apart */
+        a->k->column_sums(sum, vae_cpu_row(a->dy, c) + first, a->dy.ld * C, of.n_open, cols);
+        for (size_t i = 0; i < of.n_labelled; i++) {
+            const float *row = vae_cpu_row(a->dy, of.n_open * C + i) + first;
+            for (size_t j = 0; of.label[of.n_open + i] == c && j < cols; j++) {
                 sum[j] += row[j];
             }
+        }
+        for (size_t j = 0; j < cols; j++) {
+            a->dw[(first + j) * a->ldw + c] = sum[j];
         }
     }
 }
@@ -116,25 +184,9 @@ void vae_cpu_class_backward_weight(vae_backend *base, float *dw, size_t ldw, vae
                                    vae_class_rows of, size_t out)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const size_t C = of.C, tiles = (out + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
-#pragma omp parallel for num_threads(vae_cpu_threads(be, (of.n_open * C + of.n_labelled) * out))   \
-    schedule(static)
-    for (size_t t = 0; t < tiles * C; t++) {
-        const size_t first = t / C * COLUMN_BLOCK, c = t % C;
-        const size_t cols = out - first < COLUMN_BLOCK ? out - first : COLUMN_BLOCK;
-        float sum[COLUMN_BLOCK];
-        /* the open rows of one class are C rows apart */
-        be->k->column_sums(sum, vae_cpu_row(dy, c) + first, dy.ld * C, of.n_open, cols);
-        for (size_t i = 0; i < of.n_labelled; i++) {
-            const float *row = vae_cpu_row(dy, of.n_open * C + i) + first;
-            for (size_t j = 0; of.label[of.n_open + i] == c && j < cols; j++) {
-                sum[j] += row[j];
-            }
-        }
-        for (size_t j = 0; j < cols; j++) {
-            dw[(first + j) * ldw + c] = sum[j];
-        }
-    }
+    class_weight_job a = {be->k, dw, ldw, dy, of, out};
+    vae_cpu_parallel(be, column_tiles(out) * of.C, (of.n_open + of.n_labelled) * COLUMN_BLOCK,
+                     class_weight_tiles, &a);
 }
 
 /* ---- the loss ---- */
@@ -218,22 +270,37 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     terms[4 * stride] = label < C ? 1.0f : 0.0f;
 }
 
+typedef struct {
+    class_loss loss;
+    float *terms, *weight;
+    vae_mat dlogits, logits;
+    const float *recon_row, *kl_row;
+} class_loss_job;
+
+static void class_loss_rows(void *ctx, int thread, size_t begin, size_t end)
+{
+    const class_loss_job *a = ctx;
+    const vae_class_rows of = a->loss.of;
+    (void)thread;
+    for (size_t b = begin; b < end; b++) {
+        const bool labelled = b >= of.n_open;
+        const size_t first = labelled ? of.n_open * of.C + b - of.n_open : b * of.C;
+        float *row_weight = a->weight != NULL ? a->weight + first : NULL;
+        float *row_dlogits = a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, b) : NULL;
+        class_loss_row(&a->loss, a->terms + b, of.n_open + of.n_labelled, row_weight, row_dlogits,
+                       vae_cpu_row(a->logits, b), a->recon_row + first, a->kl_row + first,
+                       of.label[b], labelled);
+    }
+}
+
 void vae_cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat dlogits,
                         vae_mat logits, const float *recon_row, const float *kl_row,
                         vae_class_rows of, float cross_entropy)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const size_t n = of.n_open + of.n_labelled;
-    const class_loss loss = {vae_cpu_now(be), of, cross_entropy};
-#pragma omp parallel for num_threads(vae_cpu_threads(be, 32 * n * of.C)) schedule(static)
-    for (size_t b = 0; b < n; b++) {
-        const bool labelled = b >= of.n_open;
-        const size_t first = labelled ? of.n_open * of.C + b - of.n_open : b * of.C;
-        float *row_weight = weight != NULL ? weight + first : NULL;
-        float *row_dlogits = dlogits.data != NULL ? vae_cpu_row(dlogits, b) : NULL;
-        class_loss_row(&loss, terms + b, n, row_weight, row_dlogits, vae_cpu_row(logits, b),
-                       recon_row + first, kl_row + first, of.label[b], labelled);
-    }
+    class_loss_job a = {
+        {vae_cpu_now(be), of, cross_entropy}, terms, weight, dlogits, logits, recon_row, kl_row};
+    vae_cpu_parallel(be, of.n_open + of.n_labelled, 32 * of.C, class_loss_rows, &a);
 }
 
 void vae_cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const float *terms,
@@ -254,17 +321,30 @@ void vae_cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const flo
     }
 }
 
+typedef struct {
+    vae_mat m;
+    const float *factor;
+    size_t cols;
+} scale_job;
+
+static void scale_some(void *ctx, int thread, size_t first, size_t end)
+{
+    const scale_job *a = ctx;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        float *row = vae_cpu_row(a->m, r);
+        for (size_t c = 0; c < a->cols; c++) {
+            row[c] *= a->factor[r];
+        }
+    }
+}
+
 void vae_cpu_scale_rows(vae_backend *base, vae_mat m, float *sums, const float *factor, size_t rows,
                         size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *cols)) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        float *row = vae_cpu_row(m, r);
-        for (size_t c = 0; c < cols; c++) {
-            row[c] *= factor[r];
-        }
-    }
+    scale_job a = {m, factor, cols};
+    vae_cpu_parallel(be, rows, cols, scale_some, &a);
     if (sums != NULL) {
         vae_cpu_column_sums(be, sums, m, rows, cols);
     }

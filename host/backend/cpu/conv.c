@@ -267,6 +267,29 @@ void vae_cpu_conv_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, cons
     }
 }
 
+/* Sums over chunks of examples: of pictures of n pixels, C channels apart, columns 0 .. cols-1. */
+typedef struct {
+    const cpu_kernels *k;
+    const float *data;
+    size_t ld, n, C, rows, cols;
+    double (*sum)[COLUMN_BLOCK]; /* (CHUNKS) zeros */
+} channels;
+
+static void chunk_sums(void *ctx, int thread, size_t first, size_t end)
+{
+    const channels *a = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        for (size_t r = a->rows * i / CHUNKS; r < a->rows * (i + 1) / CHUNKS; r++) {
+            float of_row[COLUMN_BLOCK];
+            a->k->column_sums(of_row, a->data + r * a->ld, a->C, a->n, a->cols);
+            for (size_t j = 0; j < a->cols; j++) {
+                a->sum[i][j] += (double)of_row[j];
+            }
+        }
+    }
+}
+
 /* db: (cols) of pictures of n pixels, C channels apart: sums over pixels and examples. Chunks of
  * examples that depend on their number alone, put together in order. */
 static void channel_sums(const cpu_backend *be, float *db, const float *data, size_t ld, size_t n,
@@ -275,16 +298,8 @@ static void channel_sums(const cpu_backend *be, float *db, const float *data, si
     for (size_t c = 0; c < C; c += COLUMN_BLOCK) {
         const size_t cols = C - c < COLUMN_BLOCK ? C - c : COLUMN_BLOCK;
         double sum[CHUNKS][COLUMN_BLOCK] = {{0}};
-#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *n *cols)) schedule(static)
-        for (size_t i = 0; i < CHUNKS; i++) {
-            for (size_t r = rows * i / CHUNKS; r < rows * (i + 1) / CHUNKS; r++) {
-                float of_row[COLUMN_BLOCK];
-                be->k->column_sums(of_row, data + r * ld + c, C, n, cols);
-                for (size_t j = 0; j < cols; j++) {
-                    sum[i][j] += (double)of_row[j];
-                }
-            }
-        }
+        channels a = {be->k, data + c, ld, n, C, rows, cols, sum};
+        vae_cpu_parallel(be, CHUNKS, rows * n * cols / CHUNKS, chunk_sums, &a);
         for (size_t j = 0; j < cols; j++) {
             double total = 0;
             for (size_t i = 0; i < CHUNKS; i++) {
@@ -323,16 +338,22 @@ void vae_cpu_conv_backward_weight(vae_backend *base, float *dw, size_t ldw, floa
     }
 }
 
-void vae_cpu_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, size_t c,
-                    uint64_t seed)
+typedef struct {
+    vae_mat x;
+    const vae_plan *plan;
+    size_t h, w, c;
+    uint64_t seed;
+} pictures;
+
+static void mirror_rows(void *ctx, int thread, size_t first, size_t end)
 {
-    cpu_backend *be = vae_cpu_self(base);
-    const vae_plan *plan = vae_cpu_now(be);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, B *h *w *c)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        float *row = vae_cpu_row(x, r);
-        const int mirrored = vae_mirrored(seed, plan->first + r, plan->draw);
-        for (size_t y = 0; mirrored && y < h; y++) {
+    const pictures *a = ctx;
+    const size_t w = a->w, c = a->c;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        float *row = vae_cpu_row(a->x, r);
+        const int mirrored = vae_mirrored(a->seed, a->plan->first + r, a->plan->draw);
+        for (size_t y = 0; mirrored && y < a->h; y++) {
             float *line = row + y * w * c;
             for (size_t i = 0; i < w / 2 * c; i++) {
                 float *other = line + (w - 1 - i / c) * c + i % c, kept = line[i];
@@ -341,4 +362,12 @@ void vae_cpu_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, 
             }
         }
     }
+}
+
+void vae_cpu_mirror(vae_backend *base, vae_mat x, size_t B, size_t h, size_t w, size_t c,
+                    uint64_t seed)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    pictures a = {x, vae_cpu_now(be), h, w, c, seed};
+    vae_cpu_parallel(be, B, h * w * c, mirror_rows, &a);
 }

@@ -1,19 +1,16 @@
 /* The CPU backend: matrix products from matmul.c, everything else in kernels.c's loops, spread
- * over OpenMP threads by rows. Work is cut at places that depend on sizes only and sums are put
+ * over threads by rows. Work is cut at places that depend on sizes only and sums are put
  * together in fixed order, so the number of threads never shows in a result. */
 #include "backend/cpu/cpu.h"
 #include "base/text.h"
 
-#include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __SSE__
-#include <xmmintrin.h>
-#endif
 
 #include "backend/open.h"
+#include "base/float_control.h"
 
 /* ---- memory and running ---- */
 
@@ -177,56 +174,21 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
     }
 }
 
-/* Denormal numbers are zero while steps run, read or written, in every thread that takes part and
- * at every instruction set level. Adam's moments of a weight whose gradient stays zero decay into
- * them within 800 steps, and so do gradients under small importance weights; processors take some
- * 150 cycles for each, which halved the speed of real training. The control word of the calling
- * program's threads is as before afterwards. */
-static uint64_t control_word(void)
-{
-#if defined(__SSE__)
-    return _mm_getcsr();
-#elif defined(__aarch64__)
-    uint64_t word;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(word));
-    return word;
-#else
-    return 0;
-#endif
-}
-
-static void set_control_word(uint64_t word)
-{
-#if defined(__SSE__)
-    _mm_setcsr((unsigned)word);
-#elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(word));
-#else
-    (void)word;
-#endif
-}
-
-#if defined(__SSE__)
-static const uint64_t flush_to_zero = 0x8040; /* FTZ and DAZ */
-#else
-static const uint64_t flush_to_zero = (uint64_t)1 << 24; /* FZ */
-#endif
-
+/* Denormal numbers are zero while steps run, read or written, in every thread that takes part (a
+ * pool's threads compute as their caller does) and at every instruction set level. Adam's moments of
+ * a weight whose gradient stays zero decay into them within 800 steps, and so do gradients under
+ * small importance weights; processors take some 150 cycles for each, which halved the speed of real
+ * training. The calling program's control word is as before afterwards. */
 static void cpu_run(vae_backend *base, int slot, size_t n, vae_step_fn *fn, void *ctx)
 {
-    static _Thread_local uint64_t before;
+    const uint64_t before = vae_float_control();
     cpu_backend *be = vae_cpu_self(base);
     (void)slot;
-#pragma omp parallel num_threads(be->threads)
-    {
-        before = control_word();
-        set_control_word(before | flush_to_zero);
-    }
+    vae_float_control_set(before | vae_flush_to_zero);
     for (size_t i = 0; i < n && be->err.status == VAE_OK; i++, be->cursor++) {
         fn(ctx);
     }
-#pragma omp parallel num_threads(be->threads)
-    set_control_word(before);
+    vae_float_control_set(before);
 }
 
 static void cpu_forget(vae_backend *be, int slot)
@@ -287,7 +249,7 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     be->base.ops = &cpu_ops;
     be->level = level;
     be->k = vae_cpu_kernels(level);
-    be->threads = options->threads > 0 ? (int)options->threads : omp_get_num_procs();
+    be->threads = vae_threads(options->threads);
     *out = &be->base;
 done:
     return status;

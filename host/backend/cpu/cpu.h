@@ -4,10 +4,12 @@
 
 #include "backend.h"
 #include "backend/cpu/kernels.h"
+#include "base/pool.h"
 #include "dataset/dataset.h"
 
 enum {
     PARALLEL_FLOATS = 1 << 13, /* less work than this is not worth waking threads for */
+    PART_FLOATS = 1 << 12,     /* what a thread takes at a time: some microseconds */
     SUM_BLOCK = 1 << 14,       /* floats of one partial sum of the gradient's norm */
     COLUMN_BLOCK = 64,         /* columns that a task over columns takes, column_sums' most */
 };
@@ -41,9 +43,13 @@ static inline const vae_plan *vae_cpu_now(const cpu_backend *be)
     return &be->plan[be->cursor];
 }
 
-static inline int vae_cpu_threads(const cpu_backend *be, size_t floats)
+/* fn over 0 .. n-1, each of which is some work on `floats` floats, on the backend's threads where
+ * that pays. */
+static inline void vae_cpu_parallel(const cpu_backend *be, size_t n, size_t floats, vae_part_fn *fn,
+                                    void *ctx)
 {
-    return floats < PARALLEL_FLOATS ? 1 : be->threads;
+    const int threads = n * floats < PARALLEL_FLOATS ? 1 : be->threads;
+    vae_parallel(threads, n, floats < PART_FLOATS ? PART_FLOATS / (floats + 1) : 1, fn, ctx);
 }
 
 static inline float *vae_cpu_row(vae_mat m, size_t r)

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "base/pool.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -465,6 +467,25 @@ static void plan_tasks(matmul_job *job, size_t threads)
     job->tasks = row_tasks * job->col_tasks;
 }
 
+/* Terms of the sum that all tasks are to add up before any goes on. */
+typedef struct {
+    const matmul_job *job;
+    size_t p0, k;
+} matmul_part;
+
+static void run_tasks(void *ctx, int thread, size_t first, size_t end)
+{
+    const matmul_part *part = ctx;
+    (void)thread;
+    for (size_t task = first; task < end; task++) {
+        if (part->job->c != NULL) {
+            run_task(part->job, task, part->p0, part->k, NULL);
+        } else {
+            run_task_apart(part->job, task);
+        }
+    }
+}
+
 static void run_job(matmul_job *job, int threads, vae_cpu_level level)
 {
     if (job->m == 0 || job->n == 0) {
@@ -479,16 +500,9 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
      * is several blocks, for the barrier after it waits for whichever thread the system delays. */
     size_t step = job->packed && job->c != NULL ? 8 * job->k_step : job->k, p0 = 0;
     do {
-        size_t p1 = min_size(job->k, p0 + step);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && job->tasks > 1)
-        for (size_t task = 0; task < job->tasks; task++) {
-            if (job->c != NULL) {
-                run_task(job, task, p0, p1 - p0, NULL);
-            } else {
-                run_task_apart(job, task);
-            }
-        }
-        p0 = p1;
+        matmul_part part = {job, p0, min_size(job->k - p0, step)};
+        vae_parallel(threads, job->tasks, 1, run_tasks, &part);
+        p0 += part.k;
     } while (p0 < job->k);
 }
 

@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 #include "backend/cpu/matmul.h"
@@ -27,24 +26,41 @@ static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, si
     }
 }
 
+typedef struct {
+    const cpu_backend *be;
+    vae_mat x;
+    const vae_data *data;
+    size_t D;
+    vae_binarize binarize;
+    uint64_t seed;
+} gathering;
+
+static void gather_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const gathering *a = ctx;
+    const vae_plan *plan = vae_cpu_now(a->be);
+    const vae_dataset *set = a->data->set;
+    const uint64_t block = a->binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
+    const size_t quads = (a->D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, a->D);
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        size_t row = vae_cpu_data_row(a->data, plan, r);
+        if (set->draws) {
+            draw_row(a->be, vae_cpu_row(a->x, r), set, row, plan->draw, a->seed);
+            continue;
+        }
+        a->be->k->convert_row(vae_cpu_row(a->x, r), (const char *)set->rows + row * row_bytes,
+                              set->dtype, a->D, a->binarize, a->seed,
+                              vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
+    }
+}
+
 void vae_cpu_gather(vae_backend *base, vae_mat x, vae_data *data, size_t B, size_t D,
                     vae_binarize binarize, uint64_t seed)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const vae_plan *plan = vae_cpu_now(be);
-    const vae_dataset *set = data->set;
-    const uint64_t block = binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, D);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, B *D)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        size_t row = vae_cpu_data_row(data, plan, r);
-        if (set->draws) {
-            draw_row(be, vae_cpu_row(x, r), set, row, plan->draw, seed);
-            continue;
-        }
-        be->k->convert_row(vae_cpu_row(x, r), (const char *)set->rows + row * row_bytes, set->dtype,
-                           D, binarize, seed, vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
-    }
+    gathering a = {be, x, data, D, binarize, seed};
+    vae_cpu_parallel(be, B, D, gather_rows, &a);
 }
 
 typedef struct {
@@ -73,13 +89,29 @@ void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, 
                    be->threads, be->level);
 }
 
+typedef struct {
+    const cpu_kernels *k;
+    float *sums;
+    vae_mat m;
+    size_t rows, cols;
+} column_job;
+
+static void sum_columns(void *ctx, int thread, size_t first, size_t end)
+{
+    const column_job *a = ctx;
+    (void)thread;
+    for (size_t c = first * COLUMN_BLOCK; c < end * COLUMN_BLOCK && c < a->cols;
+         c += COLUMN_BLOCK) {
+        size_t some = a->cols - c < COLUMN_BLOCK ? a->cols - c : COLUMN_BLOCK;
+        a->k->column_sums(a->sums + c, (const float *)a->m.data + c, a->m.ld, a->rows, some);
+    }
+}
+
 void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols)
 {
-#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *cols)) schedule(static)
-    for (size_t c = 0; c < cols; c += COLUMN_BLOCK) {
-        size_t some = cols - c < COLUMN_BLOCK ? cols - c : COLUMN_BLOCK;
-        be->k->column_sums(sums + c, (const float *)m.data + c, m.ld, rows, some);
-    }
+    column_job a = {be->k, sums, m, rows, cols};
+    vae_cpu_parallel(be, (cols + COLUMN_BLOCK - 1) / COLUMN_BLOCK, rows * COLUMN_BLOCK, sum_columns,
+                     &a);
 }
 
 void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, float *db, vae_mat dy,
@@ -132,42 +164,72 @@ static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n
                    vae_rng_block(plan->draw, plan->particle0 + (uint32_t)k));
 }
 
-void vae_cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *log_pq,
-                            vae_mat head, size_t B, size_t K, size_t Z, vae_noise noise)
+typedef struct {
+    const cpu_backend *be;
+    vae_mat z;
+    float *kl_row, *log_pq;
+    vae_mat head;
+    size_t K, Z;
+    vae_noise noise;
+} latent_job;
+
+static void latent_rows(void *ctx, int thread, size_t first, size_t end)
 {
-    cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, 8 * B * K * Z)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        const float *mu = vae_cpu_row(head, r), *logvar = mu + Z;
-        kl_row[r] = be->k->kl_row(mu, logvar, Z);
+    const latent_job *a = ctx;
+    const cpu_kernels *kernels = a->be->k;
+    const size_t K = a->K, Z = a->Z;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        const float *mu = vae_cpu_row(a->head, r), *logvar = mu + Z;
+        a->kl_row[r] = kernels->kl_row(mu, logvar, Z);
         for (size_t k = 0; k < K; k++) {
             float eps[ROW_EPS], part, sum = 0;
             for (size_t j = 0; j < Z; j += ROW_EPS) {
                 size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
-                row_normals(be, eps, j, n, r, k, Z, noise);
-                be->k->latent_row(vae_cpu_row(z, r * K + k) + j, log_pq != NULL ? &part : NULL,
-                                  mu + j, logvar + j, eps, n);
-                sum += log_pq != NULL ? part : 0.0f;
+                row_normals(a->be, eps, j, n, r, k, Z, a->noise);
+                kernels->latent_row(vae_cpu_row(a->z, r * K + k) + j,
+                                    a->log_pq != NULL ? &part : NULL, mu + j, logvar + j, eps, n);
+                sum += a->log_pq != NULL ? part : 0.0f;
             }
-            if (log_pq != NULL) {
-                log_pq[r * K + k] = sum;
+            if (a->log_pq != NULL) {
+                a->log_pq[r * K + k] = sum;
             }
         }
     }
 }
 
-void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+void vae_cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *log_pq,
+                            vae_mat head, size_t B, size_t K, size_t Z, vae_noise noise)
 {
     cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, 8 * B * Z)) schedule(static)
-    for (size_t j = 0; j < Z; j++) {
+    latent_job a = {be, z, kl_row, log_pq, head, K, Z, noise};
+    vae_cpu_parallel(be, B, 8 * K * Z, latent_rows, &a);
+}
+
+typedef struct {
+    float *kl_dim;
+    vae_mat head;
+    size_t B, Z;
+} kl_job;
+
+static void kl_of_dims(void *ctx, int thread, size_t first, size_t end)
+{
+    const kl_job *a = ctx;
+    (void)thread;
+    for (size_t j = first; j < end; j++) {
         double sum = 0;
-        for (size_t r = 0; r < B; r++) {
-            float mu = vae_cpu_row(head, r)[j], logvar = vae_cpu_row(head, r)[Z + j];
+        for (size_t r = 0; r < a->B; r++) {
+            float mu = vae_cpu_row(a->head, r)[j], logvar = vae_cpu_row(a->head, r)[a->Z + j];
             sum += (double)vae_kl(mu, logvar, vae_expf(logvar));
         }
-        kl_dim[j] = (float)(sum / (double)B);
+        a->kl_dim[j] = (float)(sum / (double)a->B);
     }
+}
+
+void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+{
+    kl_job a = {kl_dim, head, B, Z};
+    vae_cpu_parallel(vae_cpu_self(base), Z, 8 * B, kl_of_dims, &a);
 }
 
 static void add_kl_grad(float *dmu, float *dlogvar, const float *mu, const float *logvar,
@@ -180,31 +242,69 @@ static void add_kl_grad(float *dmu, float *dlogvar, const float *mu, const float
     }
 }
 
+typedef struct {
+    const cpu_backend *be;
+    vae_mat dhead, dz, head;
+    const float *weight, *kl_dim;
+    size_t K, Z;
+    vae_latent_grad grad;
+    vae_noise noise;
+} latent_grad_job;
+
+static void latent_grad_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const latent_grad_job *a = ctx;
+    const float beta = vae_cpu_now(a->be)->beta;
+    const size_t K = a->K, Z = a->Z;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        const float *mu = vae_cpu_row(a->head, r), *logvar = mu + Z;
+        float *dmu = vae_cpu_row(a->dhead, r), *dlogvar = dmu + Z;
+        memset(dmu, 0, 2 * Z * sizeof *dmu);
+        for (size_t k = 0; k < K; k++) {
+            float eps[ROW_EPS], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
+            for (size_t j = 0; j < Z; j += ROW_EPS) {
+                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
+                row_normals(a->be, eps, j, n, r, k, Z, a->noise);
+                a->be->k->latent_grad_row(dmu + j, dlogvar + j, vae_cpu_row(a->dz, r * K + k) + j,
+                                          mu + j, logvar + j, eps, n, w, a->grad.kl_scale,
+                                          a->grad.objective);
+            }
+        }
+        if (a->grad.objective == VAE_OBJ_ELBO) {
+            const float share = a->weight != NULL ? a->weight[r] : 1.0f;
+            add_kl_grad(dmu, dlogvar, mu, logvar, a->kl_dim, Z, a->grad.kl_scale * share * beta,
+                        a->grad.free_bits);
+        }
+    }
+}
+
 void vae_cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_mat head,
                              const float *weight, const float *kl_dim, size_t B, size_t K, size_t Z,
                              vae_latent_grad grad, vae_noise noise)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const float beta = vae_cpu_now(be)->beta;
-#pragma omp parallel for num_threads(vae_cpu_threads(be, 8 * B * K * Z)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        const float *mu = vae_cpu_row(head, r), *logvar = mu + Z;
-        float *dmu = vae_cpu_row(dhead, r), *dlogvar = dmu + Z;
-        memset(dmu, 0, 2 * Z * sizeof *dmu);
-        for (size_t k = 0; k < K; k++) {
-            float eps[ROW_EPS], w = weight != NULL ? weight[r * K + k] : 1.0f;
-            for (size_t j = 0; j < Z; j += ROW_EPS) {
-                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
-                row_normals(be, eps, j, n, r, k, Z, noise);
-                be->k->latent_grad_row(dmu + j, dlogvar + j, vae_cpu_row(dz, r * K + k) + j, mu + j,
-                                       logvar + j, eps, n, w, grad.kl_scale, grad.objective);
-            }
-        }
-        if (grad.objective == VAE_OBJ_ELBO) {
-            const float share = weight != NULL ? weight[r] : 1.0f;
-            add_kl_grad(dmu, dlogvar, mu, logvar, kl_dim, Z, grad.kl_scale * share * beta,
-                        grad.free_bits);
-        }
+    latent_grad_job a = {be, dhead, dz, head, weight, kl_dim, K, Z, grad, noise};
+    vae_cpu_parallel(be, B, 8 * K * Z, latent_grad_rows, &a);
+}
+
+typedef struct {
+    const cpu_kernels *k;
+    float *recon_row;
+    vae_mat dlogits, logits, x;
+    size_t K, D;
+    vae_recon recon;
+    float scale;
+} recon_job;
+
+static void recon_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const recon_job *a = ctx;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        a->recon_row[r] = a->k->recon_row(
+            a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, r) : NULL, vae_cpu_row(a->logits, r),
+            vae_cpu_row(a->x, r / a->K), a->D, a->recon, a->scale);
     }
 }
 
@@ -213,12 +313,8 @@ void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, fl
                         float scale)
 {
     cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, B *K *D)) schedule(static)
-    for (size_t r = 0; r < B * K; r++) {
-        recon_row[r] =
-            be->k->recon_row(dlogits.data != NULL ? vae_cpu_row(dlogits, r) : NULL,
-                             vae_cpu_row(logits, r), vae_cpu_row(x, r / K), D, recon, scale);
-    }
+    recon_job a = {be->k, recon_row, dlogits, logits, x, K, D, recon, scale};
+    vae_cpu_parallel(be, B * K, D, recon_rows, &a);
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dlogits, B * K,
                             vae_likelihood_of(recon.likelihood)->outputs * D);
@@ -236,30 +332,48 @@ void vae_cpu_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logi
     vae_cpu_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
 }
 
+typedef struct {
+    float *weight, *bound_row;
+    vae_mat dlogits;
+    const float *recon_row, *log_pq;
+    size_t K, cols;
+} weight_job;
+
+static void weigh_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const weight_job *a = ctx;
+    const size_t K = a->K;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        double most = -INFINITY, sum = 0;
+        for (size_t i = r * K; i < (r + 1) * K; i++) {
+            double log_w = (double)a->log_pq[i] - (double)a->recon_row[i];
+            /* this way round a NaN is taken, not passed over */
+            most = log_w <= most ? most : log_w;
+        }
+        for (size_t i = r * K; i < (r + 1) * K; i++) {
+            sum += exp((double)a->log_pq[i] - (double)a->recon_row[i] - most);
+        }
+        a->bound_row[r] = (float)-(most + log(sum / (double)K));
+        for (size_t i = r * K; i < (r + 1) * K; i++) {
+            const float weight =
+                (float)(exp((double)a->log_pq[i] - (double)a->recon_row[i] - most) / sum);
+            a->weight[i] = weight;
+            float *row = a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, i) : NULL;
+            for (size_t c = 0; row != NULL && c < a->cols; c++) {
+                row[c] *= weight;
+            }
+        }
+    }
+}
+
 void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
                               float *db, const float *recon_row, const float *log_pq, size_t B,
                               size_t K, size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, B *K *cols)) schedule(static)
-    for (size_t r = 0; r < B; r++) {
-        double most = -INFINITY, sum = 0;
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            double log_w = (double)log_pq[i] - (double)recon_row[i];
-            /* this way round a NaN is taken, not passed over */
-            most = log_w <= most ? most : log_w;
-        }
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            sum += exp((double)log_pq[i] - (double)recon_row[i] - most);
-        }
-        bound_row[r] = (float)-(most + log(sum / (double)K));
-        for (size_t i = r * K; i < (r + 1) * K; i++) {
-            weight[i] = (float)(exp((double)log_pq[i] - (double)recon_row[i] - most) / sum);
-            for (size_t c = 0; dlogits.data != NULL && c < cols; c++) {
-                vae_cpu_row(dlogits, i)[c] *= weight[i];
-            }
-        }
-    }
+    weight_job a = {weight, bound_row, dlogits, recon_row, log_pq, K, cols};
+    vae_cpu_parallel(be, B, K * cols, weigh_rows, &a);
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dlogits, B * K, cols);
     }
@@ -289,16 +403,30 @@ void vae_cpu_accumulate(vae_backend *base, vae_totals *totals, const float *reco
     }
 }
 
+typedef struct {
+    const cpu_kernels *k;
+    double *partial;
+    const float *g;
+    size_t n;
+} norm_job;
+
+static void sum_blocks(void *ctx, int thread, size_t begin, size_t end)
+{
+    const norm_job *a = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        size_t first = i * SUM_BLOCK, most = a->n - first < SUM_BLOCK ? a->n - first : SUM_BLOCK;
+        a->partial[i] = a->k->sum_squares(a->g + first, most);
+    }
+}
+
 void vae_cpu_grad_norm(vae_backend *base, vae_totals *totals, const float *g, size_t n)
 {
     cpu_backend *be = vae_cpu_self(base);
     const size_t blocks = (n + SUM_BLOCK - 1) / SUM_BLOCK;
     assert(blocks <= be->n_partial);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, n)) schedule(static)
-    for (size_t i = 0; i < blocks; i++) {
-        size_t first = i * SUM_BLOCK, most = n - first < SUM_BLOCK ? n - first : SUM_BLOCK;
-        be->partial[i] = be->k->sum_squares(g + first, most);
-    }
+    norm_job a = {be->k, be->partial, g, n};
+    vae_cpu_parallel(be, blocks, SUM_BLOCK, sum_blocks, &a);
     double sum = 0;
     for (size_t i = 0; i < blocks; i++) {
         sum += be->partial[i];
@@ -309,21 +437,53 @@ void vae_cpu_grad_norm(vae_backend *base, vae_totals *totals, const float *g, si
     }
 }
 
+typedef struct {
+    const cpu_backend *be;
+    float *params;
+    const float *g;
+    float *m, *v;
+    size_t n;
+    vae_adam adam;
+    float scale;
+} adam_job;
+
+static void adam_blocks(void *ctx, int thread, size_t begin, size_t end)
+{
+    const adam_job *a = ctx;
+    const vae_plan *plan = vae_cpu_now(a->be);
+    const size_t first = begin * SUM_BLOCK, last = end * SUM_BLOCK < a->n ? end * SUM_BLOCK : a->n;
+    (void)thread;
+    a->be->k->adam(a->params + first, a->g + first, a->m + first, a->v + first, last - first,
+                   &a->adam, a->scale, plan->lr, plan->step_size, plan->rsqrt_c2);
+}
+
 void vae_cpu_adam(vae_backend *base, float *params, const float *g, float *m, float *v, size_t n,
                   const vae_totals *totals, vae_adam adam, float clip_norm)
 {
     cpu_backend *be = vae_cpu_self(base);
-    const vae_plan *plan = vae_cpu_now(be);
     if (totals->bad_step != 0) {
         return;
     }
     bool clip = clip_norm > 0 && totals->grad_norm > (double)clip_norm;
     float scale = clip ? (float)((double)clip_norm / totals->grad_norm) : 1.0f;
-#pragma omp parallel for num_threads(vae_cpu_threads(be, n)) schedule(static)
-    for (size_t i = 0; i < n; i += SUM_BLOCK) {
-        size_t most = n - i < SUM_BLOCK ? n - i : SUM_BLOCK;
-        be->k->adam(params + i, g + i, m + i, v + i, most, &adam, scale, plan->lr, plan->step_size,
-                    plan->rsqrt_c2);
+    adam_job a = {be, params, g, m, v, n, adam, scale};
+    vae_cpu_parallel(be, (n + SUM_BLOCK - 1) / SUM_BLOCK, SUM_BLOCK, adam_blocks, &a);
+}
+
+typedef struct {
+    const cpu_kernels *k;
+    float *x_hat;
+    vae_mat logits;
+    size_t D;
+    vae_recon recon;
+} decode_job;
+
+static void decode_rows(void *ctx, int thread, size_t first, size_t end)
+{
+    const decode_job *a = ctx;
+    (void)thread;
+    for (size_t r = first; r < end; r++) {
+        a->k->decode_row(a->x_hat + r * a->D, vae_cpu_row(a->logits, r), a->D, a->recon);
     }
 }
 
@@ -331,8 +491,6 @@ void vae_cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows
                     vae_recon recon)
 {
     cpu_backend *be = vae_cpu_self(base);
-#pragma omp parallel for num_threads(vae_cpu_threads(be, rows *D)) schedule(static)
-    for (size_t r = 0; r < rows; r++) {
-        be->k->decode_row(x_hat + r * D, vae_cpu_row(logits, r), D, recon);
-    }
+    decode_job a = {be->k, x_hat, logits, D, recon};
+    vae_cpu_parallel(be, rows, D, decode_rows, &a);
 }

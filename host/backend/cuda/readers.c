@@ -6,11 +6,11 @@
  * number never shows. They make no CUDA calls. */
 #include "backend/cuda/cuda.h"
 
-#include <omp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "philox.h"
 
 enum {
@@ -107,7 +107,7 @@ static void *reader(void *arg)
 /* As many threads as there is work for, or as can be had. */
 static void start_threads(cuda_backend *be, row_readers *r, size_t bytes)
 {
-    const size_t cores = be->threads > 0 ? be->threads : (size_t)omp_get_num_procs();
+    const size_t cores = (size_t)vae_threads(be->threads);
     const size_t pieces = bytes / PIECE + 1;
     size_t wanted = cores > 2 ? cores - 1 : 2; /* two even so: one may wait for a page */
     wanted = wanted < MOST_READERS ? wanted : MOST_READERS;
