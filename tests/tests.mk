@@ -1,6 +1,6 @@
 # Tests, fuzzing, lint, and what runs on a GPU node. Included by the Makefile.
 
-.PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle faults
+.PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle faults mutants
 
 test: test-deps ## the whole suite: no GPU, no data needed
 	$(Q)$(MAKE) $(SUB) check
@@ -185,6 +185,17 @@ fuzz: deps ## FUZZ_SECONDS (60) of each parser on inputs that nobody thought of
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(SUB) $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
+
+# ---- mutants: which faults do the tests catch? ----
+# A fault that gives the same object as before, or one that the compiler warns of, is none.
+cc.plain  = $(CC) $(C11) $(INCLUDE) -Werror -O2
+cxx.plain =
+cu.plain  =
+isa.plain = -O3
+$(eval $(call variant,plain))
+mutants: test-deps ## MUTANTS (200) planted faults: how many do the tests catch? Hours; goes on where it stopped
+	$(Q)data/install.sh fuzz
+	$(Q)BUILD=$(BUILD) tests/mutants/run.py
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole

@@ -8,12 +8,13 @@
 #include <unistd.h>
 
 #include "backend/open.h"
+#include "base/machine.h"
+#include "base/pool.h"
 #include "base/sha256.h"
 #include "cli/cli.h"
 #include "exchange/import_weights.h"
 #include "model/layout.h"
 #include "train/run.h"
-#include "train/step_timer.h"
 
 static json_t *describe_tensors(const param_layout *layout)
 {
@@ -250,7 +251,7 @@ const cli_command cli_info_command = {
 
 static vae_status run_devices(const cli_args *args, vae_error *err)
 {
-    char name[128], backend[512], cuda[4096] = "";
+    char name[128], backend[512], instructions[128], cuda[4096] = "";
     const vae_backend_options options = {.device = VAE_DEVICE_CPU};
     vae_backend *be;
     const int n_cuda = vae_cuda_devices(cuda, sizeof cuda);
@@ -261,15 +262,19 @@ static vae_status run_devices(const cli_args *args, vae_error *err)
     be->ops->describe(be, backend, sizeof backend);
     be->ops->close(be);
     vae_cpu_name(name, sizeof name);
+    vae_cpu_instructions(instructions, sizeof instructions);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const int threads = vae_threads(0);
     if (args->json) {
-        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",
-                              name, "cores", (json_int_t)cores, "backend", backend, "cuda",
-                              "devices", n_cuda, "text", cuda);
+        json_t *o =
+            json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu",
+                      "name", name, "cores", (json_int_t)cores, "threads", threads, "instructions",
+                      instructions, "backend", backend, "cuda", "devices", n_cuda, "text", cuda);
         cli_print_json(o, 0);
         return VAE_OK;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
+    printf("cpu   offers %s\n", instructions[0] != '\0' ? instructions : "no vector instructions");
     for (const char *line = cuda; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         printf("cuda  %.*s\n", (int)length, line);

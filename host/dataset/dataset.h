@@ -31,6 +31,7 @@ typedef struct {
     bool exact;
     size_t channels; /* of picture files, where the config leaves it open: the model's; 0: theirs */
     bool nameless;   /* what the file's first bytes do not tell is a table */
+    bool marks;      /* not pixels: bytes that are all 0 or 1 are taken, too */
     bool of_model;   /* rows for a model that is there need not have the columns it leaves out */
     size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */

@@ -371,7 +371,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
         TRY(reader->load(set, name, split, &how, err));
     }
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
-        set->dtype == VAE_U8) {
+        set->dtype == VAE_U8 && !how.marks) {
         TRY(refuse_binary_bytes(set, err));
     }
     drop_empty_labels(set);

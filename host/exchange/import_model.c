@@ -528,9 +528,10 @@ vae_status vae_open_weights(vae_checkpoint **out, const char *path, char found[V
     TRY(vae_weights_is_file(&weights, path, err));
     if (weights) {
         snprintf(found, VAE_PATH, "%s", path);
-        return vae_import(out, path, &options, err);
+        TRY(vae_import(out, path, &options, err));
+    } else {
+        TRY(vae_checkpoint_open_run(out, path, false, false, found, err));
     }
-    TRY(vae_checkpoint_open_run(out, path, false, false, found, err));
 done:
     return status;
 }

@@ -421,7 +421,11 @@ vae_status vae_npz_read_chunks(const vae_npz *npz, const vae_npz_member *member,
     const npy_header *h = &member->header;
     uint8_t chunk[CHUNK_ITEMS * 8];
     vae_status status = VAE_OK;
-    zip_file_t *file;
+    zip_file_t *file = NULL;
+    if (h->item_bytes > sizeof chunk / CHUNK_ITEMS) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: type %s: expected numbers", npz->path,
+                     member->name, h->descr));
+    }
     TRY(open_member(npz, member, &file, err));
     for (size_t i = 0, n; i < h->n_items; i += n) {
         n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;

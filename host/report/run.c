@@ -15,7 +15,7 @@ static const size_t most_metrics = (size_t)1 << 28, most_run = 1 << 20;
 
 /* *text: the file, malloc'ed, or NULL where it is missing or no text. VAE_ERR_IO,
  * VAE_ERR_RUNTIME. */
-static vae_status read_file(char **text, const report *r, const char *name, size_t most,
+static vae_status read_file(char **text, const char *folder, const char *name, size_t most,
                             vae_error *err)
 {
     char path[VAE_RUN_PATH];
@@ -23,8 +23,7 @@ static vae_status read_file(char **text, const report *r, const char *name, size
     bool there = false;
     vae_status status = VAE_OK;
     *text = NULL;
-    if (r->from->folder == NULL ||
-        snprintf(path, sizeof path, "%s/%s", r->from->folder, name) >= (int)sizeof path) {
+    if (folder == NULL || snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) {
         return VAE_OK;
     }
     TRY(vae_path_exists(&there, path, err));
@@ -61,7 +60,8 @@ static size_t split_of(const json_t *line)
 
 static void add_line(report_metrics *m, const json_t *line)
 {
-    static const char *const names[] = {"elbo", "recon", "kl", "examples_per_s", "epoch", "bound"};
+    static const char *const names[] = {"elbo",  "recon", "kl",    "examples_per_s",
+                                        "epoch", "bound", "wall_s"};
     const size_t split = split_of(line);
     if (split == REPORT_SPLITS) {
         return;
@@ -101,8 +101,7 @@ static vae_status read_metrics(report_metrics *m, char *text, vae_error *err)
     return VAE_OK;
 }
 
-/* NULL where the text is none, or no JSON. */
-static vae_status read_object(json_t **out, const char *text, const char *name, vae_error *err)
+vae_status report_read_object(json_t **out, const char *text, const char *name, vae_error *err)
 {
     *out = NULL;
     return text != NULL && vae_json_read(out, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME
@@ -110,17 +109,22 @@ static vae_status read_object(json_t **out, const char *text, const char *name, 
                : VAE_OK;
 }
 
-vae_status report_read_run(report *r, vae_error *err)
+void report_metrics_clear(report_metrics *m)
+{
+    free(m->room);
+    *m = (report_metrics){.room = NULL};
+}
+
+vae_status report_read_run(report_metrics *m, json_t **about, const char *folder, vae_error *err)
 {
     char *metrics = NULL, *run = NULL;
     vae_status status = VAE_OK;
-    TRY(read_file(&metrics, r, "metrics.jsonl", most_metrics, err));
-    TRY(read_file(&run, r, "run.json", most_run, err));
+    TRY(read_file(&metrics, folder, "metrics.jsonl", most_metrics, err));
+    TRY(read_file(&run, folder, "run.json", most_run, err));
     if (metrics != NULL) {
-        TRY(read_metrics(&r->metrics, metrics, err));
+        TRY(read_metrics(m, metrics, err));
     }
-    TRY(read_object(&r->run, run, "run.json", err));
-    TRY(read_object(&r->summary, r->about->summary, "the summary", err));
+    TRY(report_read_object(about, run, "run.json", err));
 done:
     free(run);
     free(metrics);

@@ -13,6 +13,8 @@
 #include <zlib.h>
 
 #include "base/json.h"
+#include "base/machine.h"
+#include "base/pool.h"
 #include "base/sha256.h"
 #include "base/version.h"
 #include "train/run_parts.h"
@@ -85,11 +87,16 @@ static json_t *describe_data(const training_run *t)
 static json_t *describe_host(void)
 {
     struct utsname host;
+    char cpu[200], instructions[128];
     if (uname(&host) != 0) {
         return json_null();
     }
-    return json_pack("{s:s, s:s, s:s, s:I}", "name", host.nodename, "system", host.sysname,
-                     "release", host.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
+    vae_cpu_name(cpu, sizeof cpu);
+    vae_cpu_instructions(instructions, sizeof instructions);
+    return json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s}", "name", host.nodename, "system",
+                     host.sysname, "release", host.release, "cores",
+                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "granted", vae_threads(0), "cpu",
+                     cpu, "instructions", instructions);
 }
 
 /* The model whose weights it began with, or null. */
