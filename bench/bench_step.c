@@ -23,6 +23,7 @@
 
 #include "backend/cpu/matmul.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/pool.h"
 #include "base/version.h"
 #include "train/run.h"

@@ -183,19 +183,24 @@ done:
 
 static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
-    const char *data = cli_value(args, "data");
+    const char *data = cli_value(args, "data"), *test = NULL;
     vae_split split;
+    bool has_test = false;
+    vae_status status = VAE_OK;
     if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
     if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
-    const bool has_test =
-        data != NULL ? vae_dataset_has_test(data) : cli_test_data(&m->config, &split) != NULL;
-    return has_test ? VAE_OK
-                    : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
-                               data != NULL ? data : m->config.data);
+    TRY(data != NULL ? vae_dataset_has_test(&has_test, data, err)
+                     : cli_test_data(&test, &split, &m->config, err));
+    if (!has_test && test == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
+                     data != NULL ? data : m->config.data));
+    }
+done:
+    return status;
 }
 
 static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)
