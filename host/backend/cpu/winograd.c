@@ -205,27 +205,6 @@ static void put_results(const making *m, const pass *p, const float *sums, size_
     }
 }
 
-/* Fetches where the results of tiles t0 .. t1-1 of a block go, and what their derivative is from. */
-static void fetch_results(const making *m, const pass *p, size_t first, size_t t0, size_t t1,
-                          size_t col0)
-{
-    const size_t C = m->n, stride = m->out_step * C;
-    for (size_t t = first + t0; t < first + t1; t++) {
-        const size_t J = t % m->tx, I = t / m->tx % m->ty, picture = t / m->tx / m->ty;
-        const size_t y = p->out_y + 2 * I * m->out_step, x = p->out_x + 2 * J * m->out_step;
-        const size_t at = picture * m->e->ld + (y * m->W + x) * C + col0;
-        for (size_t i = 0; i < 4; i++) {
-            const size_t pixel = at + i / 2 * m->W * stride + i % 2 * stride;
-            for (size_t ch = 0; ch < PANEL; ch += 16) {
-                __builtin_prefetch(m->e->to + pixel + ch, 1);
-                if (m->e->from != NULL) {
-                    __builtin_prefetch(m->e->from + pixel + ch);
-                }
-            }
-        }
-    }
-}
-
 static void make_block(const making *m, size_t task, float *room)
 {
     float *sums = room, *windows = room + POINTS * SUMS_POINT;
@@ -238,8 +217,6 @@ static void make_block(const making *m, size_t task, float *room)
         transform_windows(m, p, windows, first, n);
         for (size_t panel = panel0; panel < panel1; panel++) {
             for (size_t point = 0; point < POINTS; point++) {
-                fetch_results(m, p, first, n * point / POINTS, n * (point + 1) / POINTS,
-                              panel * PANEL);
                 vae_cpu_panel_product(0, sums + point * SUMS_POINT, PANEL,
                                       windows + point * m->point, m->lda,
                                       p->u + point * m->u_point + panel * k * PANEL, PANEL, n,
