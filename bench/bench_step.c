@@ -6,12 +6,12 @@
  *              [--data digits] [--warm-up 2000] [--warm-up-seconds 20] [--note TEXT]
  *   bench_step --dump FILE [--data digits]     the rows as bytes, for the peers
  *
- * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam);
- * `matmul` the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm
- * with OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
- * over repeats, with minimum and maximum; the step's in the state
- * of a training that has gone on for --warm-up steps (or seconds), beside that with fresh weights.
- * --json appends a line of JSON for each batch as soon as it is measured. */
+ * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
+ * the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm with
+ * OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
+ * over repeats, with minimum and maximum; the step's in the state of a training that has gone on
+ * for --warm-up steps (or seconds), beside that with fresh weights. --json appends a line of JSON
+ * for each batch as soon as it is measured. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>

@@ -20,7 +20,8 @@ if "$python" -c 'import torch' 2>/dev/null; then
     "$python" bench/peers/torch_step.py --device cpu --repeats "$repeats" --seconds "$each" \
         --data "$data" --json "$out/rows.jsonl"
     echo "== products by PyTorch's library"
-    "$python" bench/peers/torch_products.py --repeats "$repeats" --seconds "$each" --json "$out/rows.jsonl"
+    "$python" bench/peers/torch_products.py --repeats "$repeats" --seconds "$each" \
+        --json "$out/rows.jsonl"
 else
     echo "== PyTorch is not installed here: no peer figures for the CPU"
 fi

@@ -14,7 +14,7 @@ import torch
 
 
 def products(sizes, batch):
-    """A list of (out, a, b): forward products, then for each layer its weight's and input's gradient."""
+    """(out, a, b) of each layer's products: forward, weight's gradient, input's gradient."""
     work = []
     for i, (n_in, n_out) in enumerate(sizes):
         x, w, dy = torch.rand(batch, n_in), torch.rand(n_out, n_in), torch.rand(batch, n_out)

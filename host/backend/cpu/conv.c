@@ -1,5 +1,5 @@
-/* Convolutions on the CPU: winograd.c and patches.c make the pictures and the weights' gradients, the
- * biases' are summed here. And pictures mirrored. */
+/* Convolutions on the CPU: winograd.c and patches.c make the pictures and the weights' gradients,
+ * the biases' are summed here. And pictures mirrored. */
 #include "backend/cpu/conv.h"
 #include "philox.h"
 
