@@ -2,12 +2,16 @@
  * bytes and FLOPs allow at the ceilings measured in the same run.
  *
  *   bench_ops [--device cpu|cuda] [--precision P] [--hidden 400] [--latent 20] [--batch-size 65536]
- *             [--repeats 5] [--seconds 0.1] [--ceiling 8192] [--json F]
+ *             [--conv 32,64,128,256 [--side 64]] [--repeats 5] [--seconds 0.1] [--ceiling 8192]
+ *             [--only TEXT] [--json F]
  *
- * Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each, far beyond any
- * cache), FLOPs by one ceiling^3 product. Bytes of an operation are counted as in roofline.py:
- * every operand read once, every result written once. An operation's inputs are those that the one
- * before left, so small batches are timed from the cache. */
+ * Rows are of 784 values, or with --conv pictures of side x side x 3; --only: operations whose names
+ * hold TEXT. Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each, far
+ * beyond any cache), FLOPs on the CPU by its multiply-add peak (peak.h), on a GPU by one ceiling^3
+ * product. Bytes of an operation are counted as in roofline.py: every operand read once, every result
+ * written once. FLOPs of a convolution are those of its plain sums, of which the CPU needs 9/16. An
+ * operation's inputs are those that the one before left, so small batches are timed from the cache.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +21,7 @@
 #include "base/version.h"
 #include "dataset/dataset.h"
 #include "model/model.h"
+#include "peak.h"
 
 enum { MAX_OPS = 64, MAX_REPEATS = 99, CLASSES = 10 };
 
@@ -41,6 +46,7 @@ struct ops_bench {
     vae_data *data;
     vae_mat x, z, dz, y[VAE_MAX_LAYER_ROWS], dy[VAE_MAX_LAYER_ROWS];
     void *aux[VAE_MAX_LAYER_ROWS];
+    void *scratch; /* of convolutions */
     /* rows for every class */
     vae_mat yc;
     void *auxc;
@@ -95,6 +101,12 @@ static void do_forward(void *ctx)
     ops_bench *b = op->bench;
     const layer_desc *y = &b->layout.layers[op->layer];
     const tensor_desc *w = weight_of(b, op->layer);
+    if (y->is_conv) {
+        b->be->ops->conv_forward(b->be, b->y[op->layer], b->aux[op->layer], input_of(b, op->layer),
+                                 b->params + w->offset, w->ld, b->params + bias_of(b, op->layer),
+                                 b->B, y->conv, y->act, b->scratch);
+        return;
+    }
     b->be->ops->linear_forward(b->be, b->y[op->layer], b->aux[op->layer], input_of(b, op->layer),
                                b->params + w->offset, w->ld, b->params + bias_of(b, op->layer),
                                b->B, y->in, y->out, y->act);
@@ -107,6 +119,12 @@ static void do_backward_weight(void *ctx)
     const layer_desc *y = &b->layout.layers[op->layer];
     const tensor_desc *w = weight_of(b, op->layer);
     const bool head = op->layer == b->layout.n_encoder - 1;
+    if (y->is_conv) {
+        b->be->ops->conv_backward_weight(b->be, b->grads + w->offset, w->ld,
+                                         b->grads + bias_of(b, op->layer), b->dy[op->layer],
+                                         input_of(b, op->layer), b->B, y->conv, b->scratch);
+        return;
+    }
     float *db =
         head || b->be->ops->bias_with_weight(b->be, b->B) ? b->grads + bias_of(b, op->layer) : NULL;
     b->be->ops->linear_backward_weight(b->be, b->grads + w->offset, w->ld, db, b->dy[op->layer],
@@ -120,6 +138,13 @@ static void do_backward_input(void *ctx)
     const layer_desc *y = &b->layout.layers[op->layer];
     const tensor_desc *w = weight_of(b, op->layer);
     const bool to_z = op->layer == b->layout.n_encoder;
+    if (y->is_conv) { /* never the decoder's first */
+        b->be->ops->conv_backward_input(b->be, b->dy[op->layer - 1], b->dy[op->layer],
+                                        b->params + w->offset, w->ld, input_of(b, op->layer),
+                                        b->aux[op->layer - 1], b->B, y->conv,
+                                        b->layout.layers[op->layer - 1].act, b->scratch);
+        return;
+    }
     float *db = to_z || b->be->ops->bias_with_weight(b->be, b->B)
                     ? NULL
                     : b->grads + bias_of(b, op->layer - 1);
@@ -214,6 +239,17 @@ static void do_class_backward_weight(void *ctx)
 
 /* ---- setting up ---- */
 
+/* Values of a layer's weight, and multiplications of an example. */
+static double weight_values(const layer_desc *y)
+{
+    return y->is_conv ? (double)(y->conv.c * vae_conv_patch(y->conv)) : (double)(y->in * y->out);
+}
+
+static double multiplications(const layer_desc *y)
+{
+    return weight_values(y) * (y->is_conv ? (double)(y->conv.h * y->conv.w) : 1.0);
+}
+
 static void add(ops_bench *b, const char *name, const char *what, vae_step_fn *fn, size_t layer,
                 double bytes, double flops)
 {
@@ -234,6 +270,7 @@ static void list_ops(ops_bench *b)
     add(b, "gather", "", do_gather, 0, B * D + B * D * a, 0);
     for (size_t i = 0; i < layers; i++) {
         const double in = (double)l->layers[i].in, out = (double)l->layers[i].out;
+        const double w = weight_values(&l->layers[i]), n = multiplications(&l->layers[i]);
         if (i == l->n_encoder) {
             add(b, "latent forward", "", do_latent_forward, i, 3 * B * Z * a + 4 * B, 0);
         }
@@ -241,25 +278,27 @@ static void list_ops(ops_bench *b)
         snprintf(name, sizeof name, "%.*s",
                  (int)(strrchr(weight_of(b, i)->name, '.') - weight_of(b, i)->name),
                  weight_of(b, i)->name);
-        add(b, name, " forward", do_forward, i, (B * in + in * out + B * out) * a,
-            2 * B * in * out);
+        add(b, name, " forward", do_forward, i, (B * in + w + B * out) * a, 2 * B * n);
     }
     add(b, "loss", "", do_loss, 0, 3 * B * D * a + 4 * B, 0);
     const double last_in = (double)l->layers[layers - 1].in;
-    add(b, "last layer and loss", "", do_output, 0,
-        (B * last_in + last_in * D + 2 * B * D) * a + 4 * B, 2 * B * last_in * D);
+    if (!l->layers[layers - 1].is_conv) {
+        add(b, "last layer and loss", "", do_output, 0,
+            (B * last_in + last_in * D + 2 * B * D) * a + 4 * B, 2 * B * last_in * D);
+    }
     add(b, "totals", "", do_accumulate, 0, 8 * B, 0);
     for (size_t i = layers; i-- > 0;) {
         const double in = (double)l->layers[i].in, out = (double)l->layers[i].out;
+        const double w = weight_values(&l->layers[i]), n = multiplications(&l->layers[i]);
         char name[VAE_TENSOR_NAME];
         snprintf(name, sizeof name, "%.*s",
                  (int)(strrchr(weight_of(b, i)->name, '.') - weight_of(b, i)->name),
                  weight_of(b, i)->name);
-        add(b, name, " weight gradient", do_backward_weight, i, B * (in + out) * a + 4 * in * out,
-            2 * B * in * out);
+        add(b, name, " weight gradient", do_backward_weight, i, B * (in + out) * a + 4 * w,
+            2 * B * n);
         if (i > 0) {
-            add(b, name, " input gradient", do_backward_input, i, (B * out + in * out + B * in) * a,
-                2 * B * in * out);
+            add(b, name, " input gradient", do_backward_input, i, (B * out + w + B * in) * a,
+                2 * B * n);
         }
         if (i == l->n_encoder) {
             add(b, "latent backward", "", do_latent_backward, i, 5 * B * Z * a, 0);
@@ -269,6 +308,9 @@ static void list_ops(ops_bench *b)
     add(b, "adam", "", do_adam, 0,
         (28.0 + (b->config.precision == VAE_BF16 ? 2.0 : 0.0)) * (double)l->total, 0);
     b->n_step = b->n_ops;
+    if (l->layers[0].is_conv) {
+        return; /* classes join at the first linear layer */
+    }
     const double rows = B * CLASSES * (double)l->layers[0].out * a,
                  h = B * (double)l->layers[0].out * a;
     add(b, "class forward", "", do_class_forward, 0, h + rows, 0);
@@ -292,6 +334,7 @@ static void open_operands(ops_bench *b)
 {
     const param_layout *l = &b->layout;
     const size_t layers = l->n_encoder + l->n_decoder;
+    size_t scratch = 0;
     float *flat = malloc(l->total * sizeof *flat);
     if (flat == NULL) {
         exit(1);
@@ -312,7 +355,11 @@ static void open_operands(ops_bench *b)
         b->dy[i] = new_mat(b, b->B, l->layers[i].out);
         size_t aux = b->be->ops->aux_bytes(b->be, l->layers[i].act, b->B, l->layers[i].out);
         b->aux[i] = aux > 0 ? b->be->ops->alloc(b->be, aux, "an operand") : NULL;
+        const size_t room =
+            l->layers[i].is_conv ? b->be->ops->conv_bytes(b->be, l->layers[i].conv, b->B) : 0;
+        scratch = room > scratch ? room : scratch;
     }
+    b->scratch = scratch > 0 ? b->be->ops->alloc(b->be, scratch, "scratch") : NULL;
     const size_t H = l->layers[0].out, rows = b->B * CLASSES;
     const size_t aux = b->be->ops->aux_bytes(b->be, l->layers[0].act, rows, H);
     b->yc = new_mat(b, rows, H);
@@ -368,20 +415,20 @@ static double time_op(vae_backend *be, timed_op *op, vae_data *data, size_t rows
 }
 
 typedef struct {
-    const char *json;
-    size_t ceiling;
+    const char *json, *only;
+    size_t ceiling, side;
     double seconds;
     int repeats;
     vae_config config;
 } options;
 
 static void open_bench(ops_bench *b, const options *o, const vae_config *config, size_t B,
-                       vae_backend *be, size_t d)
+                       vae_backend *be, row_shape shape)
 {
     vae_error err = {0};
     *b = (ops_bench){.be = be, .config = *config, .B = B};
     (void)o;
-    if (vae_layout_build(&b->layout, config, vae_flat(d), &err) != VAE_OK) {
+    if (vae_layout_build(&b->layout, config, shape, &err) != VAE_OK) {
         fprintf(stderr, "bench_ops: %s\n", err.text);
         exit(err.status);
     }
@@ -393,7 +440,7 @@ static void close_bench(ops_bench *b)
     const vae_backend_ops *ops = b->be->ops;
     void *const memory[] = {b->params,  b->grads,  b->m,      b->v,      b->recon_row,
                             b->kl_row,  b->totals, b->x.data, b->z.data, b->dz.data,
-                            b->yc.data, b->auxc,   b->label};
+                            b->yc.data, b->auxc,   b->label,  b->scratch};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         ops->free(b->be, memory[i]);
     }
@@ -413,10 +460,11 @@ static void measure_ceilings(const options *o, vae_backend *be, double *bytes_ra
     ops_bench b;
     double spread[2];
     vae_config config = o->config;
+    config.conv = (vae_sizes){0};
     config.hidden = (vae_sizes){1, {o->ceiling}};
     config.decoder_hidden = (vae_sizes){0};
     config.latent = 16;
-    open_bench(&b, o, &config, o->ceiling, be, o->ceiling);
+    open_bench(&b, o, &config, o->ceiling, be, vae_flat(o->ceiling));
     const double n = (double)o->ceiling;
     timed_op product = {.fn = do_forward, .bench = &b, .layer = 0};
     timed_op adam = {.fn = do_adam, .bench = &b};
@@ -428,8 +476,17 @@ static void measure_ceilings(const options *o, vae_backend *be, double *bytes_ra
         be->ops->upload_mat(be, b.x, x, o->ceiling, o->ceiling);
     }
     free(x);
-    *flops_rate =
-        2 * n * n * n / time_op(be, &product, NULL, o->ceiling, o->seconds, o->repeats, spread);
+    vae_cpu_level level;
+    vae_error err = {0};
+    if (strcmp(be->ops->name, "cpu") != 0) {
+        *flops_rate =
+            2 * n * n * n / time_op(be, &product, NULL, o->ceiling, o->seconds, o->repeats, spread);
+    } else if (vae_cpu_level_choose(&level, &err) != VAE_OK) {
+        fprintf(stderr, "bench_ops: %s\n", err.text);
+        exit(err.status);
+    } else {
+        *flops_rate = peak_flops(vae_threads(o->config.threads), level);
+    }
     *bytes_rate = (28.0 + (o->config.precision == VAE_BF16 ? 2.0 : 0.0)) * (double)b.layout.total /
                   time_op(be, &adam, NULL, o->ceiling, o->seconds, o->repeats, spread);
     close_bench(&b);
@@ -443,12 +500,16 @@ static void parse(options *o, int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(name, "json") == 0) {
             o->json = value;
+        } else if (strcmp(name, "only") == 0) {
+            o->only = value;
         } else if (strcmp(name, "repeats") == 0) {
             o->repeats = atoi(value);
         } else if (strcmp(name, "seconds") == 0) {
             o->seconds = atof(value);
         } else if (strcmp(name, "ceiling") == 0) {
             o->ceiling = (size_t)atol(value);
+        } else if (strcmp(name, "side") == 0) {
+            o->side = (size_t)atol(value);
         } else if (vae_config_set(&o->config, name, value, &err) != VAE_OK) {
             fprintf(stderr, "bench_ops: %s\n", err.text);
             exit(err.status);
@@ -476,7 +537,7 @@ static void report_op(FILE *json, const timed_op *op, double t, const double spr
 
 int main(int argc, char **argv)
 {
-    options o = {.ceiling = 8192, .seconds = 0.1, .repeats = 5};
+    options o = {.only = "", .ceiling = 8192, .side = 64, .seconds = 0.1, .repeats = 5};
     vae_config_defaults(&o.config);
     o.config.device = VAE_DEVICE_CPU;
     o.config.batch_size = 65536;
@@ -494,11 +555,16 @@ int main(int argc, char **argv)
     char text[512];
     measure_ceilings(&o, be, &bytes_rate, &flops_rate);
     be->ops->describe(be, text, sizeof text);
-    printf("%s\nceilings: %.1f GB/s by Adam over %zu^2 floats, %.2f TFLOP/s by a %zu^3 product\n",
-           text, bytes_rate / 1e9, o.ceiling, flops_rate / 1e12, o.ceiling);
+    printf(
+        "%s\nceilings: %.1f GB/s by Adam over %zu^2 floats, %.4f TFLOP/s by a %zu^3 product, on a "
+        "CPU by its multiply-add peak\n",
+        text, bytes_rate / 1e9, o.ceiling, flops_rate / 1e12, o.ceiling);
     static ops_bench b;
-    open_bench(&b, &o, &o.config, o.config.batch_size, be, 784);
-    vae_dataset set = {.n = b.B, .d = 784, .height = 28, .width = 28, .channels = 1};
+    const bool pictures = o.config.conv.n > 0;
+    const row_shape shape = pictures ? (row_shape){o.side, o.side, 3} : (row_shape){28, 28, 1};
+    open_bench(&b, &o, &o.config, o.config.batch_size, be, shape);
+    vae_dataset set = {
+        .n = b.B, .d = b.layout.d, .height = shape.h, .width = shape.w, .channels = shape.c};
     uint8_t *rows = malloc(set.n * set.d);
     if (rows == NULL) {
         return 1;
@@ -514,6 +580,9 @@ int main(int argc, char **argv)
     double sum = 0;
     for (size_t i = 0; i < b.n_ops; i++) {
         double spread[2];
+        if (strstr(b.ops[i].name, o.only) == NULL) {
+            continue;
+        }
         double t = time_op(be, &b.ops[i], b.data, b.B, o.seconds, o.repeats, spread);
         fprintf(json,
                 "{\"schema\": 2, \"benchmark\": \"ops\", \"backend\": \"%.*s\", \"precision\": "

@@ -1,4 +1,5 @@
 /* vae info, vae devices: what is in a file, what there is to compute on. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -206,15 +207,20 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     struct stat info = {0};
     uint8_t digest[VAE_SHA256_BYTES];
     char weights[VAE_SHA256_HEX];
+    bool weights_alone;
     vae_status status = VAE_OK;
-    if (vae_weights_is_file(args->words[0])) {
+    TRY(vae_weights_is_file(&weights_alone, args->words[0], err));
+    if (weights_alone) {
         return info_of_weights(args, args->words[0], err);
     }
     TRY(vae_checkpoint_open_run(&c, args->words[0], cli_given(args, "best"), false, path, err));
     TRY(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err));
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
-    size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
+    if (stat(path, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno)));
+    }
+    const size_t bytes = (size_t)info.st_size;
     if (args->json) {
         TRY(print_json(c, path, bytes, &layout, weights, err));
     } else {

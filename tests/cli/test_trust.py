@@ -539,9 +539,21 @@ def archives_take_what_is_wanted():
 
 
 @test
-def a_mask_of_bytes_0_and_1_says_what_to_do():
-    mask = write_npy("bytes01.npy", 28, 28, [k % 2 for k in range(784)], "|u1")
-    vae("complete", trained(), "--mask", mask, "--out", "m.png", code=3, says="array.astype(bool)")
-    mask = write_npy("bools.npy", 28, 28, [k % 2 for k in range(784)], "|b1")
-    vae("complete", "run", "--mask", mask, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "m.png")
-    vae("decode", "run", "--latents", mask, "--out", "m.npy", code=3, says="found booleans")
+def masks_are_booleans_bytes_or_floats():
+    run, made = trained(), set()
+    observed = [k % 3 % 2 for k in range(784)]
+
+    def completed(name, values, dtype):
+        mask = write_npy(name, 28, 28, values, dtype)
+        vae("complete", run, "--mask", mask, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "m.png")
+        with open(path("m.png"), "rb") as file:
+            return file.read()
+    made = {completed("bools.npy", observed, "|b1"), completed("bytes01.npy", observed, "|u1"),
+            completed("bytes255.npy", [255 * v for v in observed], "|u1"), completed("floats.npy", observed, "<f4")}
+    assert len(made) == 1, "masks that say the same hide the same"
+    assert completed("inverse.npy", [1 - v for v in observed], "|u1") not in made
+    mask = write_npy("grey.npy", 28, 28, [7, *observed[1:]], "|u1")
+    vae("complete", run, "--mask", mask, "--out", "m.png", code=3, says="value 0 is 7; a mask has 0 (missing) and 1")
+    # elsewhere such bytes are refused
+    vae("score", run, "--data", "bytes01.npy", "--out", "s.csv", code=3, says="array.astype(bool)")
+    vae("decode", run, "--latents", "bools.npy", "--out", "m.npy", code=3, says="found booleans")

@@ -1,5 +1,6 @@
 /* The same bits whatever the number of threads, for every operation, and on the CPU whatever the
- * instruction set level, for every loop. */
+ * instruction set level, for every loop; a whole training has those of every level with fused
+ * multiply-adds, and is close to them on baseline. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include "backend/cpu/kernels.h"
 #include "device.h"
 #include "model/layout.h"
+#include "model_fixture.h"
 #include "philox.h"
 
 /* ---- threads ---- */
@@ -242,14 +244,32 @@ static void run_optimizer(const cpu_kernels *k, const loops_call *c, int decoupl
     memcpy(c->out + 3 * MOST, &sum, sizeof sum);
 }
 
+/* of n / 9 channels, and that many results a place */
+static void run_transforms(const cpu_kernels *k, const loops_call *c, int line)
+{
+    const size_t n = c->n / 9;
+    const float *d[9], *e[4];
+    float *results[4];
+    for (size_t i = 0; i < 9; i++) {
+        d[i] = c->a + i * n;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        e[i] = c->b + i * n;
+        results[i] = c->out + 2 * MOST + i * n;
+    }
+    k->window_9(c->out, n, d, n, line);
+    k->filter_9(c->out + MOST, n, e, n, line);
+    k->results_4(results, c->c, n, n);
+}
+
 typedef void run_loops(const cpu_kernels *k, const loops_call *c, int variant);
 
 static void levels_give_the_same_bits(void **state)
 {
     (void)state;
-    static run_loops *const loops[] = {run_layers, run_latents, run_losses, run_data,
-                                       run_optimizer};
-    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_IN_STEP, 4, 2};
+    static run_loops *const loops[] = {run_layers, run_latents,   run_losses,
+                                       run_data,   run_optimizer, run_transforms};
+    const int variants[] = {VAE_ACT_LAST + 1, 4, VAE_N_IN_STEP, 4, 2, ALL_LINES + 1};
     const size_t sizes[] = {12, 31, 33, 64, 65, 257, 1203};
     static float values[5][MOST], out[2][4 * MOST];
     static uint8_t bytes[MOST];
@@ -340,6 +360,68 @@ static void blocks_go_by_their_place_in_a_weight(void **state)
     device_end(&d);
 }
 
+/* A hundred steps at a level; params: what they end with. */
+static vae_totals train_at(const char *isa, const vae_config *config, float *params)
+{
+    enum { N = 200, ROWS = 40, COLUMNS = 70 };
+    model_fixture f;
+    setenv("VAE_ISA", isa, 1);
+    fixture_open(&f, config, VAE_U8, N, COLUMNS, ROWS, 1);
+    for (size_t t = 0; t < 100; t++) {
+        vae_plan plan = still_plan(t, t * ROWS % N, 1);
+        const double bias1 = 1 - pow(0.9, (double)t + 1), bias2 = 1 - pow(0.999, (double)t + 1);
+        plan.lr = 1e-3f;
+        plan.step_size = (float)(1e-3 / bias1);
+        plan.rsqrt_c2 = (float)(1 / sqrt(bias2));
+        plan.step = t + 1;
+        vae_model_train(f.model, f.data, &plan, 1, ROWS);
+    }
+    const vae_totals totals = fixture_totals(&f);
+    assert_int_equal(vae_model_get(f.model, VAE_PARAMS, params, NULL), VAE_OK);
+    assert_true(totals.bad_step == 0 && totals.examples == 100 * ROWS);
+    fixture_close(&f);
+    return totals;
+}
+
+/* Baseline has no fused multiply-add, so its products round twice: other bits, and no further from
+ * the fused ones than they are from the truth. */
+static void training_at_every_level(void **state)
+{
+    (void)state;
+    enum { MOST_PARAMS = 8192 };
+    static float fused[MOST_PARAMS], other[MOST_PARAMS];
+    vae_config config = small_config();
+    vae_cpu_level best;
+    const char *was = getenv("VAE_ISA");
+    char kept[32] = "";
+    snprintf(kept, sizeof kept, "%s", was != NULL ? was : "");
+    unsetenv("VAE_ISA");
+    assert_int_equal(vae_cpu_level_choose(&best, NULL), VAE_OK);
+    config.hidden = (vae_sizes){1, {33}};
+    config.latent = 5;
+    for (int a = 0; a <= VAE_ACT_LAST; a++) {
+        config.activation = (vae_activation)a;
+        if (a == VAE_ACT_NONE) {
+            continue;
+        }
+        const size_t n = ref_n_params(&config, 70);
+        assert_true(n <= MOST_PARAMS);
+        const vae_totals at_avx2 = train_at("avx2", &config, fused);
+        train_at("avx512", &config, other);
+        assert_memory_equal(other, fused, n * sizeof *fused);
+        const vae_totals at_baseline = train_at("baseline", &config, other);
+        assert_true(fabs(at_baseline.recon - at_avx2.recon) < 1e-5 * at_avx2.recon);
+        assert_true(fabs(at_baseline.kl - at_avx2.kl) < 1e-4 * at_avx2.kl);
+        /* a processor without them has one level: then all three are the same */
+        const bool same = memcmp(other, fused, n * sizeof *fused) == 0;
+        assert_int_equal(same, best == VAE_CPU_BASELINE);
+    }
+    setenv("VAE_ISA", kept, 1);
+    if (was == NULL) {
+        unsetenv("VAE_ISA");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +429,7 @@ int main(void)
         cmocka_unit_test(blocks_go_by_their_place_in_a_weight),
         cmocka_unit_test(levels_give_the_same_bits),
         cmocka_unit_test(levels_can_be_named),
+        cmocka_unit_test(training_at_every_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

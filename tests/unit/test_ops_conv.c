@@ -21,14 +21,18 @@ static const struct {
     size_t rows;
     vae_conv g; /* h and w follow */
 } cases[] = {
-    {9, {2, 2, 1, 0, 0, 3, 4, 2, 1, 1, 0}},     {3, {4, 6, 3, 0, 0, 5, 4, 2, 1, 1, 0}},
-    {5, {8, 8, 16, 0, 0, 32, 4, 2, 1, 1, 0}},   {2, {7, 5, 3, 0, 0, 4, 3, 2, 1, 1, 0}},
-    {3, {5, 6, 2, 0, 0, 7, 3, 1, 1, 1, 0}},     {2, {9, 7, 4, 0, 0, 6, 2, 3, 0, 1, 0}},
-    {2, {6, 6, 5, 0, 0, 3, 1, 2, 0, 1, 0}},     {7, {6, 4, 3, 0, 0, 33, 4, 2, 1, 2, 0}},
-    {2, {10, 11, 1, 0, 0, 2, 5, 3, 2, 2, 0}},   {9, {14, 14, 8, 0, 0, 20, 4, 2, 1, 1, 0}},
-    {30, {4, 4, 40, 0, 0, 130, 4, 2, 1, 1, 0}},
+    {9, {2, 2, 1, 0, 0, 3, 4, 2, 1, 1, 0}},    {3, {4, 6, 3, 0, 0, 5, 4, 2, 1, 1, 0}},
+    {5, {8, 8, 16, 0, 0, 32, 4, 2, 1, 1, 0}},  {2, {7, 5, 3, 0, 0, 4, 3, 2, 1, 1, 0}},
+    {3, {5, 6, 2, 0, 0, 7, 3, 1, 1, 1, 0}},    {2, {9, 7, 4, 0, 0, 6, 2, 3, 0, 1, 0}},
+    {2, {6, 6, 5, 0, 0, 3, 1, 2, 0, 1, 0}},    {7, {6, 4, 3, 0, 0, 33, 4, 2, 1, 2, 0}},
+    {2, {10, 11, 1, 0, 0, 2, 5, 3, 2, 2, 0}},  {9, {14, 14, 8, 0, 0, 20, 4, 2, 1, 1, 0}},
+    {2, {9, 11, 8, 0, 0, 9, 4, 2, 1, 1, 0}},   {3, {6, 5, 16, 0, 0, 8, 4, 2, 0, 1, 0}},
+    {2, {5, 7, 8, 0, 0, 33, 4, 2, 3, 1, 0}},   {30, {4, 4, 40, 0, 0, 130, 4, 2, 1, 1, 0}},
+    {19, {4, 3, 2, 0, 0, 5, 2, 1, 0, 1, 0}},   {2, {40, 42, 8, 0, 0, 3, 4, 2, 1, 1, 0}},
+    {2, {20, 200, 3, 0, 0, 2, 4, 2, 1, 1, 0}},
 };
-enum { N_CASES = sizeof cases / sizeof cases[0] };
+/* The last ones are of several blocks of tiles, lines, pixels and examples: with few activations. */
+enum { N_CASES = sizeof cases / sizeof cases[0], N_LARGE = 4 };
 
 static vae_conv case_of(size_t i, int transposed)
 {
@@ -281,7 +285,7 @@ static void convolutions_forward(void **state)
     for (size_t i = 0; i < N_CASES; i++) {
         for (int t = 0; t < 2; t++) {
             for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) {
-                if (i < N_CASES - 2 || act == VAE_ACT_RELU || act == VAE_ACT_SILU) {
+                if (i < N_CASES - N_LARGE || act == VAE_ACT_RELU || act == VAE_ACT_SILU) {
                     check_forward(*state, cases[i].rows, case_of(i, t), (vae_activation)act,
                                   act % 2 == (int)(i % 2));
                 }
@@ -303,7 +307,7 @@ static void convolutions_backward_to_inputs(void **state)
     for (size_t i = 0; i < N_CASES; i++) {
         for (int t = 0; t < 2; t++) {
             for (int act = VAE_ACT_NONE; act <= VAE_ACT_LAST; act++) {
-                if (i < N_CASES - 2 || act == VAE_ACT_RELU || act == VAE_ACT_SILU) {
+                if (i < N_CASES - N_LARGE || act == VAE_ACT_RELU || act == VAE_ACT_SILU) {
                     check_backward_input(*state, cases[i].rows, case_of(i, t), (vae_activation)act);
                 }
             }

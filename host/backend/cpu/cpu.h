@@ -92,5 +92,7 @@ void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, s
 #define VAE_CPU_OP(op) vae_##op##_fn vae_cpu_##op;
 VAE_STEP_OPS(VAE_CPU_OP)
 #undef VAE_CPU_OP
+/* In conv.c. */
+vae_conv_bytes_fn vae_cpu_conv_bytes;
 
 #endif

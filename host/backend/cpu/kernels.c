@@ -387,6 +387,114 @@ static void decode_row(float *restrict x_hat, const float *restrict logits, size
     }
 }
 
+/* One line of the transforms of winograd.c, of `type` at place i: a macro, so that vectors and what is
+ * left over of them are the same sums. */
+typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
+#define AT(type, pointer) (*(type *)((pointer) + i))
+#define OF(type, pointer) (*(const type *)((pointer) + i))
+#define LOOP(line)                                                                                 \
+    do {                                                                                           \
+        size_t i = 0;                                                                              \
+        for (; i + LANES <= n; i += LANES) {                                                       \
+            line(lanes)                                                                            \
+        }                                                                                          \
+        for (; i < n; i++) {                                                                       \
+            line(float)                                                                            \
+        }                                                                                          \
+    } while (0)
+
+#define PUT_WINDOW(type, to, x0, x1, x2)                                                           \
+    AT(type, to) = (x0) - (x1);                                                                    \
+    AT(type, (to) + point) = (x1);                                                                 \
+    AT(type, (to) + 2 * point) = (x1) - (x2);
+#define WINDOW_0(type)                                                                             \
+    const type x0 = OF(type, d[0]) - OF(type, d[3]), x1 = OF(type, d[1]) - OF(type, d[4]);         \
+    const type x2 = OF(type, d[2]) - OF(type, d[5]);                                               \
+    PUT_WINDOW(type, to, x0, x1, x2)
+#define WINDOW_1(type)                                                                             \
+    const type x0 = OF(type, d[3]), x1 = OF(type, d[4]), x2 = OF(type, d[5]);                      \
+    PUT_WINDOW(type, to, x0, x1, x2)
+#define WINDOW_2(type)                                                                             \
+    const type x0 = OF(type, d[3]) - OF(type, d[6]), x1 = OF(type, d[4]) - OF(type, d[7]);         \
+    const type x2 = OF(type, d[5]) - OF(type, d[8]);                                               \
+    PUT_WINDOW(type, to, x0, x1, x2)
+#define WINDOW(type)                                                                               \
+    const type y0 = OF(type, d[3]), y1 = OF(type, d[4]), y2 = OF(type, d[5]);                      \
+    const type a0 = OF(type, d[0]) - y0, a1 = OF(type, d[1]) - y1, a2 = OF(type, d[2]) - y2;       \
+    const type b0 = y0 - OF(type, d[6]), b1 = y1 - OF(type, d[7]), b2 = y2 - OF(type, d[8]);       \
+    PUT_WINDOW(type, to, a0, a1, a2)                                                               \
+    PUT_WINDOW(type, to + 3 * point, y0, y1, y2)                                                   \
+    PUT_WINDOW(type, to + 6 * point, b0, b1, b2)
+
+static void window_9(float *to, size_t point, const float *const d[9], size_t n, int line)
+{
+    switch (line) {
+    case 0:
+        LOOP(WINDOW_0);
+        break;
+    case 1:
+        LOOP(WINDOW_1);
+        break;
+    case 2:
+        LOOP(WINDOW_2);
+        break;
+    default:
+        LOOP(WINDOW);
+    }
+}
+
+#define PUT_FILTER(type, to, x0, x1)                                                               \
+    AT(type, to) = (x0);                                                                           \
+    AT(type, (to) + point) = (x0) + (x1);                                                          \
+    AT(type, (to) + 2 * point) = (x1);
+#define FILTER_0(type)                                                                             \
+    const type x0 = OF(type, e[0]), x1 = OF(type, e[1]);                                           \
+    PUT_FILTER(type, to, x0, x1)
+#define FILTER_1(type)                                                                             \
+    const type x0 = OF(type, e[0]) + OF(type, e[2]), x1 = OF(type, e[1]) + OF(type, e[3]);         \
+    PUT_FILTER(type, to, x0, x1)
+#define FILTER_2(type)                                                                             \
+    const type x0 = OF(type, e[2]), x1 = OF(type, e[3]);                                           \
+    PUT_FILTER(type, to, x0, x1)
+#define FILTER(type)                                                                               \
+    const type x0 = OF(type, e[0]), x1 = OF(type, e[1]), x2 = OF(type, e[2]), x3 = OF(type, e[3]); \
+    const type y0 = x0 + x2, y1 = x1 + x3;                                                         \
+    PUT_FILTER(type, to, x0, x1)                                                                   \
+    PUT_FILTER(type, to + 3 * point, y0, y1)                                                       \
+    PUT_FILTER(type, to + 6 * point, x2, x3)
+
+static void filter_9(float *to, size_t point, const float *const e[4], size_t n, int line)
+{
+    switch (line) {
+    case 0:
+        LOOP(FILTER_0);
+        break;
+    case 1:
+        LOOP(FILTER_1);
+        break;
+    case 2:
+        LOOP(FILTER_2);
+        break;
+    default:
+        LOOP(FILTER);
+    }
+}
+
+#define SUM(type, p) OF(type, m + (p)*point)
+#define RESULTS(type)                                                                              \
+    const type x3 = SUM(type, 3), x4 = SUM(type, 4), x5 = SUM(type, 5);                            \
+    const type a0 = SUM(type, 0) + x3, a1 = SUM(type, 1) + x4, a2 = SUM(type, 2) + x5;             \
+    const type b0 = x3 - SUM(type, 6), b1 = x4 - SUM(type, 7), b2 = x5 - SUM(type, 8);             \
+    AT(type, to[0]) = a0 + a1;                                                                     \
+    AT(type, to[1]) = a1 - a2;                                                                     \
+    AT(type, to[2]) = b0 + b1;                                                                     \
+    AT(type, to[3]) = b1 - b2;
+
+static void results_4(float *const to[4], const float *m, size_t point, size_t n)
+{
+    LOOP(RESULTS);
+}
+
 static double sum_squares(const float *g, size_t n)
 {
     double lane[LANES] = {0}, total = 0;
@@ -433,6 +541,9 @@ const cpu_kernels JOIN(vae_cpu_kernels_, VAE_ISA) = {
     .latent_grad_row = latent_grad_row,
     .recon_row = recon_row,
     .decode_row = decode_row,
+    .window_9 = window_9,
+    .filter_9 = filter_9,
+    .results_4 = results_4,
     .sum_squares = sum_squares,
     .adam = adam,
 };

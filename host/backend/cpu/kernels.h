@@ -10,6 +10,8 @@
 #include "backend/cpu/level.h"
 #include "step.h"
 
+enum { ALL_LINES = 3 };
+
 typedef struct {
     const char *isa;
     /* y: (rows,cols) with ldy, in place: act(y + b). pre: NULL, or gets y + b, with the same ld. */
@@ -41,6 +43,13 @@ typedef struct {
     float (*recon_row)(float *dl, const float *logits, const float *x, size_t D, vae_recon recon,
                        float scale);
     void (*decode_row)(float *x_hat, const float *logits, size_t D, vae_recon recon);
+    /* The transforms of winograd.c for n channels; value p of 9 goes to (or lies at) p * point. d: the
+     * 3 x 3 pixels of a window, e: the 2 x 2 of a filter, row by row. line: 0 .. 2, the three values
+     * 3*line .. alone, at 0 .. 2 * point; or ALL_LINES. */
+    void (*window_9)(float *to, size_t point, const float *const d[9], size_t n, int line);
+    void (*filter_9)(float *to, size_t point, const float *const e[4], size_t n, int line);
+    /* The 2 x 2 results of 9 sums, row by row; none of them may lie in m. */
+    void (*results_4)(float *const to[4], const float *m, size_t point, size_t n);
     /* Sum of squares of n floats, in double, in fixed order. */
     double (*sum_squares)(const float *g, size_t n);
     void (*adam)(float *p, const float *g, float *m, float *v, size_t n, const vae_adam *adam,

@@ -3,7 +3,9 @@
  * Why not OpenBLAS: it divides K and the edges by the number of threads, so its bits follow that
  * number, and it packs both operands on every call, which at batch 20 costs as much as the product.
  * Here one kernel holds a tile of C in registers for a whole block of K. Every element of C is the
- * same chain of multiply-adds whatever the tile, the task or the thread that it falls to. */
+ * same chain of multiply-adds whatever the tile, the task or the thread that it falls to; fused ones
+ * at the levels avx2 and avx512, whose bits are the same, two roundings each at baseline, whose bits
+ * are its own. */
 #include "backend/cpu/matmul.h"
 
 #include <string.h>
@@ -19,12 +21,10 @@ enum {
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* rows of A that share one packed strip of B; they stay in L2 */
-    PACKED_COLS = 256,    /* columns of B packed together where A is packed too */
-    UNPACKED_K = 1024,    /* TN: A and B are read in place up to here, for caches hold them */
+    PART_K = 1024,        /* TN: terms that all threads sum up before any goes on, about */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
-    PREFETCH_ROWS = 8,    /* how far ahead of a strided read: the hardware stops at a page's end */
+    PREFETCH_ROWS = 24,   /* how far ahead of a strided read: the hardware stops at a page's end */
     PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
-    GATHER_ROWS = 16,     /* rows of a gathered operand put together at a time, before packing */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
 
@@ -159,15 +159,13 @@ static const isa *isa_of(vae_cpu_level level)
 typedef struct {
     matmul_form form;
     const isa *isa;
-    float *c; /* NULL: the epilogue takes what a task has made */
+    float *c;
     const float *a, *b;
-    const matmul_source *from_a, *from_b; /* gathered operands, or NULL */
     size_t ldc, lda, ldb, m, n, k;
     matmul_epilogue *epilogue;
     void *ctx;
-    int packed;                /* TN: A and B are packed for a whole task at a time */
-    size_t k_step;             /* terms summed in registers at a time */
-    size_t row_step, col_step; /* a task's part of C */
+    size_t k_step;   /* terms summed in registers at a time */
+    size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
     size_t col_tasks, tasks;
 } matmul_job;
 
@@ -177,11 +175,8 @@ typedef struct {
     size_t p0, k;                  /* of the sum */
     size_t width;
     tile_kernel *kernel;
-    const float *a, *b; /* a: A's packed panels (TN) or gathered rows (k apart), or NULL; b
-                         * (k,width) with row stride ldb */
+    const float *b; /* (k,width) with row stride ldb */
     size_t ldb;
-    float *c; /* C[row0][the task's first column] */
-    size_t ldc, first_col;
 } strip;
 
 static size_t min_size(size_t a, size_t b)
@@ -202,37 +197,6 @@ INLINE void copy_row(float *to, const float *from, size_t n)
     }
     for (; j < n; j++) {
         to[j] = from[j];
-    }
-}
-
-/* to: rows p0 .. p1-1 of panels one after the other, each (k,width) but the last (k,cols % width),
- * of b (p1-p0,cols). By whole rows of b: with a panel at a time each short piece would wait for
- * memory anew. */
-static void pack_panels(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k,
-                        size_t p0, size_t p1)
-{
-    size_t rest = cols % width, full = cols - rest;
-    for (size_t p = p0; p < p1; p++, b += ldb) {
-        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < p1; j += 16) {
-            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
-        }
-        for (size_t j = 0; j < full; j += width) {
-            copy_row(to + j * k + p * width, b + j, width);
-        }
-        copy_row(to + full * k + p * rest, b + full, rest);
-    }
-}
-
-/* pack_panels of rows p0 .. p0+k-1 of columns col0 .. col0+cols-1 (at most PACKED_COLS) of an
- * operand that is gathered: a few rows at a time, which stay in L1. */
-static void pack_gathered(float *to, size_t width, const matmul_source *from, size_t col0,
-                          size_t cols, size_t p0, size_t k)
-{
-    float rows[GATHER_ROWS * PACKED_COLS];
-    for (size_t p = 0; p < k; p += GATHER_ROWS) {
-        size_t n = min_size(k - p, GATHER_ROWS);
-        from->gather(from->ctx, rows, cols, p0 + p, n, col0, cols);
-        pack_panels(to, width, rows, cols, cols, k, p, p + n);
     }
 }
 
@@ -269,10 +233,10 @@ INLINE void transpose_4x4(float *to, size_t ldt, const float *b, size_t ldb)
     *(vec4 *)(to + 3 * ldt) = SHUFFLE(y2, y3, 2, 3, 6, 7);
 }
 
-/* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. One cache line of
- * every row of b at a time, so that the lines of `to` are whole before they leave L1. */
-static void pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                            size_t k)
+/* One cache line of every row of b at a time, so that the lines of `to` are whole before they leave
+ * L1. */
+void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                             size_t k)
 {
     for (size_t p0 = 0; p0 < k; p0 += 16) {
         size_t p1 = min_size(k, p0 + 16), j = 0;
@@ -298,41 +262,26 @@ static void pack_transposed(float *to, size_t width, const float *b, size_t ldb,
     }
 }
 
-static const float *strip_a(const matmul_job *job, const strip *s, size_t r0)
-{
-    if (s->a) {
-        return s->a + r0 * s->k;
-    }
-    size_t row = s->row0 + r0;
-    return job->form == MATMUL_TN ? job->a + s->p0 * job->lda + row
-                                  : job->a + row * job->lda + s->p0;
-}
-
 static void run_strip(const matmul_job *job, const strip *s)
 {
-    size_t step = job->isa->rows;
-    const int panels = s->a && job->form == MATMUL_TN;
-    if (!panels) { /* 20 rows are faster as 10 + 10; packed panels keep the height they have */
-        step = ceil_div(s->rows, ceil_div(s->rows, step));
-    }
+    const int transposed = job->form == MATMUL_TN;
+    /* 20 rows are faster as 10 + 10 */
+    const size_t step = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
-        size_t rows = min_size(s->rows - r0, step), a_stride = job->lda;
-        if (s->a) {
-            a_stride = panels ? rows : s->k;
-        }
-        const float *a = strip_a(job, s, r0);
-        float *c = s->c + r0 * s->ldc + (s->col0 - s->first_col);
+        const size_t rows = min_size(s->rows - r0, step), row = s->row0 + r0;
+        const float *a = job->a + (transposed ? s->p0 * job->lda + row : row * job->lda + s->p0);
+        float *c = job->c + row * job->ldc + s->col0;
         int add = s->p0 > 0;
         if (s->cols == s->width) {
-            s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, c, s->ldc, add);
+            s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, c, job->ldc, add);
             continue;
         }
         float tile[MAX_ROWS * MAX_COLS];
-        s->kernel(rows, s->k, a, a_stride, s->b, s->ldb, tile, s->width, 0);
+        s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, tile, s->width, 0);
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < s->cols; j++) {
                 float x = tile[r * s->width + j];
-                c[r * s->ldc + j] = add ? c[r * s->ldc + j] + x : x;
+                c[r * job->ldc + j] = add ? c[r * job->ldc + j] + x : x;
             }
         }
     }
@@ -345,15 +294,8 @@ static void prepare_b(const matmul_job *job, strip *s, float *packed)
     s->b = packed;
     s->ldb = s->width;
     if (job->form == MATMUL_NT) {
-        pack_transposed(packed, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb, s->cols,
-                        s->k);
-        return;
-    }
-    if (job->from_b) {
-        for (size_t p = 0; !whole && p < s->k; p++) {
-            memset(packed + p * s->width + s->cols, 0, (s->width - s->cols) * sizeof *packed);
-        }
-        job->from_b->gather(job->from_b->ctx, packed, s->width, s->p0, s->k, s->col0, s->cols);
+        vae_cpu_pack_transposed(packed, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb,
+                                s->cols, s->k);
         return;
     }
     const float *b = job->b + s->p0 * job->ldb + s->col0;
@@ -365,102 +307,49 @@ static void prepare_b(const matmul_job *job, strip *s, float *packed)
     }
 }
 
-/* All strips of columns col0..col1 of the rows and the block of K that s says. */
-static void run_strips(const matmul_job *job, strip *s, size_t col0, size_t col1, float *packed)
-{
-    const isa *set = job->isa;
-    size_t panels = job->packed ? (col1 - col0) / set->cols[2] * set->cols[2] : 0;
-    if (panels > 0 && job->from_b) {
-        pack_gathered(packed, set->cols[2], job->from_b, col0, panels, s->p0, s->k);
-    } else if (panels > 0) {
-        pack_panels(packed, set->cols[2], job->b + s->p0 * job->ldb + col0, job->ldb, panels, s->k,
-                    0, s->k);
-    }
-    for (s->col0 = col0; s->col0 < col1; s->col0 += s->cols) {
-        size_t rest = col1 - s->col0;
-        int tile = rest > set->cols[0];
-        if (rest > set->cols[2] - set->cols[0]) {
-            tile = 2;
-        }
-        s->width = set->cols[tile];
-        s->cols = min_size(rest, s->width);
-        s->kernel = set->kernel[job->form == MATMUL_TN][tile];
-        if (s->col0 - col0 < panels) {
-            s->b = packed + (s->col0 - col0) * s->k;
-            s->ldb = s->width;
-        } else {
-            prepare_b(job, s, packed + panels * s->k);
-        }
-        run_strip(job, s);
-    }
-}
-
-/* Sets s->a, from p0 on, where A is not read in place. */
-static void prepare_a(const matmul_job *job, strip *s, float *packed)
-{
-    if (job->packed && job->from_a) {
-        pack_gathered(packed, job->isa->rows, job->from_a, s->row0, s->rows, s->p0, s->k);
-    } else if (job->packed) {
-        pack_panels(packed, job->isa->rows, job->a + s->p0 * job->lda + s->row0, job->lda, s->rows,
-                    s->k, 0, s->k);
-    } else if (job->from_a) {
-        job->from_a->gather(job->from_a->ctx, packed, s->k, s->row0, s->rows, s->p0, s->k);
-    } else {
-        return;
-    }
-    s->a = packed;
-}
-
 /* One task's part of C over k terms of the sum from p0. */
-static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k, float *made)
+static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
 {
-    float packed_b[K_BLOCK * (PACKED_COLS + MAX_COLS)] __attribute__((aligned(64)));
-    float packed_a[K_BLOCK * TASK_ROWS] __attribute__((aligned(64)));
-    size_t col0 = task % job->col_tasks * job->col_step;
-    size_t col1 = min_size(job->n, col0 + job->col_step);
+    float packed[K_BLOCK * MAX_COLS] __attribute__((aligned(64)));
+    const isa *set = job->isa;
+    const size_t col0 = task % job->col_tasks * set->cols[2];
+    const size_t col1 = min_size(job->n, col0 + set->cols[2]);
     strip s = {.row0 = task / job->col_tasks * job->row_step, .p0 = p0};
     s.rows = min_size(job->m - s.row0, job->row_step);
-    s.first_col = col0;
-    s.ldc = made != NULL ? col1 - col0 : job->ldc;
-    s.c = made != NULL ? made : job->c + s.row0 * job->ldc + col0;
     do {
         s.k = min_size(p0 + k - s.p0, job->k_step);
-        prepare_a(job, &s, packed_a);
-        run_strips(job, &s, col0, col1, packed_b);
+        for (s.col0 = col0; s.col0 < col1; s.col0 += s.cols) {
+            const size_t rest = col1 - s.col0;
+            int tile = rest > set->cols[0];
+            if (rest > set->cols[2] - set->cols[0]) {
+                tile = 2;
+            }
+            s.width = set->cols[tile];
+            s.cols = min_size(rest, s.width);
+            s.kernel = set->kernel[job->form == MATMUL_TN][tile];
+            prepare_b(job, &s, packed);
+            run_strip(job, &s);
+        }
         s.p0 += s.k;
     } while (s.p0 < p0 + k);
     if (job->epilogue && s.p0 == job->k) {
-        job->epilogue(job->ctx, s.c, s.ldc, s.row0, col0, s.rows, col1 - col0);
+        job->epilogue(job->ctx, job->c + s.row0 * job->ldc + col0, job->ldc, s.row0, col0, s.rows,
+                      col1 - col0);
     }
-}
-
-/* The same where C is nowhere: into memory that the epilogue sees while it is in L2. */
-static void run_task_apart(const matmul_job *job, size_t task)
-{
-    float made[TASK_ROWS * PACKED_COLS] __attribute__((aligned(64)));
-    run_task(job, task, 0, job->k, made);
 }
 
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
  * this changes the bits, but k_step, which follows from K. */
 static void plan_tasks(matmul_job *job, size_t threads)
 {
-    size_t unit = job->isa->rows, full = job->isa->cols[2];
+    size_t unit = job->isa->rows;
     job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
-    job->packed = job->form == MATMUL_TN && (job->k > UNPACKED_K || job->from_a || job->from_b);
-    job->col_step = full;
-    if (job->packed || job->from_a) { /* what is packed or gathered serves many columns */
-        job->col_step = ceil_div(ceil_div(job->n, ceil_div(job->n, PACKED_COLS)), full) * full;
-    }
-    job->col_tasks = ceil_div(job->n, job->col_step);
-    size_t rows = TASK_ROWS, row_tasks = 1, enough = 3 * threads;
-    if (job->packed && job->from_b) { /* each row of tasks gathers B anew */
-        enough = threads > 1 ? 2 * threads : 1;
-    }
+    job->col_tasks = ceil_div(job->n, job->isa->cols[2]);
+    size_t rows = TASK_ROWS, row_tasks = 1;
     for (;; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
         row_tasks = ceil_div(job->m, job->row_step);
-        if (row_tasks * job->col_tasks >= enough || rows / 2 < 2 * unit) {
+        if (row_tasks * job->col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
             break;
         }
     }
@@ -478,11 +367,7 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     const matmul_part *part = ctx;
     (void)thread;
     for (size_t task = first; task < end; task++) {
-        if (part->job->c != NULL) {
-            run_task(part->job, task, part->p0, part->k, NULL);
-        } else {
-            run_task_apart(part->job, task);
-        }
+        run_task(part->job, task, part->p0, part->k);
     }
 }
 
@@ -496,14 +381,36 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
         threads = 1;
     }
     plan_tasks(job, (size_t)threads);
-    /* Long sums: all threads stay in one part of K, so that A and B come from memory once; a part
-     * is several blocks, for the barrier after it waits for whichever thread the system delays. */
-    size_t step = job->packed && job->c != NULL ? 8 * job->k_step : job->k, p0 = 0;
+    /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
+     * then read in place; a part is several blocks, for the barrier after it waits for whichever
+     * thread the system delays. */
+    size_t step = job->form == MATMUL_TN ? PART_K / job->k_step * job->k_step : job->k, p0 = 0;
     do {
         matmul_part part = {job, p0, min_size(job->k - p0, step)};
         vae_parallel(threads, job->tasks, 1, run_tasks, &part);
         p0 += part.k;
     } while (p0 < job->k);
+}
+
+void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
+                           const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
+                           vae_cpu_level level)
+{
+    const isa *set = isa_of(level);
+    const size_t step = ceil_div(rows, ceil_div(rows, set->rows));
+    for (size_t j = 0, width; j < cols; j += width) {
+        const size_t rest = ceil_div(cols - j, 8) * 8;
+        int tile = 2;
+        while (set->cols[tile] > rest) {
+            tile--;
+        }
+        width = set->cols[tile];
+        for (size_t r = 0; r < rows; r += step) {
+            set->kernel[transposed][tile](min_size(rows - r, step), k,
+                                          a + r * (transposed ? 1 : lda), lda, b + j, ldb,
+                                          c + r * ldc + j, ldc, add);
+        }
+    }
 }
 
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
@@ -516,26 +423,6 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .b = b,
                       .ldc = ldc,
                       .lda = lda,
-                      .ldb = ldb,
-                      .m = m,
-                      .n = n,
-                      .k = k,
-                      .epilogue = epilogue,
-                      .ctx = ctx};
-    run_job(&job, threads, level);
-}
-
-void vae_cpu_matmul_gathered(matmul_form form, float *c, size_t ldc, const matmul_source *a,
-                             const matmul_source *from_b, const float *b, size_t ldb, size_t m,
-                             size_t n, size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
-                             vae_cpu_level level)
-{
-    matmul_job job = {.form = form,
-                      .c = c,
-                      .b = b,
-                      .from_a = a,
-                      .from_b = from_b,
-                      .ldc = ldc,
                       .ldb = ldb,
                       .m = m,
                       .n = n,

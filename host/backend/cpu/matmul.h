@@ -28,21 +28,16 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level);
 
-/* An operand that lies nowhere as a matrix: gather puts rows row0 .. row0+rows-1 of its columns
- * col0 .. col0+cols-1 together at `to`, ld apart, when they are packed. Called by several threads
- * at once. */
-typedef struct {
-    void (*gather)(const void *ctx, float *to, size_t ld, size_t row0, size_t rows, size_t col0,
-                   size_t cols);
-    const void *ctx;
-} matmul_source;
-
-/* The same product, the same chains, of operands that are gathered while they are packed: A, and B
- * by from_b; or, in the form NT, from_b is NULL and B lies at b with ldb. With c NULL (not in the
- * form TN) a finished tile lies only in the memory that the epilogue is given. */
-void vae_cpu_matmul_gathered(matmul_form form, float *c, size_t ldc, const matmul_source *a,
-                             const matmul_source *from_b, const float *b, size_t ldb, size_t m,
-                             size_t n, size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
-                             vae_cpu_level level);
+/* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols at
+ * most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of
+ * multiply-adds over all of k. a: (rows,k) with lda; `transposed`: (k,rows). b: (k,cols) with ldb, in
+ * rows that go on to the next multiple of 8 columns, as C's do: that many are read and written. */
+enum { MATMUL_PANEL = 32 };
+void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
+                           const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
+                           vae_cpu_level level);
+/* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
+void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                             size_t k);
 
 #endif

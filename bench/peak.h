@@ -1,0 +1,90 @@
+/* The multiply-add peak of this processor, measured: what a share of the peak is a share of. */
+#ifndef VAE_BENCH_PEAK_H
+#define VAE_BENCH_PEAK_H
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "backend/cpu/level.h"
+#include "base/clock.h"
+#include "base/pool.h"
+
+enum { PEAK_SUMS = 12, PEAK_ROUNDS = 100000, PEAK_RUNS = 15, PEAK_THREADS = 256 };
+
+/* Sums in registers, more of them than latency times units. The empty statement keeps them there and
+ * the loop from being foreseen; all stay 1. */
+#define PEAK_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define PEAK_LOOP(NAME, TARGET, VEC, DO)                                                           \
+    TARGET static inline double NAME(void)                                                         \
+    {                                                                                              \
+        const VEC half = (VEC){0} + 0.5f, one = half + half;                                       \
+        VEC s0 = one, s1 = one, s2 = one, s3 = one, s4 = one, s5 = one;                            \
+        VEC s6 = one, s7 = one, s8 = one, s9 = one, s10 = one, s11 = one;                          \
+        for (int round = 0; round < PEAK_ROUNDS; round++) {                                        \
+            PEAK_EACH(DO)                                                                          \
+        }                                                                                          \
+        return 2.0 * PEAK_ROUNDS * PEAK_SUMS * (double)(sizeof(VEC) / sizeof(float));              \
+    }
+typedef float peak_vec4 __attribute__((vector_size(16)));
+#define PEAK_NO_TARGET
+#if defined(__x86_64__)
+#define PEAK_4(i)                                                                                  \
+    s##i = s##i * half + half;                                                                     \
+    __asm__ volatile("" : "+x"(s##i));
+#define PEAK_8(i)                                                                                  \
+    s##i = _mm256_fmadd_ps(s##i, half, half);                                                      \
+    __asm__ volatile("" : "+x"(s##i));
+#define PEAK_16(i)                                                                                 \
+    s##i = _mm512_fmadd_ps(s##i, half, half);                                                      \
+    __asm__ volatile("" : "+v"(s##i));
+PEAK_LOOP(peak_avx2, __attribute__((target("avx2,fma"))), __m256, PEAK_8)
+PEAK_LOOP(peak_avx512, __attribute__((target("avx512f"))), __m512, PEAK_16)
+#else
+#define PEAK_4(i)                                                                                  \
+    s##i = s##i * half + half;                                                                     \
+    __asm__ volatile("" : "+w"(s##i));
+#endif
+PEAK_LOOP(peak_baseline, PEAK_NO_TARGET, peak_vec4, PEAK_4)
+
+typedef struct {
+    vae_cpu_level level;
+    double flops[PEAK_THREADS]; /* of each part of the work */
+} peak_run;
+
+static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
+{
+    peak_run *run = ctx;
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+#if defined(__x86_64__)
+        run->flops[i] = run->level == VAE_CPU_AVX512 ? peak_avx512()
+                        : run->level == VAE_CPU_AVX2 ? peak_avx2()
+                                                     : peak_baseline();
+#else
+        run->flops[i] = peak_baseline();
+#endif
+    }
+}
+
+/* FLOP/s of so many threads (at most PEAK_THREADS) at once that only multiply and add, by the vectors
+ * of a level; the best of PEAK_RUNS runs of some milliseconds. */
+static inline double peak_flops(int threads, vae_cpu_level level)
+{
+    double best = 0;
+    const int n = threads < PEAK_THREADS ? threads : PEAK_THREADS;
+    for (int r = 0; r < PEAK_RUNS; r++) {
+        peak_run run = {.level = level};
+        const double begin = vae_clock();
+        double flops = 0;
+        vae_parallel(n, (size_t)n, 1, peak_part, &run);
+        const double seconds = vae_clock() - begin;
+        for (int i = 0; i < n; i++) {
+            flops += run.flops[i];
+        }
+        best = flops / seconds > best ? flops / seconds : best;
+    }
+    return best;
+}
+
+#endif
