@@ -115,7 +115,7 @@ static void tell_warning(void *ctx, const char *line)
     }
 }
 
-vae_status vae_cli(int argc, char **argv, vae_error *err)
+vae_status vae_cli(int argc, char **argv, const vae_ranks *ranks, vae_error *err)
 {
     if (argc < 2) {
         overview(stderr);
@@ -147,7 +147,16 @@ vae_status vae_cli(int argc, char **argv, vae_error *err)
     if (status != VAE_OK) {
         return status;
     }
-    const vae_notes *all = err->notes;
+    if (ranks != NULL && !command->shares) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "vae %s works alone, not as %zu ranks: start it without mpirun or srun, or "
+                        "with VAE_RANKS=0 for as many that know nothing of each other",
+                        command->name, ranks->n);
+    }
+    args.ranks = ranks;
+    const vae_notes *all = cli_writes(&args) ? err->notes : NULL;
+    args.quiet = args.quiet || !cli_writes(&args);
+    args.json = args.json && cli_writes(&args);
     const vae_notes warnings = {.tell = tell_warning, .ctx = (void *)(uintptr_t)all};
     err->notes = args.quiet ? &warnings : all;
     status = command->run(&args, err);

@@ -35,6 +35,7 @@ typedef struct {
     const cli_option *options;
     size_t n_options;
     bool trains; /* takes the options of training, too */
+    bool shares; /* works as several ranks */
     vae_status (*run)(const cli_args *args, vae_error *err);
 } cli_command;
 
@@ -54,11 +55,19 @@ struct cli_args {
     size_t n_given;
     const char *words[CLI_MAX_WORDS];
     size_t n_words;
-    bool quiet, json;
+    bool quiet, json;       /* of ranks but the first: quiet, no JSON */
+    const vae_ranks *ranks; /* NULL: alone; else the command `shares` */
 };
 
-/* Runs the command that argv names. The error, if any, is not printed yet. */
-vae_status vae_cli(int argc, char **argv, vae_error *err);
+/* Runs the command that argv names, as one of these ranks or alone (NULL). The error, if any, is
+ * not printed yet. */
+vae_status vae_cli(int argc, char **argv, const vae_ranks *ranks, vae_error *err);
+
+/* Is it this process that writes and prints? */
+static inline bool cli_writes(const cli_args *args)
+{
+    return vae_ranks_number(args->ranks) == 0;
+}
 
 /* ---- what was given (args.c) ---- */
 

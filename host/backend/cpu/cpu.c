@@ -259,6 +259,7 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
         TRY(vae_fail_memory(err, sizeof *be, "the CPU backend"));
     }
     be->base.ops = &cpu_ops;
+    be->base.ranks = options->ranks;
     be->level = level;
     be->k = vae_cpu_kernels(level);
     be->threads = vae_threads(options->threads);
