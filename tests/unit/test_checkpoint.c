@@ -293,6 +293,26 @@ static void test_lies(void **state)
     mend(copy);
     assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
     assert_non_null(strstr(err.text, "two sections"));
+    uint32_t sections;
+    memcpy(&sections, bytes + 16, 4);
+    assert_true(sections > 5);
+    for (uint32_t k = 0; k + 1 < sections; k++) { /* whichever it is */
+        uint8_t *entry = copy + HEADER_BYTES + k * SECTION_BYTES;
+        err = (vae_error){0};
+        memcpy(copy, bytes, n);
+        memcpy(entry + SECTION_BYTES, entry, SECTION_TAG_BYTES);
+        mend(copy);
+        assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+        assert_non_null(strstr(err.text, "two sections"));
+    }
+    for (const char *odd = "/:@A`{ "; *odd != '\0'; odd++) { /* beside what is allowed */
+        err = (vae_error){0};
+        memcpy(copy, bytes, n);
+        copy[HEADER_BYTES + 1] = (uint8_t)*odd;
+        mend(copy);
+        assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+        assert_non_null(strstr(err.text, "odd characters"));
+    }
     static const char *const needed[] = {"config", "shape", "tensors", "params", "state"};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         vae_error missing = {0};
