@@ -5,13 +5,13 @@
  *             [--conv 32,64,128,256 [--side 64]] [--repeats 5] [--seconds 0.1] [--ceiling 8192]
  *             [--only TEXT] [--json F]
  *
- * Rows are of 784 values, or with --conv pictures of side x side x 3; --only: operations whose names
- * hold TEXT. Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each, far
- * beyond any cache), FLOPs on the CPU by its multiply-add peak (peak.h), on a GPU by one ceiling^3
- * product. Bytes of an operation are counted as in roofline.py: every operand read once, every result
- * written once. FLOPs of a convolution are those of its plain sums, of which the CPU needs 9/16. An
- * operation's inputs are those that the one before left, so small batches are timed from the cache.
- */
+ * Rows are of 784 values, or with --conv pictures of side x side x 3; --only: operations whose
+ * names hold TEXT. Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each,
+ * far beyond any cache), FLOPs on the CPU by its multiply-add peak (peak.h), on a GPU by one
+ * ceiling^3 product. Bytes of an operation are counted as in roofline.py: every operand read once,
+ * every result written once. FLOPs of a convolution are those of its plain sums, of which the CPU
+ * needs 9/16. An operation's inputs are those that the one before left, so small batches are timed
+ * from the cache. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

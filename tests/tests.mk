@@ -68,10 +68,10 @@ $(SHIM): tests/faults/shim.c
 	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
 $(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) -fopenmp -o $@ $(filter %.c %.o,$^) $(LIBS)
+	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)
 $(BUILD)/faults/library-asan: tests/faults/library.c include/vae.h $(call objs,asan)
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) $(SAN) -fopenmp -o $@ $(filter %.c %.o,$^) $(LDLIBS)
+	$(Q)mkdir -p $(@D) && $(cc.faults) $(SAN) -o $@ $(filter %.c %.o,$^) $(LDLIBS)
 faults: test-deps ## kills, failing calls and allocations, full disks, wrong files: the long campaign
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae $(BUILD)/test/vae $(BUILD)/simt/vae $(FAULTY)
 	$(Q)BUILD=$(BUILD) JOBS=$(JOBS) tests/faults/run --long

@@ -17,7 +17,7 @@ static bool no_memory(void)
  * may use jansson too, a text that is refused is read once more. */
 vae_status vae_json_read(json_t **out, const char *text, size_t n, size_t flags, json_error_t *why)
 {
-    json_error_t own;
+    json_error_t own = {.line = 0};
     why = why != NULL ? why : &own;
     for (int i = 0; i < 2; i++) {
         *out = json_loadb(text, n, flags, why);

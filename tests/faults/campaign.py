@@ -254,7 +254,7 @@ class Worker:
         # what a changed configuration names need not be there
         args += ["--data", BASES[base]] if use in ("eval", "report", "resume") and what == "checkpoint" else []
         before = snapshot(self.case)
-        ran = self.server("asan").run(args, self.case, limit_s=60)
+        ran = self.server("asan").run(args, self.case)
         j = Judgement()
         judge_mutant(j, ran, changed, out, before, snapshot(self.case))
         self.check_fixture(j)

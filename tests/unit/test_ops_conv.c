@@ -31,7 +31,7 @@ static const struct {
     {19, {4, 3, 2, 0, 0, 5, 2, 1, 0, 1, 0}},   {2, {40, 42, 8, 0, 0, 3, 4, 2, 1, 1, 0}},
     {2, {20, 200, 3, 0, 0, 2, 4, 2, 1, 1, 0}},
 };
-/* The last ones are of several blocks of tiles, lines, pixels and examples: with few activations. */
+/* The last ones are of several blocks of tiles, lines, pixels, examples: with few activations. */
 enum { N_CASES = sizeof cases / sizeof cases[0], N_LARGE = 4 };
 
 static vae_conv case_of(size_t i, int transposed)
@@ -43,7 +43,7 @@ static vae_conv case_of(size_t i, int transposed)
     return g;
 }
 
-/* For each pair of a big and a small value that meet: their places and the weight's, given to fn. */
+/* For each pair of a big and a small value that meet: their places and the weight's, to fn. */
 typedef void meet_fn(void *ctx, size_t big, size_t small, size_t o, size_t column);
 
 static void for_each_meeting(vae_conv g, meet_fn *fn, void *ctx)
