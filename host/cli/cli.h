@@ -83,8 +83,6 @@ typedef void cli_option_fn(void *ctx, const char *section, const cli_option *opt
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
 /* Lines that name the presets of training, and the options each stands for. */
 void cli_put_presets(FILE *out);
-/* What the help of the program says (cli.c). */
-extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
