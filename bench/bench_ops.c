@@ -5,13 +5,13 @@
  *             [--conv 32,64,128,256 [--side 64]] [--repeats 5] [--seconds 0.1] [--ceiling 8192]
  *             [--only TEXT] [--json F]
  *
- * Rows are of 784 values, or with --conv pictures of side x side x 3; --only: operations whose names
- * hold TEXT. Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each, far
- * beyond any cache), FLOPs on the CPU by its multiply-add peak (peak.h), on a GPU by one ceiling^3
- * product. Bytes of an operation are counted as in roofline.py: every operand read once, every result
- * written once. FLOPs of a convolution are those of its plain sums, of which the CPU needs 9/16. An
- * operation's inputs are those that the one before left, so small batches are timed from the cache.
- */
+ * Rows are of 784 values, or with --conv pictures of side x side x 3; --only: operations whose
+ * names hold TEXT. Ceilings: bytes by Adam over ceiling^2 floats (16 bytes read and 12 written each,
+ * far beyond any cache), FLOPs on the CPU by its multiply-add peak (peak.h), on a GPU by one
+ * ceiling^3 product. Bytes of an operation are counted as in roofline.py: every operand read once,
+ * every result written once. FLOPs of a convolution are those of its plain sums, of which the CPU
+ * needs 9/16. An operation's inputs are those that the one before left, so small batches are timed
+ * from the cache. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -365,7 +365,7 @@ static void open_operands(ops_bench *b)
     b->yc = new_mat(b, rows, H);
     b->auxc = aux > 0 ? b->be->ops->alloc(b->be, aux, "an operand") : NULL;
     b->label = b->be->ops->alloc(b->be, rows * sizeof *b->label, "classes");
-    b->of = (vae_class_rows){.label = b->label, .n_open = b->B, .C = CLASSES};
+    b->of = (vae_class_rows){.label = b->label, .n_open = b->B, .C = CLASSES, .all_open = b->B};
     vae_layout_init(l, flat, VAE_INIT_TORCH, 1);
     b->be->ops->upload(b->be, b->params, flat, l->total * sizeof *flat);
     b->be->ops->bind_params(b->be, b->params, l->total);

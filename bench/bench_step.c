@@ -6,11 +6,12 @@
  *              [--data digits] [--warm-up 2000] [--warm-up-seconds 20] [--note TEXT]
  *   bench_step --dump FILE [--data digits]     the rows as bytes, for the peers
  *
- * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam);
- * `matmul` the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm
- * with OpenBLAS' own threads. Medians over repeats, with minimum and maximum; the step's in the state
- * of a training that has gone on for --warm-up steps (or seconds), beside that with fresh weights.
- * --json appends a line of JSON for each batch as soon as it is measured. */
+ * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
+ * the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm with
+ * OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
+ * over repeats, with minimum and maximum; the step's in the state of a training that has gone on
+ * for --warm-up steps (or seconds), beside that with fresh weights. --json appends a line of JSON
+ * for each batch as soon as it is measured. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@
 #include "base/machine.h"
 #include "base/pool.h"
 #include "base/version.h"
+#include "peak.h"
 #include "train/run.h"
 #include "train/step_timer.h"
 
@@ -199,6 +201,8 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     char text[2600];
     double (*const work[3])(bench *, size_t) = {timed_steps, backend_products, openblas_products};
     const int n_work = strcmp(x->be->ops->name, "cpu") == 0 ? 3 : 1;
+    static vae_series peak; /* FLOP/s, measured beside the rest */
+    peak.n = 0;
     static vae_series s[3];
     size_t n[3];
     for (int i = 0; i < n_work; i++) {
@@ -216,6 +220,9 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     }
     const uint64_t after = vae_step_timer_steps(x->timer);
     for (int r = 0; r < o->repeats; r++) {
+        if (n_work > 1) {
+            peak.v[peak.n++] = peak_flops(x->threads, x->level);
+        }
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
         }
@@ -237,10 +244,16 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
            (double)x->batch / first, gflop / step);
     if (n_work == 3) {
         double own = spread(json, "matmul", &s[1]), blas = spread(json, "openblas", &s[2]);
+        double slowest, fastest, flops = vae_series_median(&peak, &slowest, &fastest);
+        fprintf(json,
+                ", \"peak_gflop_per_s\": {\"median\": %.1f, \"min\": %.1f, \"max\": %.1f}, "
+                "\"matmul_over_peak\": %.4f",
+                1e-9 * flops, 1e-9 * slowest, 1e-9 * fastest, 1e9 * gflop / own / flops);
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
                 own / step, blas / step);
-        printf("  %5.1f%% of its products' rate, %5.1f%% of OpenBLAS'", 100 * own / step,
-               100 * blas / step);
+        printf("  %5.1f%% of its products' rate, %5.1f%% of OpenBLAS'; products at %.1f%% of the "
+               "peak, %.0f GFLOP/s",
+               100 * own / step, 100 * blas / step, 1e11 * gflop / own / flops, 1e-9 * flops);
     }
     fprintf(json, "}\n");
     fflush(json); /* a run may be cut off */
@@ -266,7 +279,7 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
         memcpy(bytes + done * set.d, rows->rows, some * set.d);
     }
     set.rows = bytes;
-    if (vae_step_timer_open(&x.timer, &config, &set, &err) != VAE_OK) {
+    if (vae_step_timer_open(&x.timer, &config, &set, NULL, &err) != VAE_OK) {
         die(&err);
     }
     x.be = vae_step_timer_backend(x.timer);

@@ -10,10 +10,10 @@
 #include "base/clock.h"
 #include "base/pool.h"
 
-enum { PEAK_SUMS = 12, PEAK_ROUNDS = 100000, PEAK_RUNS = 15, PEAK_THREADS = 256 };
+enum { PEAK_SUMS = 12, PEAK_ROUNDS = 3000000, PEAK_RUNS = 3, PEAK_THREADS = 256 };
 
-/* Sums in registers, more of them than latency times units. The empty statement keeps them there and
- * the loop from being foreseen; all stay 1. */
+/* Sums in registers, more of them than latency times units. The empty statement keeps them there
+ * and the loop from being foreseen; all stay 1. */
 #define PEAK_EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 #define PEAK_LOOP(NAME, TARGET, VEC, DO)                                                           \
     TARGET static inline double NAME(void)                                                         \
@@ -67,8 +67,9 @@ static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* FLOP/s of so many threads (at most PEAK_THREADS) at once that only multiply and add, by the vectors
- * of a level; the best of PEAK_RUNS runs of some milliseconds. */
+/* FLOP/s of so many threads (at most PEAK_THREADS) at once that only multiply and add, by the
+ * vectors of a level; the best of PEAK_RUNS runs of some 10 milliseconds: shorter ones would see a
+ * rate that no product can hold where others use the machine. */
 static inline double peak_flops(int threads, vae_cpu_level level)
 {
     double best = 0;

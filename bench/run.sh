@@ -19,9 +19,14 @@ if "$python" -c 'import torch' 2>/dev/null; then
     echo "== PyTorch on the CPU"
     "$python" bench/peers/torch_step.py --device cpu --repeats "$repeats" --seconds "$each" \
         --data "$data" --json "$out/rows.jsonl"
+    echo "== products by PyTorch's library"
+    "$python" bench/peers/torch_products.py --repeats "$repeats" --seconds "$each" \
+        --json "$out/rows.jsonl"
 else
     echo "== PyTorch is not installed here: no peer figures for the CPU"
 fi
+echo "== convolutions on the CPU, beside PyTorch's where it is installed"
+"$python" bench/conv.py --build "$build" --repeats 5 --seconds "$each" --json "$out/rows.jsonl"
 if "$build/vae" devices | grep -q 'cuda:[0-9]* .*GiB'; then
     echo "== the GPU"
     BIN=$build BENCH=bench OUT=$out LOGS=$build/gpu-logs REPEATS=$repeats PYTHON=$python \

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Times PyTorch's training step of conv_vae.py's model, eager and compiled, channels last, fp32 or bf16
-by autocast: what `vae bench --conv 32,64,128,256 --hidden none -z 128 --likelihood gaussian` times here.
+"""Times PyTorch's training step of conv_vae.py's model, eager and compiled, channels last, fp32 or
+bf16 by autocast: what `vae bench --conv 32,64,128,256 --hidden none -z 128 --likelihood gaussian`
+times here.
 
-A Gaussian of variance 1, ReLU, Adam 1e-3; pictures of random values lie in memory as float32, a batch is
-gathered by a shuffled index. Prints a table and, with --json, appends lines of JSON. Rows name the most
-memory that the process has used so far (mib), and what it used before the first step of theirs.
+A Gaussian of variance 1, ReLU, Adam 1e-3; pictures of random values lie in memory as float32, a
+batch is gathered by a shuffled index. Prints a table and, with --json, appends lines of JSON. Rows
+name the most memory that the process has used so far (mib), and what it used before the first step
+of theirs.
 
     torch_conv.py [--conv 32,64,128,256] [--side 64] [--latent 128] [--batches 64,256] [--threads N]
                   [--precision fp32,bf16] [--modes eager,compile] [--repeats 5] [--seconds 1]

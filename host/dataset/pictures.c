@@ -431,8 +431,8 @@ static bool is_coloured(const uint8_t *pixels, size_t n)
     return coloured;
 }
 
-/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes colour
- * when it has its size, which gives the same bytes. */
+/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes
+ * colour when it has its size, which gives the same bytes. */
 static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;

@@ -220,6 +220,10 @@ vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *er
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno)));
     }
     out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
+    if (out->zip == NULL && blame(code) == VAE_ERR_DATA && lseek(own, 0, SEEK_SET) == 0) {
+        /* libzip (1.7.3) calls an archive none when it has no memory for an entry: once more */
+        out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
+    }
     if (out->zip == NULL) {
         TRY(fail_zip(name, code, err));
     }

@@ -35,7 +35,7 @@ TRAINING = {  # what is added to SMALL
     "semi": ["--epochs", 2, "--semi-supervised", "--labelled", 9, "--binarize", "dynamic"],
     "conv": ["--epochs", 2, "--conv", 4, "--objective", "iwae", "--particles", 2, "--report=false"],
     "cond": ["--epochs", 2, "--condition", "labels", "--sample-every", 0, "--threads", 2],
-    "variance": ["--epochs", 3, "--likelihood", "gaussian", "--optimal-variance", 0.1, "--kl-warmup", 2,
+    "variance": ["--epochs", 3, "--likelihood", "gaussian-optimal", "--kl-warmup", 2,
                  "--free-bits", 0.1],
 }
 

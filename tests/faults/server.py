@@ -36,7 +36,7 @@ class Server:
         ask, self.ask = os.pipe()
         self.answer, answer = os.pipe()
         env = {**os.environ, "LD_PRELOAD": os.path.abspath(shim), "FAULTS_REPORT": report,
-               "FAULTS_ASK": f"{ask},{answer}", "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+               "FAULTS_ASK": f"{ask},{answer}"}
         options = env.get("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1")
         env["ASAN_OPTIONS"] = options + ":verify_asan_link_order=0:exitcode=99"
         env["UBSAN_OPTIONS"] = env.get("UBSAN_OPTIONS", "print_stacktrace=1") + ":exitcode=99"
@@ -59,7 +59,7 @@ class Server:
         return True
 
     def run(self, args, cwd, fault=NO_FAULT, stdin="/dev/null", env=(), frozen=True, after_us=0, signo=0,
-            limit_s=60, fsize=0):
+            limit_s=40, fsize=0):
         """fault: (kind, first, last, action, value): see shim.c."""
         kind, first, last, action, value = fault
         out, err = os.path.join(self.folder, "out"), os.path.join(self.folder, "err")

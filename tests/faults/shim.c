@@ -553,7 +553,7 @@ static _Noreturn void be_the_program(int n)
 }
 
 /* Waits for the child; sends it a signal after so many microseconds, and the last one after so many
- * seconds. *late: it had to. */
+ * seconds, twice: a machine, or whoever stopped this process too, may have slept. *late: it had to. */
 static int wait_for(pid_t pid, const sigset_t *child, int32_t *late)
 {
     const long after = number(AFTER), limit = number(LIMIT);
@@ -563,9 +563,9 @@ static int wait_for(pid_t pid, const sigset_t *child, int32_t *late)
     if (after > 0 && sigtimedwait(child, NULL, &first) < 0) {
         kill(pid, (int)number(SIGNO));
     }
-    while (waitpid(pid, &status, WNOHANG) == 0) {
-        if (sigtimedwait(child, NULL, &rest) < 0 && errno == EAGAIN &&
-            waitpid(pid, &status, WNOHANG) == 0) {
+    for (int waits = 0; waitpid(pid, &status, WNOHANG) == 0;) {
+        waits += sigtimedwait(child, NULL, &rest) < 0 && errno == EAGAIN;
+        if (waits == 2 && waitpid(pid, &status, WNOHANG) == 0) {
             *late = 1;
             kill(pid, SIGKILL);
             waitpid(pid, &status, 0);

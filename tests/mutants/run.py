@@ -5,6 +5,7 @@ model and the kernels, one at a time, in a copy of the tree; which of them do th
     tests/mutants/run.py                    MUTANTS [200] of them, JOBS [2] at a time; goes on where it was cut short
     tests/mutants/run.py again N...         these anew (after a test was written), with all that is in the tree now
     tests/mutants/run.py report             what is known so far, survivors as diffs
+    GROUPS="parsers run" tests/mutants/run.py    faults in these only (table.py)
 
 A fault that does not compile without warnings, or gives the same object as before, is none: another is taken
 in its place. For each the tests of table.py run, most specific first, until one fails, dies or does not end
@@ -46,7 +47,7 @@ lock = threading.Lock()
 def make(tree, *targets):
     """Did it build? Targets may be none."""
     done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", *targets], cwd=tree, env=ENV,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode == 0
 
 
@@ -76,32 +77,43 @@ def copy_tree(tree):
 
 # ---- faults ----
 
-def choose(number, attempt, sources):
-    """Fault `number`: its group by the shares of table.GROUPS, its operator first, so that none crowds out the
-    others, then its place."""
-    rng = random.Random("%s-%d-%d" % (SEED, number, attempt))
-    shares = [(group, share) for group, share, _ in table.GROUPS]
-    at = number * sum(share for _, share in shares) // MUTANTS if MUTANTS else 0
-    for group, share in shares:
+def group_of(number):
+    """By the shares of table.GROUPS."""
+    at = number * sum(share for _, share, _ in table.GROUPS) // MUTANTS
+    for group, share, _ in table.GROUPS:
         if at < share:
-            break
+            return group
         at -= share
+    raise ValueError(number)
+
+
+def choose(number, attempt, sources):
+    """Fault `number` of its group, or what takes its place: places in one order of all faults of the group, in
+    which no operator crowds out the others, and none comes twice."""
+    group = group_of(number)
+    in_group = [n for n in range(MUTANTS) if group_of(n) == group]
+    if group not in memo:
+        memo[group] = order(group, sources[group])
+    return (group, *memo[group][in_group.index(number) + attempt * len(in_group)])
+
+
+def order(group, sources):
+    rng = random.Random("%s %s" % (SEED, group))
     found = {}
-    for path, text in sources[group]:
-        for operator, begin, end, to in sites_of(path, text):
-            found.setdefault(operator, []).append((path, begin, end, to))
-    operator = rng.choice(sorted(found))
-    path, begin, end, to = rng.choice(found[operator])
-    return group, operator, path, begin, end, to
+    for path, text in sources:
+        for operator, begin, end, to in faults.sites(text):
+            found.setdefault(operator, []).append((operator, path, begin, end, to))
+    for places in found.values():
+        rng.shuffle(places)
+    ordered = []
+    while any(found.values()):
+        operators = sorted(found)
+        operator = rng.choices(operators, [len(found[o]) ** 0.5 for o in operators])[0]
+        ordered.append(found[operator].pop())
+    return ordered
 
 
 memo = {}
-
-
-def sites_of(path, text):
-    if path not in memo:
-        memo[path] = faults.sites(text)
-    return memo[path]
 
 
 def read_sources(tree):
@@ -161,15 +173,17 @@ def run(tree, test, cpu, wall):
     with open(os.path.join(tree, "build", "test.log"), "wb") as out:
         child = subprocess.Popen(["prlimit", "--core=0", "--cpu=%d" % cpu, *command], cwd=tree, env={**ENV, **more},
                                  stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-        late = threading.Event()
-
-        def stop():
-            late.set()
+        # seconds in which this program ran, too: it may be stopped for a while, with all that it started
+        done, left = (0, 0, None), 4 * wall
+        while done[0] == 0 and left > 0:
+            time.sleep(0.25 if left < 4 * wall - 8 else 0.05)
+            left -= 1
+            done = os.wait4(child.pid, os.WNOHANG)
+        late = done[0] == 0
+        if late:
             os.killpg(child.pid, signal.SIGKILL)
-        clock = threading.Timer(wall, stop)
-        clock.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        clock.cancel()
+            done = os.wait4(child.pid, 0)
+        _, status, usage = done
         child.returncode = code = os.waitstatus_to_exitcode(status)
         try:
             os.killpg(child.pid, signal.SIGKILL)  # whatever it left behind
@@ -178,12 +192,12 @@ def run(tree, test, cpu, wall):
     took = usage.ru_utime + usage.ru_stime
     if code == 0:
         return None, took
-    return "does not end" if late.is_set() or code in (-signal.SIGXCPU, -signal.SIGKILL) else "exit status %d" % code, took
+    return "does not end" if late or code in (-signal.SIGXCPU, -signal.SIGKILL) else "exit status %d" % code, took
 
 
 def is_wide(test):
-    """Tests of whole programs cost a minute each: they are for what all others let through."""
-    return test.split()[0] in ("cli", "program")
+    """Tests of whole programs cost a minute each, fuzz targets a build: for what all others let through."""
+    return test.split()[0] in ("cli", "program", "fuzz")
 
 
 def tests_of(path, wide):
@@ -219,7 +233,7 @@ def measure(tree, tests):
 
 def plant(tree, number, sources, baseline, wide, first):
     """Tries candidates from `first` on until one is a mutant; what becomes of it."""
-    for attempt in range(first, 1000):
+    for attempt in range(first, 200):
         group, operator, path, begin, end, to = choose(number, attempt, sources)
         text = dict(sources[group])[path]
         changed = text[:begin] + to + text[end:]
@@ -252,7 +266,7 @@ def plant(tree, number, sources, baseline, wide, first):
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
                 "line": text.count("\n", 0, begin) + 1, "diff": "\n".join(diff), "caught": caught, "how": how,
                 "ran": ran, "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
-    raise RuntimeError("no fault in a thousand attempts")
+    raise RuntimeError("no fault in two hundred attempts")
 
 
 # ---- what is known ----
@@ -298,7 +312,8 @@ def run_all(todo, wide):
     trees = [os.path.join(HOME, "tree%s" % (k or "")) for k in range(min(JOBS, len(todo)))]
     copy_tree(trees[0])
     sources = read_sources(trees[0])
-    paths = [known[n]["file"] for n in todo] if wide else [path for of in sources.values() for path, _ in of]
+    groups = {group_of(n) for n in todo}
+    paths = [known[n]["file"] for n in todo] if wide else [path for g in groups for path, _ in sources[g]]
     print("tests without faults:", flush=True)
     baseline = measure(trees[0], {test for path in paths for test in tests_of(path, wide)})
     for tree in trees[1:]:
@@ -330,8 +345,9 @@ def main():
     os.makedirs(HOME, exist_ok=True)
     guard = open(os.path.join(HOME, "lock"), "w")
     fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    only = (os.environ.get("GROUPS") or "").split()
     again = [int(word) for word in sys.argv[2:]] if sys.argv[1:2] == ["again"] else []
-    todo = again or [n for n in range(MUTANTS) if n not in results()]
+    todo = again or [n for n in range(MUTANTS) if n not in results() and (not only or group_of(n) in only)]
     random.Random(SEED).shuffle(todo)  # so that a part of them says something of all
     if todo:
         run_all(todo, False)

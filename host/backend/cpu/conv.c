@@ -1,5 +1,5 @@
-/* Convolutions on the CPU: winograd.c and patches.c make the pictures and the weights' gradients, the
- * biases' are summed here. And pictures mirrored. */
+/* Convolutions on the CPU: winograd.c and patches.c make the pictures and the weights' gradients,
+ * the biases' are summed here. And pictures mirrored. */
 #include "backend/cpu/conv.h"
 #include "philox.h"
 
@@ -59,8 +59,16 @@ static void chunk_sums(void *ctx, int thread, size_t first, size_t end)
     (void)thread;
     for (size_t i = first; i < end; i++) {
         for (size_t r = a->rows * i / CHUNKS; r < a->rows * (i + 1) / CHUNKS; r++) {
+            /* pixels of few channels side by side, as many as a row of sums has room for */
+            const size_t group = a->cols == a->C ? COLUMN_BLOCK / a->C : 1;
+            const size_t whole = a->n / group, rest = a->n % group;
+            const float *row = a->data + r * a->ld;
             float of_row[COLUMN_BLOCK];
-            a->k->column_sums(of_row, a->data + r * a->ld, a->C, a->n, a->cols);
+            a->k->column_sums(of_row, row, group * a->C, whole, group * a->cols);
+            for (size_t j = 0; j < group * a->cols; j++) {
+                a->sum[i][j % a->cols] += (double)of_row[j];
+            }
+            a->k->column_sums(of_row, row + whole * group * a->C, a->C, rest, a->cols);
             for (size_t j = 0; j < a->cols; j++) {
                 a->sum[i][j] += (double)of_row[j];
             }
@@ -123,7 +131,7 @@ static void mirror_rows(void *ctx, int thread, size_t first, size_t end)
     (void)thread;
     for (size_t r = first; r < end; r++) {
         float *row = vae_cpu_row(a->x, r);
-        const int mirrored = vae_mirrored(a->seed, a->plan->first + r, a->plan->draw);
+        const int mirrored = vae_mirrored(a->seed, vae_plan_position(a->plan, r), a->plan->draw);
         for (size_t y = 0; mirrored && y < a->h; y++) {
             float *line = row + y * w * c;
             for (size_t i = 0; i < w / 2 * c; i++) {

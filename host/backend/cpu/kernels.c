@@ -387,8 +387,8 @@ static void decode_row(float *restrict x_hat, const float *restrict logits, size
     }
 }
 
-/* One line of the transforms of winograd.c, of `type` at place i: a macro, so that vectors and what is
- * left over of them are the same sums. */
+/* One line of the transforms of winograd.c, of `type` at place i: a macro, so that vectors and what
+ * is left over of them are the same sums. */
 typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
 #define AT(type, pointer) (*(type *)((pointer) + i))
 #define OF(type, pointer) (*(const type *)((pointer) + i))

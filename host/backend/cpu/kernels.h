@@ -43,9 +43,9 @@ typedef struct {
     float (*recon_row)(float *dl, const float *logits, const float *x, size_t D, vae_recon recon,
                        float scale);
     void (*decode_row)(float *x_hat, const float *logits, size_t D, vae_recon recon);
-    /* The transforms of winograd.c for n channels; value p of 9 goes to (or lies at) p * point. d: the
-     * 3 x 3 pixels of a window, e: the 2 x 2 of a filter, row by row. line: 0 .. 2, the three values
-     * 3*line .. alone, at 0 .. 2 * point; or ALL_LINES. */
+    /* The transforms of winograd.c for n channels; value p of 9 goes to (or lies at) p * point. d:
+     * the 3 x 3 pixels of a window, e: the 2 x 2 of a filter, row by row. line: 0 .. 2, the three
+     * values 3*line .. alone, at 0 .. 2 * point; or ALL_LINES. */
     void (*window_9)(float *to, size_t point, const float *const d[9], size_t n, int line);
     void (*filter_9)(float *to, size_t point, const float *const e[4], size_t n, int line);
     /* The 2 x 2 results of 9 sums, row by row; none of them may lie in m. */

@@ -28,10 +28,10 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level);
 
-/* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols at
- * most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of
- * multiply-adds over all of k. a: (rows,k) with lda; `transposed`: (k,rows). b: (k,cols) with ldb, in
- * rows that go on to the next multiple of 8 columns, as C's do: that many are read and written. */
+/* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols
+ * at most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of
+ * multiply-adds over all of k. a: (rows,k) with lda; `transposed`: (k,rows). b: (k,cols) with ldb,
+ * in rows that go on to the next multiple of 8 columns, as C's do: so many are read and written. */
 enum { MATMUL_PANEL = 32 };
 void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
                            const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,

@@ -1,6 +1,6 @@
 /* Convolutions as products with patches, for any kernel and stride: those that winograd.c does not
- * take, as a layer of few channels. With P(G) the patches of the big pictures, a row for each pixel of
- * the small ones:
+ * take, as a layer of few channels. With P(G) the patches of the big pictures, a row for each pixel
+ * of the small ones:
  *   small from big   Y = P(G) W^T
  *   big from small   Q = Y W, of which each big pixel sums the places that meet it
  *   weight           dW = Y^T P(G)
@@ -76,8 +76,8 @@ static void copy_runs(float *to, size_t ld, const float *from, size_t step, size
     }
 }
 
-/* Line ky of a part of the patches of pixels (i, j0 .. j1-1): kernel * C floats of each. row: W pixels,
- * or NULL: outside the picture. */
+/* Line ky of a part of the patches of pixels (i, j0 .. j1-1): kernel * C floats of each. row: W
+ * pixels, or NULL: outside the picture. */
 static void put_line(vae_conv g, float *to, size_t ld, const float *row, size_t j0, size_t j1)
 {
     const size_t line = g.kernel * g.C;
@@ -100,8 +100,8 @@ static void put_line(vae_conv g, float *to, size_t ld, const float *row, size_t 
     }
 }
 
-/* to: (n pixels, ld) = patches of one picture's pixels from `first` on; columns up to a multiple of 8
- * are zero. */
+/* to: (n pixels, ld) = patches of one picture's pixels from `first` on; columns up to a multiple of
+ * 8 are zero. */
 static void put_patches(const patching *q, float *to, const float *picture, size_t first, size_t n)
 {
     const vae_conv g = q->g;
@@ -175,9 +175,9 @@ static inline void add_floats(float *restrict to, const float *restrict from, si
     }
 }
 
-/* to: a line of the big picture's values, cleared, increased by the places ky of `made`, products of a
- * line of small pixels: pixel j's kernel * C values lie ld apart and go to x = j*stride - pad. Pixels
- * whose places don't overlap after one another, so that no sum waits for the one before it. */
+/* to: a line of the big picture's values, cleared, increased by the places ky of `made`, products
+ * of a line of small pixels: pixel j's kernel * C values lie ld apart and go to x = j*stride - pad.
+ * Pixels whose places don't overlap after one another, so that no sum waits for one before it. */
 static void add_places(vae_conv g, float *to, const float *made, size_t ld)
 {
     const size_t apart = ceil_div(g.kernel, g.stride);

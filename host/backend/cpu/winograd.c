@@ -1,22 +1,23 @@
 /* Convolutions of 4 x 4 kernels and stride 2 with 9/16 of the multiplications (Winograd's F(2,2)).
  *
- * Big pixels that the places (fy + 2t, fx + 2u) of the kernel meet, t, u = 0, 1, are a picture of their
- * own: a phase, f = 2 fy + fx of four, in which the kernel is a 2 x 2 one of stride 1. Of such a one,
- * along one axis, two neighbouring sums of two products
+ * Big pixels that the places (fy + 2t, fx + 2u) of the kernel meet, t, u = 0, 1, are a picture of
+ * their own: a phase, f = 2 fy + fx of four, in which the kernel is a 2 x 2 one of stride 1. Of
+ * such a one, along one axis, two neighbouring sums of two products
  *     y0 = d0 g0 + d1 g1,  y1 = d1 g0 + d2 g1
  * are three products:
  *     m0 = (d0 - d1) g0,  m1 = d1 (g0 + g1),  m2 = (d1 - d2) g1;  y0 = m0 + m1,  y1 = m1 - m2.
- * Along both axes 3 x 3 pixels d (a window) and 2 x 2 weights g (a filter) give 2 x 2 sums (a tile) by 9
- * products for 16, at 9 points; no factor but 1 and -1 is in it, so that it is as exact as the plain sum.
- * Each point is a product of matrices of its own:
- *   small from big   rows: tiles of the small picture; k: (phase, channel of the big one); the sums over
- *                    k, then the 4 results
+ * Along both axes 3 x 3 pixels d (a window) and 2 x 2 weights g (a filter) give 2 x 2 sums (a tile)
+ * by 9 products for 16, at 9 points. No factor but 1 and -1 is in it: errors stay those of fp32
+ * sums. Each point is a product of matrices of its own:
+ *   small from big   rows: tiles of the small picture; k: (phase, channel of the big one); of the
+ *                    sums over k the 4 results
  *   big from small   the same for each phase of the big picture; k: channels of the small one; the
  *                    weights' places in descending order, as small coordinates ascend
- *   weight           the weight's 2 x 2 places of a phase are what is made, a tile of the small picture
- *                    is the filter, the window that of `small from big`; k: tiles of all examples
+ *   weight           the weight's 2 x 2 places of a phase are what is made, a tile of the small
+ *                    picture is the filter, the window that of `small from big`; k: tiles of all
+ *                    examples
  * Windows are transformed for a block of tiles that stays in L2, never for a whole picture. A value
- * depends on its example alone, and its bits not on how tiles are shared out. */
+ * depends on its example alone (but for the weight's), its bits not on how tiles are shared out. */
 #include <string.h>
 
 #include "backend/cpu/conv.h"
@@ -56,8 +57,8 @@ bool vae_cpu_winograd_fits(vae_conv g)
     return g.kernel == 4 && g.stride == 2 && g.parts == 1 && g.C % LEAST_CHANNELS == 0;
 }
 
-/* Scratch: the weights' transform, or sums of the weight's gradient, which all threads share; then a
- * room for each thread. */
+/* Scratch: the weights' transform, or sums of the weight's gradient, which all threads share; then
+ * a room for each thread. */
 static size_t shared_floats(vae_conv g)
 {
     const size_t by_small = g.C * ceil_div(g.c, PANEL), by_big = g.c * ceil_div(g.C, PANEL);
@@ -106,8 +107,8 @@ static inline void pixels_at(const float **d, size_t side, const pictures *p, si
     }
 }
 
-/* Fetches what tile `tile` of tx by ty a picture brings: step x step pixels, but for an edge that its
- * neighbours have. */
+/* Fetches what tile `tile` of tx by ty a picture brings: step x step pixels, but for an edge that
+ * its neighbours have. */
 static inline void fetch_tile(const pictures *p, size_t tile, size_t tx, size_t ty, size_t step)
 {
     const size_t J = tile % tx, I = tile / tx % ty, x = J * step + 1;
@@ -205,27 +206,6 @@ static void put_results(const making *m, const pass *p, const float *sums, size_
     }
 }
 
-/* Fetches where the results of tiles t0 .. t1-1 of a block go, and what their derivative is from. */
-static void fetch_results(const making *m, const pass *p, size_t first, size_t t0, size_t t1,
-                          size_t col0)
-{
-    const size_t C = m->n, stride = m->out_step * C;
-    for (size_t t = first + t0; t < first + t1; t++) {
-        const size_t J = t % m->tx, I = t / m->tx % m->ty, picture = t / m->tx / m->ty;
-        const size_t y = p->out_y + 2 * I * m->out_step, x = p->out_x + 2 * J * m->out_step;
-        const size_t at = picture * m->e->ld + (y * m->W + x) * C + col0;
-        for (size_t i = 0; i < 4; i++) {
-            const size_t pixel = at + i / 2 * m->W * stride + i % 2 * stride;
-            for (size_t ch = 0; ch < PANEL; ch += 16) {
-                __builtin_prefetch(m->e->to + pixel + ch, 1);
-                if (m->e->from != NULL) {
-                    __builtin_prefetch(m->e->from + pixel + ch);
-                }
-            }
-        }
-    }
-}
-
 static void make_block(const making *m, size_t task, float *room)
 {
     float *sums = room, *windows = room + POINTS * SUMS_POINT;
@@ -238,8 +218,6 @@ static void make_block(const making *m, size_t task, float *room)
         transform_windows(m, p, windows, first, n);
         for (size_t panel = panel0; panel < panel1; panel++) {
             for (size_t point = 0; point < POINTS; point++) {
-                fetch_results(m, p, first, n * point / POINTS, n * (point + 1) / POINTS,
-                              panel * PANEL);
                 vae_cpu_panel_product(0, sums + point * SUMS_POINT, PANEL,
                                       windows + point * m->point, m->lda,
                                       p->u + point * m->u_point + panel * k * PANEL, PANEL, n,
@@ -258,8 +236,8 @@ static void make_blocks(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* e: pointers to the 2 x 2 places of phase f in one row of the weight, from channel ch on, ascending
- * or descending. */
+/* e: pointers to the 2 x 2 places of phase f in one row of the weight, from channel ch on,
+ * ascending or descending. */
 static void places_of(const float **e, const float *row, size_t f, size_t C, size_t ch,
                       int descending)
 {
@@ -269,7 +247,7 @@ static void places_of(const float **e, const float *row, size_t f, size_t C, siz
     }
 }
 
-/* u: [point][panel of c][(phase, channel)][PANEL], columns beyond c zero; of one phase and panel. */
+/* u: [point][panel of c][(phase, channel)][PANEL], columns beyond c 0; of one phase and panel. */
 static void filters_to_small(const making *m, size_t f, size_t panel)
 {
     const vae_conv g = m->g;
