@@ -54,7 +54,7 @@ static void every_operation(void *ctx)
     op->linear_backward_input(be, c->dx, c->db_in, c->dy, c->w, vae_pad(D), c->x, NULL, B, D, H,
                               VAE_ACT_NONE);
     op->latent_forward(be, c->z, c->kl_row, c->log_pq, c->head, B, K, Z, (vae_noise){3});
-    op->kl_dims(be, c->kl_dim, c->head, B, Z);
+    op->kl_dims(be, c->kl_dim, c->head, B, B, Z);
     op->decode(be, c->x_hat, c->logits, B * K, D, recon);
     op->recon_loss(be, c->recon_row, c->logits, NULL, c->logits, c->x, B, K, D, recon, 0.1f);
     op->particle_weights(be, c->weight, c->bound_row, c->logits, c->db_out, c->recon_row, c->log_pq,
