@@ -230,7 +230,7 @@ static void test_optimal_variance(void **state)
     run_set_option(&c, "likelihood", "gaussian-optimal");
     run_set_option(&c, "batch-size", "4");
     run_set_option(&c, "epochs", "2");
-    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, NULL, &err), VAE_OK);
     assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
     double variance = 1, recon = 0;
     size_t n = 0, from = 0, epoch = 0;
