@@ -24,6 +24,7 @@
 
 #include "backend/cpu/matmul.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/pool.h"
 #include "base/version.h"
 #include "peak.h"

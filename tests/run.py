@@ -94,6 +94,7 @@ def programs():
     yield Program("round trips: commands", "tests/roundtrip/run.sh", "commands")
     yield Program("installed library", "tests/roundtrip/installed.sh")
     yield Program("parsers on bad input", "tests/fuzz/run.sh")
+    yield Program("faults", "tests/faults/run", JOBS="1")  # beside the others
     yield Program("rules", "tests/lint.sh")
 
 

@@ -1,6 +1,6 @@
 # Tests, fuzzing, lint, and what runs on a GPU node. Included by the Makefile.
 
-.PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle
+.PHONY: test check readers test-deps test-programs roundtrip coverage lint fuzz gpu-programs check-gpu bundle faults mutants
 
 test: test-deps ## the whole suite: no GPU, no data needed
 	$(Q)$(MAKE) $(SUB) check
@@ -9,7 +9,7 @@ test-deps:
 	$(Q)data/install.sh build test
 
 check:
-	$(Q)$(MAKE) $(SUB) readers test-programs $(BUILD)/vae lib $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)$(MAKE) $(SUB) readers test-programs $(BUILD)/vae lib $(FAULTY) $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)BUILD=$(BUILD) TEST_PROGRAMS="$(TEST_PROGRAMS)" tests/run.py
 # while the rest is built; where they cannot be had, the round trips say so
 readers:
@@ -58,6 +58,23 @@ $(BUILD)/test/test_curand: $(BUILD)/curand/tests/unit/test_curand.o $(BUILD)/cur
 	    -lstdc++ $(LDLIBS)
 TEST_PROGRAMS += $(BUILD)/test/test_curand
 endif
+
+# ---- the campaign of faults: a library that is preloaded, and a program over libvae ----
+cc.faults  = $(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g $(WARN) -Iinclude
+SHIM      := $(BUILD)/faults/shim.so
+FAULTY    := $(SHIM) $(BUILD)/faults/library $(BUILD)/faults/library-asan
+$(SHIM): tests/faults/shim.c
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+$(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)
+$(BUILD)/faults/library-asan: tests/faults/library.c include/vae.h $(call objs,asan)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(cc.faults) $(SAN) -o $@ $(filter %.c %.o,$^) $(LDLIBS)
+faults: test-deps ## kills, failing calls and allocations, full disks, wrong files: the long campaign
+	$(Q)$(MAKE) $(SUB) $(BUILD)/vae $(BUILD)/test/vae $(BUILD)/simt/vae $(FAULTY)
+	$(Q)BUILD=$(BUILD) JOBS=$(JOBS) tests/faults/run --long
 
 # ---- round trips with readers from the registry ----
 $(BUILD)/roundtrip/random_model: $(BUILD)/release/tests/roundtrip/random_model.o $(program)
@@ -168,6 +185,17 @@ fuzz: deps ## FUZZ_SECONDS (60) of each parser on inputs that nobody thought of
 	$(Q)data/install.sh fuzz
 	$(Q)$(MAKE) $(SUB) $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
+
+# ---- mutants: which faults do the tests catch? ----
+# A fault that gives the same object as before, or one that the compiler warns of, is none.
+cc.plain  = $(CC) $(C11) $(INCLUDE) -Werror -O2
+cxx.plain =
+cu.plain  =
+isa.plain = -O3
+$(eval $(call variant,plain))
+mutants: test-deps ## MUTANTS (200) planted faults: how many do the tests catch? Hours; goes on where it stopped
+	$(Q)data/install.sh fuzz
+	$(Q)BUILD=$(BUILD) tests/mutants/run.py
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
 GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole

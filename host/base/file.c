@@ -11,12 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool vae_is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 void vae_make_way(const char *path)
 {
     struct stat info;
@@ -25,13 +19,26 @@ void vae_make_way(const char *path)
     }
 }
 
-vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+static vae_status look_at(bool *there, struct stat *info, const char *path, vae_error *err)
 {
-    struct stat info;
-    *there = stat(path, &info) == 0;
+    *there = stat(path, info) == 0;
     return *there || errno == ENOENT || errno == ENOTDIR
                ? VAE_OK
                : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno));
+}
+
+vae_status vae_path_exists(bool *there, const char *path, vae_error *err)
+{
+    struct stat info;
+    return look_at(there, &info, path, err);
+}
+
+vae_status vae_is_folder(bool *is, const char *path, vae_error *err)
+{
+    struct stat info;
+    const vae_status status = look_at(is, &info, path, err);
+    *is = *is && S_ISDIR(info.st_mode);
+    return status;
 }
 
 void vae_names_free(char **names, size_t n)
@@ -70,9 +77,12 @@ vae_status vae_folder_names(char ***names, size_t *n, const char *path, vae_erro
     *names = NULL;
     *n = 0;
     DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return errno == ENOENT
-                   ? VAE_OK
+    if (dir == NULL && errno == ENOENT) {
+        return VAE_OK;
+    }
+    if (dir == NULL) { /* opendir() allocates */
+        return errno == ENOMEM
+                   ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for the folder", path)
                    : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
     for (const struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {
@@ -178,20 +188,28 @@ vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err)
 vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err)
 {
     struct stat info;
+    bool there;
+    vae_status status = VAE_OK;
     *f = (vae_file){.name = path, .path = path, .fd = -1};
     if (strcmp(path, "-") == 0) {
         f->name = "standard output";
         f->fd = dup(STDOUT_FILENO);
-    } else if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) {
-        return vae_file_begin_new(f, path, err);
-    } else if (S_ISDIR(info.st_mode)) {
-        return vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path);
     } else {
+        TRY(look_at(&there, &info, path, err)); /* it may be a device */
+        if (!there || S_ISREG(info.st_mode)) {
+            return vae_file_begin_new(f, path, err);
+        }
+        if (S_ISDIR(info.st_mode)) {
+            TRY(vae_fail(err, VAE_ERR_IO, "%s: is a folder; name a file", path));
+        }
         f->fd = open(path, O_WRONLY | O_CLOEXEC);
     }
     f->open = f->fd >= 0;
-    return f->open ? VAE_OK
-                   : vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno));
+    if (!f->open) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s", f->name, strerror(errno)));
+    }
+done:
+    return status;
 }
 
 static vae_status write_failed(const vae_file *f, int reason, vae_error *err)

@@ -52,9 +52,6 @@ vae_status vae_file_replace(const char *path, const struct iovec *parts, size_t 
  * written into, as a rename would replace it. VAE_ERR_IO. */
 vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, vae_error *err);
 
-/* Is there a folder of this name? */
-bool vae_is_folder(const char *path);
-
 /* Removes what is called `path` if it is neither a file nor a folder: a symbolic link (what it
  * points to stays), a pipe, a device. For names that are a run's own. */
 void vae_make_way(const char *path);
@@ -62,6 +59,8 @@ void vae_make_way(const char *path);
 /* Is there anything of this name? That it cannot be known (no permission, a failing disk) is
  * VAE_ERR_IO, never "no". */
 vae_status vae_path_exists(bool *there, const char *path, vae_error *err);
+/* The same of a folder. */
+vae_status vae_is_folder(bool *is, const char *path, vae_error *err);
 
 /* The names in a folder, "." and ".." left out, in the order of their bytes: n of them, malloc'ed,
  * to be freed with vae_names_free. No such folder: none. VAE_ERR_IO where it cannot be read to its

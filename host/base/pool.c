@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -28,6 +29,7 @@
 
 enum {
     SPIN_NS = 30000,       /* how long to look for work or for others' end before going to sleep */
+    YIELD_NS = 1000000,    /* how long a thread takes part after part before it lets others run */
     LOOKS = 8,             /* between two looks at the clock */
     LINE = 64,             /* bytes of a cache line */
     STACK_BYTES = 8 << 20, /* of a thread: products keep packed operands there */
@@ -70,6 +72,8 @@ typedef struct {
     int threads;
     uint64_t control;
 } loop;
+
+static _Thread_local uint64_t yielded; /* when this thread last let others run */
 
 static _Atomic(team *) teams;
 static _Atomic int generation;
@@ -145,13 +149,33 @@ static bool take(team *t, const loop *l, int of, size_t *part)
     }
 }
 
+/* Between parts, a few times in what the system runs a thread at a stretch: one that waits for this
+ * processor has it now, and not in the middle of a part, for which all would wait. If none does,
+ * this is next to nothing. */
+static void let_others_run(void)
+{
+    const uint64_t now = now_ns();
+    if (now - yielded > YIELD_NS) {
+        sched_yield();
+        yielded = now_ns();
+    }
+}
+
 /* All parts that are left, one's own share first. Returns how many it did. */
 static uint32_t work(team *t, const loop *l, int thread)
 {
     uint32_t did = 0;
     for (int i = 0; i < l->threads; i++) {
         const int of = thread + i < l->threads ? thread + i : thread + i - l->threads;
-        for (size_t part; take(t, l, of, &part); did++) {
+        while (true) {
+            size_t part;
+            if (thread > 0) {
+                let_others_run();
+            }
+            if (!take(t, l, of, &part)) {
+                break;
+            }
+            did++;
             const size_t first = part * l->grain, left = l->n - first;
             l->fn(l->ctx, thread, first, first + (left < l->grain ? left : l->grain));
         }

@@ -13,7 +13,10 @@ vae_status vae_sha256(uint8_t digest[VAE_SHA256_BYTES], const struct iovec *part
     }
     ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL);
     EVP_MD_CTX_free(ctx);
-    return ok ? VAE_OK : vae_fail(err, VAE_ERR_RUNTIME, "libcrypto cannot compute a SHA-256");
+    return ok ? VAE_OK
+              : vae_fail(err, VAE_ERR_RUNTIME,
+                         "libcrypto cannot compute a SHA-256: it has no memory, or its "
+                         "configuration does not allow it");
 }
 
 void vae_sha256_hex(const uint8_t digest[VAE_SHA256_BYTES], char hex[VAE_SHA256_HEX])

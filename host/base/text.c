@@ -2,7 +2,6 @@
 #include "base/text.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,12 +67,36 @@ const char *vae_thousands(char text[32], double number)
     return text;
 }
 
+/* By hand, not by jansson, which says no where it has no memory: a name would be refused for it, and
+ * a checkpoint with it taken for damaged. */
 bool vae_is_utf8(const char *text)
 {
-    json_t *string = json_string(text);
-    bool ok = string != NULL;
-    json_decref(string);
-    return ok;
+    /* RFC 3629, 4: first bytes, how many follow, and what the first of these may be */
+    static const struct {
+        unsigned char from, to, more, least, most;
+    } forms[] = {
+        {0x01, 0x7f, 0, 0x00, 0x00}, {0xc2, 0xdf, 1, 0x80, 0xbf}, {0xe0, 0xe0, 2, 0xa0, 0xbf},
+        {0xe1, 0xec, 2, 0x80, 0xbf}, {0xed, 0xed, 2, 0x80, 0x9f}, {0xee, 0xef, 2, 0x80, 0xbf},
+        {0xf0, 0xf0, 3, 0x90, 0xbf}, {0xf1, 0xf3, 3, 0x80, 0xbf}, {0xf4, 0xf4, 3, 0x80, 0x8f},
+    };
+    enum { N = sizeof forms / sizeof forms[0] };
+    const unsigned char *at = (const unsigned char *)text;
+    while (*at != '\0') {
+        size_t form = 0;
+        while (form < N && (*at < forms[form].from || *at > forms[form].to)) {
+            form++;
+        }
+        if (form == N) {
+            return false;
+        }
+        at++;
+        for (int i = 0; i < forms[form].more; i++, at++) {
+            if (i == 0 ? *at < forms[form].least || *at > forms[form].most : (*at & 0xc0) != 0x80) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 bool vae_is_printable(const char *text)

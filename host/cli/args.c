@@ -101,8 +101,9 @@ static vae_status unknown(const cli_args *args, const char *word, int letter, va
 static vae_status read_words(cli_args *args, int argc, char **argv, int first, vae_error *err)
 {
     const cli_command *command = args->command;
+    const size_t most = command->most_words > 0 ? command->most_words : command->n_words;
     for (int i = first; i < argc; i++) {
-        if (args->n_words == command->n_words || args->n_words == CLI_MAX_WORDS) {
+        if (args->n_words == most || args->n_words == CLI_MAX_WORDS) {
             return vae_fail(err, VAE_ERR_USAGE,
                             "vae %s: unexpected '%s'; usage: vae %s%s%s [options]", command->name,
                             argv[i], command->name, command->n_words > 0 ? " " : "",
@@ -140,6 +141,11 @@ vae_status cli_read(cli_args *args, const cli_command *command, int argc, char *
         }
         size_t i = find_code(args, code);
         args->value[i] = optarg != NULL ? optarg : "";
+        if (args->n_given == CLI_MAX_GIVEN) {
+            return vae_fail(err, VAE_ERR_USAGE, "more than %d options", CLI_MAX_GIVEN);
+        }
+        args->given[args->n_given].option = i;
+        args->given[args->n_given++].value = args->value[i];
     }
     args->quiet = cli_given(args, "quiet");
     args->json = cli_given(args, "json");

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "backend/open.h"
+#include "base/machine.h"
 #include "base/pool.h"
 #include "base/version.h"
 #include "cli/cli.h"

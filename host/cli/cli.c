@@ -26,6 +26,7 @@
     X(export) \
     X(import) \
     X(report) \
+    X(compare) \
     X(info) \
     X(devices) \
     X(probe) \

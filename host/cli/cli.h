@@ -12,7 +12,7 @@
 #include "eval/bytes.h"
 #include "infer/trained.h"
 
-enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 4 };
+enum { CLI_MAX_OPTIONS = 96, CLI_MAX_WORDS = 32, CLI_MAX_GIVEN = 256 };
 
 typedef struct {
     const char *name;
@@ -27,7 +27,8 @@ typedef struct cli_args cli_args;
 typedef struct {
     const char *name;
     const char *words; /* what stands beside options: "RUN", or "" */
-    size_t n_words;    /* how many of them must be there, and at most are */
+    size_t n_words;    /* how many of them must be there, and at most are, ... */
+    size_t most_words; /* ... unless this says how many there may be; 0: it does not */
     const char *help;  /* one line */
     const char *more;  /* lines that only the command's own help has; or NULL */
     const char *examples;
@@ -46,6 +47,11 @@ struct cli_args {
     cli_option options[CLI_MAX_OPTIONS]; /* all that the command takes */
     size_t n_options;
     const char *value[CLI_MAX_OPTIONS]; /* the last one given; "" for a flag; NULL = not given */
+    struct {
+        size_t option; /* its place in `options` */
+        const char *value;
+    } given[CLI_MAX_GIVEN]; /* every one, in order: for options that may come more than once */
+    size_t n_given;
     const char *words[CLI_MAX_WORDS];
     size_t n_words;
     bool quiet, json;
@@ -148,10 +154,11 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err);
 /* The same for a name and a split that the caller has; --limit holds. */
 vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *name,
                               vae_split split, vae_error *err);
-/* What a run is tested on, and which split of it; NULL: nothing. */
-const char *cli_test_data(const vae_config *config, vae_split *split);
-/* As cli_open_set, where those of the training may be missing: then m->set is NULL, and `missing`
- * says why. split: in place of --split; needed: another option that wants them as --data does; both
+/* What a run is tested on, and which split of it; NULL: nothing. Errors: vae_dataset_has_test's. */
+vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
+                         vae_error *err);
+/* As cli_open_set, where those of the training may be missing, or others by now: then m->set is
+ * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of --split; needed: another option that wants them as --data does; both
  * or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);

@@ -32,13 +32,21 @@ static void mask_side(bool *observed, const vae_checkpoint *c, const char *side)
     }
 }
 
+/* A value of a mask as it was written: bytes as they are, so that 1 and 255 both mean observed. */
+static float mark(const vae_dataset *set, size_t i)
+{
+    return set->dtype == VAE_U8 ? ((const uint8_t *)set->rows)[i]
+                                : vae_dataset_value(set, i / set->d, i % set->d);
+}
+
 /* A picture is read as those of the model are; greys that resizing leaves are cut in the middle. */
 static vae_status mask_file(bool *observed, const vae_trained *m, const char *path, vae_error *err)
 {
     const vae_checkpoint *c = m->checkpoint;
-    const vae_data_options how = vae_trained_reading(m, NULL);
+    vae_data_options how = vae_trained_reading(m, NULL);
     vae_dataset *set;
     vae_status status = VAE_OK;
+    how.marks = true;
     TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, &how, err));
     if (set->kind == VAE_KIND_PICTURES) {
         TRY(vae_checkpoint_check_set(c, set, err));
@@ -50,8 +58,8 @@ static vae_status mask_file(bool *observed, const vae_trained *m, const char *pa
                      set->n, set->d, c->d, c->d, c->height, c->width * c->channels));
     }
     for (size_t i = 0; i < c->d; i++) {
-        const float v = vae_dataset_value(set, i / set->d, i % set->d);
-        observed[i] = set->kind == VAE_KIND_PICTURES ? v >= 0.5f : v != 0.0f;
+        const float v = mark(set, i);
+        observed[i] = set->kind == VAE_KIND_PICTURES ? v >= 127.5f : v != 0.0f;
         if (set->kind != VAE_KIND_PICTURES && v != 0.0f && v != 1.0f && v != 255.0f) {
             TRY(vae_fail(err, VAE_ERR_DATA,
                          "%s: value %zu is %g; a mask has 0 (missing) and 1 (observed)", path, i,

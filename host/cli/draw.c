@@ -17,7 +17,7 @@ vae_status draw_begin(drawing *d, const cli_args *args, const char *fallback, bo
     if (strlen(d->out) >= VAE_PATH) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "--out: the name is longer than %d bytes", VAE_PATH));
     }
-    d->kind = vae_sink_kind_of(d->out);
+    TRY(vae_sink_kind_of(&d->kind, d->out, err));
     if (d->kind == VAE_SINK_NONE || (d->kind == VAE_SINK_GIF && !gif)) {
         TRY(vae_fail(err, VAE_ERR_USAGE,
                      "%s: expected a name that ends in .png%s, .npy or / (a folder), or -", d->out,

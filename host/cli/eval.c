@@ -50,28 +50,6 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
 
 /* ---- what is printed ---- */
 
-void cli_json_bytes(json_t *o, const vae_byte_figures *bytes)
-{
-    json_object_set_new(o, "psnr", cli_json_real(bytes->psnr));
-    json_object_set_new(o, "bits_per_dim", cli_json_real(bytes->bits));
-    json_object_set_new(o, "dequantization",
-                        isnan(bytes->bits) ? json_null()
-                                           : json_string("uniform, 1/256 wide, expected value"));
-}
-
-void cli_print_bytes(const vae_byte_figures *bytes, const char *where)
-{
-    if (!isnan(bytes->bits)) {
-        printf("bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to "
-               "x, its expected value)\n",
-               bytes->bits);
-    }
-    if (bytes->n > 0) {
-        printf("psnr          %.3f dB (mean at %s, one squared error over all values)\n",
-               bytes->psnr, where);
-    }
-}
-
 static json_t *figures(const evaluation *ev)
 {
     const vae_evaluation *e = &ev->e;
@@ -205,19 +183,24 @@ done:
 
 static vae_status check_options(const cli_args *args, const vae_trained *m, vae_error *err)
 {
-    const char *data = cli_value(args, "data");
+    const char *data = cli_value(args, "data"), *test = NULL;
     vae_split split;
+    bool has_test = false;
+    vae_status status = VAE_OK;
     if (!cli_given(args, "gap")) {
         return VAE_OK;
     }
     if (cli_given(args, "split")) {
         return vae_fail(err, VAE_ERR_USAGE, "--gap takes both splits: leave --split out");
     }
-    const bool has_test =
-        data != NULL ? vae_dataset_has_test(data) : cli_test_data(&m->config, &split) != NULL;
-    return has_test ? VAE_OK
-                    : vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
-                               data != NULL ? data : m->config.data);
+    TRY(data != NULL ? vae_dataset_has_test(&has_test, data, err)
+                     : cli_test_data(&test, &split, &m->config, err));
+    if (!has_test && test == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--gap: %s has no test split of its own",
+                     data != NULL ? data : m->config.data));
+    }
+done:
+    return status;
 }
 
 static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *job, vae_error *err)

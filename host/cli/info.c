@@ -1,4 +1,5 @@
 /* vae info, vae devices: what is in a file, what there is to compute on. */
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,12 +8,13 @@
 #include <unistd.h>
 
 #include "backend/open.h"
+#include "base/machine.h"
+#include "base/pool.h"
 #include "base/sha256.h"
 #include "cli/cli.h"
 #include "exchange/import_weights.h"
 #include "model/layout.h"
 #include "train/run.h"
-#include "train/step_timer.h"
 
 static json_t *describe_tensors(const param_layout *layout)
 {
@@ -205,15 +207,20 @@ static vae_status run_info(const cli_args *args, vae_error *err)
     struct stat info = {0};
     uint8_t digest[VAE_SHA256_BYTES];
     char weights[VAE_SHA256_HEX];
+    bool weights_alone;
     vae_status status = VAE_OK;
-    if (vae_weights_is_file(args->words[0])) {
+    TRY(vae_weights_is_file(&weights_alone, args->words[0], err));
+    if (weights_alone) {
         return info_of_weights(args, args->words[0], err);
     }
     TRY(vae_checkpoint_open_run(&c, args->words[0], cli_given(args, "best"), false, path, err));
     TRY(vae_layout_build(&layout, &c->config, vae_checkpoint_shape(c), err));
     TRY(vae_checkpoint_digest(c, digest, err));
     vae_sha256_hex(digest, weights);
-    size_t bytes = stat(path, &info) == 0 ? (size_t)info.st_size : 0;
+    if (stat(path, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno)));
+    }
+    const size_t bytes = (size_t)info.st_size;
     if (args->json) {
         TRY(print_json(c, path, bytes, &layout, weights, err));
     } else {
@@ -244,7 +251,7 @@ const cli_command cli_info_command = {
 
 static vae_status run_devices(const cli_args *args, vae_error *err)
 {
-    char name[128], backend[512], cuda[4096] = "";
+    char name[128], backend[512], instructions[128], cuda[4096] = "";
     const vae_backend_options options = {.device = VAE_DEVICE_CPU};
     vae_backend *be;
     const int n_cuda = vae_cuda_devices(cuda, sizeof cuda);
@@ -255,15 +262,19 @@ static vae_status run_devices(const cli_args *args, vae_error *err)
     be->ops->describe(be, backend, sizeof backend);
     be->ops->close(be);
     vae_cpu_name(name, sizeof name);
+    vae_cpu_instructions(instructions, sizeof instructions);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const int threads = vae_threads(0);
     if (args->json) {
-        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu", "name",
-                              name, "cores", (json_int_t)cores, "backend", backend, "cuda",
-                              "devices", n_cuda, "text", cuda);
+        json_t *o =
+            json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu",
+                      "name", name, "cores", (json_int_t)cores, "threads", threads, "instructions",
+                      instructions, "backend", backend, "cuda", "devices", n_cuda, "text", cuda);
         cli_print_json(o, 0);
         return VAE_OK;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
+    printf("cpu   offers %s\n", instructions[0] != '\0' ? instructions : "no vector instructions");
     for (const char *line = cuda; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         printf("cuda  %.*s\n", (int)length, line);

@@ -250,7 +250,8 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    const bool npz = read(fd, first, sizeof first) == 2 && first[0] == 'P' && first[1] == 'K';
+    const bool npz =
+        vae_read_at(fd, first, sizeof first, 0) == 2 && first[0] == 'P' && first[1] == 'K';
     close(fd);
     TRY((npz ? read_npz_latents : read_npy_latents)(path, z, n, &cols, err));
     if (cols != latent) {
@@ -292,10 +293,11 @@ static vae_status run_decode(const cli_args *args, vae_error *err)
     float *z = NULL;
     size_t n = 0;
     int only;
+    vae_sink_kind kind;
     vae_status status = VAE_OK;
     const char *out = cli_value(args, "out"), *from = cli_value(args, "latents");
     TRY(check_out(args, out, err));
-    const vae_sink_kind kind = vae_sink_kind_of(out);
+    TRY(vae_sink_kind_of(&kind, out, err));
     if (kind == VAE_SINK_NONE || kind == VAE_SINK_GIF) {
         TRY(vae_fail(err, VAE_ERR_USAGE,
                      "%s: expected a name that ends in .npy, .png or / (a folder), or -", out));

@@ -43,9 +43,9 @@ static void *json_memory(size_t n)
 
 int main(int argc, char **argv)
 {
-    hold_descriptors();
     /* a file larger than `ulimit -f` allows is an error of write(), not the end */
     signal(SIGXFSZ, SIG_IGN);
+    hold_descriptors();
     json_set_alloc_funcs(json_memory, free);
     const vae_notes notes = {.tell = print_note};
     vae_error err = {.notes = &notes};

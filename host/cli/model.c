@@ -128,11 +128,18 @@ done:
     return status;
 }
 
-const char *cli_test_data(const vae_config *config, vae_split *split)
+vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
+                         vae_error *err)
 {
-    const char *name = config->test_data[0] != '\0' ? config->test_data : config->data;
-    *split = vae_dataset_has_test(name) ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN;
-    return *split == VAE_SPLIT_TEST || name == config->test_data ? name : NULL;
+    const bool named = config->test_data[0] != '\0';
+    const char *data = named ? config->test_data : config->data;
+    bool has;
+    vae_status status = VAE_OK;
+    TRY(vae_dataset_has_test(&has, data, err));
+    *split = has ? VAE_SPLIT_TEST : VAE_SPLIT_TRAIN;
+    *name = has || named ? data : NULL;
+done:
+    return status;
 }
 
 /* Is m->set what the model was trained on, by its checksum? */
@@ -183,6 +190,7 @@ static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out,
     const char *data = cli_value(args, "data"), *name = data != NULL ? data : m->config.data;
     const vae_config *c = &m->config;
     size_t limit, read = c->limit;
+    bool has_test;
     vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
     TRY(cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err));
@@ -210,7 +218,8 @@ static vae_status open_part(vae_trained *m, const cli_args *args, bool held_out,
         if (read != limit) { /* other data, of which the run's own --limit says nothing */
             TRY(cli_open_named_set(m, args, name, VAE_SPLIT_TRAIN, err));
         }
-        m->split = vae_dataset_has_test(name) ? "train" : "data";
+        TRY(vae_dataset_has_test(&has_test, name, err));
+        m->split = has_test ? "train" : "data";
     }
 done:
     return status;
@@ -233,6 +242,7 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err)
     const char *data = cli_value(args, "data"), *split = cli_value(args, "split");
     const char *test = data;
     vae_split of_test = VAE_SPLIT_TEST;
+    bool has_test;
     vae_status status = VAE_OK;
     if (split != NULL && data != NULL && strcmp(data, "-") == 0) {
         return vae_fail(err, VAE_ERR_USAGE, "--split has no effect on standard input");
@@ -245,9 +255,10 @@ vae_status cli_open_set(vae_trained *m, const cli_args *args, vae_error *err)
                               "--split: expected train, validation or test, found '%s'", split);
     }
     if (data == NULL) {
-        test = cli_test_data(&m->config, &of_test);
-    } else if (split == NULL && !vae_dataset_has_test(data)) {
-        test = NULL;
+        TRY(cli_test_data(&test, &of_test, &m->config, err));
+    } else if (split == NULL) {
+        TRY(vae_dataset_has_test(&has_test, data, err));
+        test = has_test ? data : NULL;
     }
     if (test == NULL && split == NULL) {
         return open_all(m, args, data != NULL ? data : m->config.data, err);
@@ -269,8 +280,13 @@ vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const cha
         return VAE_OK;
     }
     vae_trained_close_set(m);
+    const vae_config *c = &m->config;
+    const bool gone = vae_dataset_is_gone(c->data) ||
+                      (c->test_data[0] != '\0' && vae_dataset_is_gone(c->test_data)) ||
+                      (c->stack[0] != '\0' && vae_dataset_is_gone(c->stack));
     return cli_given(args, "data") || cli_given(args, "split") || cli_given(args, "limit") ||
-                   (needed != NULL && cli_given(args, needed)) || status == VAE_ERR_RUNTIME
+                   (needed != NULL && cli_given(args, needed)) || status == VAE_ERR_RUNTIME ||
+                   (status == VAE_ERR_IO && !gone)
                ? vae_fail(err, status, "%s", missing->text)
                : VAE_OK;
 }

@@ -78,3 +78,25 @@ vae_status cli_check_out(const cli_args *args, const char *out, vae_error *err)
                ? vae_fail(err, VAE_ERR_USAGE, "--out -: --json has standard output; name a file")
                : VAE_OK;
 }
+
+void cli_json_bytes(json_t *o, const vae_byte_figures *bytes)
+{
+    json_object_set_new(o, "psnr", cli_json_real(bytes->psnr));
+    json_object_set_new(o, "bits_per_dim", cli_json_real(bytes->bits));
+    json_object_set_new(o, "dequantization",
+                        isnan(bytes->bits) ? json_null()
+                                           : json_string("uniform, 1/256 wide, expected value"));
+}
+
+void cli_print_bytes(const vae_byte_figures *bytes, const char *where)
+{
+    if (!isnan(bytes->bits)) {
+        printf("bits per dim  %.4f (ELBO's bound for bytes: uniform noise of width 1/256 added to "
+               "x, its expected value)\n",
+               bytes->bits);
+    }
+    if (bytes->n > 0) {
+        printf("psnr          %.3f dB (mean at %s, one squared error over all values)\n",
+               bytes->psnr, where);
+    }
+}

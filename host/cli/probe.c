@@ -243,11 +243,13 @@ static vae_status open_rows(probe *p, vae_error *err)
 {
     const char *data = cli_value(p->args, "data");
     const char *name = data != NULL ? data : p->m.config.data;
+    const char *test = NULL;
     vae_split of_test = VAE_SPLIT_TEST;
-    const char *test = data == NULL                 ? cli_test_data(&p->m.config, &of_test)
-                       : vae_dataset_has_test(data) ? data
-                                                    : NULL;
+    bool has_test = false;
     vae_status status = VAE_OK;
+    TRY(data == NULL ? cli_test_data(&test, &of_test, &p->m.config, err)
+                     : vae_dataset_has_test(&has_test, data, err));
+    test = has_test ? data : test;
     if (test != NULL && p->holdout > 0) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "--holdout has no effect: %s has a test split", name));
     }

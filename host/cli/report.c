@@ -10,13 +10,17 @@
 static const char standard_output[] = "/dev/stdout";
 
 /* The run folder of a run, or of a checkpoint in one; "" = there is none. */
-static void find_folder(const char *run, const char *checkpoint, char folder[VAE_PATH])
+static vae_status find_folder(const char *run, const char *checkpoint, char folder[VAE_PATH],
+                              vae_error *err)
 {
     static const char inside[] = "/checkpoints/";
+    bool is;
+    vae_status status = VAE_OK;
     folder[0] = '\0';
-    if (vae_is_folder(run)) {
+    TRY(vae_is_folder(&is, run, err));
+    if (is) {
         snprintf(folder, VAE_PATH, "%s", run);
-        return;
+        return VAE_OK;
     }
     const char *slash = strrchr(checkpoint, '/');
     const size_t tail = sizeof inside - 1;
@@ -26,6 +30,8 @@ static void find_folder(const char *run, const char *checkpoint, char folder[VAE
     } else if (strncmp(checkpoint, inside + 1, tail - 1) == 0) {
         snprintf(folder, VAE_PATH, ".");
     }
+done:
+    return status;
 }
 
 static void print_result(const cli_args *args, const vae_trained *m, const char *out,
@@ -70,14 +76,22 @@ done:
 
 /* Where nothing else is asked for, what training's own report shows: the test split, or rows held
  * out, or those trained on. */
-static const char *choose_split(const cli_args *args, const vae_config *config)
+static vae_status choose_split(const char **split, const cli_args *args, const vae_config *config,
+                               vae_error *err)
 {
     vae_split of_test;
-    const char *split = cli_value(args, "split");
-    return split != NULL || cli_given(args, "data") || cli_test_data(config, &of_test) != NULL
-               ? split
-           : config->validation > 0 ? "validation"
-                                    : "train";
+    const char *test = NULL;
+    vae_status status = VAE_OK;
+    *split = cli_value(args, "split");
+    if (*split != NULL || cli_given(args, "data")) {
+        return VAE_OK;
+    }
+    TRY(cli_test_data(&test, &of_test, config, err));
+    if (test == NULL) {
+        *split = config->validation > 0 ? "validation" : "train";
+    }
+done:
+    return status;
 }
 
 static vae_status run_report(const cli_args *args, vae_error *err)
@@ -86,11 +100,17 @@ static vae_status run_report(const cli_args *args, vae_error *err)
     char folder[VAE_PATH] = "", out[VAE_PATH];
     vae_error missing = {0};
     vae_report_result result;
+    const char *split;
     vae_status status = VAE_OK;
     TRY(cli_open_checkpoint(&m, args, err));
-    find_folder(args->words[0], m.path, folder);
+    TRY(find_folder(args->words[0], m.path, folder, err));
     TRY(choose_out(args, folder, out, err));
-    TRY(cli_open_set_if_there(&m, args, choose_split(args, &m.config), NULL, &missing, err));
+    const vae_status known = choose_split(&split, args, &m.config, &missing);
+    if (known == VAE_OK) {
+        TRY(cli_open_set_if_there(&m, args, split, NULL, &missing, err));
+    } else if (known != VAE_ERR_DATA) { /* damaged data are as good as none */
+        TRY(vae_fail(err, known, "%s", missing.text));
+    }
     if (m.set == NULL) {
         cli_say(args, "without data: %s", missing.text);
     }

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "cli/sweep.h"
 #include "image/image.h"
 #include "model/layout.h"
 #include "run/folder.h"
@@ -44,7 +45,7 @@ static vae_status start_from_run(vae_config *config, const char *out, bool anew,
     }
     if (there) { /* else it starts from the beginning */
         TRY(read_config_file(config, path, err));
-        vae_run_resolve_config(out, config);
+        TRY(vae_run_resolve_config(out, config, err));
     }
 done:
     return status;
@@ -203,7 +204,7 @@ static vae_status open_sets(const vae_config *config, bool resume, uint64_t give
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
     }
-    test_data = cli_test_data(config, &split);
+    TRY(cli_test_data(&test_data, &split, config, err));
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
         TRY(vae_dataset_open(test, test_data, split, &options, err));
@@ -242,6 +243,9 @@ static vae_status run_train(const cli_args *args, vae_error *err)
                                  .force = cli_given(args, "force"),
                                  .stop_signal = vae_signals_flag()};
     vae_status status = VAE_OK;
+    if (cli_given(args, "jobs") && !cli_sweeps(args)) {
+        return vae_fail(err, VAE_ERR_USAGE, "--jobs has no effect without --sweep");
+    }
     if (resume != NULL && resume[0] != '\0' && !options.anew) {
         return vae_fail(err, VAE_ERR_USAGE, "--resume: expected nothing or auto, found '%s'",
                         resume);
@@ -249,6 +253,9 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     if (options.resume && options.force) {
         return vae_fail(err, VAE_ERR_USAGE,
                         "--resume goes on with a run, --force replaces it: give one of them");
+    }
+    if (cli_sweeps(args)) {
+        return cli_sweep(args, err);
     }
     TRY(read_config(args, &config, &options, &given, err));
     if (config.out[0] != '\0') {
@@ -279,6 +286,9 @@ static const cli_option train_options[] = {
     {"resume", 0, "[=auto]",
      "go on with the run in --out; its options are taken over; auto: begin it if there is none"},
     {"force", 0, NULL, "replace the run that is in --out"},
+    {"sweep", 0, "OPTION=V,V,...",
+     "a run in --out for each value (or combination, if given again), then a comparison"},
+    {"jobs", 'j', "N", "of a sweep: so many runs at a time [1]"},
 };
 
 const cli_command cli_train_command = {
@@ -294,6 +304,7 @@ const cli_command cli_train_command = {
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"
         "  vae train --init-from runs/mnist --data mine/ --lr 3e-4   that model, adapted to other "
         "data\n"
+        "  vae train --sweep beta=1,2,4 --sweep latent=10,20 --jobs 2 --out runs/sweep\n"
         "  vae train --resume --out runs/mnist --epochs 20\n"
         "  vae train --resume=auto --out runs/job --data x.npy   for a script that is started "
         "again\n",

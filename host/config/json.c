@@ -170,11 +170,13 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
     vae_config changed = *config; /* all or nothing */
     /* editors on Windows put a byte order mark in front */
     text += strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-    json_t *object = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
-    if (object == NULL && vae_json_starved(&at)) {
+    json_t *object;
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY;
+    const vae_status parsed = vae_json_read(&object, text, strlen(text), flags, &at);
+    if (parsed == VAE_ERR_RUNTIME) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", source));
     }
-    if (object == NULL) {
+    if (parsed != VAE_OK) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "%s: line %d: not JSON: %s", source, at.line, at.text));
     }
     if (!json_is_object(object)) {

@@ -31,6 +31,7 @@ typedef struct {
     bool exact;
     size_t channels; /* of picture files, where the config leaves it open: the model's; 0: theirs */
     bool nameless;   /* what the file's first bytes do not tell is a table */
+    bool marks;      /* not pixels: bytes that are all 0 or 1 are taken, too */
     bool of_model;   /* rows for a model that is there need not have the columns it leaves out */
     size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
     void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
@@ -115,9 +116,13 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
                             const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);
 
-/* True if `name` offers a split of its own for testing (digits, an IDX folder with t10k files, an
- * .npz with x_test, a folder with pictures in test). Opening it may still fail. */
-bool vae_dataset_has_test(const char *name);
+/* *has: does `name` offer a split of its own for testing (digits, an IDX folder with t10k files, an
+ * .npz with x_test, a folder with pictures in test)? What is gone, or no data set, has none.
+ * Errors are those of opening it: it cannot be known now. */
+vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err);
+
+/* Is there no data set of this name any more, or none that we may read? */
+bool vae_dataset_is_gone(const char *name);
 
 /* Refuses an option that the user named (given: a bit per row of the option table) but which is for
  * another kind of data. VAE_ERR_USAGE. */

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "dataset/readers.h"
 
 enum { PATH_BYTES = 4096 };
@@ -245,44 +245,54 @@ done:
 }
 
 /* Finds <folder>/<stem>{-,.}<kind>{,.gz} into path. A name that exists in any form counts, so that
- * an unreadable file is reported, not skipped. */
-static bool find_file(const char *folder, const char *stem, const char *kind, char path[PATH_BYTES])
+ * an unreadable file is reported, not skipped. VAE_ERR_IO: it cannot be known whether it exists. */
+static vae_status find_file(bool *found, const char *folder, const char *stem, const char *kind,
+                            char path[PATH_BYTES], vae_error *err)
 {
     static const char separators[] = {'-', '.'};
     static const char *const endings[] = {"", ".gz"};
-    for (size_t i = 0; i < 4; i++) {
+    vae_status status = VAE_OK;
+    *found = false;
+    for (size_t i = 0; i < 4 && !*found; i++) {
         int n = snprintf(path, PATH_BYTES, "%s/%s%c%s%s", folder, stem, separators[i / 2], kind,
                          endings[i % 2]);
-        struct stat info;
-        if (n > 0 && n < PATH_BYTES && stat(path, &info) == 0) {
-            return true;
+        if (n > 0 && n < PATH_BYTES) {
+            TRY(vae_path_exists(found, path, err));
         }
     }
-    return false;
+done:
+    return status;
 }
 
-static bool find_split_file(const char *folder, vae_split split, bool labels, char path[PATH_BYTES])
+static vae_status find_split_file(bool *found, const char *folder, vae_split split, bool labels,
+                                  char path[PATH_BYTES], vae_error *err)
 {
     static const char *const stems[2][2] = {{"train-images", "train-labels"},
                                             {"t10k-images", "t10k-labels"}};
-    return find_file(folder, stems[split == VAE_SPLIT_TEST][labels],
-                     labels ? "idx1-ubyte" : "idx3-ubyte", path);
+    return find_file(found, folder, stems[split == VAE_SPLIT_TEST][labels],
+                     labels ? "idx1-ubyte" : "idx3-ubyte", path, err);
 }
 
 /* Where torchvision puts the raw files of its data sets, below the folder the user names. */
 static const char *const layouts[] = {"", "/raw", "/MNIST/raw", "/FashionMNIST/raw", "/KMNIST/raw"};
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
 
-/* Finds the one sub-folder with images of the split, into raw. Returns how many there are; the
+/* Finds the one sub-folder with images of the split, into raw. *n_found: how many there are; the
  * folder itself settles the matter. */
-static size_t find_raw_folder(const char *folder, vae_split split, char raw[PATH_BYTES])
+static vae_status find_raw_folder(size_t *n_found, const char *folder, vae_split split,
+                                  char raw[PATH_BYTES], vae_error *err)
 {
-    size_t n_found = 0;
-    for (size_t i = 0; i < N_LAYOUTS && (n_found == 0 || i > 1); i++) {
+    vae_status status = VAE_OK;
+    *n_found = 0;
+    for (size_t i = 0; i < N_LAYOUTS && (*n_found == 0 || i > 1); i++) {
         char candidate[PATH_BYTES], file[PATH_BYTES];
+        bool found = false;
         int n = snprintf(candidate, sizeof candidate, "%s%s", folder, layouts[i]);
-        if (n > 0 && n < PATH_BYTES && find_split_file(candidate, split, false, file)) {
-            if (n_found++ == 0) {
+        if (n > 0 && n < PATH_BYTES) {
+            TRY(find_split_file(&found, candidate, split, false, file, err));
+        }
+        if (found) {
+            if ((*n_found)++ == 0) {
                 memcpy(raw, candidate, sizeof candidate);
             }
             if (i == 0) {
@@ -290,64 +300,76 @@ static size_t find_raw_folder(const char *folder, vae_split split, char raw[PATH
             }
         }
     }
-    return n_found;
+done:
+    return status;
 }
 
-static bool folder_has(const char *folder, vae_split split)
+static vae_status folder_has(bool *has, const char *folder, vae_split split, vae_error *err)
 {
     char raw[PATH_BYTES];
-    return find_raw_folder(folder, split, raw) > 0; /* several: load says so */
+    size_t n_found;
+    const vae_status status = find_raw_folder(&n_found, folder, split, raw, err);
+    *has = n_found > 0; /* several: load says so */
+    return status;
 }
 
 static vae_status load_folder(vae_dataset *set, const char *folder, vae_split split,
                               const vae_data_options *options, vae_error *err)
 {
     char raw[PATH_BYTES], path[PATH_BYTES];
-    size_t n_found = find_raw_folder(folder, split, raw);
+    const bool test = split == VAE_SPLIT_TEST;
+    const char *which = test ? "t10k" : "train";
+    size_t n_found, n_total = 0;
+    bool found = false;
+    vae_status status = VAE_OK;
+    TRY(find_raw_folder(&n_found, folder, split, raw, err));
     if (n_found > 1) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: holds several data sets; name one of them, for example %s", folder,
-                        raw);
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: holds several data sets; name one of them, for example %s", folder, raw));
+    }
+    if (n_found == 0 && test) {
+        TRY(folder_has(&found, folder, VAE_SPLIT_TRAIN, err));
+    }
+    if (found) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: has train images but no test split: expected t10k-images-idx3-"
+                     "ubyte or t10k-images-idx3-ubyte.gz beside them; or leave --split out",
+                     folder));
     }
     if (n_found == 0) {
-        const bool test = split == VAE_SPLIT_TEST;
-        const char *which = test ? "t10k" : "train";
-        if (test && folder_has(folder, VAE_SPLIT_TRAIN)) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: has train images but no test split: expected t10k-images-idx3-"
-                            "ubyte or t10k-images-idx3-ubyte.gz beside them; or leave --split out",
-                            folder);
-        }
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: expected %s-images-idx3-ubyte or %s-images-idx3-ubyte.gz in it, in "
-                        "raw/, MNIST/raw/, FashionMNIST/raw/ or KMNIST/raw/, found none",
-                        folder, which, which);
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: expected %s-images-idx3-ubyte or %s-images-idx3-ubyte.gz in it, in "
+                     "raw/, MNIST/raw/, FashionMNIST/raw/ or KMNIST/raw/, found none",
+                     folder, which, which));
     }
-    size_t n_total = 0;
-    find_split_file(raw, split, false, path);
-    vae_status status = load_images(set, path, options, &n_total, err);
-    if (status == VAE_OK && find_split_file(raw, split, true, path)) {
-        status = load_labels(set, path, options->limit, n_total, err);
+    TRY(find_split_file(&found, raw, split, false, path, err));
+    TRY(load_images(set, path, options, &n_total, err));
+    TRY(find_split_file(&found, raw, split, true, path, err));
+    if (found) {
+        TRY(load_labels(set, path, options->limit, n_total, err));
     }
+done:
     return status;
 }
 
 /* The labels file that belongs to an images file by its name: images -> labels, idx3 -> idx1. */
-static bool find_labels_beside(const char *images, char path[PATH_BYTES])
+static vae_status find_labels_beside(bool *found, const char *images, char path[PATH_BYTES],
+                                     vae_error *err)
 {
     const char *slash = strrchr(images, '/');
     const char *base = slash != NULL ? slash + 1 : images;
     const char *word = strstr(base, "images"), *kind = strstr(base, "idx3-ubyte");
+    *found = false;
     if (word == NULL || kind == NULL || kind < word) {
-        return false;
+        return VAE_OK;
     }
     char folder[PATH_BYTES], stem[PATH_BYTES];
     int n = snprintf(folder, sizeof folder, "%.*s", (int)(base - images), images);
     int m = snprintf(stem, sizeof stem, "%.*slabels", (int)(word - base), base);
     if (n < 0 || n >= PATH_BYTES || m < 0 || m >= PATH_BYTES) {
-        return false;
+        return VAE_OK;
     }
-    return find_file(n > 0 ? folder : ".", stem, "idx1-ubyte", path);
+    return find_file(found, n > 0 ? folder : ".", stem, "idx1-ubyte", path, err);
 }
 
 static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
@@ -356,10 +378,14 @@ static vae_status load_file(vae_dataset *set, const char *path, vae_split split,
     (void)split;
     size_t n_total = 0;
     char labels[PATH_BYTES];
-    vae_status status = load_images(set, path, options, &n_total, err);
-    if (status == VAE_OK && find_labels_beside(path, labels)) {
-        status = load_labels(set, labels, options->limit, n_total, err);
+    bool found;
+    vae_status status = VAE_OK;
+    TRY(load_images(set, path, options, &n_total, err));
+    TRY(find_labels_beside(&found, path, labels, err));
+    if (found) {
+        TRY(load_labels(set, labels, options->limit, n_total, err));
     }
+done:
     return status;
 }
 

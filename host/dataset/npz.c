@@ -154,31 +154,54 @@ done:
     return status;
 }
 
-/* A little-endian whole number or float of a label array; false for a type that labels have not. */
-static bool label_value(const uint8_t *p, const npy_header *h, double *value)
+/* Is it a type that labels have: little-endian whole numbers, floats, booleans? */
+static bool holds_labels(const npy_header *h)
+{
+    const char *type = h->descr + (strchr("|<>=", h->descr[0]) != NULL);
+    return h->descr[0] != '>' && h->item_bytes <= 8 && strchr("iufb", type[0]) != NULL &&
+           (type[0] != 'f' || h->item_bytes >= 4);
+}
+
+/* A value of such an array. */
+static double label_value(const uint8_t *p, const npy_header *h)
 {
     const char *type = h->descr + (strchr("|<>=", h->descr[0]) != NULL);
     uint64_t bits = 0;
-    if (h->descr[0] == '>' || h->item_bytes > 8 || strchr("iufb", type[0]) == NULL ||
-        (type[0] == 'f' && h->item_bytes < 4)) {
-        return false;
-    }
+    double wide;
+    float narrow;
     memcpy(&bits, p, h->item_bytes);
     if (type[0] == 'f' && h->item_bytes == 8) {
-        memcpy(value, p, sizeof *value);
-        return true;
+        memcpy(&wide, p, sizeof wide);
+        return wide;
     }
     if (type[0] == 'f') {
-        float narrow;
         memcpy(&narrow, p, sizeof narrow);
-        *value = (double)narrow;
-        return true;
+        return (double)narrow;
     }
     const unsigned unused = 64 - 8 * (unsigned)h->item_bytes;
-    *value = type[0] == 'i' ? (double)((int64_t)(bits << unused) >> unused) : (double)bits;
-    return true;
+    return type[0] == 'i' ? (double)((int64_t)(bits << unused) >> unused) : (double)bits;
 }
 
+/* Labels of the rows that are kept, as they come; those that follow are read, for the archive's
+ * CRC, and dropped. */
+typedef struct {
+    const npy_header *header;
+    double *values; /* (n) */
+    size_t n, done;
+} kept_labels;
+
+static vae_status take_labels(void *ctx, const uint8_t *items, size_t n, vae_error *err)
+{
+    kept_labels *to = ctx;
+    (void)err;
+    n = n < to->n - to->done ? n : to->n - to->done;
+    for (size_t i = 0; i < n; i++, to->done++) {
+        to->values[to->done] = label_value(items + i * to->header->item_bytes, to->header);
+    }
+    return VAE_OK;
+}
+
+/* n_rows: of the file; the set may keep fewer. */
 static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_npz_member *m,
                               size_t n_rows, vae_error *err)
 {
@@ -193,28 +216,22 @@ static vae_status read_labels(vae_dataset *set, const vae_npz *npz, const vae_np
         return vae_fail(err, VAE_ERR_DATA, "%s: expected %zu labels, one a row, found %zu", name,
                         n_rows, h->n_items);
     }
-    uint8_t *raw = NULL;
-    double *values = NULL;
-    TRY(vae_check_memory(n_rows * (h->item_bytes + sizeof *values), name, err));
-    raw = malloc(n_rows * h->item_bytes);
-    values = malloc(n_rows * sizeof *values);
-    if (raw == NULL || values == NULL) {
-        TRY(vae_fail_memory(err, n_rows * (h->item_bytes + sizeof *values), name));
+    if (!holds_labels(h)) {
+        return vae_fail(err, VAE_ERR_DATA, "%s: type '%s': expected whole numbers", name, h->descr);
     }
-    TRY(vae_npz_read(npz, m, raw, err));
-    for (size_t i = 0; i < n_rows; i++) {
-        if (!label_value(raw + i * h->item_bytes, h, &values[i])) {
-            TRY(vae_fail(err, VAE_ERR_DATA, "%s: type '%s': expected whole numbers", name,
-                         h->descr));
-        }
+    kept_labels kept = {.header = h, .n = set->n};
+    TRY(vae_check_memory(set->n * sizeof *kept.values, name, err));
+    kept.values = malloc(set->n * sizeof *kept.values);
+    if (kept.values == NULL) {
+        TRY(vae_fail_memory(err, set->n * sizeof *kept.values, name));
     }
+    TRY(vae_npz_read_chunks(npz, m, take_labels, &kept, err));
     TRY(vae_labels_from_numbers(
-        set, values,
+        set, kept.values,
         strchr(h->descr, 'f') != NULL && h->item_bytes == 4 ? VAE_LABELS_F32 : VAE_LABELS_F64, name,
         err));
 done:
-    free(raw);
-    free(values);
+    free(kept.values);
     return status;
 }
 
@@ -235,16 +252,16 @@ done:
     return status;
 }
 
-static bool has(const char *path, vae_split split)
+static vae_status has(bool *has, const char *path, vae_split split, vae_error *err)
 {
     vae_npz npz;
-    vae_error ignored = {0};
-    if (vae_npz_open(&npz, path, &ignored) != VAE_OK) {
-        return false;
-    }
-    const bool found = split == VAE_SPLIT_TRAIN || vae_npz_find(&npz, "x_test") != NULL;
+    vae_status status = VAE_OK;
+    *has = false;
+    TRY(vae_npz_open(&npz, path, err));
+    *has = split == VAE_SPLIT_TRAIN || vae_npz_find(&npz, "x_test") != NULL;
     vae_npz_close(&npz);
-    return found;
+done:
+    return status;
 }
 
 const vae_reader vae_npz_reader = {

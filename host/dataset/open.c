@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/stream.h"
@@ -211,7 +212,8 @@ static void look_into(contents *found, const char *path, int depth)
             snprintf(inside, sizeof inside, "%s/%s", path, entry->d_name) >= (int)sizeof inside) {
             continue;
         }
-        if (!vae_is_folder(inside)) {
+        bool folder;
+        if (vae_is_folder(&folder, inside, NULL) != VAE_OK || !folder) {
             count_file(found, entry->d_name);
         } else {
             found->folders++;
@@ -247,14 +249,18 @@ static vae_status fail_folder(const char *path, vae_error *err)
 
 static vae_status find_for_folder(const vae_reader **out, const char *path, vae_error *err)
 {
-    for (size_t i = 0; i < N_READERS && *out == NULL; i++) {
-        const vae_reader *r = readers[i];
-        if (r->source == VAE_SOURCE_FOLDER &&
-            (r->has(path, VAE_SPLIT_TRAIN) || r->has(path, VAE_SPLIT_TEST))) {
-            *out = r;
+    vae_status status = VAE_OK;
+    for (size_t i = 0; i < 2 * N_READERS && *out == NULL; i++) {
+        const vae_reader *r = readers[i / 2];
+        bool has = false;
+        if (r->source == VAE_SOURCE_FOLDER) {
+            TRY(r->has(&has, path, i % 2 == 0 ? VAE_SPLIT_TRAIN : VAE_SPLIT_TEST, err));
         }
+        *out = has ? r : NULL;
     }
-    return *out != NULL ? VAE_OK : fail_folder(path, err);
+    TRY(*out != NULL ? VAE_OK : fail_folder(path, err));
+done:
+    return status;
 }
 
 static const vae_reader *find_built_in(const char *name)
@@ -287,12 +293,24 @@ static vae_status find_reader(const vae_reader **out, const char *name, bool nam
                                  : find_for_file(out, name, nameless, err);
 }
 
-bool vae_dataset_has_test(const char *name)
+bool vae_dataset_is_gone(const char *name)
+{
+    return !vae_dataset_is_built_in(name) && access(name, R_OK) != 0 &&
+           (errno == ENOENT || errno == ENOTDIR || errno == EACCES);
+}
+
+vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err)
 {
     const vae_reader *reader;
-    vae_error ignored = {0};
-    return find_reader(&reader, name, false, &ignored) == VAE_OK && reader->has != NULL &&
-           reader->has(name, VAE_SPLIT_TEST);
+    vae_error why = {0};
+    *has = false;
+    const vae_status found = find_reader(&reader, name, false, &why);
+    if (found == VAE_OK) {
+        return reader->has != NULL ? reader->has(has, name, VAE_SPLIT_TEST, err) : VAE_OK;
+    }
+    return found == VAE_ERR_DATA || vae_dataset_is_gone(name)
+               ? VAE_OK
+               : vae_fail(err, found, "%s", why.text);
 }
 
 /* ---- what all sets get ---- */
@@ -353,7 +371,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
         TRY(reader->load(set, name, split, &how, err));
     }
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
-        set->dtype == VAE_U8) {
+        set->dtype == VAE_U8 && !how.marks) {
         TRY(refuse_binary_bytes(set, err));
     }
     drop_empty_labels(set);

@@ -83,20 +83,39 @@ static void free_entries(struct dirent **entries, int n)
     free(entries);
 }
 
-/* The folder that holds a split: <folder>/train, or the folder itself where there are no splits. */
-static bool split_folder(const char *folder, vae_split split, char path[PATH_BYTES])
+/* *found: the folder that holds a split: <folder>/train, or the folder itself where there are no
+ * splits. */
+static vae_status split_folder(bool *found, const char *folder, vae_split split,
+                               char path[PATH_BYTES], vae_error *err)
 {
     static const char *const names[2][3] = {{"train", NULL, NULL}, {"test", "val", "valid"}};
-    for (size_t i = 0; i < 3 && names[split][i] != NULL; i++) {
+    vae_status status = VAE_OK;
+    *found = false;
+    for (size_t i = 0; i < 3 && names[split][i] != NULL && !*found; i++) {
         int n = snprintf(path, PATH_BYTES, "%s/%s", folder, names[split][i]);
-        if (n > 0 && n < PATH_BYTES && vae_is_folder(path)) {
-            return true;
+        if (n > 0 && n < PATH_BYTES) {
+            TRY(vae_is_folder(found, path, err));
         }
     }
-    if (split == VAE_SPLIT_TEST) {
-        return false;
+    if (!*found && split == VAE_SPLIT_TRAIN) {
+        *found = snprintf(path, PATH_BYTES, "%s", folder) < PATH_BYTES;
     }
-    return snprintf(path, PATH_BYTES, "%s", folder) < PATH_BYTES;
+done:
+    return status;
+}
+
+/* The names in a folder, *n of them, *entries the caller's: free_entries. */
+static vae_status list_folder(struct dirent ***entries, int *n, const char *folder, vae_error *err)
+{
+    *n = scandir(folder, entries, wanted, by_bytes);
+    if (*n >= 0) {
+        return VAE_OK;
+    }
+    const bool memory = errno == ENOMEM;
+    *entries = NULL;
+    *n = 0;
+    return vae_fail(err, memory ? VAE_ERR_RUNTIME : VAE_ERR_IO, "%s: cannot read the folder: %s",
+                    folder, memory ? "out of memory" : strerror(errno));
 }
 
 /* Named with the folder it is in. */
@@ -218,17 +237,16 @@ static vae_status walk(file_list *files, const char *folder, uint32_t label, boo
     if (!first) {
         return VAE_OK;
     }
-    n = scandir(folder, &entries, wanted, by_bytes);
-    if (n < 0) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot read the folder: %s", folder, strerror(errno));
-    }
+    TRY(list_folder(&entries, &n, folder, err));
     for (int i = 0; i < n; i++) {
         char path[PATH_BYTES];
+        bool is;
         if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) >= PATH_BYTES) {
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: a path of more than %d bytes", folder,
                          PATH_BYTES - 1));
         }
-        if (vae_is_folder(path)) {
+        TRY(vae_is_folder(&is, path, err));
+        if (is) {
             if (deep) {
                 TRY(walk(files, path, label, deep, err));
             }
@@ -272,12 +290,15 @@ static vae_status list_files(file_list *files, const char *folder, vae_error *er
     int n = 0;
     TRY(walk(files, folder, VAE_NO_LABEL, false, err));
     const size_t in_itself = files->n;
-    n = scandir(folder, &entries, wanted, by_bytes);
+    TRY(list_folder(&entries, &n, folder, err));
     for (int i = 0; i < n; i++) {
         char path[PATH_BYTES];
         const size_t before = files->n;
-        if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) >= PATH_BYTES ||
-            !vae_is_folder(path)) {
+        bool is = false;
+        if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) < PATH_BYTES) {
+            TRY(vae_is_folder(&is, path, err));
+        }
+        if (!is) {
             continue;
         }
         TRY(walk_class(files, path, entries[i]->d_name, err));
@@ -319,30 +340,41 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
     return VAE_OK;
 }
 
-/* Is there a picture in the folder, or in one of its folders? */
-static bool holds_pictures(const char *folder, int depth)
+/* *found: is there a picture in the folder, or in one of its folders? */
+static vae_status holds_pictures(bool *found, const char *folder, int depth, vae_error *err)
 {
     struct dirent **entries = NULL;
-    int n = scandir(folder, &entries, wanted, by_bytes);
-    bool found = false;
-    for (int pass = 0; pass < 2 && !found; pass++) { /* files first: they are cheap */
-        for (int i = 0; i < n && !found; i++) {
-            char path[PATH_BYTES];
-            found = pass == 0 ? is_picture(entries[i]->d_name)
-                              : depth < 2 &&
-                                    snprintf(path, sizeof path, "%s/%s", folder,
-                                             entries[i]->d_name) < PATH_BYTES &&
-                                    vae_is_folder(path) && holds_pictures(path, depth + 1);
+    int n = 0;
+    vae_status status = VAE_OK;
+    *found = false;
+    TRY(list_folder(&entries, &n, folder, err));
+    for (int i = 0; i < n && !*found; i++) { /* files first: they are cheap */
+        *found = is_picture(entries[i]->d_name);
+    }
+    for (int i = 0; i < n && !*found && depth < 2; i++) {
+        char path[PATH_BYTES];
+        bool is = false;
+        if (snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name) < PATH_BYTES) {
+            TRY(vae_is_folder(&is, path, err));
+        }
+        if (is) {
+            TRY(holds_pictures(found, path, depth + 1, err));
         }
     }
+done:
     free_entries(entries, n);
-    return found;
+    return status;
 }
 
-static bool has(const char *folder, vae_split split)
+static vae_status has(bool *has, const char *folder, vae_split split, vae_error *err)
 {
     char path[PATH_BYTES];
-    return vae_is_folder(folder) && split_folder(folder, split, path) && holds_pictures(path, 0);
+    vae_status status = VAE_OK;
+    TRY(vae_is_folder(has, folder, err));
+    TRY(*has ? split_folder(has, folder, split, path, err) : VAE_OK);
+    TRY(*has ? holds_pictures(has, path, 0, err) : VAE_OK);
+done:
+    return status;
 }
 
 typedef struct {
@@ -399,8 +431,8 @@ static bool is_coloured(const uint8_t *pixels, size_t n)
     return coloured;
 }
 
-/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes colour
- * when it has its size, which gives the same bytes. */
+/* Into its row. The picture is held once: colour becomes grey where it lies, and grey becomes
+ * colour when it has its size, which gives the same bytes. */
 static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;
@@ -559,15 +591,17 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
 {
     char path[PATH_BYTES], test[PATH_BYTES];
     file_list files = {0};
-    if (!split_folder(folder, split, path)) {
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: pictures, but no folder test, val or valid with more of them; "
-                        "leave --split out",
-                        folder);
-    }
+    bool found, has_test;
     vae_status status = VAE_OK;
+    TRY(split_folder(&found, folder, split, path, err));
+    if (!found) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: pictures, but no folder test, val or valid with more of them; "
+                     "leave --split out",
+                     folder));
+    }
     if (split == VAE_SPLIT_TRAIN && strcmp(path, folder) != 0) {
-        const bool has_test = split_folder(folder, VAE_SPLIT_TEST, test);
+        TRY(split_folder(&has_test, folder, VAE_SPLIT_TEST, test, err));
         tell_beside(folder, path + strlen(folder) + 1, has_test ? test + strlen(folder) + 1 : "",
                     err);
     }

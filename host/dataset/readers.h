@@ -28,9 +28,9 @@ typedef struct {
     uint8_t more_magic;         /* the second may be greater by up to this */
     const char *const *options; /* of the config that no other kind of data takes, NULL behind the
                                  * last; or NULL */
-    /* Does the file or folder hold a part of that split? May be NULL for a built-in set or a file:
-     * there is no test split. */
-    bool (*has)(const char *name, vae_split split);
+    /* *has: does the file or folder hold a part of that split? May be NULL for a built-in set or a
+     * file: there is no test split. That it cannot be known is an error, never "no". */
+    vae_status (*has)(bool *has, const char *name, vae_split split, vae_error *err);
     /* Either fills an empty set, but for source, kind and sha256; load_stream from a
      * file's beginning. options->config is there. */
     vae_status (*load)(vae_dataset *set, const char *name, vae_split split,

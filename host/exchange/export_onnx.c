@@ -347,11 +347,14 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
                                  vae_error *err)
 {
     size_t n = strlen(out);
-    const bool folder = vae_ends_with(out, "/") || vae_is_folder(out);
+    bool folder;
+    vae_status status = VAE_OK;
     if (n == 0 || n >= VAE_PATH) {
-        return vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
-                        VAE_PATH - 1, n);
+        TRY(vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
+                     VAE_PATH - 1, n));
     }
+    TRY(vae_is_folder(&folder, out, err));
+    folder = folder || vae_ends_with(out, "/");
     if (n > 5 && !folder && strcmp(out + n - 5, ".onnx") == 0) {
         n -= 5;
     }
@@ -367,7 +370,8 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
         snprintf(paths->classifier, sizeof paths->classifier, "%.*s%sclassifier.onnx", length, out,
                  joint);
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 static vae_status write_graphs(const vae_onnx_paths *paths, builder *b,

@@ -46,10 +46,12 @@ vae_status vae_export_safetensors(const char *path, const vae_checkpoint *checkp
 static char *metadata_text(const vae_metadata *metadata)
 {
     json_t *object = json_object();
-    for (size_t i = 0; i < metadata->n; i++) {
-        json_object_set_new(object, metadata->pairs[i].key, json_string(metadata->pairs[i].value));
+    bool good = object != NULL;
+    for (size_t i = 0; good && i < metadata->n; i++) {
+        const vae_metadata_pair *p = &metadata->pairs[i];
+        good = json_object_set_new(object, p->key, json_string(p->value)) == 0;
     }
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = good ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     return text;
 }

@@ -62,10 +62,9 @@ vae_status vae_import_shape(vae_checkpoint *c, const vae_weights *w, const json_
 
 vae_status vae_metadata_json(json_t **out, const json_t *metadata, const char *key, vae_error *err)
 {
-    json_error_t why;
     const char *text = vae_metadata_text(metadata, key);
-    *out = text != NULL ? json_loads(text, 0, &why) : NULL;
-    return text != NULL && *out == NULL && vae_json_starved(&why)
+    *out = NULL;
+    return text != NULL && vae_json_read(out, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME
                ? vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the metadata '%s'", key)
                : VAE_OK;
 }
@@ -149,12 +148,13 @@ done:
 
 /* ---- names of classes ---- */
 
-static vae_status class_rows(vae_checkpoint *c, const vae_weights *w, const char *text,
+static vae_status class_rows(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
                              vae_error *err)
 {
-    json_t *array = json_loads(text, 0, NULL);
-    bool good = json_array_size(array) == c->classes.n;
+    json_t *array;
     vae_status status = VAE_OK;
+    TRY(vae_metadata_json(&array, metadata, "class_rows", err));
+    bool good = json_array_size(array) == c->classes.n;
     c->class_rows = calloc(c->classes.n, sizeof *c->class_rows);
     if (c->class_rows == NULL) {
         TRY(vae_fail_memory(err, c->classes.n * sizeof *c->class_rows, "the rows of classes"));
@@ -179,11 +179,12 @@ static vae_status classes(vae_checkpoint *c, const vae_weights *w, const json_t 
 {
     const char *text = vae_metadata_text(metadata, "classes");
     const char *rows = vae_metadata_text(metadata, "class_rows");
-    json_t *names = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *names;
     vae_labeller l = {0};
     vae_error why = {0};
-    bool good = json_array_size(names) > 0;
     vae_status status = VAE_OK;
+    TRY(vae_metadata_json(&names, metadata, "classes", err));
+    bool good = json_array_size(names) > 0;
     for (size_t i = 0; good && i < json_array_size(names); i++) {
         const char *name = json_string_value(json_array_get(names, i));
         uint32_t label;
@@ -206,7 +207,7 @@ static vae_status classes(vae_checkpoint *c, const vae_weights *w, const json_t 
         TRY(vae_fail(err, why.status, "%s: metadata: %.900s", w->path, why.text));
     }
     if (rows != NULL && c->classes_known) {
-        TRY(class_rows(c, w, rows, err));
+        TRY(class_rows(c, w, metadata, err));
     }
 done:
     vae_labeller_clear(&l);

@@ -488,9 +488,9 @@ vae_status vae_import_weights(vae_checkpoint **out, const vae_weights *w,
     }
     c->state.best = INFINITY;
     if (w->metadata != NULL) {
-        json_error_t why;
-        metadata = json_loads(w->metadata, JSON_REJECT_DUPLICATES, &why);
-        if (metadata == NULL && vae_json_starved(&why)) {
+        const size_t n = strlen(w->metadata);
+        if (vae_json_read(&metadata, w->metadata, n, JSON_REJECT_DUPLICATES, NULL) ==
+            VAE_ERR_RUNTIME) {
             TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory for its metadata", w->path));
         }
         if (!json_is_object(metadata)) {
@@ -523,9 +523,15 @@ vae_status vae_open_weights(vae_checkpoint **out, const char *path, char found[V
                             vae_error *err)
 {
     static const vae_import_options options;
-    if (vae_weights_is_file(path)) {
+    bool weights;
+    vae_status status = VAE_OK;
+    TRY(vae_weights_is_file(&weights, path, err));
+    if (weights) {
         snprintf(found, VAE_PATH, "%s", path);
-        return vae_import(out, path, &options, err);
+        TRY(vae_import(out, path, &options, err));
+    } else {
+        TRY(vae_checkpoint_open_run(out, path, false, false, found, err));
     }
-    return vae_checkpoint_open_run(out, path, false, false, found, err);
+done:
+    return status;
 }

@@ -123,7 +123,10 @@ static vae_status open_kind(vae_weights *w, vae_error *err)
 {
     unsigned char first[FIRST_BYTES];
     struct stat info;
-    if (fstat(w->fd, &info) == 0 && !S_ISREG(info.st_mode)) {
+    if (fstat(w->fd, &info) != 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", w->path, strerror(errno));
+    }
+    if (!S_ISREG(info.st_mode)) {
         return vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected safetensors or npz",
                         w->path);
     }
@@ -257,15 +260,24 @@ vae_status vae_weights_read(const vae_weights *w, const vae_weight *t, float *va
                      : read_safetensors(w, t, values, err);
 }
 
-bool vae_weights_is_file(const char *path)
+vae_status vae_weights_is_file(bool *is, const char *path, vae_error *err)
 {
     unsigned char first[16];
+    vae_status status = VAE_OK;
+    *is = false;
     /* O_NONBLOCK: a pipe without a writer must not be waited for */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
-        return false;
+        return errno == ENOENT || errno == ENOTDIR
+                   ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    const ssize_t got = vae_read_at(fd, first, sizeof first, 0); /* of a folder or a pipe: none */
+    const ssize_t got = vae_read_at(fd, first, sizeof first, 0);
+    if (got < 0 && errno != EISDIR && errno != ESPIPE) { /* of a folder or a pipe: none */
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
+    }
+    *is = got > 0 && (is_zip(first, (size_t)got) || is_safetensors(first, (size_t)got));
+done:
     close(fd);
-    return got > 0 && (is_zip(first, (size_t)got) || is_safetensors(first, (size_t)got));
+    return status;
 }

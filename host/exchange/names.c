@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "base/text.h"
 #include "base/version.h"
@@ -113,7 +114,10 @@ static void add_option(vae_metadata *m, const char *key, const vae_config *confi
 /* Without its line breaks: readers show metadata in a line. NULL if it is not UTF-8. */
 static char *compact(char *text, size_t flags)
 {
-    json_t *value = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *value = NULL;
+    if (text != NULL) {
+        vae_json_read(&value, text, strlen(text), 0, NULL);
+    }
     char *out = value != NULL ? json_dumps(value, JSON_COMPACT | flags) : NULL;
     json_decref(value);
     return out;
@@ -150,10 +154,11 @@ static char *numbers_text(const double *values, size_t n)
 static char *counts_text(const uint64_t *counts, size_t n)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < n; i++) {
-        json_array_append_new(array, json_integer((json_int_t)counts[i]));
+    bool good = array != NULL;
+    for (size_t i = 0; good && i < n; i++) {
+        good = json_array_append_new(array, json_integer((json_int_t)counts[i])) == 0;
     }
-    char *text = json_dumps(array, JSON_COMPACT);
+    char *text = good ? json_dumps(array, JSON_COMPACT) : NULL;
     json_decref(array);
     return text;
 }
@@ -174,10 +179,13 @@ static char *names_text(const char *names, size_t n)
 static char *training(const vae_checkpoint *c)
 {
     const vae_train_state *s = &c->state;
-    json_t *summary = c->summary[0] != '\0' ? json_loads(c->summary, 0, NULL) : NULL;
+    json_t *summary = NULL;
+    const bool starved =
+        c->summary[0] != '\0' &&
+        vae_json_read(&summary, c->summary, strlen(c->summary), 0, NULL) == VAE_ERR_RUNTIME;
     json_t *object = json_pack("{s:I, s:I, s:b}", "step", (json_int_t)s->step, "epoch",
                                (json_int_t)s->epoch, "finished", (int)s->finished);
-    bool good = object != NULL;
+    bool good = object != NULL && !starved;
     if (isfinite(s->best)) {
         good = json_object_set_new(object, "best", json_real(s->best)) == 0 && good;
     }

@@ -36,9 +36,18 @@ static vae_status blame(int code)
     }
 }
 
+/* In words; libzip's are "Malloc failure". */
+static const char *reason(int code, const char *words)
+{
+    return code == ZIP_ER_MEMORY ? "out of memory" : words;
+}
+
 static vae_status fail_zip(const char *path, int code, vae_error *err)
 {
     zip_error_t why;
+    if (code == ZIP_ER_OPEN && errno == ENOMEM) { /* of fdopen() */
+        code = ZIP_ER_MEMORY;
+    }
     zip_error_init_with_code(&why, code);
     const vae_status status = blame(code);
     if (status == VAE_ERR_DATA) {
@@ -46,7 +55,7 @@ static vae_status fail_zip(const char *path, int code, vae_error *err)
                  "%s: not a sound npz (zip) archive: %s; save it again with numpy.savez", path,
                  zip_error_strerror(&why));
     } else {
-        vae_fail(err, status, "%s: cannot read: %s", path, zip_error_strerror(&why));
+        vae_fail(err, status, "%s: cannot read: %s", path, reason(code, zip_error_strerror(&why)));
     }
     zip_error_fini(&why);
     return status;
@@ -54,8 +63,8 @@ static vae_status fail_zip(const char *path, int code, vae_error *err)
 
 static vae_status fail_file(zip_file_t *file, vae_error *err)
 {
-    return vae_fail(err, blame(zip_error_code_zip(zip_file_get_error(file))), "%s",
-                    zip_file_strerror(file));
+    const int code = zip_error_code_zip(zip_file_get_error(file));
+    return vae_fail(err, blame(code), "%s", reason(code, zip_file_strerror(file)));
 }
 
 /* The header of member `index`, from its first bytes. The rest of it is not read. */
@@ -65,8 +74,8 @@ static vae_status read_header(zip_t *zip, const zip_stat_t *stat, npy_header *he
     uint8_t prefix[VAE_NPY_PREFIX], *bytes = NULL;
     zip_file_t *file = zip_fopen_index(zip, stat->index, 0);
     if (file == NULL) {
-        return vae_fail(err, blame(zip_error_code_zip(zip_get_error(zip))), "%s",
-                        zip_strerror(zip));
+        const int code = zip_error_code_zip(zip_get_error(zip));
+        return vae_fail(err, blame(code), "%s", reason(code, zip_strerror(zip)));
     }
     vae_status status = VAE_OK;
     size_t size = 0;
@@ -211,6 +220,10 @@ vae_status vae_npz_open_fd(vae_npz *out, int fd, const char *name, vae_error *er
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", name, strerror(errno)));
     }
     out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
+    if (out->zip == NULL && blame(code) == VAE_ERR_DATA && lseek(own, 0, SEEK_SET) == 0) {
+        /* libzip (1.7.3) calls an archive none when it has no memory for an entry: once more */
+        out->zip = zip_fdopen(own, ZIP_CHECKCONS, &code);
+    }
     if (out->zip == NULL) {
         TRY(fail_zip(name, code, err));
     }
@@ -235,11 +248,15 @@ vae_status vae_npz_open(vae_npz *out, const char *path, vae_error *err)
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    if (fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) {
-        close(fd);
-        return vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected an npz file", path);
+    vae_status status = VAE_OK;
+    if (fstat(fd, &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
     }
-    vae_status status = vae_npz_open_fd(out, fd, path, err);
+    if (!S_ISREG(info.st_mode)) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a regular file; expected an npz file", path));
+    }
+    TRY(vae_npz_open_fd(out, fd, path, err));
+done:
     close(fd);
     return status;
 }
@@ -343,11 +360,11 @@ static vae_status open_member(const vae_npz *npz, const vae_npz_member *m, zip_f
     TRY(vae_npz_check(npz, m, err));
     *file = zip_fopen_index(npz->zip, m->index, 0);
     if (*file == NULL) {
-        const vae_status status_of_zip = blame(zip_error_code_zip(zip_get_error(npz->zip)));
-        TRY(status_of_zip == VAE_ERR_DATA
+        const int code = zip_error_code_zip(zip_get_error(npz->zip));
+        TRY(blame(code) == VAE_ERR_DATA
                 ? fail_data(npz, m, zip_strerror(npz->zip), err)
-                : vae_fail(err, status_of_zip, "%s: %.100s.npy: cannot read: %s", npz->path,
-                           m->name, zip_strerror(npz->zip)));
+                : vae_fail(err, blame(code), "%s: %.100s.npy: cannot read: %s", npz->path, m->name,
+                           reason(code, zip_strerror(npz->zip))));
     }
     for (size_t left = m->header.header_bytes, n; left > 0; left -= n) {
         n = left < sizeof skipped ? left : sizeof skipped;
@@ -404,7 +421,11 @@ vae_status vae_npz_read_chunks(const vae_npz *npz, const vae_npz_member *member,
     const npy_header *h = &member->header;
     uint8_t chunk[CHUNK_ITEMS * 8];
     vae_status status = VAE_OK;
-    zip_file_t *file;
+    zip_file_t *file = NULL;
+    if (h->item_bytes > sizeof chunk / CHUNK_ITEMS) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %.100s.npy: type %s: expected numbers", npz->path,
+                     member->name, h->descr));
+    }
     TRY(open_member(npz, member, &file, err));
     for (size_t i = 0, n; i < h->n_items; i += n) {
         n = h->n_items - i < CHUNK_ITEMS ? h->n_items - i : CHUNK_ITEMS;

@@ -57,8 +57,8 @@ const char *vae_npz_names(const vae_npz *npz, char text[VAE_NPZ_NAMES]);
 vae_status vae_npz_read(const vae_npz *npz, const vae_npz_member *member, void *data,
                         vae_error *err);
 
-/* Reads a member piece by piece: fn gets n items as they are, at most 8 bytes each, in their order;
- * what it returns ends the reading. As vae_npz_read. */
+/* Reads a member of items of at most 8 bytes piece by piece: fn gets n of them as they are, in
+ * their order; what it returns ends the reading. As vae_npz_read. */
 typedef vae_status vae_npz_chunk_fn(void *ctx, const uint8_t *items, size_t n, vae_error *err);
 vae_status vae_npz_read_chunks(const vae_npz *npz, const vae_npz_member *member,
                                vae_npz_chunk_fn *fn, void *ctx, vae_error *err);

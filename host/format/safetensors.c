@@ -206,15 +206,15 @@ vae_status vae_safetensors_parse(vae_safetensors *out, const char *json, size_t 
 {
     *out = (vae_safetensors){.data_offset = 8 + (uint64_t)n};
     json_error_t why;
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &why);
-    if (root == NULL && vae_json_starved(&why)) {
-        return vae_fail(err, VAE_ERR_RUNTIME, "out of memory for a safetensors header");
+    json_t *root;
+    vae_status status = vae_json_read(&root, json, n, JSON_REJECT_DUPLICATES, &why);
+    if (status == VAE_ERR_RUNTIME) {
+        return vae_fail(err, status, "out of memory for a safetensors header");
     }
-    if (root == NULL) {
-        return vae_fail(err, VAE_ERR_DATA, "safetensors header: %s at byte %d", why.text,
-                        why.position);
+    if (status != VAE_OK) {
+        return vae_fail(err, status, "safetensors header: %s at byte %d", why.text, why.position);
     }
-    vae_status status = read_root(out, root, data_bytes, err);
+    status = read_root(out, root, data_bytes, err);
     json_decref(root);
     if (status != VAE_OK) {
         vae_safetensors_clear(out);

@@ -8,6 +8,8 @@
 
 #include <jpeglib.h>
 
+#include <jerror.h>
+
 #include "image/image.h"
 
 /* libjpeg's errors end in a longjmp, so what survives one lives here. */
@@ -24,6 +26,7 @@ typedef struct {
 static void on_error(j_common_ptr jpeg)
 {
     jpeg_reader *r = (jpeg_reader *)jpeg->err;
+    r->no_memory = jpeg->err->msg_code == JERR_OUT_OF_MEMORY;
     jpeg->err->format_message(jpeg, r->text);
     longjmp(r->jump, 1);
 }
@@ -50,6 +53,7 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
         return vae_fail(err, disk ? VAE_ERR_IO : VAE_ERR_DATA, "%s: cannot read JPEG: %s", path,
                         disk ? "the disk fails" : r->text);
     }
+    jpeg_create_decompress(jpeg); /* it allocates, so that it may jump, too */
     jpeg_stdio_src(jpeg, r->file);
     jpeg_read_header(jpeg, TRUE);
     if (jpeg->image_width > VAE_PNG_SIDE || jpeg->image_height > VAE_PNG_SIDE) {
@@ -92,7 +96,7 @@ static vae_status decode(jpeg_reader *r, struct jpeg_decompress_struct *jpeg, co
 vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                          size_t *channels, vae_error *err)
 {
-    struct jpeg_decompress_struct jpeg;
+    struct jpeg_decompress_struct jpeg = {0};
     size_t out[3] = {0};
     vae_status status = VAE_OK;
     jpeg_reader *r = calloc(1, sizeof *r);
@@ -104,14 +108,15 @@ vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size
         TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
     struct stat info;
-    r->file_bytes = fstat(fileno(r->file), &info) == 0 ? (size_t)info.st_size : 0;
+    if (fstat(fileno(r->file), &info) != 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
+    }
+    r->file_bytes = (size_t)info.st_size;
     jpeg.err = jpeg_std_error(&r->manager);
     r->manager.error_exit = on_error;
     r->manager.emit_message = on_message;
-    jpeg_create_decompress(&jpeg);
     status = decode(r, &jpeg, path, out, pixels == NULL, err);
     jpeg_destroy_decompress(&jpeg);
-    fclose(r->file);
     TRY(status);
     if (pixels != NULL) {
         *pixels = r->pixels;
@@ -121,6 +126,9 @@ vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size
     *height = out[1];
     *channels = out[2];
 done:
+    if (r->file != NULL) {
+        fclose(r->file);
+    }
     free(r->pixels);
     free(r);
     return status;

@@ -93,7 +93,7 @@ vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, cons
                         "expected 1 to %d pixels a side, 1 or 3 channels",
                         path, width, height, channels, MAX_SIDE);
     }
-    char reason[VAE_ERROR_TEXT / 2] = "libpng cannot start";
+    char reason[VAE_ERROR_TEXT / 2] = "libpng cannot start: out of memory";
     packed out = {0};
     vae_status status = VAE_OK;
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning);
@@ -134,6 +134,21 @@ typedef struct {
     size_t channels;
     bool out_of_memory;
 } decoded;
+
+/* libpng takes a failed allocation for an error in the file. */
+static png_voidp on_malloc(png_structp png, png_alloc_size_t n)
+{
+    decoded *out = png_get_mem_ptr(png);
+    void *memory = malloc(n);
+    out->out_of_memory = out->out_of_memory || memory == NULL;
+    return memory;
+}
+
+static void on_free(png_structp png, png_voidp memory)
+{
+    (void)png;
+    free(memory);
+}
 
 /* Asks libpng to deliver 8-bit grey or RGB, whatever the file holds. */
 static void set_conversions(png_structp png, png_infop info)
@@ -230,15 +245,17 @@ vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_
     }
     *pixels = NULL;
     TRY(open_png(path, &stream, width, height, channels, err));
-    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning);
+    png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning, &picture,
+                                   on_malloc, on_free);
     info = png != NULL ? png_create_info_struct(png) : NULL;
     if (info == NULL) {
-        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start", path));
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start: out of memory", path));
     }
     status = decode(png, info, stream, &picture);
     if (status != VAE_OK) {
+        const char *why = picture.out_of_memory ? "out of memory" : reason;
         TRY(vae_fail(err, ferror(stream) ? VAE_ERR_IO : status, "%s: cannot read PNG: %s", path,
-                     ferror(stream) ? "the disk fails" : reason));
+                     ferror(stream) ? "the disk fails" : why));
     }
     *pixels = picture.pixels;
     *width = picture.width;

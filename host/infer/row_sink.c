@@ -28,18 +28,23 @@ struct vae_row_sink {
     int digits;      /* of its name */
 };
 
-vae_sink_kind vae_sink_kind_of(const char *path)
+vae_status vae_sink_kind_of(vae_sink_kind *kind, const char *path, vae_error *err)
 {
-    if (vae_ends_with(path, "/") || vae_is_folder(path)) {
-        return VAE_SINK_FOLDER;
+    bool folder;
+    vae_status status = VAE_OK;
+    TRY(vae_is_folder(&folder, path, err));
+    if (vae_ends_with(path, "/") || folder) {
+        *kind = VAE_SINK_FOLDER;
+    } else if (vae_ends_with(path, ".png")) {
+        *kind = VAE_SINK_PNG;
+    } else if (vae_ends_with(path, ".gif")) {
+        *kind = VAE_SINK_GIF;
+    } else {
+        const bool npy = vae_ends_with(path, ".npy") || strcmp(path, "-") == 0;
+        *kind = npy ? VAE_SINK_NPY : VAE_SINK_NONE;
     }
-    if (vae_ends_with(path, ".png")) {
-        return VAE_SINK_PNG;
-    }
-    if (vae_ends_with(path, ".gif")) {
-        return VAE_SINK_GIF;
-    }
-    return vae_ends_with(path, ".npy") || strcmp(path, "-") == 0 ? VAE_SINK_NPY : VAE_SINK_NONE;
+done:
+    return status;
 }
 
 /* ---- the three kinds ---- */
@@ -181,7 +186,8 @@ vae_status vae_row_sink_open(vae_row_sink **out, const char *path, const vae_sin
     if (sink == NULL) {
         TRY(vae_fail_memory(err, sizeof *sink, "a file"));
     }
-    *sink = (vae_row_sink){.kind = vae_sink_kind_of(path), .spec = *spec, .path = path};
+    *sink = (vae_row_sink){.spec = *spec, .path = path};
+    TRY(vae_sink_kind_of(&sink->kind, path, err));
     sink->d = spec->height * spec->width * spec->channels;
     TRY(open_kind(sink, err));
     *out = sink;

@@ -17,7 +17,8 @@ typedef enum {
     VAE_SINK_GIF,      /* x.gif: not written here, see vae_gif_write */
 } vae_sink_kind;
 
-vae_sink_kind vae_sink_kind_of(const char *path);
+/* By the name, and by whether it is a folder that is there. VAE_ERR_IO: that cannot be known. */
+vae_status vae_sink_kind_of(vae_sink_kind *kind, const char *path, vae_error *err);
 
 typedef struct {
     size_t n;                       /* rows that will be put; >= 1 */

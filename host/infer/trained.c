@@ -25,16 +25,15 @@ vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_erro
 {
     char path[VAE_PATH], folder[VAE_PATH];
     vae_checkpoint *checkpoint;
-    vae_status status = vae_checkpoint_open_run(&checkpoint, run, best, false, path, err);
+    vae_status status = VAE_OK;
     *m = (vae_trained){.own = NULL};
-    if (status == VAE_OK) {
-        vae_trained_of(m, checkpoint);
-        m->own = checkpoint;
-        memcpy(m->path, path, sizeof path);
-        if (vae_run_of_checkpoint(path, folder)) {
-            vae_run_resolve_config(folder, &m->config);
-        }
-    }
+    TRY(vae_checkpoint_open_run(&checkpoint, run, best, false, path, err));
+    vae_trained_of(m, checkpoint);
+    m->own = checkpoint;
+    memcpy(m->path, path, sizeof path);
+    TRY(vae_run_of_checkpoint(path, folder, err));
+    TRY(folder[0] != '\0' ? vae_run_resolve_config(folder, &m->config, err) : VAE_OK);
+done:
     return status;
 }
 

@@ -593,7 +593,7 @@ static vae_status fit_in_memory(vae *v, vae_config *config, vae_dataset *set)
     } while (event < VAE_LOOP_STOPPED);
     TRY(vae_loop_capture(&loop, &v->err));
     if (loop.last.epoch > 0) {
-        vae_train_summarize(loop.now, &loop.last);
+        TRY(vae_train_summarize(loop.now, &loop.last, &v->err));
     }
     if (event == VAE_LOOP_STOPPED) {
         status = vae_fail(&v->err, VAE_ERR_INTERRUPTED,

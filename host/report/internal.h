@@ -18,6 +18,7 @@ enum {
     REPORT_RATE,
     REPORT_EPOCH,
     REPORT_BOUND, /* what is maximized */
+    REPORT_WALL,  /* seconds of training */
     REPORT_COLUMNS
 };
 
@@ -70,8 +71,12 @@ typedef struct {
     report_decoder decoder;
 } report;
 
-/* Reads what the folder has; what is missing or damaged stays empty. VAE_ERR_RUNTIME (memory). */
-vae_status report_read_run(report *r, vae_error *err);
+/* metrics.jsonl and run.json of a folder (NULL: none); what is missing or damaged stays empty.
+ * VAE_ERR_IO, VAE_ERR_RUNTIME (memory). */
+vae_status report_read_run(report_metrics *m, json_t **run, const char *folder, vae_error *err);
+void report_metrics_clear(report_metrics *m);
+/* *out: NULL where the text is NULL, or no JSON. name: for messages. VAE_ERR_RUNTIME (memory). */
+vae_status report_read_object(json_t **out, const char *text, const char *name, vae_error *err);
 /* A member of run.json by its path, "host.name"; NULL = there is none. */
 const json_t *report_member(const json_t *object, const char *path);
 
@@ -90,6 +95,9 @@ void report_put_explorer(report *r);
 void report_put_tables(report *r);
 
 /* ---- pieces of text ---- */
+
+/* A page up to its heading. over: what stands above that. */
+void report_head(vae_text *page, const char *title, const char *over, const char *heading);
 
 void report_base64(vae_text *out, const void *bytes, size_t n);
 /* A note that something is left out, and why (a printf's text). */

@@ -23,24 +23,28 @@ static const char policy[] =
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n";
 
-static void put_head(report *r)
+void report_head(vae_text *page, const char *title, const char *over, const char *heading)
 {
-    char name[VAE_PATH];
-    vae_text *page = &r->page;
-    vae_base_name(name, sizeof name, r->from->name);
     vae_text_add(page,
                  "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n%s"
                  "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                  "<meta name=\"color-scheme\" content=\"light dark\">\n"
                  "<link rel=\"icon\" href=\"data:,\">\n<title>",
                  policy);
-    vae_text_escaped(page, name);
-    vae_text_add(page, " – vae report</title>\n<style>\n");
+    vae_text_escaped(page, title);
+    vae_text_add(page, "</title>\n<style>\n");
     vae_text_put(page, report_css, sizeof report_css - 1);
-    vae_text_add(page, "</style>\n</head>\n<body>\n<header>\n<p class=\"over\">Report of a "
-                       "variational autoencoder</p>\n<h1>");
-    vae_text_escaped(page, name);
+    vae_text_add(page, "</style>\n</head>\n<body>\n<header>\n<p class=\"over\">%s</p>\n<h1>", over);
+    vae_text_escaped(page, heading);
     vae_text_add(page, "</h1>\n");
+}
+
+static void put_head(report *r)
+{
+    char name[VAE_PATH], title[VAE_PATH + 32];
+    vae_base_name(name, sizeof name, r->from->name);
+    snprintf(title, sizeof title, "%s – vae report", name);
+    report_head(&r->page, title, "Report of a variational autoencoder", name);
 }
 
 static void put_layer_size(report *r, const layer_desc *layer)
@@ -347,7 +351,8 @@ vae_status vae_report_write(const vae_report_source *source, const char *path,
                 .picture = vae_is_picture(about->height, about->width, about->channels)};
     const report_decoder *d = &r.decoder;
     vae_status status = VAE_OK;
-    TRY(report_read_run(&r, err));
+    TRY(report_read_run(&r.metrics, &r.run, source->folder, err));
+    TRY(report_read_object(&r.summary, about->summary, "the summary", err));
     TRY(report_look(&r, err));
     TRY(report_make_decoder(&r, err));
     TRY(put_page(&r, err));
@@ -361,7 +366,7 @@ vae_status vae_report_write(const vae_report_source *source, const char *path,
 done:
     vae_text_clear(&r.page);
     report_latents_clear(&r.latents);
-    free(r.metrics.room);
+    report_metrics_clear(&r.metrics);
     free(r.order);
     free(r.decoder.weights);
     json_decref(r.run);

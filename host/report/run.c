@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "report/internal.h"
 #include "run/folder.h"
 
@@ -14,7 +15,7 @@ static const size_t most_metrics = (size_t)1 << 28, most_run = 1 << 20;
 
 /* *text: the file, malloc'ed, or NULL where it is missing or no text. VAE_ERR_IO,
  * VAE_ERR_RUNTIME. */
-static vae_status read_file(char **text, const report *r, const char *name, size_t most,
+static vae_status read_file(char **text, const char *folder, const char *name, size_t most,
                             vae_error *err)
 {
     char path[VAE_RUN_PATH];
@@ -22,8 +23,7 @@ static vae_status read_file(char **text, const report *r, const char *name, size
     bool there = false;
     vae_status status = VAE_OK;
     *text = NULL;
-    if (r->from->folder == NULL ||
-        snprintf(path, sizeof path, "%s/%s", r->from->folder, name) >= (int)sizeof path) {
+    if (folder == NULL || snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) {
         return VAE_OK;
     }
     TRY(vae_path_exists(&there, path, err));
@@ -60,7 +60,8 @@ static size_t split_of(const json_t *line)
 
 static void add_line(report_metrics *m, const json_t *line)
 {
-    static const char *const names[] = {"elbo", "recon", "kl", "examples_per_s", "epoch", "bound"};
+    static const char *const names[] = {"elbo",  "recon", "kl",    "examples_per_s",
+                                        "epoch", "bound", "wall_s"};
     const size_t split = split_of(line);
     if (split == REPORT_SPLITS) {
         return;
@@ -90,24 +91,40 @@ static vae_status read_metrics(report_metrics *m, char *text, vae_error *err)
     for (char *line = text, *end; *line != '\0'; line = end) {
         const size_t n = strcspn(line, "\n");
         end = line + n + (line[n] == '\n');
-        json_t *object = json_loadb(line, n, 0, NULL);
+        json_t *object;
+        if (vae_json_read(&object, line, n, 0, NULL) == VAE_ERR_RUNTIME) {
+            return vae_fail(err, VAE_ERR_RUNTIME, "metrics.jsonl: out of memory");
+        }
         add_line(m, object);
         json_decref(object);
     }
     return VAE_OK;
 }
 
-vae_status report_read_run(report *r, vae_error *err)
+vae_status report_read_object(json_t **out, const char *text, const char *name, vae_error *err)
+{
+    *out = NULL;
+    return text != NULL && vae_json_read(out, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME
+               ? vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", name)
+               : VAE_OK;
+}
+
+void report_metrics_clear(report_metrics *m)
+{
+    free(m->room);
+    *m = (report_metrics){.room = NULL};
+}
+
+vae_status report_read_run(report_metrics *m, json_t **about, const char *folder, vae_error *err)
 {
     char *metrics = NULL, *run = NULL;
     vae_status status = VAE_OK;
-    TRY(read_file(&metrics, r, "metrics.jsonl", most_metrics, err));
-    TRY(read_file(&run, r, "run.json", most_run, err));
+    TRY(read_file(&metrics, folder, "metrics.jsonl", most_metrics, err));
+    TRY(read_file(&run, folder, "run.json", most_run, err));
     if (metrics != NULL) {
-        TRY(read_metrics(&r->metrics, metrics, err));
+        TRY(read_metrics(m, metrics, err));
     }
-    r->run = run != NULL ? json_loads(run, 0, NULL) : NULL;
-    r->summary = json_loads(r->about->summary, 0, NULL);
+    TRY(report_read_object(about, run, "run.json", err));
 done:
     free(run);
     free(metrics);

@@ -86,7 +86,10 @@ static void put_machine(report *r)
     open_table(r, "Machine");
     put_member(r, "device", "device");
     put_member(r, "host", "host.name");
+    put_member(r, "CPU", "host.cpu");
     put_member(r, "cores", "host.cores");
+    put_member(r, "of them granted", "host.granted");
+    put_member(r, "instruction sets", "host.instructions");
     put_member(r, "system", "host.system");
     put_member(r, "its release", "host.release");
     put_member(r, "version", "version");

@@ -443,8 +443,11 @@ static vae_status read_classes(const reader *r, vae_checkpoint *c, vae_error *er
     if (s != NULL) {
         TRY(read_new(r, "classes", s->length, &names, err));
         if (s->length == 0 || names[s->length - 1] != '\0' ||
-            vae_classes_read(&c->classes, names, s->length, &why) != VAE_OK) {
+            vae_classes_read(&c->classes, names, s->length, &why) == VAE_ERR_DATA) {
             TRY(damaged(r, err, "section classes does not name classes"));
+        }
+        if (why.status != VAE_OK) { /* no memory: that is no damage */
+            TRY(vae_fail(err, why.status, "%s: %.900s", r->source->name, why.text));
         }
         c->classes_known = true;
         TRY(read_new(r, "class_rows", c->classes.n * sizeof *c->class_rows, &c->class_rows, err));

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "dataset/dataset.h"
 #include "run/ours.h"
@@ -74,8 +76,8 @@ vae_status vae_run_list(char ***names, size_t *n, const char *run, vae_error *er
 
 /* ---- opening ---- */
 
-/* An earlier run's files. What tells that they are one goes last, so that it can be said again
- * where this was cut short. */
+/* An earlier run's files, but the one that tells that they are a run: where this is cut short, it
+ * can be said again. */
 static vae_status remove_run(const vae_run_folder *folder, vae_error *err)
 {
     vae_status status = VAE_OK;
@@ -234,51 +236,68 @@ void vae_run_folder_close(vae_run_folder *folder)
 /* ---- paths in it ---- */
 
 /* path: (VAE_PATH), from `began` where it leads somewhere from there. */
-static void resolve(const char *began, char *path)
+static vae_status resolve(const char *began, char *path, vae_error *err)
 {
     char found[2 * VAE_PATH];
+    bool there = false;
+    vae_status status = VAE_OK;
     if (path[0] != '/' && path[0] != '\0' && !vae_dataset_is_built_in(path) &&
-        snprintf(found, sizeof found, "%s/%s", began, path) < VAE_PATH &&
-        access(found, F_OK) == 0) {
+        snprintf(found, sizeof found, "%s/%s", began, path) < VAE_PATH) {
+        TRY(vae_path_exists(&there, found, err));
+    }
+    if (there) {
         memcpy(path, found, strlen(found) + 1);
     }
+done:
+    return status;
 }
 
-void vae_run_resolve_config(const char *folder, vae_config *config)
+vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_error *err)
 {
     char name[VAE_RUN_PATH], here[VAE_PATH], *text = NULL;
-    vae_error ignored = {0};
+    json_t *run = NULL;
+    bool there;
+    vae_error why = {0};
+    vae_status status = VAE_OK;
     snprintf(name, sizeof name, "%s/run.json", folder);
-    if (access(name, F_OK) != 0 || vae_file_read(&text, name, max_run, &ignored) != VAE_OK) {
-        return;
+    TRY(vae_path_exists(&there, name, err));
+    if (there && vae_file_read(&text, name, max_run, &why) != VAE_OK &&
+        why.status != VAE_ERR_DATA) {
+        TRY(vae_fail(err, why.status, "%s", why.text));
     }
-    json_t *run = json_loads(text, 0, NULL);
+    if (text != NULL && vae_json_read(&run, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", name));
+    }
     const char *began = json_string_value(json_object_get(run, "folder"));
     if (began != NULL && (getcwd(here, sizeof here) == NULL || strcmp(here, began) != 0)) {
-        resolve(began, config->data);
-        resolve(began, config->test_data);
-        resolve(began, config->stack);
-        resolve(began, config->init_from);
+        TRY(resolve(began, config->data, err));
+        TRY(resolve(began, config->test_data, err));
+        TRY(resolve(began, config->stack, err));
+        TRY(resolve(began, config->init_from, err));
     }
+done:
     json_decref(run);
     free(text);
+    return status;
 }
 
-bool vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH])
+vae_status vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH], vae_error *err)
 {
     char *whole = realpath(checkpoint, NULL);
-    char *inside = whole != NULL ? strrchr(whole, '/') : NULL;
-    bool found = false;
-    if (inside != NULL) {
-        *inside = '\0';
-        found = vae_ends_with(whole, "/checkpoints") && inside - whole < VAE_PATH;
-        if (found) {
-            *strrchr(whole, '/') = '\0';
-            snprintf(folder, VAE_PATH, "%s", whole);
-        }
+    folder[0] = '\0';
+    if (whole == NULL) {
+        return errno == ENOMEM ? vae_fail_memory(err, PATH_MAX, checkpoint)
+                               : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", checkpoint,
+                                          strerror(errno));
+    }
+    char *inside = strrchr(whole, '/');
+    *inside = '\0';
+    if (vae_ends_with(whole, "/checkpoints") && inside - whole < VAE_PATH) {
+        *strrchr(whole, '/') = '\0';
+        snprintf(folder, VAE_PATH, "%s", whole);
     }
     free(whole);
-    return found;
+    return VAE_OK;
 }
 
 /* ---- metrics and log ---- */

@@ -45,10 +45,12 @@ void vae_run_folder_place(const vae_run_folder *folder, const char *name, char o
 
 /* Relative paths of data and of the run below that were given where the run in `folder` began are
  * tried from there: they become whole ones where there is such a file or folder. The working
- * directory it began in is run.json's "folder". */
-void vae_run_resolve_config(const char *folder, vae_config *config);
-/* The run folder of a checkpoint, RUN of RUN/checkpoints/NAME; false if it lies elsewhere. */
-bool vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH]);
+ * directory it began in is run.json's "folder"; without a sound run.json they stay.
+ * VAE_ERR_IO, VAE_ERR_RUNTIME: it is not known where they lead. */
+vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_error *err);
+/* The run folder of a checkpoint, RUN of RUN/checkpoints/NAME; "" if it lies elsewhere. VAE_ERR_IO,
+ * VAE_ERR_RUNTIME: it is not known where. */
+vae_status vae_run_of_checkpoint(const char *checkpoint, char folder[VAE_PATH], vae_error *err);
 
 /* Opens metrics.jsonl for appending, without the lines past `step` and without a torn last one. */
 vae_status vae_run_folder_metrics(vae_run_folder *folder, uint64_t step, vae_error *err);

@@ -93,10 +93,14 @@ vae_status vae_run_remove_files(const char *path, const char *inside, bool temps
     vae_status status = VAE_OK;
     snprintf(folder, sizeof folder, "%s/%s", path, inside);
     TRY(vae_folder_names(&names, &n, folder, err));
-    /* config.json, which tells whose all of it is, last */
-    for (size_t i = n; i-- > 0 && status == VAE_OK;) {
+    const char *kept = "run.json";
+    for (size_t i = 0; i < n; i++) {
+        kept = strcmp(names[i], of_a_run[0]) == 0 ? of_a_run[0] : kept;
+    }
+    for (size_t i = 0; i < n && status == VAE_OK; i++) {
         snprintf(file, sizeof file, "%s/%s", folder, names[i]);
-        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) && unlink(file) != 0) {
+        if ((temps ? is_temp_of_a_run : is_of_a_run)(inside, names[i]) &&
+            strcmp(names[i], kept) != 0 && unlink(file) != 0) {
             status = vae_fail(err, VAE_ERR_IO, "%s: cannot remove: %s", file, strerror(errno));
         }
     }
@@ -115,7 +119,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     enum { MOST = 1 << 20 };
     char path[VAE_RUN_PATH], *text = NULL;
     vae_error why = {0};
-    json_error_t at;
+    json_t *object;
     vae_status status = VAE_OK;
     *ours = false;
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -126,8 +130,7 @@ static vae_status look_at(bool *there, bool *ours, const char *folder, const cha
     if (vae_file_read(&text, path, MOST, &why) != VAE_OK) {
         return why.status == VAE_ERR_DATA ? VAE_OK : vae_fail(err, why.status, "%s", why.text);
     }
-    json_t *object = json_loads(text, 0, &at);
-    if (object == NULL && vae_json_starved(&at)) {
+    if (vae_json_read(&object, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
     }
     *ours = json_is_integer(json_object_get(object, "schema"));

@@ -149,7 +149,7 @@ enum { LEAST_VARIANCE_INVERSE = 1000000 }; /* bytes as value/255 are rounded by 
 
 /* It is the mean squared error of the steps before: of an eighth of an epoch, and at first, when it
  * falls quickly, of 1, 1, 2, 4 ... steps. sigma-VAE takes it of the step itself, which makes the
- * same gradient up to the little that it moves meanwhile, but needs every error twice. On a GPU each
+ * same gradient up to the little that it moves meanwhile, but needs every error twice. On a GPU a
  * change costs the capturing of a step, which these few are worth. */
 static size_t variance_steps_left(const vae_loop *l)
 {

@@ -12,6 +12,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/json.h"
+#include "base/machine.h"
+#include "base/pool.h"
 #include "base/sha256.h"
 #include "base/version.h"
 #include "train/run_parts.h"
@@ -84,11 +87,16 @@ static json_t *describe_data(const training_run *t)
 static json_t *describe_host(void)
 {
     struct utsname host;
+    char cpu[200], instructions[128];
     if (uname(&host) != 0) {
         return json_null();
     }
-    return json_pack("{s:s, s:s, s:s, s:I}", "name", host.nodename, "system", host.sysname,
-                     "release", host.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
+    vae_cpu_name(cpu, sizeof cpu);
+    vae_cpu_instructions(instructions, sizeof instructions);
+    return json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s}", "name", host.nodename, "system",
+                     host.sysname, "release", host.release, "cores",
+                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "granted", vae_threads(0), "cpu",
+                     cpu, "instructions", instructions);
 }
 
 /* The model whose weights it began with, or null. */
@@ -126,18 +134,25 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
         run = NULL;
     }
     json_decref(more);
+    const char *last = t->loop.now->summary;
+    json_t *summary = NULL;
+    bool good =
+        run != NULL && vae_json_read(&summary, last, strlen(last), 0, NULL) != VAE_ERR_RUNTIME;
     vae_config_get(t->loop.config, "preset", preset, sizeof preset);
-    if (run != NULL && strcmp(preset, "none") != 0) {
-        json_object_set_new(run, "preset", json_string(preset));
+    if (good && strcmp(preset, "none") != 0) {
+        good = json_object_set_new(run, "preset", json_string(preset)) == 0;
     }
-    if (run != NULL && getcwd(folder, sizeof folder) != NULL) {
-        json_object_set_new(run, "folder", json_string(folder)); /* of relative paths */
+    if (good && getcwd(folder, sizeof folder) != NULL) { /* of relative paths */
+        good = json_object_set_new(run, "folder", json_string(folder)) == 0;
     }
-    json_t *summary = json_loads(t->loop.now->summary, 0, NULL);
-    if (run != NULL && summary != NULL) {
-        json_object_set(run, "last", summary);
+    if (good && summary != NULL) {
+        good = json_object_set(run, "last", summary) == 0;
     }
     json_decref(summary);
+    if (!good) {
+        json_decref(run);
+        run = NULL;
+    }
     return run;
 }
 
@@ -202,32 +217,42 @@ done:
     return status;
 }
 
-static json_t *summarize(const vae_measurement *m, bool bounded)
+/* JSON has no infinities. */
+static json_t *real(double value)
 {
-    json_t *o = json_pack("{s:f, s:f, s:f, s:I}", "elbo", m->elbo, "recon", m->recon, "kl", m->kl,
-                          "n", (json_int_t)m->n);
-    if (bounded) { /* a loss, as in metrics.jsonl */
-        json_object_set_new(o, "bound", json_real(m->bound));
-    }
-    if (m->classified > 0) {
-        json_object_set_new(o, "error", json_real(m->error));
-    }
-    return o;
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
-void vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r)
+/* Adds the object `name` to the summary, if there is anything measured; false: no memory. */
+static bool summarize(json_t *summary, const char *name, const vae_measurement *m, bool bounded)
 {
-    json_t *summary =
-        json_pack("{s:i, s:I, s:I, s:o}", "schema", 1, "epoch", (json_int_t)r->epoch, "step",
-                  (json_int_t)r->step, "train", summarize(&r->train, r->bounded));
-    if (r->validation.n > 0) {
-        json_object_set_new(summary, "validation", summarize(&r->validation, r->bounded));
+    if (m->n == 0) {
+        return true;
     }
-    if (r->test.n > 0) {
-        json_object_set_new(summary, "test", summarize(&r->test, r->bounded));
+    json_t *o = json_pack("{s:o, s:o, s:o, s:I}", "elbo", real(m->elbo), "recon", real(m->recon),
+                          "kl", real(m->kl), "n", (json_int_t)m->n);
+    bool good = o != NULL;
+    if (bounded) { /* a loss, as in metrics.jsonl */
+        good = json_object_set_new(o, "bound", real(m->bound)) == 0 && good;
     }
-    char *text = json_dumps(summary, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    if (m->classified > 0) {
+        good = json_object_set_new(o, "error", real(m->error)) == 0 && good;
+    }
+    return json_object_set_new(summary, name, o) == 0 && good;
+}
+
+vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r,
+                               vae_error *err)
+{
+    json_t *summary = json_pack("{s:i, s:I, s:I}", "schema", 1, "epoch", (json_int_t)r->epoch,
+                                "step", (json_int_t)r->step);
+    const bool good = summary != NULL && summarize(summary, "train", &r->train, r->bounded) &&
+                      summarize(summary, "validation", &r->validation, r->bounded) &&
+                      summarize(summary, "test", &r->test, r->bounded);
+    char *text = good ? json_dumps(summary, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(summary);
     snprintf(checkpoint->summary, sizeof checkpoint->summary, "%s", text != NULL ? text : "");
     free(text);
+    return text != NULL ? VAE_OK
+                        : vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the epoch's summary");
 }

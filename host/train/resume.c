@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "train/run_parts.h"
 
@@ -163,7 +164,10 @@ static vae_status says_done(const training_run *t, const char *path, bool *done,
     if (there && vae_file_read(&text, path, MOST, &why) != VAE_OK && why.status != VAE_ERR_DATA) {
         TRY(vae_fail(err, why.status, "%s", why.text));
     }
-    json_t *run = text != NULL ? json_loads(text, 0, NULL) : NULL;
+    json_t *run = NULL;
+    if (text != NULL && vae_json_read(&run, text, strlen(text), 0, NULL) == VAE_ERR_RUNTIME) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: out of memory", path));
+    }
     const char *word = json_string_value(json_object_get(run, "status"));
     const json_int_t step = json_integer_value(json_object_get(run, "step"));
     *done = word != NULL && strcmp(word, "done") == 0 && (uint64_t)step == t->loop.now->state.step;

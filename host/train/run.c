@@ -95,7 +95,7 @@ static vae_status epoch_done(training_run *t, vae_error *err)
     const bool finished = t->loop.now->state.finished;
     const bool draw = finished || (c->sample_every > 0 && r->epoch % c->sample_every == 0);
     vae_status status = VAE_OK;
-    vae_train_summarize(t->loop.now, r);
+    TRY(vae_train_summarize(t->loop.now, r, err));
     if (draw) {
         vae_train_draw(t, r->epoch);
     }

@@ -41,7 +41,9 @@ typedef struct {
 vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
                      const vae_train_options *options, vae_train_result *result, vae_error *err);
 
-/* The summary of a checkpoint: the last metrics as a JSON object, for `vae info` and export. */
-void vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *record);
+/* The summary of a checkpoint: the last metrics as a JSON object, for `vae info` and export.
+ * VAE_ERR_RUNTIME: no memory. */
+vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *record,
+                               vae_error *err);
 
 #endif

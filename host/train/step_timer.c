@@ -1,9 +1,7 @@
 /* Training steps against the clock. */
 #include "train/step_timer.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "train/loop.h"
@@ -141,22 +139,4 @@ double vae_series_median(vae_series *s, double *min, double *max)
     *min = s->v[0];
     *max = s->v[s->n - 1];
     return s->n % 2 ? s->v[s->n / 2] : (s->v[s->n / 2 - 1] + s->v[s->n / 2]) / 2;
-}
-
-void vae_cpu_name(char *text, size_t size)
-{
-    char line[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    snprintf(text, size, "unknown CPU");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) == 0 && colon != NULL && colon[1] != '\0') {
-            line[strcspn(line, "\n")] = '\0';
-            snprintf(text, size, "%s", colon + 2);
-            break;
-        }
-    }
-    if (f != NULL) {
-        fclose(f);
-    }
 }

@@ -46,7 +46,4 @@ typedef struct {
 /* Sorts it; the middle one, the smallest and the largest. n > 0. */
 double vae_series_median(vae_series *s, double *min, double *max);
 
-/* "AMD EPYC ..." as the system calls the CPU, or "unknown CPU". */
-void vae_cpu_name(char *text, size_t size);
-
 #endif

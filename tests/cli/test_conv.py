@@ -159,7 +159,7 @@ def presets():
     assert info("of-photos")["shape"] == [64, 64, 3]
     shown = vae("train", "--help").out.split("presets:")[1].split("burgess")[0].split(" --")[1:]
     shown = {words[0]: words[1:] for words in (option.split() for option in shown)}
-    assert len(shown) > 6 and shown["flip"] == [] and shown["conv"] == ["32,64,128,256"], shown
+    assert len(shown) > 9 and shown["flip"] == [] and shown["conv"] == ["32,64,128,256"], shown
     for name, value in shown.items():
         if name not in ("epochs", "batch-size", "conv", "latent"):
             found = config[name]

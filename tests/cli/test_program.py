@@ -96,6 +96,10 @@ def train_writes_a_run():
     for key in ("version", "git", "compiler", "libraries", "device", "threads", "host", "wall_s",
                 "peak_rss_bytes", "started"):
         assert info[key] is not None, key
+    cpu = vae("devices", "--json").json()["cpu"]
+    assert info["device"].split(", ")[-1] == cpu["backend"].split(", ")[-1]  # the level
+    assert info["host"]["cpu"] == cpu["name"] and info["host"]["instructions"] == cpu["instructions"]
+    assert info["host"]["granted"] == cpu["threads"]
     assert len(info["data"]["sha256"]) == 64 and info["data"]["shape"] == [28, 28, 1]
     assert info["data"]["train"] == 270 and info["data"]["validation"] == 30
     lines = metrics(run)
@@ -398,8 +402,20 @@ def info_tells_all():
 
 @test
 def devices_are_listed():
-    assert vae("devices").out.startswith("cpu   ")
-    assert vae("devices", "--json").json()["cpu"]["cores"] >= 1
+    text, cpu = vae("devices").out, vae("devices", "--json").json()["cpu"]
+    assert text.startswith(f"cpu   {cpu['name']}, {cpu['cores']} cores: {cpu['backend']}\ncpu   offers ")
+    assert cpu["cores"] >= 1 and cpu["instructions"] in text
+    flags = next((line for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("flags")), "").split()
+    for name, flag in {"avx2": "avx2", "fma": "fma", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx_bf16"}.items():
+        assert (name in cpu["instructions"].split()) == (flag in flags), name
+    assert ("avx512" in cpu["instructions"].split()) == ({"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags))
+    one = next(iter(os.sched_getaffinity(0)))
+    for number, wanted in (("", 1), ("3", 3)):  # the mask's one, or what is asked for
+        cpu = vae("devices", "--json", env={"OMP_NUM_THREADS": number},
+                  preexec_fn=lambda: os.sched_setaffinity(0, [one])).json()["cpu"]
+        assert cpu["threads"] == wanted and f"{wanted} thread" in cpu["backend"], (number, cpu)
+    level = vae("devices", "--json", env={"VAE_ISA": "baseline"}).json()["cpu"]
+    assert level["backend"].endswith(", baseline") and level["instructions"] == cpu["instructions"]
 
 
 # ---- full disks ----

@@ -180,6 +180,8 @@ def report_of_a_run():
     about = read_json(run, "run.json")
     assert page.rows["training set's SHA-256"] == about["data"]["sha256"]
     assert page.rows["device"] == about["device"] and page.rows["host"] == about["host"]["name"]
+    assert page.rows["CPU"] == about["host"]["cpu"]
+    assert page.rows["instruction sets"] == about["host"]["instructions"]
     assert page.rows["rows to validate"] == "30"
     charts = [title for title in ("ELBO", "Reconstruction", "KL", "Rate and distortion",
                                   "KL of each latent", "Speed") if f"<title>{title}</title>" in page.source]

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import zipfile
 
 from harness import (Skip, TINY, VAE, WORK, checkpoints, metrics, newest, path, read_json,
                      same_end, test, trained, vae, write_npy)
@@ -108,6 +109,37 @@ def a_checkpoint_that_cannot_be_read_now_is_an_error():
     vae("export", run, "--out", "transient.npz", says="taking the checkpoint before it")
 
 
+@test
+def what_cannot_be_known_is_no_no():
+    """A split, labels, a folder, weights that cannot be looked at now are not taken as not there."""
+    with zipfile.ZipFile(path("split.npz"), "w") as archive:
+        for name, n in (("x_train", 40), ("x_test", 10)):
+            write_npy("part.npy", n, 16, [i * 7 % 251 for i in range(16 * n)], "|u1")
+            archive.write(path("part.npy"), name + ".npy")
+    put(struct.pack(">IIII", 0x803, 40, 4, 4) + bytes(range(40)) * 16, "idx/train-images-idx3-ubyte")
+    put(struct.pack(">II", 0x801, 40) + bytes(i % 3 for i in range(40)), "idx/train-labels-idx1-ubyte")
+    small = ["--hidden", 4, "--latent", 2, "--epochs", 1, "--threads", 1, "-q"]
+    vae("train", *small, "--data", "split.npz", "--out", "splits")
+    vae("export", "splits", "--out", "splits.npz", "-q")
+
+    def fails(at, fault, *args):
+        prefix = strace(fault)
+        prefix[1:1] = ["-P", at, "-P", path(at)]
+        vae(*args, code=4, says=at, prefix=prefix, env=TRACED)
+
+    for when in (1, 2, 3): # training rows, is there a test split, its rows
+        fails("split.npz", f"openat:error=EIO:when={when}", "train", *small, "--data", "split.npz", "--out", "known")
+        assert not os.path.exists(path("known"))
+    for when in (1, 2): # eval and the report of the training rows instead, or without data, were exit 0
+        fails("split.npz", f"openat:error=EIO:when={when}", "eval", "splits")
+        fails("split.npz", f"openat:error=EMFILE:when={when}", "report", "splits")
+    fails("idx/train-labels-idx1-ubyte", "stat,newfstatat:error=EIO", "train", *small, "--data", "idx", "--out", "known")
+    fails("splits.npz", "openat:error=EIO:when=1", "info", "splits.npz")
+    fails("splits/run.json", "openat:error=EIO", "eval", "splits")
+    os.rename(path("split.npz"), path("moved.npz")) # gone: without data, as before
+    vae("report", "splits", says="without data")
+
+
 # ---- folders that are not a run's ----
 
 def foreign_folders():
@@ -180,6 +212,21 @@ def a_run_killed_at_birth_is_a_run():
                 vae("train", "--resume=auto" if when % 2 else "--force", *args[1:], "-q")
             else:
                 break
+
+
+@test
+def a_run_killed_while_it_is_replaced_is_a_run():
+    """With files of a person in its folder, too."""
+    vae("train", *TINY, "--epochs", 1, "--out", "replaced", "-q")
+    put("mine", "replaced/notes.txt")
+    args = ["train", *TINY, "--epochs", "1", "--limit", "40", "--out", "replaced", "--force", "-q"]
+    for fault in ("unlink:signal=SIGKILL:when=2", "unlink:signal=SIGKILL:when=5", "rename:signal=SIGKILL:when=1"):
+        dead = subprocess.run([*strace(fault), VAE, *map(str, args)], cwd=WORK, capture_output=True,
+                              env={**os.environ, **TRACED})
+        assert dead.returncode != 0, dead.stderr
+        vae(*args)
+        assert checkpoints("replaced")[-1] == "step-0000000002.vae"
+        assert snapshot("replaced")[path("replaced/notes.txt")] == b"mine"
 
 
 @test
@@ -539,9 +586,21 @@ def archives_take_what_is_wanted():
 
 
 @test
-def a_mask_of_bytes_0_and_1_says_what_to_do():
-    mask = write_npy("bytes01.npy", 28, 28, [k % 2 for k in range(784)], "|u1")
-    vae("complete", trained(), "--mask", mask, "--out", "m.png", code=3, says="array.astype(bool)")
-    mask = write_npy("bools.npy", 28, 28, [k % 2 for k in range(784)], "|b1")
-    vae("complete", "run", "--mask", mask, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "m.png")
-    vae("decode", "run", "--latents", mask, "--out", "m.npy", code=3, says="found booleans")
+def masks_are_booleans_bytes_or_floats():
+    run, made = trained(), set()
+    observed = [k % 3 % 2 for k in range(784)]
+
+    def completed(name, values, dtype):
+        mask = write_npy(name, 28, 28, values, dtype)
+        vae("complete", run, "--mask", mask, "--rows", 1, "-n", 1, "--rounds", 1, "--out", "m.png")
+        with open(path("m.png"), "rb") as file:
+            return file.read()
+    made = {completed("bools.npy", observed, "|b1"), completed("bytes01.npy", observed, "|u1"),
+            completed("bytes255.npy", [255 * v for v in observed], "|u1"), completed("floats.npy", observed, "<f4")}
+    assert len(made) == 1, "masks that say the same hide the same"
+    assert completed("inverse.npy", [1 - v for v in observed], "|u1") not in made
+    mask = write_npy("grey.npy", 28, 28, [7, *observed[1:]], "|u1")
+    vae("complete", run, "--mask", mask, "--out", "m.png", code=3, says="value 0 is 7; a mask has 0 (missing) and 1")
+    # elsewhere such bytes are refused
+    vae("score", run, "--data", "bytes01.npy", "--out", "s.csv", code=3, says="array.astype(bool)")
+    vae("decode", run, "--latents", "bools.npy", "--out", "m.npy", code=3, says="found booleans")

@@ -23,7 +23,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    char folder[] = "/tmp/vae-fuzz-XXXXXX", path[64];
+    char path[96];
     static float floats[64], mean[4];
     param_layout layout;
     vae_checkpoint c = {.d = 4,
@@ -38,22 +38,16 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     vae_config_defaults(&c.config);
     vae_config_set(&c.config, "hidden", "2", NULL);
     vae_config_set(&c.config, "latent", "1", NULL);
-    if (vae_layout_build(&layout, &c.config, vae_checkpoint_shape(&c), NULL) != VAE_OK ||
-        mkdtemp(folder) == NULL) {
-        abort();
-    }
+    fuzz_must(vae_layout_build(&layout, &c.config, vae_checkpoint_shape(&c), NULL) == VAE_OK);
     c.n_params = layout.n_params;
     vae_layout_clear(&layout);
-    snprintf(path, sizeof path, "%s/good.vae", folder);
-    FILE *in = NULL;
-    if (c.n_params > 64 || vae_checkpoint_write(path, &c, NULL) != VAE_OK ||
-        (in = fopen(path, "rb")) == NULL) {
-        abort();
-    }
+    snprintf(path, sizeof path, "%s/good.vae", fuzz_folder());
+    fuzz_must(c.n_params <= 64 && vae_checkpoint_write(path, &c, NULL) == VAE_OK);
+    FILE *in = fopen(path, "rb");
+    fuzz_must(in != NULL);
     good_size = fread(good, 1, sizeof good, in);
     fclose(in);
     unlink(path);
-    rmdir(folder);
     return 0;
 }
 

@@ -127,6 +127,13 @@ blob blob_gzip(const blob *plain)
     return b;
 }
 
+bool dataset_has_test(const char *name)
+{
+    bool has;
+    assert_int_equal(vae_dataset_has_test(&has, name, NULL), VAE_OK);
+    return has;
+}
+
 vae_dataset *dataset_open_ok(const char *name, vae_split split, size_t limit)
 {
     vae_error err = {0};

@@ -3,6 +3,7 @@
 #ifndef VAE_TEST_DATASET_FIXTURE_H
 #define VAE_TEST_DATASET_FIXTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,9 @@ blob blob_gzip(const blob *plain);
 
 /* Opens a set that must open. Free it. */
 vae_dataset *dataset_open_ok(const char *name, vae_split split, size_t limit);
+
+/* vae_dataset_has_test, which must know. */
+bool dataset_has_test(const char *name);
 
 /* Opening must fail so, with a message that holds `says` and, where ASan can tell, without an
  * allocation above 2 MiB. */

@@ -183,11 +183,11 @@ static void idx_folders_are_found_in_every_layout(void **state)
         snprintf(name, sizeof name, "%strain-labels%sidx1-ubyte", layouts[i], dot);
         scratch_write(s, name, labels.bytes, labels.n);
         snprintf(folder, sizeof folder, "%s/%c", s->folder, layouts[i][0]);
-        assert_false(vae_dataset_has_test(folder));
+        assert_false(dataset_has_test(folder));
         assert_set_refused(folder, VAE_SPLIT_TEST, VAE_ERR_DATA, "no test split");
         snprintf(name, sizeof name, "%st10k-images%sidx3-ubyte.gz", layouts[i], dot);
         scratch_write(s, name, packed.bytes, packed.n);
-        assert_true(vae_dataset_has_test(folder));
+        assert_true(dataset_has_test(folder));
 
         vae_dataset *set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 0);
         assert_int_equal(set->n, 6);
@@ -209,7 +209,7 @@ static void idx_folders_are_found_in_every_layout(void **state)
     assert_set_refused(scratch_path(s, "c"), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "several");
     mkdir(scratch_path(s, "empty"), 0777);
     assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "IDX files (train-images");
-    assert_false(vae_dataset_has_test(s->path));
+    assert_false(dataset_has_test(s->path));
 }
 
 static void idx_single_files_find_their_labels(void **state)
@@ -355,7 +355,7 @@ static void mnist_is_mnist(void **state)
     assert_int_equal(set->classes.n, 10);
     assert_sha256(set, "7e006e4bb73ea5d321cd9c621ab514ec9893d2e8109a0798aec172a62d3dc265");
     vae_dataset_free(set);
-    assert_true(vae_dataset_has_test(s->path));
+    assert_true(dataset_has_test(s->path));
     set = dataset_open_ok(s->path, VAE_SPLIT_TEST, 0);
     assert_int_equal(set->n, 10000);
     assert_int_equal(set->labels[0], 7);

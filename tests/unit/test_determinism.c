@@ -1,5 +1,6 @@
 /* The same bits whatever the number of threads, for every operation, and on the CPU whatever the
- * instruction set level, for every loop. */
+ * instruction set level, for every loop; a whole training has those of every level with fused
+ * multiply-adds, and is close to them on baseline. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,9 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels.h"
 #include "device.h"
 #include "model/layout.h"
+#include "model_fixture.h"
 #include "philox.h"
 
 /* ---- threads ---- */
@@ -323,12 +326,110 @@ static void levels_can_be_named(void **state)
     setenv("VAE_ISA", kept, 1);
 }
 
+/* A hundred steps at a level; params: what they end with. */
+static vae_totals train_at(const char *isa, const vae_config *config, float *params)
+{
+    enum { N = 200, ROWS = 40, COLUMNS = 70 };
+    model_fixture f;
+    setenv("VAE_ISA", isa, 1);
+    fixture_open(&f, config, VAE_U8, N, COLUMNS, ROWS, 1);
+    for (size_t t = 0; t < 100; t++) {
+        vae_plan plan = still_plan(t, t * ROWS % N, 1);
+        const double bias1 = 1 - pow(0.9, (double)t + 1), bias2 = 1 - pow(0.999, (double)t + 1);
+        plan.lr = 1e-3f;
+        plan.step_size = (float)(1e-3 / bias1);
+        plan.rsqrt_c2 = (float)(1 / sqrt(bias2));
+        plan.step = t + 1;
+        vae_model_train(f.model, f.data, &plan, 1, ROWS);
+    }
+    const vae_totals totals = fixture_totals(&f);
+    assert_int_equal(vae_model_get(f.model, VAE_PARAMS, params, NULL), VAE_OK);
+    assert_true(totals.bad_step == 0 && totals.examples == 100 * ROWS);
+    fixture_close(&f);
+    return totals;
+}
+
+/* Baseline has no fused multiply-add, so its products round twice: other bits, and no further from
+ * the fused ones than they are from the truth. */
+static void training_at_every_level(void **state)
+{
+    (void)state;
+    enum { MOST_PARAMS = 8192 };
+    static float fused[MOST_PARAMS], other[MOST_PARAMS];
+    vae_config config = small_config();
+    vae_cpu_level best;
+    const char *was = getenv("VAE_ISA");
+    char kept[32] = "";
+    snprintf(kept, sizeof kept, "%s", was != NULL ? was : "");
+    unsetenv("VAE_ISA");
+    assert_int_equal(vae_cpu_level_choose(&best, NULL), VAE_OK);
+    config.hidden = (vae_sizes){1, {33}};
+    config.latent = 5;
+    for (int a = 0; a <= VAE_ACT_LAST; a++) {
+        config.activation = (vae_activation)a;
+        if (a == VAE_ACT_NONE) {
+            continue;
+        }
+        const size_t n = ref_n_params(&config, 70);
+        assert_true(n <= MOST_PARAMS);
+        const vae_totals at_avx2 = train_at("avx2", &config, fused);
+        train_at("avx512", &config, other);
+        assert_memory_equal(other, fused, n * sizeof *fused);
+        const vae_totals at_baseline = train_at("baseline", &config, other);
+        assert_true(fabs(at_baseline.recon - at_avx2.recon) < 1e-5 * at_avx2.recon);
+        assert_true(fabs(at_baseline.kl - at_avx2.kl) < 1e-4 * at_avx2.kl);
+        /* a processor without them has one level: then all three are the same */
+        const bool same = memcmp(other, fused, n * sizeof *fused) == 0;
+        assert_int_equal(same, best == VAE_CPU_BASELINE);
+    }
+    setenv("VAE_ISA", kept, 1);
+    if (was == NULL) {
+        unsetenv("VAE_ISA");
+    }
+}
+
+/* Three weights, the last one small: once they have been met, loops over blocks of parameters take
+ * each block once, and the first half of them is the first halves of the weights. */
+static void blocks_go_by_their_place_in_a_weight(void **state)
+{
+    (void)state;
+    enum { IN = 512, OUT = 320, BLOCKS = 2 * IN * OUT / SUM_BLOCK + 1 };
+    device d;
+    uint64_t rng = 3;
+    device_begin(&d, 1);
+    const cpu_backend *be = vae_cpu_self(d.be);
+    const size_t n = 2 * IN * OUT + IN;
+    float *w = device_array_input(&d, random_values(&d, &rng, n), n);
+    vae_mat x = device_input(&d, random_values(&d, &rng, IN), 1, IN), y = device_output(&d, 1, OUT);
+    d.be->ops->bind_params(d.be, w, n);
+    for (size_t i = 0; i < 3; i++) {
+        d.be->ops->linear_forward(d.be, y, NULL, x, w + i * IN * OUT, IN, w, 1, IN, i < 2 ? OUT : 1,
+                                  VAE_ACT_NONE);
+    }
+    assert_int_equal(be->n_weights, 3);
+    int times[BLOCKS] = {0};
+    for (size_t i = 0; i < BLOCKS; i++) {
+        const size_t block = be->order[i], half = BLOCKS / 2;
+        assert_true(block < BLOCKS);
+        times[block]++;
+        if (block < BLOCKS - 1) {
+            assert_int_equal(block % half < half / 2, i < half);
+        }
+    }
+    for (size_t i = 0; i < BLOCKS; i++) {
+        assert_int_equal(times[i], 1);
+    }
+    device_end(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_leave_no_trace),
+        cmocka_unit_test(blocks_go_by_their_place_in_a_weight),
         cmocka_unit_test(levels_give_the_same_bits),
         cmocka_unit_test(levels_can_be_named),
+        cmocka_unit_test(training_at_every_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

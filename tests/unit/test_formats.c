@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <zlib.h>
 
 #include "config/config.h"
 #include "dataset_fixture.h"
@@ -279,7 +281,7 @@ static void archives_are_read(void **state)
     vae_npz_add(&w, "x_train", "|u1", 1, images, 3, x);
     vae_npz_add(&w, "x_test", "<f8", 8, rows, 2, t);
     const char *path = write_npz(*state, &w);
-    assert_true(vae_dataset_has_test(path));
+    assert_true(dataset_has_test(path));
     vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 2);
     assert_true(set->n == 2 && set->d == 4 && set->height == 2 && set->dtype == VAE_U8);
     assert_true(vae_dataset_value(set, 0, 1) == 1);
@@ -293,7 +295,7 @@ static void archives_are_read(void **state)
     vae_npz_add(&w, "faces", "|u1", 1, images, 3, x);
     vae_npz_add(&w, "labels", "<i8", 8, &n3, 1, y);
     path = write_npz(*state, &w);
-    assert_false(vae_dataset_has_test(path));
+    assert_false(dataset_has_test(path));
     set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 0);
     assert_true(set->n == 3);
     assert_classes(set, "7 0 255", "0 7 255");
@@ -325,6 +327,107 @@ static void archives_are_read(void **state)
                        "a.npz: x: type '<i8'");
     assert_set_refused(scratch_write(*state, "b.npz", "PK no", 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
                        "b.npz");
+    /* types that labels have not, whatever their size */
+    const struct {
+        const char *descr;
+        size_t bytes;
+    } types[] = {{"<U2", 8}, {"<U3", 12}, {"<f2", 2}, {">i4", 4}, {"<c16", 16}};
+    const uint8_t zeros[48] = {0};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        char says[64];
+        snprintf(says, sizeof says, "labels: type '%s': expected whole numbers", types[i].descr);
+        vae_npz_add(&w, "data", "|u1", 1, images, 3, x);
+        vae_npz_add(&w, "labels", types[i].descr, types[i].bytes, &n3, 1, zeros);
+        assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA, says);
+    }
+}
+
+static void put(uint8_t **at, uint64_t value, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        *(*at)++ = (uint8_t)(i < 8 ? value >> 8 * i : 0);
+    }
+}
+
+/* An archive whose only member holds rows of 2^20 zero bytes, but for the last byte, which is 9;
+ * its data are a hole in the file. Sizes stand where zip64 has them. */
+static void write_large_npz(const char *path, size_t n_rows)
+{
+    enum { COLUMNS = 1 << 20 };
+    uint8_t header[VAE_NPY_WRITE_HEADER_MAX], head[1024], tail[512], *at = head;
+    const size_t shape[2] = {n_rows, COLUMNS};
+    const size_t n = vae_npy_format_header(header, "|u1", shape, 2);
+    const uint64_t size = n + (uint64_t)n_rows * COLUMNS;
+    uLong crc = crc32(0, header, (uInt)n);
+    /* of zeros: of twice as many again and again */
+    uLong zeros = crc32(0, (const Bytef[COLUMNS]){0}, COLUMNS);
+    uint64_t length = COLUMNS;
+    for (uint64_t left = n_rows; left > 0; left >>= 1) {
+        if ((left & 1) != 0) {
+            crc = crc32_combine(crc, zeros, (z_off_t)length);
+        }
+        zeros = crc32_combine(zeros, zeros, (z_off_t)length);
+        length *= 2;
+    }
+    /* a last byte of 9 instead of 0: what it changes does not depend on what is before it */
+    crc ^= crc32(0, (const Bytef[]){9}, 1) ^ crc32(0, (const Bytef[]){0}, 1);
+    for (size_t central = 0; central < 2; central++) {
+        put(&at, central ? 0x02014b50 : 0x04034b50, 4);
+        put(&at, central ? 45 | 45 << 16 : 45, central ? 4 : 2);
+        put(&at, 0, 4); /* flags, stored */
+        put(&at, 0x00210000, 4);
+        put(&at, crc, 4);
+        put(&at, UINT64_MAX, 8);
+        put(&at, sizeof "data.npy" - 1, 2);
+        put(&at, 20, central ? 4 : 2); /* of the zip64 field; no comment */
+        put(&at, 0, central ? 12 : 0);
+        memcpy(at, "data.npy", 8), at += 8;
+        put(&at, 1 | 16 << 16, 4);
+        put(&at, size, 8), put(&at, size, 8);
+        if (!central) {
+            memcpy(at, header, n), at += n;
+            FILE *f = fopen(path, "wb");
+            assert_non_null(f);
+            const size_t n_head = (size_t)(at - head);
+            const uint64_t end = n_head - n + size;
+            assert_int_equal(fwrite(head, 1, n_head, f), n_head);
+            assert_int_equal(fseeko(f, (off_t)end - 1, SEEK_SET), 0);
+            assert_int_equal(fputc(9, f), 9);
+            fclose(f);
+            at = tail;
+        }
+    }
+    const uint64_t directory = (uint64_t)(at - tail), begins = 30 + 8 + 20 + size;
+    put(&at, 0x06064b50, 4), put(&at, 44, 8), put(&at, 45 | 45 << 16, 4), put(&at, 0, 8);
+    put(&at, 1, 8), put(&at, 1, 8), put(&at, directory, 8), put(&at, begins, 8);
+    put(&at, 0x07064b50, 4), put(&at, 0, 4), put(&at, begins + directory, 8), put(&at, 1, 4);
+    put(&at, 0x06054b50, 4), put(&at, 0, 4), put(&at, 1 | 1 << 16, 4), put(&at, UINT64_MAX, 8);
+    put(&at, 0, 2);
+    FILE *f = fopen(path, "ab");
+    assert_non_null(f);
+    assert_int_equal(fwrite(tail, 1, (size_t)(at - tail), f), (size_t)(at - tail));
+    fclose(f);
+}
+
+/* More than 4 GiB in one array, of which two rows are wanted: it is read to its end, whose checksum
+ * is right, and not held. */
+static void arrays_above_4_gib_are_read(void **state)
+{
+    /* where holes are read at no cost, if there is such a place */
+    char path[600] = "/dev/shm/vae-test-XXXXXX.npz";
+    const int fd = mkstemps(path, 4);
+    if (fd < 0) {
+        snprintf(path, sizeof path, "%s", scratch_path(*state, "large.npz"));
+    } else {
+        close(fd);
+    }
+    write_large_npz(path, 4097);
+    allocations_start();
+    vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, 2);
+    unlink(path);
+    assert_large_allocations(0);
+    assert_true(set->n == 2 && set->d == 1 << 20 && vae_dataset_value(set, 1, 9) == 0);
+    vae_dataset_free(set);
 }
 
 /* ---- pictures ---- */
@@ -352,9 +455,9 @@ static void folders_of_pictures(void **state)
     scratch_write(s, "pets/train/dog/.hidden.png", "x", 1);
     scratch_write(s, "pets/train/an_empty_class/readme", "x", 1);
     snprintf(folder, sizeof folder, "%s/pets", s->folder);
-    assert_false(vae_dataset_has_test(folder));
+    assert_false(dataset_has_test(folder));
     put_png(s, "pets/val/dog/d.png", 4, 3, 3, 40);
-    assert_true(vae_dataset_has_test(folder));
+    assert_true(dataset_has_test(folder));
     vae_dataset *set = dataset_open_ok(folder, VAE_SPLIT_TRAIN, 0);
     assert_true(set->n == 3 && set->width == 4 && set->height == 3 && set->channels == 1);
     assert_int_equal(set->kind, VAE_KIND_PICTURES);
@@ -502,6 +605,7 @@ int main(void)
         cmocka_unit_test(labels_are_mapped),
         cmocka_unit_test(bad_tables_are_refused),
         cmocka_unit_test(archives_are_read),
+        cmocka_unit_test(arrays_above_4_gib_are_read),
         cmocka_unit_test(folders_of_pictures),
         cmocka_unit_test(large_pictures_are_held_once),
         cmocka_unit_test(resizing_keeps_what_it_should),

@@ -249,7 +249,7 @@ static void a_part_is_spread_over_the_grid(void **state)
 static void all_of_them_are_a_grid(void **state)
 {
     (void)state;
-    assert_false(vae_dataset_has_test("sprites"));
+    assert_false(dataset_has_test("sprites"));
     assert_set_refused("sprites", VAE_SPLIT_TEST, VAE_ERR_DATA, "leave --split out");
     vae_dataset *set = dataset_open_ok("sprites", VAE_SPLIT_TRAIN, 0);
     assert_sha256(set, golden_grid);

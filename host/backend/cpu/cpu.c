@@ -20,6 +20,7 @@ static void cpu_close(vae_backend *base)
     cpu_backend *be = vae_cpu_self(base);
     free(be->plan);
     free(be->partial);
+    free(be->order);
     free(be);
 }
 
@@ -110,16 +111,25 @@ static void cpu_download_mat(vae_backend *base, float *dst, vae_mat src, size_t 
 static void cpu_bind_params(vae_backend *base, float *params, size_t n)
 {
     cpu_backend *be = vae_cpu_self(base);
-    (void)params; /* the weights are used where they are */
-    size_t n_partial = (n + SUM_BLOCK - 1) / SUM_BLOCK;
-    if (be->err.status != VAE_OK || n_partial <= be->n_partial) {
+    const size_t n_blocks = (n + SUM_BLOCK - 1) / SUM_BLOCK;
+    if (be->err.status != VAE_OK) {
         return;
     }
-    free(be->partial);
-    be->partial = malloc(n_partial * sizeof *be->partial);
-    be->n_partial = be->partial == NULL ? 0 : n_partial;
-    if (be->partial == NULL) {
-        vae_fail_memory(&be->err, n_partial * sizeof *be->partial, "partial sums");
+    if (n_blocks > be->n_blocks) {
+        free(be->partial);
+        free(be->order);
+        be->partial = malloc(n_blocks * sizeof *be->partial);
+        be->order = malloc(n_blocks * sizeof *be->order);
+        be->n_blocks = be->partial == NULL || be->order == NULL ? 0 : n_blocks;
+    }
+    if (be->n_blocks < n_blocks) {
+        vae_fail_memory(&be->err, n_blocks * sizeof *be->partial, "partial sums");
+        return;
+    }
+    if (params != be->params || n != be->n_params) {
+        be->params = params;
+        be->n_params = n;
+        be->n_weights = 0; /* their order follows, weight by weight */
     }
 }
 

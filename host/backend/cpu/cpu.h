@@ -11,8 +11,14 @@ enum {
     PARALLEL_FLOATS = 1 << 13, /* less work than this is not worth waking threads for */
     PART_FLOATS = 1 << 12,     /* what a thread takes at a time: some microseconds */
     SUM_BLOCK = 1 << 14,       /* floats of one partial sum of the gradient's norm */
+    MOST_WEIGHTS = 64,         /* whose places among the parameters are known */
     COLUMN_BLOCK = 64,         /* columns that a task over columns takes, column_sums' most */
 };
+
+/* A weight among the parameters: floats first .. first+n-1. */
+typedef struct {
+    size_t first, n;
+} vae_cpu_weight;
 
 typedef struct {
     vae_backend base;
@@ -22,8 +28,14 @@ typedef struct {
     vae_error err;
     vae_plan *plan;
     size_t plan_room, cursor;
+    /* The flat buffers of parameters, gradients and moments, in blocks of SUM_BLOCK floats. */
+    const float *params; /* bound; n_params of them */
+    size_t n_params;
     double *partial; /* sums of blocks of the gradient */
-    size_t n_partial;
+    size_t *order;   /* those of params in the order of loops over them, if n_weights > 0 (ops.c) */
+    size_t n_blocks; /* room of the two */
+    vae_cpu_weight weight[MOST_WEIGHTS];
+    size_t n_weights;
 } cpu_backend;
 
 struct vae_data {

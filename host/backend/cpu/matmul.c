@@ -3,7 +3,9 @@
  * Why not OpenBLAS: it divides K and the edges by the number of threads, so its bits follow that
  * number, and it packs both operands on every call, which at batch 20 costs as much as the product.
  * Here one kernel holds a tile of C in registers for a whole block of K. Every element of C is the
- * same chain of multiply-adds whatever the tile, the task or the thread that it falls to. */
+ * same chain of multiply-adds whatever the tile, the task or the thread that it falls to: fused
+ * ones at the levels avx2 and avx512, whose bits are the same; at baseline each rounds twice, and
+ * its bits are its own. */
 #include "backend/cpu/matmul.h"
 
 #include <string.h>

@@ -1,0 +1,15 @@
+/* What the machine's processors are and may do. */
+#ifndef VAE_MACHINE_H
+#define VAE_MACHINE_H
+
+#include <stddef.h>
+
+/* "AMD EPYC ..." as the system calls the CPU, or "unknown CPU". */
+void vae_cpu_name(char *text, size_t size);
+
+/* Those instruction sets that matter here and that processor and system offer, "avx2 fma avx512
+ * avx512_bf16 amx_bf16", with a space between; "" if it has none of them. avx512 is F, BW, DQ and
+ * VL together. */
+void vae_cpu_instructions(char *text, size_t size);
+
+#endif
