@@ -286,8 +286,17 @@ static void test_lies(void **state)
             fail_msg("case %zu: %s", i, err.text);
         }
     }
-    /* a section twice, and one left out */
+    /* a zero byte behind JSON that is whole */
     vae_error err = {0};
+    memcpy(copy, bytes, n);
+    char *end = strstr((char *)section_at(copy, "config"), "\n}\n");
+    assert_non_null(end);
+    end[2] = '\0';
+    mend(copy);
+    assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+    assert_non_null(strstr(err.text, "zero byte"));
+    /* a section twice, and one left out */
+    err = (vae_error){0};
     memcpy(copy, bytes, n);
     memcpy(copy + HEADER_BYTES + 5 * SECTION_BYTES, "adam_m\0\0\0\0\0\0", SECTION_TAG_BYTES);
     mend(copy);
