@@ -2,7 +2,7 @@
 # the rest. The tests' and benchmarks' rules are in tests/tests.mk and bench/bench.mk.
 #
 # Variables: CC, CXX, NVCC, CPPFLAGS, CFLAGS, LDFLAGS (added to the program's own), ARCH (CUDA
-# targets), CUDA=0 (leave CUDA out), BUILD (folder, no spaces), PREFIX, LIBDIR, DESTDIR, JOBS, V=1.
+# targets), CUDA=0 (leave CUDA out), MPI=0 (leave MPI out), MPICC, BUILD (folder, no spaces), PREFIX, LIBDIR, DESTDIR, JOBS, V=1.
 
 BUILD   ?= build
 $(if $(word 2,$(BUILD)),$(error BUILD='$(BUILD)': make knows no names with a space; the source folder may have one))
@@ -38,12 +38,24 @@ NVFLAGS := -std=c++17 -O3 -lineinfo -Iinclude -Ikernels $(foreach a,$(ARCH),$(ca
            $(if $(filter sm_90a,$(ARCH)),-DVAE_SM90A) -Xcompiler -Wall,-Wextra,-fPIC,-fno-exceptions
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lstdc++
 
+# ---- MPI: built in where mpicc (or pkg-config's Open MPI or MPICH) is ----
+MPI     ?= 1
+MPICC   ?= $(shell command -v mpicc 2>/dev/null)
+MPI_PC  := $(if $(MPICC),,$(firstword $(foreach p,ompi-c mpich,$(shell pkg-config --exists $p 2>/dev/null && echo $p))))
+# what the wrapper compiles and links with, of Open MPI, MPICH and those made of it
+MPI_SAYS := $(if $(filter-out 0,$(MPI)),$(if $(MPICC),$(shell $(MPICC) -show 2>/dev/null),$(if $(MPI_PC),$(shell pkg-config --cflags --libs $(MPI_PC)))))
+MPI_CFLAGS := $(patsubst -I%,-isystem %,$(filter -I% -D%,$(MPI_SAYS)))
+MPI_LIBS := $(filter -L% -l%,$(MPI_SAYS)) $(patsubst -L%,-Wl$(comma)-rpath$(comma)%,$(filter -L/opt/% -L/home/%,$(MPI_SAYS)))
+HAVE_MPI := $(if $(filter -l%,$(MPI_SAYS)),1)
+
 # ---- sources: the rooms of host/ (host/README.md) ----
 HOST_C  := $(wildcard host/*/*.c host/*/*/*.c)
 CUDA_C  := $(wildcard host/backend/cuda/*.c)
-FRONT   := $(wildcard host/cli/*.c)
+# the program's own: libvae has neither commands nor MPI
+MPI_C   := host/ranks/mpi.c
+FRONT   := $(wildcard host/cli/*.c) host/ranks/launch.c $(if $(HAVE_MPI),$(MPI_C))
 ISA_C   := host/backend/cpu/kernels.c
-CORE    := $(filter-out $(CUDA_C) $(FRONT) $(ISA_C),$(HOST_C))
+CORE    := $(filter-out $(CUDA_C) $(FRONT) $(ISA_C) $(MPI_C),$(HOST_C))
 CU      := $(wildcard kernels/*.cu)
 ISAS    := baseline $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 MARCH_baseline :=
@@ -94,6 +106,8 @@ mnist: ## fetch MNIST into data/mnist/
 clean: ## remove what was built
 	rm -rf $(BUILD)
 
+mpi      = $(if $(HAVE_MPI),-DVAE_WITH_MPI $(MPI_CFLAGS))
+
 # ---- one way to compile, in variants ----
 # A variant is a folder of objects. It says how it compiles: cc.V for C, cxx.V for C++, cu.V for
 # kernels, isa.V is added for the CPU's products and loops, of which there is one object a level.
@@ -121,7 +135,7 @@ $(BUILD)/$1/%.cu.o: %.cu $(BUILD)/$1/flags
 endef
 
 cc.release  = $(CC) $(C11) $(HARDEN) $(INCLUDE) $(if $(HAVE_CUDA),-DVAE_WITH_CUDA -isystem $(CUDA_HOME)/include) \
-              -Itests/support $(CPPFLAGS) $(CFLAGS)
+              $(mpi) -Itests/support $(CPPFLAGS) $(CFLAGS)
 cxx.release =
 cu.release  = $(NVCC) $(NVFLAGS)
 isa.release = -O3
@@ -144,9 +158,13 @@ $(BUILD)/vae: | cuda-left-out
 cuda-left-out:
 	@echo '  note  built without CUDA: $(if $(filter 0,$(CUDA)),CUDA=0 was given,no nvcc on PATH or in /usr/local/cuda/bin)'
 endif
+$(BUILD)/vae: | mpi-said
+.PHONY: mpi-said
+mpi-said:
+	@echo '  note  $(if $(HAVE_MPI),MPI: $(if $(MPICC),$(MPICC),$(MPI_PC), by pkg-config),built without MPI: $(if $(filter 0,$(MPI)),MPI=0 was given,no mpicc on PATH and no package of it))'
 $(BUILD)/vae: $(program) $(call front,release)
 	$(call say,LD,$@)
-	$(Q)$(PIE) -o $@ $^ $(LIBS)
+	$(Q)$(PIE) -o $@ $^ $(LIBS) $(MPI_LIBS)
 
 # ---- libvae: position-independent objects; vae.h has its names and its number ----
 SOVERSION := $(shell sed -n 's/^.define VAE_API_VERSION //p' include/vae.h)

@@ -365,7 +365,7 @@ static void open_operands(ops_bench *b)
     b->yc = new_mat(b, rows, H);
     b->auxc = aux > 0 ? b->be->ops->alloc(b->be, aux, "an operand") : NULL;
     b->label = b->be->ops->alloc(b->be, rows * sizeof *b->label, "classes");
-    b->of = (vae_class_rows){.label = b->label, .n_open = b->B, .C = CLASSES};
+    b->of = (vae_class_rows){.label = b->label, .n_open = b->B, .C = CLASSES, .all_open = b->B};
     vae_layout_init(l, flat, VAE_INIT_TORCH, 1);
     b->be->ops->upload(b->be, b->params, flat, l->total * sizeof *flat);
     b->be->ops->bind_params(b->be, b->params, l->total);

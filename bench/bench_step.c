@@ -279,7 +279,7 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
         memcpy(bytes + done * set.d, rows->rows, some * set.d);
     }
     set.rows = bytes;
-    if (vae_step_timer_open(&x.timer, &config, &set, &err) != VAE_OK) {
+    if (vae_step_timer_open(&x.timer, &config, &set, NULL, &err) != VAE_OK) {
         die(&err);
     }
     x.be = vae_step_timer_backend(x.timer);

@@ -6,7 +6,7 @@ set -euo pipefail
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
 build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev libcrypto:libssl-dev)
 build_headers=(gif_lib.h:libgif-dev) # libraries that pkg-config does not know
-test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang)
+test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang mpicc:libopenmpi-dev mpirun:openmpi-bin)
 test_libs=(cmocka:libcmocka-dev)
 browser=(chromium:chromium chromedriver:chromium-driver) # of tests/report, which are skipped without
 lint=(clang-format:clang-format cppcheck:cppcheck)

@@ -25,6 +25,7 @@
 typedef struct vae_backend vae_backend; /* begins with `const vae_backend_ops *ops` */
 typedef struct vae_dataset vae_dataset; /* dataset/dataset.h */
 typedef struct vae_data vae_data;       /* a data set a backend can gather from */
+typedef struct vae_ranks vae_ranks;     /* ranks/ranks.h */
 
 typedef void vae_step_fn(void *ctx);
 
@@ -145,8 +146,10 @@ typedef void vae_conv_backward_input_fn(vae_backend *be, vae_mat dx, vae_mat dy,
  * out, closed-form KL, nats. log_pq: (B*K) out = log p(z) - log q(z|x), or NULL. */
 typedef void vae_latent_forward_fn(vae_backend *be, vae_mat z, float *kl_row, float *log_pq,
                                    vae_mat head, size_t B, size_t K, size_t Z, vae_noise noise);
-/* kl_dim: (Z) out, mean over the batch of the KL of each latent, nats. */
-typedef void vae_kl_dims_fn(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t Z);
+/* kl_dim: (Z) out, the KL of each latent, nats: the sum over the B rows, divided by `over`; with
+ * over = B their mean, with that of all ranks this one's part of their mean. */
+typedef void vae_kl_dims_fn(vae_backend *be, float *kl_dim, vae_mat head, size_t B, size_t over,
+                            size_t Z);
 /* [plan] dhead: (B,2Z) out = [dmu | dlogvar], from dz: (B*K,Z), with the noise drawn again.
  * weight: (B*K) normalized importance weights (objectives other than elbo); under elbo NULL, or
  * with K = 1 (B): each row's share, by which its KL's gradient is multiplied, as the caller has
@@ -187,6 +190,14 @@ typedef void vae_grad_norm_fn(vae_backend *be, vae_totals *totals, const float *
  * totals->bad_step. clip_norm > 0 scales g by min(1, clip_norm/grad_norm). */
 typedef void vae_adam_fn(vae_backend *be, float *params, const float *g, float *m, float *v,
                          size_t n, const vae_totals *totals, vae_adam adam, float clip_norm);
+/* Only where the backend has ranks. [plan] v: (n) in place, floats of any meaning: becomes the sum
+ * over ranks, with the same bits on all of them. adds: false: this rank has nothing to add, and
+ * what is in v does not count. totals: NULL, or where any rank's bad_step is set, v[0] is NaN
+ * afterwards on all of them, so that what follows goes bad everywhere. later: v is not read before
+ * grad_norm, so that a backend may work on meanwhile. Collective: all ranks run the same of these
+ * in the same order. */
+typedef void vae_sum_ranks_fn(vae_backend *be, float *v, size_t n, bool adds, bool later,
+                              const vae_totals *totals);
 /* x_hat: (rows,D) out, the decoder's mean: sigmoid(logits) where vae_mean_is_sigmoid says so, else
  * the logits' first D. */
 typedef void vae_decode_fn(vae_backend *be, float *x_hat, vae_mat logits, size_t rows, size_t D,
@@ -220,7 +231,7 @@ typedef void vae_class_backward_weight_fn(vae_backend *be, float *dw, size_t ldw
 typedef void vae_classify_fn(vae_backend *be, uint32_t *label, vae_mat logits, size_t B, size_t C);
 /* [plan] The loss over classes, Kingma et al. 2014, eqs. 6-9; formulas: model/classes.c.
  * logits: (examples,C) of q(y|x); recon_row, kl_row: (rows). terms: (5,examples) out: recon,
- * kl, n_open times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight:
+ * kl, all_open times the share of the loss, misclassified (0 or 1), label known (0 or 1). weight:
  * (rows) out, the loss's derivative by each row's recon; dlogits: (as logits) out, may alias
  * logits; both NULL where no gradient is wanted. */
 typedef void vae_class_loss_fn(vae_backend *be, float *terms, float *weight, vae_mat dlogits,
@@ -254,6 +265,7 @@ typedef void vae_scale_rows_fn(vae_backend *be, vae_mat m, float *sums, const fl
     OP(accumulate)                                                                                 \
     OP(grad_norm)                                                                                  \
     OP(adam)                                                                                       \
+    OP(sum_ranks)                                                                                  \
     OP(decode)                                                                                     \
     OP(gather_labels)                                                                              \
     OP(one_hot)                                                                                    \
@@ -297,6 +309,7 @@ enum { VAE_SLOTS = 8 };
 
 struct vae_backend {
     const vae_backend_ops *ops;
+    const vae_ranks *ranks; /* that share a training step's batch; NULL: it runs alone */
 };
 
 #endif

@@ -144,7 +144,9 @@ cudaError_t vae_column_finish_launch(float *sums, const float *partial, size_t n
                                      cudaStream_t stream);
 /* kl_dim: (Z) out: means over rows of vae_kl. */
 cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head, vae_sums scratch,
-                               size_t B, size_t Z, cudaStream_t stream);
+                               size_t B, size_t over, size_t Z, cudaStream_t stream);
+/* v[0] becomes NaN if totals->bad_step is set: of a sum over ranks, so that all see it. */
+cudaError_t vae_poison_launch(float *v, const vae_totals *totals, cudaStream_t stream);
 /* totals +=, as backend.h's accumulate says. */
 cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row, const float *kl_row,
                                   const float *bound_row, const float *kl_dim, vae_now now,

@@ -103,7 +103,24 @@ typedef struct {
     uint32_t extra_n, extra_at;
     uint64_t extra_first, extra_key;
     float labelled_share; /* of the training examples; the labelled ones' weight in the loss */
+    /* Of a batch that ranks share, `first` is this rank's own first row. What is drawn for a row
+     * goes by where it stands in the whole: labelled examples, behind all the others, are so much
+     * further on, and so are rows of z of a semi-supervised model, up to number eps_at and from
+     * there. */
+    uint64_t extra_skip, eps_skip[2];
+    uint64_t eps_at;
 } vae_plan;
+
+/* Position in the epoch's order, for what is drawn of it, of row r of the batch ... */
+VAE_HD uint64_t vae_plan_position(const vae_plan *plan, uint64_t r)
+{
+    return plan->first + r + (plan->extra_n > 0 && r >= plan->extra_at ? plan->extra_skip : 0);
+}
+/* ... and of row b of z (of its first particle), for eps. */
+VAE_HD uint64_t vae_plan_eps(const vae_plan *plan, uint64_t b)
+{
+    return plan->first + b + plan->eps_skip[b >= plan->eps_at];
+}
 
 /* Place, among the n rows of the data, of row r of the batch. half_bits = vae_shuffle_bits(n). */
 VAE_HD uint64_t vae_plan_row(const vae_plan *plan, uint64_t n, uint32_t half_bits, uint64_t r)
@@ -138,10 +155,11 @@ typedef struct {
 /* Rows for every class: the first n_open examples as each of the C classes, row b*C + c being
  * example b as class c, then one row for each of the n_labelled others, as its label says. So
  * examples = n_open + n_labelled, rows = n_open*C + n_labelled. label: (examples), in the backend's
- * memory. */
+ * memory. Means are over all_open and all_labelled: the same two numbers, of all ranks together. */
 typedef struct {
     const uint32_t *label;
     size_t n_open, n_labelled, C;
+    size_t all_open, all_labelled;
 } vae_class_rows;
 
 /* Where noise comes from: eps of (position, latent) by vae_eps4(seed, VAE_RNG_EPS, ...), with draw,

@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     class_loss_kernel(float *terms, float *weight, T *dlogits, size_t ldd, const T *logits,
                       size_t ldl, const float *recon_row, const float *kl_row,
                       const uint32_t *label0, vae_now now, size_t n_open, size_t n_labelled,
-                      uint32_t C, float cross_entropy)
+                      double all_open, double all_labelled, uint32_t C, float cross_entropy)
 {
     const size_t b = grid_thread(), n = n_open + n_labelled;
     if (b >= n) {
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     const size_t first = labelled ? n_open * C + b - n_open : b * C;
     const uint32_t label = label0[b];
     const double share = (double)plan->labelled_share, beta = (double)plan->beta;
-    const double scale = labelled ? share / (double)n_labelled : (1 - share) / (double)n_open;
+    const double scale = labelled ? share / all_labelled : (1 - share) / all_open;
     const double log_classes = log((double)C), log_sum = log_sum_exp(logits + b * ldl, C);
     double recon = 0, kl = 0, bound = log_classes;
     for (uint32_t c = 0; c < (labelled ? 1 : C); c++) {
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
         }
     }
     double part = scale * bound;
-    const double ce = labelled ? (double)cross_entropy / (double)n_labelled : 0;
+    const double ce = labelled ? (double)cross_entropy / all_labelled : 0;
     if (labelled) { /* of a label that is out of range, a NaN: it must not pass unseen */
         part += ce * (label < C ? log_sum - (double)elem<T>::get(logits + b * ldl + label)
                                 : (double)NAN);
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
     terms[b] = (float)recon;
     terms[n + b] = (float)(kl + log_classes);
-    terms[2 * n + b] = (float)((double)n_open * part);
+    terms[2 * n + b] = (float)(all_open * part);
     terms[3 * n + b] = wrong ? 1.0f : 0.0f;
     terms[4 * n + b] = label < C ? 1.0f : 0.0f;
 }
@@ -268,7 +268,8 @@ static cudaError_t class_loss(float *terms, float *weight, vae_mat dlogits, vae_
     VAE_LAUNCH((class_loss_kernel<T>), vae_blocks(of.n_open + of.n_labelled, (size_t)-1), VAE_BLOCK,
                0, stream, terms, weight, static_cast<T *>(dlogits.data), dlogits.ld,
                static_cast<const T *>(logits.data), logits.ld, recon_row, kl_row, of.label, now,
-               of.n_open, of.n_labelled, (uint32_t)of.C, cross_entropy);
+               of.n_open, of.n_labelled, (double)of.all_open, (double)of.all_labelled,
+               (uint32_t)of.C, cross_entropy);
     return cudaGetLastError();
 }
 

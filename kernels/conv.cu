@@ -152,11 +152,16 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     mirror_kernel(T *x, size_t ld, vae_now now, uint32_t n, uint32_t h, uint32_t w, uint32_t c,
                   uint64_t seed)
 {
-    const uint64_t entry = plan_number(now), first = load_early(&now.plan[entry].first);
-    const uint64_t draw = load_early(&now.plan[entry].draw);
+    const vae_plan *entry = plan_entry(now);
+    const uint64_t draw = load_early(&entry->draw);
+    vae_plan plan = {};
+    plan.first = load_early(&entry->first);
+    plan.extra_n = load_early(&entry->extra_n);
+    plan.extra_at = load_early(&entry->extra_at);
+    plan.extra_skip = load_early(&entry->extra_skip);
     for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
         const uint32_t j = v % (w / 2), y = v / (w / 2) % h, r = v / (w / 2) / h;
-        if (!vae_mirrored(seed, first + r, draw)) {
+        if (!vae_mirrored(seed, vae_plan_position(&plan, r), draw)) {
             continue;
         }
         T *left = x + r * ld + ((size_t)y * w + j) * c;

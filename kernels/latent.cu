@@ -48,6 +48,21 @@ static __device__ __forceinline__ float row_sum(float v, unsigned lane, unsigned
     return v;
 }
 
+/* vae_plan_eps, its fields read early. */
+struct eps_positions {
+    uint64_t first, skip[2], at;
+    __device__ __forceinline__ uint64_t of(uint32_t b) const
+    {
+        return first + b + skip[b >= at];
+    }
+};
+static __device__ __forceinline__ eps_positions load_positions(const vae_plan *plan)
+{
+    return {load_early(&plan->first),
+            {load_early(&plan->eps_skip[0]), load_early(&plan->eps_skip[1])},
+            load_early(&plan->eps_at)};
+}
+
 /* Grid: a warp per 32/lanes rows of z, `lanes` neighbouring lanes per row, a quad of latents per
  * lane and turn: with 20 latents five lanes a row and six rows a warp. Every lane stays to the end
  * for the sums. */
@@ -57,7 +72,8 @@ __global__ void __launch_bounds__(VAE_SMALL_BLOCK)
                           vae_now now, size_t B, size_t K, size_t Z, uint64_t seed, unsigned lanes)
 {
     const vae_plan *plan = plan_entry(now);
-    const uint64_t draw = load_early(&plan->draw), position = load_early(&plan->first);
+    const uint64_t draw = load_early(&plan->draw);
+    const eps_positions at = load_positions(plan);
     const uint32_t particle0 = load_early(&plan->particle0);
     const unsigned quads = (unsigned)((Z + 3) / 4), rows = 32 / lanes;
     const unsigned in_warp = threadIdx.x % 32 / lanes, lane = threadIdx.x % 32 - in_warp * lanes;
@@ -70,7 +86,7 @@ __global__ void __launch_bounds__(VAE_SMALL_BLOCK)
         float m[4], l[4], eps[4], out[4];
         read_quad(m, mu, q, Z, Z % 4 == 0);
         read_quad(l, logvar, q, Z, Z % 4 == 0);
-        random_eps4(eps, seed, VAE_RNG_EPS, position + b, quads, q, draw, particle0 + k);
+        random_eps4(eps, seed, VAE_RNG_EPS, at.of(b), quads, q, draw, particle0 + k);
         VAE_UNROLL
         for (int i = 0; i < 4; i++) {
             const bool real = (size_t)4 * q + i < Z;
@@ -179,7 +195,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 {
     __shared__ float sums[8][VAE_BLOCK];
     const vae_plan *plan = plan_entry(now);
-    const uint64_t draw = load_early(&plan->draw), position = load_early(&plan->first);
+    const uint64_t draw = load_early(&plan->draw);
+    const eps_positions at = load_positions(plan);
     const uint32_t particle0 = load_early(&plan->particle0);
     const unsigned quads = (unsigned)((Z + 3) / 4), group = threadIdx.x / split.lanes;
     const unsigned example = group / split.parts;
@@ -204,7 +221,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
                 const float w = weight != NULL ? weight[r] : 1.0f;
                 float eps[4], d[4];
                 elem<T>::get4(d, dz + r * ldz + (size_t)4 * q);
-                random_eps4(eps, seed, VAE_RNG_EPS, position + b, quads, q, draw, particle0 + k);
+                random_eps4(eps, seed, VAE_RNG_EPS, at.of(b), quads, q, draw, particle0 + k);
                 VAE_UNROLL
                 for (int i = 0; i < 4; i++) {
                     particle_grad(&dmu[i], &dlogvar[i], d[i], m[i], l[i], eps[i], w,

@@ -170,8 +170,8 @@ __global__ void __launch_bounds__(VAE_BLOCK)
 }
 
 template <typename T>
-static cudaError_t kl_dims(float *kl_dim, vae_mat head, vae_sums scratch, size_t B, size_t Z,
-                           cudaStream_t stream)
+static cudaError_t kl_dims(float *kl_dim, vae_mat head, vae_sums scratch, size_t B, size_t over,
+                           size_t Z, cudaStream_t stream)
 {
     unsigned lanes = 1;
     while (lanes < 32 && lanes < Z) {
@@ -185,7 +185,7 @@ static cudaError_t kl_dims(float *kl_dim, vae_mat head, vae_sums scratch, size_t
     blocks = blocks < most ? blocks : most;
     VAE_LAUNCH((kl_dims_kernel<T>), dim3((unsigned)tiles, (unsigned)blocks), VAE_BLOCK, 0, stream,
                kl_dim, static_cast<const T *>(head.data), head.ld, (uint32_t)B, (uint32_t)Z, lanes,
-               1.0 / (double)B, static_cast<float *>(scratch.partial), scratch.ticket);
+               1.0 / (double)over, static_cast<float *>(scratch.partial), scratch.ticket);
     return cudaGetLastError();
 }
 
@@ -207,10 +207,11 @@ extern "C" cudaError_t vae_column_finish_launch(float *sums, const float *partia
 }
 
 extern "C" cudaError_t vae_kl_dims_launch(vae_elem type, float *kl_dim, vae_mat head,
-                                          vae_sums scratch, size_t B, size_t Z, cudaStream_t stream)
+                                          vae_sums scratch, size_t B, size_t over, size_t Z,
+                                          cudaStream_t stream)
 {
-    return type == VAE_ELEM_F32 ? kl_dims<float>(kl_dim, head, scratch, B, Z, stream)
-                                : kl_dims<vae_bf16>(kl_dim, head, scratch, B, Z, stream);
+    return type == VAE_ELEM_F32 ? kl_dims<float>(kl_dim, head, scratch, B, over, Z, stream)
+                                : kl_dims<vae_bf16>(kl_dim, head, scratch, B, over, Z, stream);
 }
 
 extern "C" cudaError_t vae_accumulate_launch(vae_totals *totals, const float *recon_row,
@@ -231,5 +232,18 @@ extern "C" cudaError_t vae_grad_norm_launch(vae_totals *totals, const float *g, 
 {
     VAE_LAUNCH(grad_norm_kernel, vae_norm_blocks(n), VAE_BLOCK, 0, stream, totals, g, now,
                static_cast<double *>(partial), ticket, n);
+    return cudaGetLastError();
+}
+
+__global__ void poison_kernel(float *v, const vae_totals *totals)
+{
+    if (totals->bad_step != 0) {
+        v[0] = NAN;
+    }
+}
+
+extern "C" cudaError_t vae_poison_launch(float *v, const vae_totals *totals, cudaStream_t stream)
+{
+    VAE_LAUNCH(poison_kernel, 1, 1, 0, stream, v, totals);
     return cudaGetLastError();
 }

@@ -18,7 +18,8 @@ ROOMS = {
     "image": ["base"],
     "plot": ["base"],
     "dataset": ["base", "config", "format", "image"],
-    "backend": ["base", "config", "dataset"],
+    "ranks": ["base"],
+    "backend": ["base", "config", "dataset", "ranks"],
     "model": ["base", "config", "backend"],
     "run": ["base", "config", "model"],
     # k nearest neighbours and logistic regression are products of matrices: backend/cpu/matmul.h

@@ -89,6 +89,7 @@ def programs():
         yield Program(f"cli {topic}", "tests/cli/run", topic, **vae)
     for part in ("parity", "bits", "refusals", "failures", "script"):
         yield Program(f"emulated program: {part}", "tests/simt/run.sh", part)
+    yield Program("emulated ranks", "tests/simt/ranks.py", VAE=f"{BUILD}/simt/vae")
     yield Program("report in a browser", "tests/report/run", **vae)
     yield Program("round trips: models", "tests/roundtrip/run.sh", "models")
     yield Program("round trips: commands", "tests/roundtrip/run.sh", "commands")

@@ -21,7 +21,7 @@ SIMT_INC := -Itests/simt/include -Itests/simt
 # cuRAND's headers, where the toolkit is: kernels are emulated over them, or else over a stand-in
 CURAND   := $(if $(HAVE_CUDA),$(wildcard $(CUDA_HOME)/include/curand_kernel.h))
 SIMT_CURAND := $(if $(CURAND),-DSIMT_CURAND -idirafter $(CUDA_HOME)/include)
-cc.asan  = $(CC) $(C11) $(INCLUDE) -Itests/support $(SAN)
+cc.asan  = $(CC) $(C11) $(INCLUDE) $(mpi) -Itests/support $(SAN)
 cxx.asan =
 cu.asan  =
 isa.asan = -O2
@@ -39,8 +39,20 @@ $(TEST_BINS): $(BUILD)/test/%: $(BUILD)/asan/tests/unit/%.o $(call support,asan)
 $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS) $(MPI_LIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
+
+# of ranks: MPI calls that can be made to fail, and a program that was built without MPI
+$(BUILD)/test/fail_mpi.so: tests/mpi/fail_mpi.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D) && $(CC) -std=c11 $(WARN) $(MPI_CFLAGS) -O1 -fPIC -shared -o $@ $< $(MPI_LIBS)
+$(BUILD)/test/launch_alone.o: host/ranks/launch.c $(BUILD)/asan/flags
+	$(Q)mkdir -p $(@D) && $(CC) $(C11) $(INCLUDE) $(SAN) $(DEPS) -c -o $@ $<
+$(BUILD)/test/vae_alone: $(call objs,asan) $(filter-out %/ranks/launch.o %/ranks/mpi.o,$(call front,asan)) \
+    $(BUILD)/test/launch_alone.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
+TEST_PROGRAMS += $(if $(HAVE_MPI),$(BUILD)/test/fail_mpi.so $(BUILD)/test/vae_alone)
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
 # compiled over cuRAND's headers, and over the stand-in
@@ -105,12 +117,15 @@ $(SIMT_TESTS:%=$(BUILD)/simt/%): $(BUILD)/simt/%: $(BUILD)/asan/tests/unit/%.o $
 	$(Q)$(CXX) $(SAN) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/simt/vae: $(simt_parts) $(call front,asan)
 	$(call say,LD,$@)
-	$(Q)$(CXX) $(SAN) -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(SAN) -o $@ $^ $(LDLIBS) $(MPI_LIBS)
 # the emulation's own tests: bugs planted in kernels and host code, each of which it must catch
-$(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c
+$(BUILD)/simt/test_simt: $(SIMT_OWN:%.cc=$(BUILD)/simt/%.o) $(call simt_cc,simt) tests/simt/test_constants.c \
+    tests/simt/test_nccl.c
 	$(call say,LD,$@)
 	$(Q)$(CC) -std=c11 -fsyntax-only -Itests/simt/include tests/simt/test_constants.c
+	$(Q)$(CC) -std=c11 -fsyntax-only -DOWN -Ihost -Itests/simt/include tests/simt/test_nccl.c
 	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_constants.c)
+	$(Q)$(if $(HAVE_CUDA),$(CC) -std=c11 -fsyntax-only -I$(CUDA_HOME)/include tests/simt/test_nccl.c)
 	$(Q)$(CXX) $(SAN) -o $@ $(filter %.o,$^) -lpthread
 TEST_PROGRAMS += $(SIMT_TESTS:%=$(BUILD)/simt/%) $(BUILD)/simt/vae $(BUILD)/simt/test_simt
 
@@ -151,8 +166,8 @@ lint: deps ## style, static checks, the house's rules
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
 	$(Q)clang-format --dry-run -Werror $(HOST_C) $(wildcard host/*/*.h host/*/*/*.h include/*.h kernels/*.cu \
 	    kernels/*.h tests/*/*.[ch] tests/simt/*.cc tests/simt/include/*.h bench/*.c)
-	$(Q)for f in $(filter-out $(CUDA_C),$(HOST_C)) bench/bench_step.c bench/bench_ops.c; do \
-	    $(CC) $(C11) $(INCLUDE) -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Werror -fsyntax-only $$f || exit 1; done
+	$(Q)for f in $(filter-out $(CUDA_C) $(if $(HAVE_MPI),,$(MPI_C)),$(HOST_C)) bench/bench_step.c \
+	    bench/bench_ops.c; do $(CC) $(C11) $(INCLUDE) $(mpi) -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Werror -fsyntax-only $$f || exit 1; done
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability --error-exitcode=1 --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
 	    -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Iinclude -Ihost host
@@ -209,7 +224,7 @@ $(GPU_TESTS:%=$(BUILD)/gpu/%): $(BUILD)/gpu/%: $(BUILD)/release/tests/unit/%.o $
 $(BUILD)/gpu/vae: $(program) $(call front,release)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(GPU_LINK) -o $@ $^ $(LIBS)
+	$(Q)$(GPU_LINK) -o $@ $^ $(LIBS) $(MPI_LIBS)
 $(BUILD)/gpu/bench_%: $(BUILD)/release/bench/bench_%.o $(program)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)

@@ -14,8 +14,8 @@ static bool no_memory(void)
 
 /* jansson (2.14) does not look at every allocation: where one fails it may take the text to end
  * there, or leave out a byte of it ("nne" for "none") and say nothing. In the program it then ends
- * (cli/main.c); here, in the library, whose host may use jansson too, a text is read twice. Readings
- * that differ tell that there was no memory. */
+ * (cli/main.c); here, in the library, whose host may use jansson too, a text is read twice.
+ * Readings that differ tell that there was no memory. */
 vae_status vae_json_read(json_t **out, const char *text, size_t n, size_t flags, json_error_t *why)
 {
     json_error_t own = {.line = 0};

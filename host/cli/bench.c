@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "base/version.h"
 #include "cli/cli.h"
+#include "ranks/ranks.h"
 #include "train/step_timer.h"
 
 enum { DEVICES = 2, MAX_BATCHES = 16 };
@@ -22,6 +23,7 @@ typedef struct {
     double seconds, warm_up_seconds;
     vae_device_kind devices[DEVICES];
     size_t n_devices;
+    const vae_ranks *ranks; /* that share each step; NULL: it is timed alone */
     json_t *rows;
 } bench;
 
@@ -63,19 +65,24 @@ static vae_status read_batches(const cli_args *args, bench *b, vae_error *err)
 }
 
 /* auto: the CPU and, where there is one, the GPU beside it. */
-static void choose_devices(bench *b)
+static vae_status choose_devices(bench *b, vae_error *err)
 {
     char text[1024];
+    vae_status status = VAE_OK;
     if (b->config.device != VAE_DEVICE_AUTO) {
         b->devices[b->n_devices++] = b->config.device;
-        return;
+        return VAE_OK;
     }
+    uint64_t lacks = vae_cuda_devices(text, sizeof text) == 0; /* does any rank? */
+    TRY(vae_ranks_largest(b->ranks, &lacks, 1, err));
     if (b->config.precision == VAE_FP32) {
         b->devices[b->n_devices++] = VAE_DEVICE_CPU;
     }
-    if (b->config.precision != VAE_FP32 || vae_cuda_devices(text, sizeof text) > 0) {
+    if (b->config.precision != VAE_FP32 || !lacks) {
         b->devices[b->n_devices++] = VAE_DEVICE_CUDA;
     }
+done:
+    return status;
 }
 
 /* Microseconds of a step: median, least, most; measured when so many steps had been done. */
@@ -84,14 +91,20 @@ typedef struct {
     uint64_t steps;
 } timing;
 
+/* alone_us: of one rank by itself on as much as the largest share; 0: there are no ranks. */
 static void tell_row(const cli_args *args, const bench *b, size_t batch, const vae_backend *be,
-                     double flops, timing fresh, timing steady, double cpu_us)
+                     double flops, timing fresh, timing steady, double cpu_us, double alone_us)
 {
-    char rate[32], of_fresh[32], device[512], versus[32] = "", products[32] = "";
+    char rate[32], of_fresh[32], device[512], versus[64] = "", products[32] = "";
+    const size_t n = vae_ranks_n(b->ranks), part = vae_ranks_most(b->ranks, batch);
+    const double alone_per_s = alone_us > 0 ? 1e6 * (double)part / alone_us : 0;
     const double per_s = 1e6 * (double)batch / steady.us;
     const double fresh_per_s = 1e6 * (double)batch / fresh.us;
     be->ops->describe(be, device, sizeof device);
-    if (cpu_us > 0 && strcmp(be->ops->name, "cpu") != 0) {
+    const double share = alone_us > 0 ? per_s / (double)n / alone_per_s : 0;
+    if (alone_us > 0) {
+        snprintf(versus, sizeof versus, "  %.3f of %zu times one rank at %zu", share, n, part);
+    } else if (cpu_us > 0 && strcmp(be->ops->name, "cpu") != 0) {
         snprintf(versus, sizeof versus, "  %.1f times the CPU", cpu_us / steady.us);
     }
     if (flops > 0) {
@@ -114,6 +127,12 @@ static void tell_row(const cli_args *args, const bench *b, size_t batch, const v
                   fresh_per_s, "repeats", (json_int_t)b->repeats);
     if (flops > 0) {
         json_object_set_new(row, "gflop_per_s", json_real(1e-3 * flops / steady.us));
+    }
+    if (alone_us > 0) {
+        json_object_set_new(row, "ranks", json_integer((json_int_t)n));
+        json_object_set_new(row, "alone_batch", json_integer((json_int_t)part));
+        json_object_set_new(row, "alone_examples_per_s", json_real(alone_per_s));
+        json_object_set_new(row, "share_of_n", json_real(share));
     }
     json_array_append_new(b->rows, row);
 }
@@ -142,6 +161,35 @@ done:
     return status;
 }
 
+/* With ranks: a step of the first by itself, on as much as the largest share, while the others
+ * wait. */
+static vae_status time_alone(const bench *b, const vae_config *config, double *us, vae_error *err)
+{
+    static vae_series series;
+    vae_step_timer *timer = NULL;
+    vae_config part = *config;
+    size_t n;
+    double took, least, most;
+    vae_status status = VAE_OK;
+    *us = 0;
+    if (vae_ranks_number(b->ranks) > 0) {
+        goto done;
+    }
+    part.batch_size = vae_ranks_most(b->ranks, config->batch_size);
+    part.threads = part.threads > 0 ? part.threads : b->ranks->cores;
+    TRY(vae_step_timer_open(&timer, &part, b->set, NULL, err));
+    TRY(vae_step_timer_calibrate(timer, b->seconds, &n, err));
+    TRY(vae_step_timer_warm(timer, b->warm_up, b->warm_up_seconds, err));
+    for (series.n = 0; series.n < b->repeats;) {
+        TRY(vae_step_timer_run(timer, n, &took, err));
+        series.v[series.n++] = 1e6 * took / (double)n;
+    }
+    *us = vae_series_median(&series, &least, &most);
+done:
+    vae_step_timer_close(timer);
+    return vae_ranks_all_ok(b->ranks, status, err);
+}
+
 /* All devices at one batch size, with fresh weights and in the state of a training that goes on. */
 static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_error *err)
 {
@@ -154,7 +202,7 @@ static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_er
     for (size_t i = 0; i < b->n_devices; i++) {
         vae_config config = b->config;
         config.device = b->devices[i];
-        TRY(vae_step_timer_open(&timer[i], &config, b->set, err));
+        TRY(vae_step_timer_open(&timer[i], &config, b->set, b->ranks, err));
         TRY(vae_step_timer_calibrate(timer[i], b->seconds, &n[i], err));
     }
     TRY(time_steps(b, timer, n, fresh, err));
@@ -168,9 +216,17 @@ static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_er
             b->config.semi_supervised
                 ? 0
                 : vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles);
+        vae_config config = b->config;
+        double alone_us = 0;
+        config.device = b->devices[i];
+        if (b->ranks != NULL) {
+            TRY(time_alone(b, &config, &alone_us, err));
+        }
         cpu_us = b->devices[i] == VAE_DEVICE_CPU ? steady[i].us : cpu_us;
-        tell_row(args, b, batch, vae_step_timer_backend(timer[i]), flops, fresh[i], steady[i],
-                 cpu_us);
+        if (cli_writes(args)) {
+            tell_row(args, b, batch, vae_step_timer_backend(timer[i]), flops, fresh[i], steady[i],
+                     cpu_us, alone_us);
+        }
     }
 done:
     for (size_t i = 0; i < b->n_devices; i++) {
@@ -208,6 +264,10 @@ static void announce(const cli_args *args, const bench *b)
     vae_cpu_name(cpu, sizeof cpu);
     cli_say(args, "vae %s (%s), %s, %d core%s", vae_build_version, vae_build_git, cpu, cores,
             vae_s((size_t)cores));
+    if (b->ranks != NULL) {
+        cli_say(args, "%zu ranks, %zu on this host, %s: batches are of all of them", b->ranks->n,
+                b->ranks->n_local, b->ranks->library);
+    }
     cli_say(args, "the whole training step on %s, %zu row%s of %zu; medians of %zu (least - most)",
             b->set->source, b->set->n, vae_s(b->set->n), b->set->d, b->repeats);
     cli_say(args, "after %zu steps (or %g s of them), and with fresh weights", b->warm_up,
@@ -216,7 +276,7 @@ static void announce(const cli_args *args, const bench *b)
 
 static vae_status run_bench(const cli_args *args, vae_error *err)
 {
-    bench b = {0};
+    bench b = {.ranks = args->ranks};
     uint64_t given;
     vae_status status = VAE_OK;
     vae_config_defaults(&b.config);
@@ -230,7 +290,7 @@ static vae_status run_bench(const cli_args *args, vae_error *err)
     TRY(cli_real(args, "warm-up-seconds", 20, 0, 1e6, &b.warm_up_seconds, err));
     TRY(open_rows(&b, err));
     b.rows = json_array();
-    choose_devices(&b);
+    TRY(choose_devices(&b, err));
     announce(args, &b);
     for (size_t i = 0; i < b.batches.n; i++) {
         TRY(run_batch(args, &b, b.batches.size[i], err));
@@ -261,5 +321,6 @@ const cli_command cli_bench_command = {
                 "  vae bench --device cuda --precision bf16 --batches 65536\n",
     CLI_OPTIONS(bench_options),
     .trains = true,
+    .shares = true,
     .run = run_bench,
 };

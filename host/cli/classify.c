@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "infer/labels.h"
 #include "infer/measure.h"
+#include "ranks/ranks.h"
 
 static size_t best_of(const float *p, size_t C)
 {
@@ -189,7 +190,7 @@ vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
     TRY(check_eval(args, err));
     TRY(cli_binarize(m, args, err));
     TRY(cli_open_set(m, args, err));
-    TRY(vae_trained_start(m, vae_measure_batch(&m->config), 1, err));
+    TRY(vae_trained_start(m, vae_ranks_most(m->ranks, vae_measure_batch(&m->config)), 1, err));
     TRY(vae_trained_put(m, NULL, 0, err));
     TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, VAE_EVAL_DRAW(0), NULL, err));
     const vae_plan plan = vae_eval_plan(VAE_EVAL_DRAW(0), 0);

@@ -50,15 +50,6 @@ static const cli_command *find_command(const char *name)
     return NULL;
 }
 
-const char cli_about[] =
-    "RUN is a run folder or a checkpoint in it. vae COMMAND --help has options and examples.\n";
-const char cli_exit_codes[] =
-    "  0 ok, 1 runtime, 2 usage, 3 bad data or checkpoint, 4 I/O, 5 diverged (NaN),\n"
-    "  6 no GPU; signals are passed on.\n";
-const char cli_examples[] = "  vae train                           train on the built-in digits\n"
-                            "  vae eval runs/digits-1 --samples 500\n"
-                            "  vae sample runs/digits-1 --out samples.png\n";
-
 static void overview(FILE *out)
 {
     fputs("usage: vae COMMAND [options]\n\nTrains variational autoencoders.\n\ncommands:\n", out);
@@ -115,7 +106,7 @@ static void tell_warning(void *ctx, const char *line)
     }
 }
 
-vae_status vae_cli(int argc, char **argv, vae_error *err)
+vae_status vae_cli(int argc, char **argv, const vae_ranks *ranks, vae_error *err)
 {
     if (argc < 2) {
         overview(stderr);
@@ -147,7 +138,16 @@ vae_status vae_cli(int argc, char **argv, vae_error *err)
     if (status != VAE_OK) {
         return status;
     }
-    const vae_notes *all = err->notes;
+    if (ranks != NULL && !command->shares) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "vae %s works alone, not as %zu ranks: start it without mpirun or srun, or "
+                        "with VAE_RANKS=0 for as many that know nothing of each other",
+                        command->name, ranks->n);
+    }
+    args.ranks = ranks;
+    const vae_notes *all = cli_writes(&args) ? err->notes : NULL;
+    args.quiet = args.quiet || !cli_writes(&args);
+    args.json = args.json && cli_writes(&args);
     const vae_notes warnings = {.tell = tell_warning, .ctx = (void *)(uintptr_t)all};
     err->notes = args.quiet ? &warnings : all;
     status = command->run(&args, err);

@@ -35,6 +35,7 @@ typedef struct {
     const cli_option *options;
     size_t n_options;
     bool trains; /* takes the options of training, too */
+    bool shares; /* works as several ranks */
     vae_status (*run)(const cli_args *args, vae_error *err);
 } cli_command;
 
@@ -54,11 +55,19 @@ struct cli_args {
     size_t n_given;
     const char *words[CLI_MAX_WORDS];
     size_t n_words;
-    bool quiet, json;
+    bool quiet, json;       /* of ranks but the first: quiet, no JSON */
+    const vae_ranks *ranks; /* NULL: alone; else the command `shares` */
 };
 
-/* Runs the command that argv names. The error, if any, is not printed yet. */
-vae_status vae_cli(int argc, char **argv, vae_error *err);
+/* Runs the command that argv names, as one of these ranks or alone (NULL). The error, if any, is
+ * not printed yet. */
+vae_status vae_cli(int argc, char **argv, const vae_ranks *ranks, vae_error *err);
+
+/* Is it this process that writes and prints? */
+static inline bool cli_writes(const cli_args *args)
+{
+    return vae_ranks_number(args->ranks) == 0;
+}
 
 /* ---- what was given (args.c) ---- */
 
@@ -74,8 +83,6 @@ typedef void cli_option_fn(void *ctx, const char *section, const cli_option *opt
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
 /* Lines that name the presets of training, and the options each stands for. */
 void cli_put_presets(FILE *out);
-/* What the help of the program says (cli.c). */
-extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
@@ -158,8 +165,8 @@ vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *
 vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
                          vae_error *err);
 /* As cli_open_set, where those of the training may be missing, or others by now: then m->set is
- * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of --split; needed: another option that wants them as --data does; both
- * or NULL. */
+ * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of
+ * --split; needed: another option that wants them as --data does; both or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);
 /* `why`, the failure to open data, as err; that they are the run's own is said. Returns status. */

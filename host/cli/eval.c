@@ -32,6 +32,7 @@ static vae_status evaluate(evaluation *ev, vae_error *err)
     ev->job.batch = vae_trained_batch;
     ev->job.ctx = m;
     ev->job.n = m->n;
+    ev->job.ranks = vae_ranks_n(m->ranks);
     cli_progress_open(&ev->progress, ev->args->quiet);
     ev->job.watch = cli_watch(&ev->progress, ev->split);
     vae_status status = vae_evaluate(&ev->e, &ev->job, &inner);
@@ -236,7 +237,7 @@ static vae_status run_eval(const cli_args *args, vae_error *err)
     }
     TRY(prepare(&m, args, &ev.job, err));
     TRY(evaluate(&ev, err));
-    if (examples != NULL) {
+    if (examples != NULL && cli_writes(args)) {
         TRY(write_examples(&ev, examples, err));
     }
     if (gap) {
@@ -284,5 +285,6 @@ const cli_command cli_eval_command = {
                 "  vae eval runs/mnist --samples 5000 --json\n"
                 "  vae eval runs/mnist --data more.npy --split train\n",
     CLI_OPTIONS(eval_options),
+    .shares = true,
     .run = run_eval,
 };

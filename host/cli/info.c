@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "exchange/import_weights.h"
 #include "model/layout.h"
+#include "ranks/ranks.h"
 #include "train/run.h"
 
 static json_t *describe_tensors(const param_layout *layout)
@@ -266,15 +267,16 @@ static vae_status run_devices(const cli_args *args, vae_error *err)
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     const int threads = vae_threads(0);
     if (args->json) {
-        json_t *o =
-            json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s}, s:{s:i, s:s}}", "schema", 1, "cpu",
-                      "name", name, "cores", (json_int_t)cores, "threads", threads, "instructions",
-                      instructions, "backend", backend, "cuda", "devices", n_cuda, "text", cuda);
+        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s}, s:{s:i, s:s}, s:s}", "schema", 1,
+                              "cpu", "name", name, "cores", (json_int_t)cores, "threads", threads,
+                              "instructions", instructions, "backend", backend, "cuda", "devices",
+                              n_cuda, "text", cuda, "mpi", vae_ranks_built());
         cli_print_json(o, 0);
         return VAE_OK;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
     printf("cpu   offers %s\n", instructions[0] != '\0' ? instructions : "no vector instructions");
+    printf("ranks %s\n", vae_ranks_built());
     for (const char *line = cuda; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         printf("cuda  %.*s\n", (int)length, line);

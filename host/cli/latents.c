@@ -148,6 +148,9 @@ static vae_status run_encode(const cli_args *args, vae_error *err)
     TRY(cli_open_set(&m, args, err));
     TRY(run_encoder(&m, &l, want_z, err));
     const size_t shape[2] = {l.n, l.latent};
+    if (!cli_writes(args)) {
+        goto done;
+    }
     if (npz) {
         TRY(write_npz(out, &l, m.set, err));
         print_done(args, &m, out, l.n, "row", " of latents");
@@ -185,6 +188,7 @@ const cli_command cli_encode_command = {
         "  cat rows.npy | vae encode runs/mnist --data - --out - | vae decode runs/mnist -l - -o "
         "x.npy\n",
     CLI_OPTIONS(encode_options),
+    .shares = true,
     .run = run_encode,
 };
 

@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/signals.h"
+#include "ranks/ranks.h"
 
 static void print_note(void *ctx, const char *line)
 {
@@ -49,7 +50,14 @@ int main(int argc, char **argv)
     json_set_alloc_funcs(json_memory, free);
     const vae_notes notes = {.tell = print_note};
     vae_error err = {.notes = &notes};
-    vae_status status = vae_cli(argc, argv, &err);
+    vae_ranks *ranks;
+    vae_status status = vae_ranks_start(&ranks, &err);
+    if (status == VAE_OK) {
+        if (vae_ranks_number(ranks) > 0) { /* the first prints */
+            (void)!freopen("/dev/null", "w", stdout);
+        }
+        status = vae_cli(argc, argv, ranks, &err);
+    }
     /* a full disk shows only when the buffer is flushed, at the latest here */
     const bool lost_before = ferror(stdout) != 0;
     errno = 0;
@@ -58,11 +66,20 @@ int main(int argc, char **argv)
                                    errno != 0 ? strerror(errno) : "an earlier write failed");
         status = status == VAE_OK ? lost : status;
     }
-    if (status != VAE_OK) {
+    int number = *vae_signals_flag();
+    bool speaks;
+    const bool together = vae_ranks_meet(ranks, status, &number, &speaks);
+    if (!together) {
+        fprintf(stderr, "vae: rank %zu of %zu, host %s: %s; the other ranks end with it\n",
+                ranks->rank, ranks->n, ranks->host, err.text);
+        vae_ranks_abort(ranks, (int)status);
+    }
+    if (status != VAE_OK && speaks) {
         fprintf(stderr, "vae: %s\n", err.text);
     }
+    vae_ranks_leave(ranks); /* all go now: what is not told yet, a launcher may cut off */
     if (status == VAE_ERR_INTERRUPTED) {
-        vae_signals_reraise();
+        vae_signals_reraise(number);
     }
     return (int)status;
 }

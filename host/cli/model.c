@@ -16,8 +16,12 @@ vae_status cli_open_checkpoint(vae_trained *m, const cli_args *args, vae_error *
     const char *device = cli_value(args, "device"), *threads = cli_value(args, "threads");
     vae_status status = VAE_OK;
     TRY(vae_trained_open(m, args->words[0], cli_given(args, "best"), err));
+    m->ranks = args->ranks;
     TRY(vae_config_set(&m->config, "device", device != NULL ? device : "auto", err));
     TRY(vae_config_set(&m->config, "threads", threads != NULL ? threads : "0", err));
+    if (m->ranks != NULL && m->config.threads == 0) {
+        m->config.threads = m->ranks->cores; /* of loops of one's own, too */
+    }
 done:
     return status;
 }
@@ -122,6 +126,12 @@ vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *
     size_t limit;
     vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
+    if (m->ranks != NULL && strcmp(name, "-") == 0) {
+        TRY(vae_fail(
+            err, VAE_ERR_USAGE,
+            "--data -: standard input reaches one rank alone: name a file that all %zu see",
+            m->ranks->n));
+    }
     TRY(cli_size(args, "limit", 0, 0, SIZE_MAX / 2, &limit, err));
     TRY(cli_from_run(!cli_given(args, "data"), open_named(m, name, split, limit, &why), &why, err));
 done:

@@ -397,8 +397,11 @@ static vae_status run_score(const cli_args *args, vae_error *err)
     vae_status status = VAE_OK;
     TRY(read_options(&s, err));
     TRY(run(&s, err));
-    TRY(cli_score_write(&s, err));
-    cli_score_print(&s);
+    s.m.ranks = NULL; /* what is left is the first's alone */
+    if (cli_writes(args)) {
+        TRY(cli_score_write(&s, err));
+        cli_score_print(&s);
+    }
 done:
     vae_row_scores_clear(&s.scores);
     free(s.flag);
@@ -438,5 +441,6 @@ const cli_command cli_score_command = {
         "  vae train --data data/mnist --exclude-class 3 --out runs/no3\n"
         "  vae score runs/no3 --data data/mnist --anomaly-class 3\n",
     CLI_OPTIONS(score_options),
+    .shares = true,
     .run = run_score,
 };

@@ -34,10 +34,10 @@ const vae_stop_flag *vae_signals_flag(void)
     return &came;
 }
 
-void vae_signals_reraise(void)
+void vae_signals_reraise(int number)
 {
-    if (came != 0) {
-        signal(came, SIG_DFL);
-        raise(came);
+    if (number != 0) {
+        signal(number, SIG_DFL);
+        raise(number);
     }
 }

@@ -11,8 +11,7 @@ void vae_signals_install(void);
 /* 0, or the signal that came. */
 const vae_stop_flag *vae_signals_flag(void);
 
-/* Dies of the signal that came, as the shell that started the program expects; returns if none
- * did. */
-void vae_signals_reraise(void);
+/* Dies of this signal, as the shell that started the program expects; returns if it is 0. */
+void vae_signals_reraise(int number);
 
 #endif

@@ -13,6 +13,7 @@
 #include "cli/sweep.h"
 #include "image/image.h"
 #include "model/layout.h"
+#include "ranks/ranks.h"
 #include "run/folder.h"
 #include "train/init.h"
 #include "train/run.h"
@@ -51,7 +52,8 @@ done:
     return status;
 }
 
-/* What was written down for this training: --config's file, the command line, over what is there. */
+/* What was written down for this training: --config's file, the command line, over what is there.
+ */
 static vae_status read_written(const cli_args *args, vae_config *config, uint64_t *given,
                                vae_error *err)
 {
@@ -185,7 +187,8 @@ static size_t channels_of_run(const char *run)
     return channels;
 }
 
-static vae_status open_sets(const vae_config *config, bool resume, uint64_t given,
+/* channels: of the pictures of the model that is to train on, 0: there is none. */
+static vae_status open_sets(const vae_config *config, bool resume, size_t channels, uint64_t given,
                             vae_dataset **train, vae_dataset **test, vae_error *err)
 {
     vae_data_options options = cli_data_options(config, config->limit);
@@ -194,7 +197,7 @@ static vae_status open_sets(const vae_config *config, bool resume, uint64_t give
     vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
     if (resume && config->image_channels == 0) {
-        options.channels = channels_of_run(config->out);
+        options.channels = channels;
         options.of_model = options.channels > 0;
     }
     TRY(cli_from_run(resume && (given >> vae_config_find("data") & 1) == 0,
@@ -230,10 +233,51 @@ done:
     return status;
 }
 
-static vae_status run_train(const cli_args *args, vae_error *err)
-{
+/* What the first rank, which has the run's folder, tells the others. */
+typedef struct {
     vae_config config;
     uint64_t given;
+    size_t channels;
+} command_line;
+
+static vae_status read_options(const cli_args *args, const vae_train_options *options,
+                               command_line *line, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    vae_config *c = &line->config;
+    TRY(read_config(args, c, options, &line->given, err));
+    if (c->out[0] != '\0') {
+        TRY(vae_run_folder_check(c->out, options->resume, options->anew, options->force, err));
+    }
+    if (options->resume) {
+        line->channels = channels_of_run(c->out);
+    }
+    TRY(check_model(c, err));
+done:
+    return status;
+}
+
+/* Data of all ranks and, where it is not given, a folder for the run. */
+static vae_status open_data(const cli_args *args, bool resume, command_line *line,
+                            vae_dataset **train, vae_dataset **test, vae_error *err)
+{
+    vae_config *c = &line->config;
+    vae_status status = open_sets(c, resume, line->channels, line->given, train, test, err);
+    TRY(vae_ranks_all_ok(args->ranks, status, err));
+    if (c->out[0] != '\0') {
+        return VAE_OK;
+    }
+    status = cli_writes(args) ? choose_out(c, err) : VAE_OK;
+    TRY(vae_ranks_all_ok(args->ranks, status, err));
+    TRY(vae_ranks_broadcast(args->ranks, c->out, sizeof c->out, err));
+    cli_say(args, "no --out given: the run is in %s", c->out);
+done:
+    return status;
+}
+
+static vae_status run_train(const cli_args *args, vae_error *err)
+{
+    static command_line line;
     vae_dataset *train = NULL, *test = NULL;
     cli_progress progress;
     vae_train_result result = {0};
@@ -241,6 +285,7 @@ static vae_status run_train(const cli_args *args, vae_error *err)
     vae_train_options options = {.resume = resume != NULL,
                                  .anew = resume != NULL && strcmp(resume, "auto") == 0,
                                  .force = cli_given(args, "force"),
+                                 .ranks = args->ranks,
                                  .stop_signal = vae_signals_flag()};
     vae_status status = VAE_OK;
     if (cli_given(args, "jobs") && !cli_sweeps(args)) {
@@ -254,26 +299,26 @@ static vae_status run_train(const cli_args *args, vae_error *err)
         return vae_fail(err, VAE_ERR_USAGE,
                         "--resume goes on with a run, --force replaces it: give one of them");
     }
+    if (cli_sweeps(args) && args->ranks != NULL) {
+        return vae_fail(err, VAE_ERR_USAGE,
+                        "--sweep starts processes of its own: start it without mpirun or srun");
+    }
     if (cli_sweeps(args)) {
         return cli_sweep(args, err);
     }
-    TRY(read_config(args, &config, &options, &given, err));
-    if (config.out[0] != '\0') {
-        TRY(vae_run_folder_check(config.out, options.resume, options.anew, options.force, err));
+    if (cli_writes(args)) {
+        status = read_options(args, &options, &line, err);
     }
-    TRY(check_model(&config, err));
-    TRY(open_sets(&config, options.resume, given, &train, &test, err));
-    if (config.out[0] == '\0') {
-        TRY(choose_out(&config, err));
-        cli_say(args, "no --out given: the run is in %s", config.out);
-    }
+    TRY(vae_ranks_all_ok(args->ranks, status, err));
+    TRY(vae_ranks_broadcast(args->ranks, &line, sizeof line, err));
+    TRY(open_data(args, options.resume, &line, &train, &test, err));
     cli_progress_open(&progress, args->quiet);
     options.events = cli_progress_events(&progress);
     vae_signals_install();
-    status = vae_train(&config, train, test, &options, &result, err);
+    status = vae_train(&line.config, train, test, &options, &result, err);
     cli_progress_clear(&progress);
     if (status == VAE_OK || result.lost) {
-        print_result(args, &config, &result);
+        print_result(args, &line.config, &result);
     }
 done:
     vae_dataset_free(test);
@@ -310,5 +355,6 @@ const cli_command cli_train_command = {
         "again\n",
     CLI_OPTIONS(train_options),
     .trains = true,
+    .shares = true,
     .run = run_train,
 };

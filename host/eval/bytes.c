@@ -56,7 +56,7 @@ static vae_status add_batch(void *ctx, const vae_plan *plan, size_t rows, vae_er
                          .logits = p->logits,
                          .label = p->label};
     vae_status status = VAE_OK;
-    TRY(vae_model_batch(p->m->model, p->m->data, plan, rows, 1, &out, err));
+    TRY(vae_trained_batch_of(p->m, p->m->data, plan, rows, 1, &out, err));
     TRY(vae_model_decode_classes(p->m->model, p->x_hat, p->mu, p->label, rows, err));
     for (size_t r = 0; r < rows; r++) {
         double squares = 0;
@@ -75,7 +75,7 @@ done:
 static vae_status make_room(pass *p, vae_error *err)
 {
     const vae_config *c = &p->m->config;
-    const size_t rows = p->m->batch, F = sizeof(float);
+    const size_t rows = vae_trained_at_once(p->m), F = sizeof(float);
     size_t bytes = 0;
     p->x = vae_room(&bytes, rows * p->d, F);
     p->x_hat = vae_room(&bytes, rows * p->d, F);
@@ -103,7 +103,7 @@ vae_status vae_bytes_measure(vae_byte_figures *out, const vae_trained *m, size_t
         return VAE_OK;
     }
     TRY(make_room(&p, err));
-    TRY(vae_each_batch(plan, n, m->batch, watch, add_batch, &p, err));
+    TRY(vae_each_batch(plan, n, vae_trained_at_once(m), watch, add_batch, &p, err));
     out->n = n;
     out->mse = p.squares / (double)n / (double)d;
     out->psnr = -10 * log10(out->mse);

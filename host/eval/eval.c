@@ -86,6 +86,7 @@ static vae_status make_room(work *w, vae_error *err)
     const size_t Z = job->z, N = w->n_chosen, F = sizeof(float), D = sizeof(double);
     size_t particles, bytes = 0;
     vae_eval_shape(job, &w->batch, &particles);
+    w->batch *= job->ranks > 0 ? job->ranks : 1;
     w->block = job->samples < BLOCK ? job->samples : BLOCK;
     w->out->kl_dim = vae_room(&bytes, Z, D);
     w->mu_mean = vae_room(&bytes, Z, D);

@@ -34,6 +34,7 @@ typedef struct {
     size_t samples;     /* K of the NLL; 0 = no NLL */
     size_t aggregate;   /* N; taken as at most n; 0 = no aggregate posterior */
     uint64_t draws;     /* number of the first of two draws: the ELBO's noise, then the NLL's */
+    size_t ranks;       /* that share the rows of each batch, so many times more of them; 0: as 1 */
     bool keep_examples; /* fill the per-example arrays */
     /* recon (and with it the ELBO) is the mean over the NLL's own `samples` draws, which come in
      * blocks, and no other draws are made: `particles` is not read, `aggregate` must be 0 */
@@ -51,7 +52,8 @@ typedef struct {
     float *recon_of, *kl_of, *nll_of;
 } vae_evaluation;
 
-/* Most examples and most particles that a job asks `batch` for at once, whatever K and n. */
+/* Most examples (for each of the ranks) and most particles that a job asks `batch` for at once,
+ * whatever K and n. */
 void vae_eval_shape(const vae_eval_job *job, size_t *rows, size_t *particles);
 
 /* VAE_ERR_DIVERGED where the loss is not finite, VAE_ERR_RUNTIME (memory), and what batch returns.

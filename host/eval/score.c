@@ -199,7 +199,7 @@ static vae_status score_batch(void *ctx, const vae_plan *plan, size_t rows, size
     out->x = opening ? s->x : NULL;
     out->label = opening ? s->label : NULL;
     out->logits = averaging ? s->logits : NULL;
-    TRY(vae_model_batch(job->on->model, job->data, plan, rows, particles, out, err));
+    TRY(vae_trained_batch_of(job->on, job->data, plan, rows, particles, out, err));
     if (opening && s->sums != NULL) {
         memset(s->sums, 0, rows * s->d * sizeof *s->sums);
     }
@@ -232,6 +232,7 @@ static vae_eval_job eval_job(const vae_score_job *job)
                           .n = job->n,
                           .samples = job->samples,
                           .draws = DRAWS,
+                          .ranks = job->on != NULL ? vae_ranks_n(job->on->ranks) : 1,
                           .keep_examples = true,
                           .shared = true};
 }
@@ -325,7 +326,7 @@ vae_status vae_score_rows(vae_row_scores *out, const vae_score_job *job, vae_err
     size_t rows, particles;
     vae_status status = VAE_OK;
     vae_eval_shape(&eval, &rows, &particles);
-    TRY(open_scoring(&s, job, out, rows, particles, err));
+    TRY(open_scoring(&s, job, out, rows * eval.ranks, particles, err));
     eval.ctx = &s;
     eval.z = s.z;
     status = vae_evaluate(&e, &eval, &inner);

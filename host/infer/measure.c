@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "ranks/ranks.h"
 
 void vae_pace_adapt(vae_pace *p, size_t ran, double seconds)
 {
@@ -25,6 +26,21 @@ size_t vae_measure_batch(const vae_config *config)
     return config->batch_size > most ? config->batch_size : most;
 }
 
+/* Another rank's clock and signals count as much as one's own: all go on, or stop, together. */
+static vae_status agree(const vae_ranks *ranks, double *seconds, const vae_stop_flag *stop_signal,
+                        vae_error *err)
+{
+    uint64_t v[] = {(uint64_t)(*seconds * 1e9), vae_stopping(stop_signal)};
+    vae_status status = VAE_OK;
+    TRY(vae_ranks_largest(ranks, v, 2, err));
+    *seconds = (double)v[0] / 1e9;
+    if (v[1] != 0) {
+        TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
+    }
+done:
+    return status;
+}
+
 /* Runs the whole pass; totals pile up in the backend. */
 static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t batch, uint64_t draw,
                            vae_plan *plan, const vae_stop_flag *stop_signal, vae_error *err)
@@ -44,10 +60,9 @@ static vae_status run_pass(vae_model *model, vae_data *data, size_t n, size_t ba
         at += steps * rows;
         if (at < n) { /* waits, so that a signal need not */
             TRY(vae_model_totals(model, &totals, false, err));
-            vae_pace_adapt(&p, steps, vae_clock() - start);
-            if (vae_stopping(stop_signal)) {
-                TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
-            }
+            double seconds = vae_clock() - start;
+            TRY(agree(vae_model_ranks(model), &seconds, stop_signal, err));
+            vae_pace_adapt(&p, steps, seconds);
         }
     }
 done:
@@ -65,12 +80,15 @@ vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config 
         return vae_fail_memory(err, VAE_PACE_MOST * sizeof *plan, "the plan of a measuring pass");
     }
     vae_error inner = {0};
-    vae_totals totals;
+    vae_totals totals = {0};
     vae_status status = run_pass(model, data, n, batch, draw, plan, stop_signal, &inner);
     free(plan);
-    /* in any case, so that the totals are clear again */
-    vae_status last = vae_model_totals(model, &totals, true, &inner);
-    status = status == VAE_OK ? last : status;
+    /* in any case, so that the totals are clear again; but after an error of this rank alone, the
+     * others are not there to be summed with */
+    if (status == VAE_OK || status == VAE_ERR_DIVERGED || status == VAE_ERR_INTERRUPTED) {
+        vae_status last = vae_model_totals(model, &totals, true, &inner);
+        status = status == VAE_OK ? last : status;
+    }
     if (status == VAE_ERR_DIVERGED) {
         size_t first = (size_t)(totals.bad_step - 1) * batch;
         return vae_fail(err, VAE_ERR_DIVERGED,

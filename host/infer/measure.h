@@ -16,13 +16,14 @@ typedef struct {
     double error;
 } vae_measurement;
 
-/* The batch of measuring passes: larger than training's where that is small. What vae_measure's
- * model must have as its max_batch. */
+/* The batch of measuring passes: larger than training's where that is small. Of it vae_measure's
+ * model must take a rank's share, or all where there are no ranks. */
 size_t vae_measure_batch(const vae_config *config);
 
 /* Mean losses of `data` (n examples) under the model (of config): one pass in order, with noise of
- * draw `draw`. The model's totals must be clear, and are afterwards. stop_signal may be NULL;
- * VAE_ERR_INTERRUPTED when it is set. VAE_ERR_DIVERGED if the loss is not finite. */
+ * draw `draw`. The model's totals must be clear, and are afterwards. Where its backend has ranks
+ * all of them call it, and share each batch. stop_signal may be NULL; VAE_ERR_INTERRUPTED when it
+ * is set. VAE_ERR_DIVERGED if the loss is not finite. */
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
                        vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
                        vae_error *err);

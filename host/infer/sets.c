@@ -18,7 +18,7 @@ static vae_status stack_set(vae_trained *m, vae_error *err)
         return VAE_OK;
     }
     if (m->below == NULL) {
-        TRY(vae_stack_open(&own, &config, err));
+        TRY(vae_stack_open(&own, &config, m->ranks, err));
     }
     TRY(vae_stack_encode(&encoded, m->below != NULL ? m->below : &own, m->set, err));
     vae_dataset_free(m->set);

@@ -37,11 +37,13 @@ done:
     return status;
 }
 
-vae_status vae_stack_open(vae_trained *below, vae_config *config, vae_error *err)
+vae_status vae_stack_open(vae_trained *below, vae_config *config, const vae_ranks *ranks,
+                          vae_error *err)
 {
     vae_status status = VAE_OK;
     TRY(vae_trained_open(below, config->stack, false, err));
     TRY(check_weights(below, config, err));
+    below->ranks = ranks;
     below->config.device = config->device;
     below->config.device_index = config->device_index;
     below->config.precision = config->precision;
@@ -58,7 +60,7 @@ vae_status vae_stack_below(vae_trained *m, vae_error *err)
         return VAE_OK;
     }
     m->below = calloc(1, sizeof *m->below);
-    return m->below != NULL ? vae_stack_open(m->below, &config, err)
+    return m->below != NULL ? vae_stack_open(m->below, &config, m->ranks, err)
                             : vae_fail_memory(err, sizeof *m->below, "the run below");
 }
 

@@ -8,10 +8,11 @@
 #include "infer/trained.h"
 
 /* Opens and starts config->stack on config's device. Its weights must have the SHA-256
- * config->stack_weights, which is filled in if it is empty. VAE_ERR_DATA if they are others,
- * VAE_ERR_USAGE if that run is conditional, semi-supervised or stacked itself, and as
- * vae_trained_open and vae_trained_start. */
-vae_status vae_stack_open(vae_trained *below, vae_config *config, vae_error *err);
+ * config->stack_weights, which is filled in if it is empty. ranks: as in vae_trained. VAE_ERR_DATA
+ * if they are others, VAE_ERR_USAGE if that run is conditional, semi-supervised or stacked itself,
+ * and as vae_trained_open and vae_trained_start. */
+vae_status vae_stack_open(vae_trained *below, vae_config *config, const vae_ranks *ranks,
+                          vae_error *err);
 
 /* Opens the run below a stacked model as m->below, to decode through; of another, does nothing. */
 vae_status vae_stack_below(vae_trained *m, vae_error *err);

@@ -8,10 +8,11 @@
 #include "philox.h"
 #include "run/folder.h"
 
-vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_error *err)
+vae_status vae_backend_for(vae_backend **out, const vae_config *config, const vae_ranks *ranks,
+                           vae_error *err)
 {
     const vae_backend_options options = {config->device, config->device_index, config->precision,
-                                         config->threads};
+                                         config->threads, ranks};
     return vae_backend_open(out, &options, err);
 }
 
@@ -45,7 +46,7 @@ vae_status vae_trained_start(vae_trained *m, size_t batch, size_t particles, vae
     config.objective = VAE_OBJ_ELBO;
     config.free_bits = 0;
     config.particles = particles;
-    TRY(vae_backend_for(&m->be, &config, err));
+    TRY(vae_backend_for(&m->be, &config, m->ranks, err));
     TRY(vae_model_create(&m->model, &config, vae_checkpoint_shape(m->checkpoint), batch, false,
                          m->be, err));
     TRY(vae_model_set(m->model, VAE_PARAMS, m->checkpoint->params, err));
@@ -131,7 +132,52 @@ vae_status vae_trained_batch(void *ctx, const vae_plan *plan, size_t rows, size_
                              vae_batch_out *out, vae_error *err)
 {
     const vae_trained *m = ctx;
-    return vae_model_batch(m->model, m->data, plan, rows, particles, out, err);
+    return vae_trained_batch_of(m, m->data, plan, rows, particles, out, err);
+}
+
+/* A rank's rows of an array of a batch that is wanted, and how many floats each row is. */
+static void *own_part(void *all, vae_share share, size_t cols)
+{
+    return all != NULL ? (float *)all + share.first * cols : NULL;
+}
+
+vae_status vae_trained_batch_of(const vae_trained *m, vae_data *data, const vae_plan *plan,
+                                size_t rows, size_t particles, vae_batch_out *out, vae_error *err)
+{
+    if (m->ranks == NULL) {
+        return vae_model_batch(m->model, data, plan, rows, particles, out, err);
+    }
+    const size_t K = particles, Z = m->config.latent, D = vae_model_layout(m->model)->d;
+    const size_t C = vae_likelihood_of(m->config.likelihood)->outputs * D;
+    const vae_share share = vae_ranks_share(m->ranks, rows);
+    const size_t cols[] = {D, Z, Z, K * Z, 1, K, K, K * D, K * C, 1};
+    void *const all[] = {out->x,     out->mu,     out->logvar, out->z,      out->kl,
+                         out->recon, out->log_pq, out->x_hat,  out->logits, out->label};
+    enum { N = sizeof all / sizeof *all };
+    void *own[N];
+    for (size_t i = 0; i < N; i++) {
+        own[i] = own_part(all[i], share, cols[i]);
+    }
+    vae_batch_out part = {own[0], own[1], own[2], own[3], own[4], out->kl_dim,
+                          own[5], own[6], own[7], own[8], own[9]};
+    vae_plan moved = *plan;
+    vae_status status = VAE_OK;
+    moved.first += share.first;
+    if (share.n > 0) {
+        TRY(vae_model_batch(m->model, data, &moved, share.n, particles, &part, err));
+    }
+    for (size_t i = 0; i < N; i++) {
+        TRY(vae_ranks_gather_rows(m->ranks, all[i], rows, cols[i] * sizeof(float), err));
+    }
+    for (size_t j = 0; out->kl_dim != NULL && j < Z; j++) {
+        out->kl_dim[j] *= (float)share.n / (float)rows;
+        out->kl_dim[j] = share.n > 0 ? out->kl_dim[j] : 0;
+    }
+    if (out->kl_dim != NULL) {
+        TRY(vae_ranks_sum_floats(m->ranks, out->kl_dim, Z, err));
+    }
+done:
+    return status;
 }
 
 /* A pass into arrays. */
@@ -165,7 +211,7 @@ static vae_status run_batch(void *ctx, const vae_plan *plan, size_t rows, vae_er
     const size_t Z = r->m->config.latent;
     vae_batch_out part = part_of(r->out, plan->first - r->first, r->m->checkpoint->d, Z);
     part.kl_dim = r->kl_dim_batch;
-    vae_status status = vae_model_batch(r->m->model, r->data, plan, rows, 1, &part, err);
+    vae_status status = vae_trained_batch_of(r->m, r->data, plan, rows, 1, &part, err);
     for (size_t j = 0; status == VAE_OK && r->kl_dim != NULL && j < Z; j++) {
         r->kl_dim[j] += (double)r->kl_dim_batch[j] * (double)rows / (double)r->n;
     }
@@ -186,7 +232,7 @@ vae_status vae_trained_run(const vae_trained *m, size_t n, const vae_plan *plan,
             TRY(vae_fail_memory(err, Z * sizeof *r.kl_dim_batch, "KL by dimension"));
         }
     }
-    TRY(vae_each_batch(plan, n, m->batch, watch, run_batch, &r, err));
+    TRY(vae_each_batch(plan, n, vae_trained_at_once(m), watch, run_batch, &r, err));
 done:
     free(r.kl_dim_batch);
     return status;
@@ -219,7 +265,7 @@ vae_status vae_trained_run_set(const vae_trained *m, const vae_dataset *set, uin
     run r = {m, NULL, 0, set->n, out, NULL, NULL};
     vae_status status = VAE_OK;
     TRY(put_set(m, &r.data, set, err));
-    TRY(vae_each_batch(&plan, set->n, m->batch, NULL, run_batch, &r, err));
+    TRY(vae_each_batch(&plan, set->n, vae_trained_at_once(m), NULL, run_batch, &r, err));
 done:
     m->be->ops->data_close(m->be, r.data);
     return status;

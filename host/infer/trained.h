@@ -8,6 +8,7 @@
 #include "base/stop.h"
 #include "dataset/dataset.h"
 #include "model/model.h"
+#include "ranks/ranks.h"
 #include "run/checkpoint.h"
 
 enum { VAE_INFER_BATCH = 256 }; /* rows at once, where nothing asks for another number */
@@ -23,6 +24,9 @@ typedef struct {
  * that something else holds is filled by hand, and not closed. */
 typedef struct vae_trained vae_trained;
 struct vae_trained {
+    /* Ranks that share the rows of its batches, all of them running the same passes; NULL: none. To
+     * be set before vae_trained_start */
+    const vae_ranks *ranks;
     const vae_checkpoint *checkpoint; /* shape of the data, classes, standardization, parameters */
     char path[VAE_PATH];              /* of it; "" = it was not read from a file here */
     vae_config config; /* the checkpoint's, with the device, seed, binarization of this use */
@@ -52,8 +56,9 @@ void vae_trained_of(vae_trained *m, const vae_checkpoint *checkpoint);
 vae_status vae_trained_start(vae_trained *m, size_t batch, size_t particles, vae_error *err);
 void vae_trained_close(vae_trained *m);
 
-/* A backend on the config's device, at its precision, on its threads. */
-vae_status vae_backend_for(vae_backend **out, const vae_config *config, vae_error *err);
+/* A backend on the config's device, at its precision, on its threads, with these ranks or NULL. */
+vae_status vae_backend_for(vae_backend **out, const vae_config *config, const vae_ranks *ranks,
+                           vae_error *err);
 
 /* ---- data (sets.c) ---- */
 
@@ -98,6 +103,15 @@ vae_status vae_each_batch(const vae_plan *plan, size_t n, size_t batch, const va
 /* vae_model_batch of m->data; ctx: a vae_trained. */
 vae_status vae_trained_batch(void *ctx, const vae_plan *plan, size_t rows, size_t particles,
                              vae_batch_out *out, vae_error *err);
+/* The same of any data on its backend. Its ranks, if any, share the rows: rows may be so many times
+ * m->batch, each computes its part, and all get all of it. */
+vae_status vae_trained_batch_of(const vae_trained *m, vae_data *data, const vae_plan *plan,
+                                size_t rows, size_t particles, vae_batch_out *out, vae_error *err);
+/* Rows that go through it best at once. */
+static inline size_t vae_trained_at_once(const vae_trained *m)
+{
+    return m->batch * vae_ranks_n(m->ranks);
+}
 
 /* Runs the first n rows of m->data (by the plan's order) through the model. out's arrays are those
  * of all n rows: x, x_hat (n,D), mu, logvar, z (n,Z), kl, recon (n), label (n), each NULL where not

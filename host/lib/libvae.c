@@ -582,7 +582,7 @@ static vae_status fit_in_memory(vae *v, vae_config *config, vae_dataset *set)
     vae_checkpoint *begin = NULL;
     vae_status status = VAE_OK;
     TRY(vae_init_open(&begin, config, set, &v->err));
-    TRY(vae_loop_open(&loop, config, set, NULL, begin, &v->stop, &v->notes, &v->err));
+    TRY(vae_loop_open(&loop, config, set, NULL, begin, NULL, &v->stop, &v->notes, &v->err));
     TRY(vae_loop_begin(&loop, begin, &v->err));
     vae_loop_describe(&loop);
     do {

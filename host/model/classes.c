@@ -68,6 +68,7 @@ static void encode_classes_backward(vae_model *m, vae_class_rows of)
     ops->linear_backward_weight(m->be, dw, w->ld, m->grads + m->layout.tensors[first->bias].offset,
                                 dh, input_of(m, l), examples, in, first->out);
     ops->class_backward_weight(m->be, dw + in, w->ld, dy_of(m, l), of, first->out);
+    vae_sum_layer(m, l, true);
     if (l > 0) {
         ops->linear_backward_input(m->be, dy_of(m, l - 1), NULL, dh, m->params + w->offset, w->ld,
                                    input_of(m, l), aux_of(m, l - 1), examples, in, first->out,
@@ -92,7 +93,7 @@ void vae_classes_encode(vae_model *m, const pass *p, bool keep)
     uint32_t *chosen = labels_at(m, m->plan.label0);
     classifier_forward(m, B, false);
     ops->classify(m->be, chosen, class_logits(m), B, C);
-    encode_classes(m, (vae_class_rows){chosen, 0, B, C}, keep);
+    encode_classes(m, (vae_class_rows){chosen, 0, B, C, 0, B}, keep);
 }
 
 void vae_classes_decode(vae_model *m, size_t rows, size_t particles)
@@ -111,7 +112,9 @@ void vae_classify_step(void *ctx)
 /* A step's rows: p->rows of the data and n_labelled with a label. */
 static vae_class_rows rows_of(const vae_model *m, const pass *p, size_t n_labelled)
 {
-    return (vae_class_rows){labels_at(m, m->plan.label0), p->rows, n_labelled, m->layout.c};
+    return (vae_class_rows){
+        labels_at(m, m->plan.label0),        p->rows, n_labelled, m->layout.c, p->all,
+        n_labelled > 0 ? m->labelled.all : 0};
 }
 
 /* Rows of a matrix from r on. */
@@ -128,8 +131,10 @@ static void compare(vae_model *m, vae_class_rows of, bool keep)
     const size_t open_rows = of.n_open * of.C, D = m->layout.d;
     const vae_mat none = {NULL, 0}, x = input_of(m, 0), y = y_of(m, m->n_layers - 1);
     float *recon_row = array(m, m->plan.recon_row);
-    ops->recon_loss(m->be, recon_row, keep ? y : none, NULL, y, x, of.n_open, of.C, D, recon_of(m),
-                    1.0f);
+    if (of.n_open > 0) { /* a rank may have labelled ones alone */
+        ops->recon_loss(m->be, recon_row, keep ? y : none, NULL, y, x, of.n_open, of.C, D,
+                        recon_of(m), 1.0f);
+    }
     if (of.n_labelled > 0) {
         const vae_mat rest = from_row(m, y, open_rows);
         ops->recon_loss(m->be, recon_row + open_rows, keep ? rest : none, NULL, rest,
@@ -163,7 +168,7 @@ void vae_semi_train_step(void *ctx)
 {
     const pass *p = ctx;
     vae_model *m = p->model;
-    const vae_class_rows of = rows_of(m, p, m->n_labelled);
+    const vae_class_rows of = rows_of(m, p, m->labelled.n);
     const size_t head = head_of(m), last = m->n_layers - 1;
     const size_t rows = of.n_open * of.C + of.n_labelled;
     const float *weight = array(m, m->plan.weight);

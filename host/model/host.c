@@ -5,6 +5,28 @@
 #include <string.h>
 
 #include "model/state.h"
+#include "ranks/ranks.h"
+
+/* With ranks: those of all of them, and the same error on each. */
+static vae_status sum_totals(const vae_model *m, vae_totals *totals, vae_error *err)
+{
+    double sums[] = {totals->recon,    totals->kl,     totals->objective,
+                     totals->examples, totals->errors, totals->classified};
+    vae_status status = VAE_OK;
+    if (m->be->ranks == NULL) {
+        return VAE_OK;
+    }
+    TRY(vae_ranks_sum_doubles(m->be->ranks, sums, sizeof sums / sizeof *sums, err));
+    TRY(vae_ranks_largest(m->be->ranks, &totals->bad_step, 1, err));
+    totals->recon = sums[0];
+    totals->kl = sums[1];
+    totals->objective = sums[2];
+    totals->examples = sums[3];
+    totals->errors = sums[4];
+    totals->classified = sums[5];
+done:
+    return status;
+}
 
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err)
 {
@@ -15,6 +37,7 @@ vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, va
     }
     vae_status status = VAE_OK;
     TRY(model->be->ops->sync(model->be, err));
+    TRY(sum_totals(model, totals, err));
     if (totals->bad_step != 0) {
         TRY(vae_fail(err, VAE_ERR_DIVERGED,
                      "the loss or its gradient became NaN or Inf in step %llu; the parameters "
@@ -83,7 +106,7 @@ vae_status vae_model_batch(vae_model *model, vae_data *data, const vae_plan *pla
                      rows, particles, model->max_batch, model->max_particles));
     }
     bool whole = out->recon != NULL || out->x_hat != NULL || out->logits != NULL;
-    vae_run_pass(model, whole ? PASS_BATCH : PASS_ENCODE, data, plan, 1, rows, particles);
+    vae_run_pass(model, whole ? PASS_BATCH : PASS_ENCODE, data, plan, 1, rows, particles, rows);
     if (out->x != NULL) {
         be->ops->download_mat(be, out->x, input_of(model, 0), rows, model->layout.d);
     }
@@ -123,7 +146,7 @@ vae_status vae_model_classify(vae_model *model, vae_data *data, const vae_plan *
                         "--semi-supervised");
     }
     assert(rows <= model->max_batch);
-    vae_run_pass(model, PASS_CLASSIFY, data, plan, 1, rows, 1);
+    vae_run_pass(model, PASS_CLASSIFY, data, plan, 1, rows, 1, rows);
     model->be->ops->download_mat(model->be, probability,
                                  y_of(model, model->n_layers + model->layout.n_classifier - 1),
                                  rows, C);
@@ -165,7 +188,7 @@ static vae_status decode_rows(vae_model *model, float *x_hat, float *logits, con
             model->be->ops->upload(model->be, labels_at(model, model->plan.label), label + r,
                                    rows * sizeof *label);
         }
-        vae_run_pass(model, PASS_DECODE, NULL, &plan, 1, rows, 1);
+        vae_run_pass(model, PASS_DECODE, NULL, &plan, 1, rows, 1, rows);
         if (x_hat != NULL) {
             download_x_hat(model, x_hat + r * D, rows);
         }
@@ -192,6 +215,11 @@ vae_status vae_model_logits(vae_model *model, float *logits, const float *z, con
                             size_t n, vae_error *err)
 {
     return decode_rows(model, NULL, logits, z, label, n, err);
+}
+
+const vae_ranks *vae_model_ranks(const vae_model *model)
+{
+    return model->be->ranks;
 }
 
 const param_layout *vae_model_layout(const vae_model *model)

@@ -61,6 +61,7 @@ void vae_layers_backward(vae_model *m, size_t first, size_t end, size_t rows, bo
                                                made ? NULL : m->grads + b->offset, dy_of(m, l),
                                                input_of(m, l), rows, layer->in, layer->out);
         }
+        vae_sum_layer(m, l, true);
         if (l == 0 || l == m->n_layers) {
             break; /* the data need no gradient */
         }
@@ -86,9 +87,9 @@ bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows)
 {
     const vae_config *c = &m->config;
     vae_whole_step step;
-    if (m->be->ops->run_whole == NULL || m->n_layers > VAE_WHOLE_LAYERS || m->layout.c > 0 ||
-        m->layout.n_conv > 0 || c->flip || c->objective != VAE_OBJ_ELBO || c->particles != 1 ||
-        c->free_bits > 0) {
+    if (m->be->ops->run_whole == NULL || m->shared != NULL || m->n_layers > VAE_WHOLE_LAYERS ||
+        m->layout.c > 0 || m->layout.n_conv > 0 || c->flip || c->objective != VAE_OBJ_ELBO ||
+        c->particles != 1 || c->free_bits > 0) {
         return false;
     }
     memset(&step, 0, sizeof step);
@@ -136,6 +137,21 @@ void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows)
         const row_shape s = m->layout.shape;
         m->be->ops->mirror(m->be, x, rows, s.h, s.w, s.c, m->config.seed);
     }
+}
+
+void vae_sum_layer(vae_model *m, size_t l, bool adds)
+{
+    const param_layout *layout = &m->layout;
+    if (m->shared == NULL) {
+        return;
+    }
+    /* its weight, its bias and what pads them: from its weight to that of the layer behind */
+    const size_t begin = layout->tensors[layout->layers[l].weight].offset;
+    const size_t bias = layout->layers[l].bias;
+    const size_t end = bias + 1 < layout->n ? layout->tensors[bias + 1].offset : layout->total;
+    const size_t last = m->layout.n_classifier > 0 ? m->n_layers : 0; /* in a step's order */
+    m->be->ops->sum_ranks(m->be, m->grads + begin, end - begin, adds, true,
+                          l == last ? m->totals : NULL);
 }
 
 void vae_optimize(vae_model *m)

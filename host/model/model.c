@@ -50,7 +50,7 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
 {
     const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
     const bool weighted = m->config.objective != VAE_OBJ_ELBO;
-    float scale = 1.0f / (float)(weighted ? B : B * K);
+    float scale = 1.0f / (float)(weighted ? p->all : p->all * K);
     const size_t rows = B * K, in = m->layout.layers[last].in;
     const tensor_desc *w = &m->layout.tensors[m->layout.layers[last].weight];
     const tensor_desc *b = &m->layout.tensors[m->layout.layers[last].bias];
@@ -75,6 +75,14 @@ static void decode_and_compare(vae_model *m, const pass *p, bool keep, bool log_
                            scale);
 }
 
+/* The KL of each latent is a mean over the batch, so with ranks one over all of their rows. */
+static void sum_kl_dims(vae_model *m, bool training, bool adds)
+{
+    if (training && vae_ranks_n(m->be->ranks) > 1) {
+        m->be->ops->sum_ranks(m->be, array(m, m->plan.kl_dim), m->layout.z, adds, false, NULL);
+    }
+}
+
 /* Importance weights, free bits' averages, and the running totals. */
 static void account(vae_model *m, const pass *p, bool keep)
 {
@@ -90,10 +98,28 @@ static void account(vae_model *m, const pass *p, bool keep)
             array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
     }
     if (free_bits) {
-        m->be->ops->kl_dims(m->be, kl_dim, y_of(m, head_of(m)), B, m->layout.z);
+        m->be->ops->kl_dims(m->be, kl_dim, y_of(m, head_of(m)), B, p->all, m->layout.z);
+        sum_kl_dims(m, keep, true);
     }
     m->be->ops->accumulate(m->be, m->totals, array(m, m->plan.recon_row), array(m, m->plan.kl_row),
                            bound_row, kl_dim, B, K, m->layout.z, (float)m->config.free_bits);
+}
+
+/* The step of a rank that has no row of a batch smaller than the ranks: the others' sums, in the
+ * order in which they come, and the same update. */
+static void idle_step(void *ctx)
+{
+    vae_model *m = ((const pass *)ctx)->model;
+    if (m->config.free_bits > 0) {
+        sum_kl_dims(m, true, false);
+    }
+    for (size_t l = m->n_layers; l-- > 0;) {
+        vae_sum_layer(m, l, false);
+    }
+    for (size_t l = m->n_layers + m->layout.n_classifier; l-- > m->n_layers;) {
+        vae_sum_layer(m, l, false);
+    }
+    vae_optimize(m);
 }
 
 static void train_step(void *ctx)
@@ -107,7 +133,7 @@ static void train_step(void *ctx)
     account(m, p, true);
     vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles, true);
     vae_latent_grad grad = {.objective = m->config.objective,
-                            .kl_scale = 1.0f / (float)p->rows,
+                            .kl_scale = 1.0f / (float)p->all,
                             .free_bits = (float)m->config.free_bits};
     const float *weight = weighted ? array(m, m->plan.weight) : NULL;
     const float *kl_dim = grad.free_bits > 0 ? array(m, m->plan.kl_dim) : NULL;
@@ -131,7 +157,8 @@ static void batch_step(void *ctx)
     const pass *p = ctx;
     vae_model *m = p->model;
     encode(m, p, false);
-    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, p->rows,
+                        m->layout.z);
     decode_and_compare(m, p, false, true);
 }
 
@@ -141,7 +168,8 @@ static void encode_step(void *ctx)
     const pass *p = ctx;
     vae_model *m = p->model;
     encode(m, p, false);
-    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, m->layout.z);
+    m->be->ops->kl_dims(m->be, array(m, m->plan.kl_dim), y_of(m, head_of(m)), p->rows, p->rows,
+                        m->layout.z);
     m->be->ops->latent_forward(m->be, input_of(m, m->layout.n_encoder), array(m, m->plan.kl_row),
                                array(m, m->plan.log_pq), y_of(m, head_of(m)), p->rows, p->particles,
                                m->layout.z, noise_of(m));
@@ -172,15 +200,17 @@ static vae_step_fn *const steps[2][6] = {
 };
 
 void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
-                  size_t rows, size_t particles)
+                  size_t rows, size_t particles, size_t all)
 {
+    const bool train = kind == PASS_TRAIN;
+    const size_t gathered = rows + (train ? m->labelled.n : 0);
     assert(rows * particles <= m->max_batch * m->max_particles);
-    pass want = {m, kind, data, rows, particles};
+    pass want = {m, kind, data, rows, particles, all};
     int slot = -1;
     for (int i = 0; i < VAE_SLOTS && slot < 0; i++) {
         const pass *p = &m->passes[i];
         if (p->model != NULL && p->kind == kind && p->data == data && p->rows == rows &&
-            p->particles == particles) {
+            p->particles == particles && p->all == all) {
             slot = i;
         }
     }
@@ -190,12 +220,12 @@ void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *
         m->be->ops->forget(m->be, slot);
         m->passes[slot] = want;
     }
-    const size_t gathered = rows + (kind == PASS_TRAIN ? m->n_labelled : 0);
-    m->be->ops->plan(m->be, plan, n, gathered, data);
-    if (kind == PASS_TRAIN && vae_run_whole(m, data, n, rows)) {
+    m->be->ops->plan(m->be, plan, n, gathered, gathered > 0 ? data : NULL);
+    if (train && vae_run_whole(m, data, n, rows)) {
         return;
     }
-    m->be->ops->run(m->be, slot, n, steps[is_semi(m)][kind], &m->passes[slot]);
+    vae_step_fn *fn = train && gathered == 0 ? idle_step : steps[is_semi(m)][kind];
+    m->be->ops->run(m->be, slot, n, fn, &m->passes[slot]);
 }
 
 /* ---- public ---- */
@@ -211,15 +241,57 @@ void vae_model_set_variance(vae_model *model, double variance)
     }
 }
 
+/* An entry of the plan as this rank's share of its rows has it. What is drawn for a row goes by
+ * where it stands in the whole batch: rows of z of a semi-supervised model, C for each unlabelled
+ * example, then one for each labelled one. */
+static vae_plan share_entry(const vae_model *m, const vae_plan *whole, vae_share rows)
+{
+    const uint64_t C = is_semi(m) ? m->layout.c : 1;
+    const vae_share labelled = m->labelled;
+    vae_plan own = *whole;
+    own.first += rows.first;
+    own.eps_at = rows.n * C;
+    own.eps_skip[0] = rows.first * (C - 1);
+    own.eps_skip[1] = rows.all * C + labelled.first - rows.first - own.eps_at;
+    if (whole->extra_n > 0) {
+        own.extra_at = (uint32_t)rows.n;
+        own.extra_first += labelled.first;
+        own.extra_skip = rows.all + labelled.first - rows.first - rows.n;
+    }
+    return own;
+}
+
+/* Runs a kind of step on this rank's share of each batch of `rows`. */
+static void run_shared(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
+                       size_t rows)
+{
+    const size_t K = m->config.particles;
+    const vae_share share = vae_ranks_share(m->be->ranks, rows);
+    if (m->shared == NULL) {
+        vae_run_pass(m, kind, data, plan, n, rows, K, rows);
+        return;
+    }
+    if (kind == PASS_MEASURE && share.n == 0) {
+        return; /* there is nothing that the others wait for */
+    }
+    for (size_t i = 0, some; i < n; i += some) {
+        some = n - i < VAE_SHARED_PLAN ? n - i : VAE_SHARED_PLAN;
+        for (size_t j = 0; j < some; j++) {
+            m->shared[j] = share_entry(m, &plan[i + j], share);
+        }
+        vae_run_pass(m, kind, data, m->shared, some, share.n, K, rows);
+    }
+}
+
 void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, size_t n, size_t rows)
 {
-    vae_run_pass(model, PASS_TRAIN, data, plan, n, rows, model->config.particles);
+    run_shared(model, PASS_TRAIN, data, plan, n, rows);
 }
 
 void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, size_t n,
                        size_t rows)
 {
-    vae_run_pass(model, PASS_MEASURE, data, plan, n, rows, model->config.particles);
+    run_shared(model, PASS_MEASURE, data, plan, n, rows);
 }
 
 /* Largest batch whose workspace fits in `room` bytes; 0 if none does. */
@@ -229,7 +301,7 @@ static size_t batch_that_fits(const vae_model *m, size_t room)
     while (low < high) {
         size_t middle = low + (high - low + 1) / 2;
         workspace_plan plan;
-        bool ok = vae_workspace_plan(&plan, &m->layout, middle, m->n_labelled, m->max_particles,
+        bool ok = vae_workspace_plan(&plan, &m->layout, middle, m->labelled.n, m->max_particles,
                                      m->train, m->be);
         if (ok && plan.bytes <= room) {
             low = middle;
@@ -249,6 +321,12 @@ static vae_status allocate(vae_model *m, vae_error *err)
     if (m->staging == NULL) {
         TRY(vae_fail_memory(err, flat, "a host copy of the parameters"));
     }
+    if (vae_ranks_n(m->be->ranks) > 1) {
+        m->shared = malloc(VAE_SHARED_PLAN * sizeof *m->shared);
+        if (m->shared == NULL) {
+            TRY(vae_fail_memory(err, VAE_SHARED_PLAN * sizeof *m->shared, "a rank's plan"));
+        }
+    }
     m->params = ops->alloc(m->be, flat, "parameters");
     if (m->train) {
         m->grads = ops->alloc(m->be, flat, "gradients");
@@ -257,7 +335,7 @@ static vae_status allocate(vae_model *m, vae_error *err)
     }
     m->totals = ops->alloc(m->be, sizeof *m->totals, "totals");
     TRY(ops->sync(m->be, err));
-    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->n_labelled, m->max_particles,
+    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->labelled.n, m->max_particles,
                             m->train, m->be)) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
                      m->max_batch, m->max_particles));
@@ -289,7 +367,7 @@ vae_status vae_model_create(vae_model **out, const vae_config *config, row_shape
     m->max_batch = max_batch;
     m->max_particles = config->particles;
     m->train = train;
-    m->n_labelled = train ? vae_config_labelled_batch(config) : 0;
+    m->labelled = vae_ranks_share(be->ranks, train ? vae_config_labelled_batch(config) : 0);
     vae_status status = VAE_OK;
     TRY(vae_layout_build(&m->layout, config, shape, err));
     m->n_layers = m->layout.n_encoder + m->layout.n_decoder;
@@ -318,6 +396,7 @@ void vae_model_free(vae_model *model)
     ops->free(model->be, model->grads);
     ops->free(model->be, model->params);
     free(model->staging);
+    free(model->shared);
     vae_layout_clear(&model->layout);
     free(model);
 }

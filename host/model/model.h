@@ -19,21 +19,27 @@ vae_status vae_model_create(vae_model **out, const vae_config *config, row_shape
                             size_t max_batch, bool train, vae_backend *be, vae_error *err);
 void vae_model_free(vae_model *model);
 const param_layout *vae_model_layout(const vae_model *model);
+/* Those of its backend. */
+const vae_ranks *vae_model_ranks(const vae_model *model);
 
 /* Packed host floats (layout->n_params) from and to the backend. */
 vae_status vae_model_get(vae_model *model, vae_state which, float *packed, vae_error *err);
 vae_status vae_model_set(vae_model *model, vae_state which, const float *packed, vae_error *err);
 
 /* Runs n training steps on batches of `rows` examples, one per plan entry (plan[i].first etc. say
- * which). Asynchronous; totals pile up in the backend until vae_model_totals. */
+ * which). Asynchronous; totals pile up in the backend until vae_model_totals. Where the backend has
+ * ranks all of them call it, with the same: each computes its share of every batch (max_batch need
+ * be no larger), and gradients are summed, so that all ranks' parameters stay equal to the bit, and
+ * those of one rank with the whole batch up to the order of the sums. */
 void vae_model_train(vae_model *model, vae_data *data, const vae_plan *plan, size_t n, size_t rows);
-/* The same without backward and update, for validation and eval. */
+/* The same without backward and update, for validation and eval; shared alike. */
 void vae_model_measure(vae_model *model, vae_data *data, const vae_plan *plan, size_t n,
                        size_t rows);
 /* Sets the variance of a likelihood that has a fixed one, for steps to come. */
 void vae_model_set_variance(vae_model *model, double variance);
 /* Waits, reads the totals, clears them if asked. VAE_ERR_DIVERGED if a step went bad (the message
- * names it; *totals is filled all the same); a backend's error otherwise. */
+ * names it; *totals is filled all the same); a backend's error otherwise. Where the backend has
+ * ranks: collective, and those of all ranks together. */
 vae_status vae_model_totals(vae_model *model, vae_totals *totals, bool clear, vae_error *err);
 
 /* The plan entry of an evaluation pass from row `first` on, in the data's order: its noise is the

@@ -6,6 +6,7 @@
 
 #include "model/model.h"
 #include "model/workspace.h"
+#include "ranks/ranks.h"
 
 typedef enum {
     PASS_TRAIN,
@@ -22,15 +23,19 @@ typedef struct {
     pass_kind kind;
     vae_data *data;
     size_t rows, particles;
+    size_t all; /* of a training step: rows of all ranks, which its means are over; else rows */
 } pass;
+
+enum { VAE_SHARED_PLAN = 1024 };
 
 struct vae_model {
     vae_config config;
     param_layout layout;
     vae_backend *be;
     size_t max_batch, max_particles;
-    size_t n_layers;   /* of encoder and decoder */
-    size_t n_labelled; /* examples of a training step beside its batch */
+    size_t n_layers;    /* of encoder and decoder */
+    vae_share labelled; /* this rank's of a training step's examples beside its batch */
+    vae_plan *shared; /* with ranks, VAE_SHARED_PLAN entries: a plan as this rank's share has it */
     bool train;
     float *params, *grads, *adam_m, *adam_v; /* flat, padded; the last three NULL unless train */
     float *staging;                          /* host: one flat buffer */
@@ -123,6 +128,8 @@ float *vae_bias_early(const vae_model *m, size_t l, size_t rows);
 void vae_gather(vae_model *m, vae_mat x, const pass *p, size_t rows);
 /* n whole steps of the plan at once, if the backend does that for this model; else false. */
 bool vae_run_whole(vae_model *m, vae_data *data, size_t n, size_t rows);
+/* Once layer l's gradients are there: with ranks, their sum. adds: have they anything to add? */
+void vae_sum_layer(vae_model *m, size_t l, bool adds);
 /* The update, from the gradients of all layers. */
 void vae_optimize(vae_model *m);
 
@@ -140,6 +147,6 @@ vae_step_fn vae_semi_train_step, vae_semi_measure_step, vae_classify_step;
 
 /* Runs n steps of a kind, in the slot that holds this very pass, or in one taken over for it. */
 void vae_run_pass(vae_model *m, pass_kind kind, vae_data *data, const vae_plan *plan, size_t n,
-                  size_t rows, size_t particles);
+                  size_t rows, size_t particles, size_t all);
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "infer/trained.h"
 #include "philox.h"
+#include "ranks/ranks.h"
 #include "train/rows.h"
 #include "train/schedule.h"
 
@@ -52,6 +53,32 @@ static vae_status make_room_for_parameters(vae_loop *l, vae_error *err)
     return VAE_OK;
 }
 
+/* Is there something for every rank, and have all the same data? */
+static vae_status check_ranks(const vae_loop *l, vae_error *err)
+{
+    const size_t n = vae_ranks_n(l->ranks), batch = l->config->batch_size;
+    const vae_dataset *sets[] = {l->train_set, l->test_set};
+    vae_status status = VAE_OK;
+    if (n > l->n_train) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "%s: %zu row%s to train on are fewer than the %zu ranks",
+                     l->train_set->source, l->n_train, vae_s(l->n_train), n));
+    }
+    if (n > batch) {
+        TRY(vae_fail(
+            err, VAE_ERR_USAGE,
+            "--batch-size %zu, of which each of %zu ranks is to have a part: give at least "
+            "%zu",
+            batch, n, n));
+    }
+    for (size_t i = 0; i < 2 && sets[i] != NULL; i++) {
+        char what[300];
+        snprintf(what, sizeof what, "the data %.200s, by SHA-256", sets[i]->source);
+        TRY(vae_ranks_same(l->ranks, sets[i]->sha256, sizeof sets[i]->sha256, what, err));
+    }
+done:
+    return status;
+}
+
 static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
 {
     const vae_config *c = l->config;
@@ -59,8 +86,8 @@ static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
     /* with every row in place, no index is needed */
     const uint32_t *index = l->n_train == l->train_set->n ? NULL : l->rows;
     vae_status status = VAE_OK;
-    TRY(vae_backend_for(&l->be, c, err));
-    l->measure_batch = vae_measure_batch(c);
+    TRY(vae_backend_for(&l->be, c, l->ranks, err));
+    l->measure_batch = vae_ranks_most(l->ranks, vae_measure_batch(c));
     TRY(vae_model_create(&l->model, c, shape, l->measure_batch, true, l->be, err));
     l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);
     if (l->n_validation > 0) {
@@ -75,13 +102,11 @@ done:
     return status;
 }
 
-vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *train_set,
-                         vae_dataset *test_set, const vae_checkpoint *from,
-                         const vae_stop_flag *stop, const vae_notes *notes, vae_error *err)
+/* What does not need a device: which rows do what, as the model takes them. */
+static vae_status choose_data(vae_loop *l, const vae_config *config, const vae_checkpoint *from,
+                              vae_error *err)
 {
     vae_status status = VAE_OK;
-    *l = (vae_loop){.train_set = train_set, .test_set = test_set, .stop = stop, .pace = {1}};
-    l->notes = notes != NULL ? *notes : l->notes;
     TRY(make_room(l, config, err));
     TRY(vae_loop_check_data(l, err));
     TRY(vae_loop_resolve_classes(l, from, err));
@@ -89,10 +114,33 @@ vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *tra
     TRY(vae_loop_choose_labelled(l, err));
     TRY(vae_loop_count_classes(l, err));
     TRY(vae_loop_standardize(l, from, err));
+done:
+    return status;
+}
+
+vae_status vae_loop_open(vae_loop *l, const vae_config *config, vae_dataset *train_set,
+                         vae_dataset *test_set, const vae_checkpoint *from, const vae_ranks *ranks,
+                         const vae_stop_flag *stop, const vae_notes *notes, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    *l = (vae_loop){
+        .train_set = train_set, .test_set = test_set, .ranks = ranks, .stop = stop, .pace = {1}};
+    l->notes = notes != NULL ? *notes : l->notes;
+    vae_error own = {.notes = err != NULL ? err->notes : NULL};
+    status = choose_data(l, config, from, &own);
+    if (vae_ranks_all_ok(ranks, status, &own) != VAE_OK) {
+        TRY(vae_fail(err, own.status, "%s", own.text));
+    }
+    TRY(check_ranks(l, err));
+
     /* rows without a shape may be those of the pictures that training goes on with */
     const row_shape shape = {train_set->height, train_set->width, train_set->channels};
-    TRY(open_model(l, from != NULL ? vae_checkpoint_shape(from) : shape, err));
-    TRY(make_room_for_parameters(l, err));
+    own = (vae_error){.notes = own.notes};
+    status = open_model(l, from != NULL ? vae_checkpoint_shape(from) : shape, &own);
+    status = status == VAE_OK ? make_room_for_parameters(l, &own) : status;
+    if (vae_ranks_all_ok(ranks, status, &own) != VAE_OK) {
+        TRY(vae_fail(err, own.status, "%s", own.text));
+    }
     l->steps_per_epoch = (l->n_train + config->batch_size - 1) / config->batch_size;
 done:
     if (status != VAE_OK) {
@@ -261,6 +309,20 @@ void vae_loop_describe(const vae_loop *l)
     vae_schedule_notes(l->config, &l->notes);
 }
 
+/* Do ranks stand in the same place with the same parameters? What makes them differ is a fault of a
+ * machine or of this program, and training on would hide it. */
+static vae_status same_state(const vae_loop *l, vae_error *err)
+{
+    const vae_train_state *s = &l->now->state;
+    const uint64_t place[] = {s->step, s->epoch, s->position, s->bad_epochs, l->now->n_params};
+    vae_status status = VAE_OK;
+    TRY(vae_ranks_same(l->ranks, place, sizeof place, "where training stands", err));
+    TRY(vae_ranks_same(l->ranks, l->now->params, l->now->n_params * sizeof *l->now->params,
+                       "the parameters", err));
+done:
+    return status;
+}
+
 vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *err)
 {
     vae_status status = VAE_OK;
@@ -281,6 +343,7 @@ vae_status vae_loop_begin(vae_loop *l, const vae_checkpoint *from, vae_error *er
     TRY(vae_model_set(l->model, VAE_PARAMS, l->now->params, err));
     TRY(vae_model_set(l->model, VAE_ADAM_M, l->now->adam_m, err));
     TRY(vae_model_set(l->model, VAE_ADAM_V, l->now->adam_v, err));
+    TRY(same_state(l, err));
 done:
     return status;
 }
@@ -383,13 +446,19 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     /* not cleared within an epoch: the sums are those of its steps in order, however they are
      * grouped */
     vae_status status = vae_model_totals(l->model, &totals, false, &inner);
-    const double seconds = vae_clock() - start;
+    double seconds = vae_clock() - start;
     if (status == VAE_ERR_DIVERGED) {
         return diverged(l, totals.bad_step, "the loss or its gradient became NaN or Inf", err);
     }
     if (status != VAE_OK) {
         return vae_fail(err, status, "%s", inner.text);
     }
+    uint64_t ns = (uint64_t)(seconds * 1e9); /* the slowest rank's clock decides, for all */
+    status = vae_ranks_largest(l->ranks, &ns, 1, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    seconds = l->ranks != NULL ? (double)ns / 1e9 : seconds;
     if (rows == l->config->batch_size) {
         vae_pace_adapt(&l->pace, n, seconds);
     }
@@ -486,6 +555,30 @@ static void close_epoch(vae_loop *l, vae_epoch_record *r)
     r->seconds_left = seconds_left(l);
 }
 
+/* What ranks tell each other before they go on: does any of them have a signal to stop; has whoever
+ * drives one given up, and why? */
+static vae_status agree_to_go_on(const vae_loop *l, bool *stopping, vae_error *err)
+{
+    uint64_t v[] = {vae_stopping(l->stop), VAE_OK};
+    vae_status status = VAE_OK;
+    TRY(vae_ranks_largest(l->ranks, v, 2, err));
+    *stopping = v[0] != 0;
+    if (v[1] != VAE_OK) {
+        TRY(vae_fail(err, (vae_status)v[1], "another rank gave up"));
+    }
+done:
+    return status;
+}
+
+void vae_loop_give_up(vae_loop *l, vae_status status)
+{
+    uint64_t v[] = {0, (uint64_t)status};
+    vae_error ignored = {0};       /* this one fails as it is */
+    if (!l->now->state.finished) { /* else the others are done */
+        vae_ranks_largest(l->ranks, v, 2, &ignored);
+    }
+}
+
 vae_status vae_loop_next(vae_loop *l, vae_loop_event *event, vae_error *err)
 {
     vae_epoch_record record;
@@ -494,7 +587,12 @@ vae_status vae_loop_next(vae_loop *l, vae_loop_event *event, vae_error *err)
         *event = VAE_LOOP_DONE;
         return VAE_OK;
     }
-    if (vae_stopping(l->stop)) {
+    bool stopping;
+    vae_status status = agree_to_go_on(l, &stopping, err);
+    if (status != VAE_OK) {
+        return status;
+    }
+    if (stopping) {
         *event = VAE_LOOP_STOPPED;
         return VAE_OK;
     }
@@ -502,7 +600,7 @@ vae_status vae_loop_next(vae_loop *l, vae_loop_event *event, vae_error *err)
         *event = VAE_LOOP_STEPS;
         return run_steps(l, err);
     }
-    vae_status status = measure_epoch(l, &record, &inner);
+    status = measure_epoch(l, &record, &inner);
     if (status == VAE_ERR_INTERRUPTED) {
         *event = VAE_LOOP_STOPPED;
         return VAE_OK;
@@ -510,8 +608,13 @@ vae_status vae_loop_next(vae_loop *l, vae_loop_event *event, vae_error *err)
     if (status != VAE_OK) {
         return vae_fail(err, status, "%s", inner.text);
     }
+    if (l->ranks != NULL) {
+        TRY(vae_model_get(l->model, VAE_PARAMS, l->now->params, err));
+        TRY(same_state(l, err));
+    }
     *event = VAE_LOOP_EPOCH;
     close_epoch(l, &record);
     l->last = record;
-    return VAE_OK;
+done:
+    return status;
 }

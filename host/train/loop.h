@@ -1,7 +1,7 @@
 /* The training loop: epochs of steps, schedules, measuring, stop rules. It keeps its state in
  * memory and does no more than train: whoever drives it decides what to write, show or send.
  *
- *     TRY(vae_loop_open(&loop, &config, set, NULL, NULL, NULL, NULL, err));
+ *     TRY(vae_loop_open(&loop, &config, set, NULL, NULL, NULL, NULL, NULL, err));
  *     TRY(vae_loop_begin(&loop, NULL, err));
  *     do {
  *         TRY(vae_loop_next(&loop, &event, err));
@@ -60,6 +60,7 @@ typedef struct {
     vae_epoch_record last;    /* last.epoch == 0: none was done here */
     vae_dataset *train_set, *test_set;
     const vae_stop_flag *stop;
+    const vae_ranks *ranks; /* NULL: alone */
     vae_notes notes;
     vae_backend *be;
     vae_model *model;
@@ -79,19 +80,24 @@ typedef struct {
 } vae_loop;
 
 /* Everything that has to be there before the first step. Both sets are standardized in place:
- * where the config asks for it, by the rows that train, or as `from` has it, whose shift and
- * scale are the model's; they must outlive the loop. train_set's rows may be split into training
- * and validation; test_set, which may be NULL, is measured after every epoch. from: what
- * vae_loop_begin will begin from. from, stop and notes may be NULL. The config must have passed
- * vae_config_check. VAE_ERR_USAGE and VAE_ERR_DATA for data that do not suit the options or
+ * where the config asks for it, by the rows that train, or as `from` has it, whose shift and scale
+ * are the model's; they must outlive the loop. train_set's rows may be split into training and
+ * validation; test_set, which may be NULL, is measured after every epoch. from: what
+ * vae_loop_begin will begin from. from, ranks, stop and notes may be NULL. The config must have
+ * passed vae_config_check. VAE_ERR_USAGE and VAE_ERR_DATA for data that do not suit the options or
  * `from`; as vae_backend_open and vae_model_create. After an error there is nothing to close. */
 vae_status vae_loop_open(vae_loop *loop, const vae_config *config, vae_dataset *train_set,
-                         vae_dataset *test_set, const vae_checkpoint *from,
+                         vae_dataset *test_set, const vae_checkpoint *from, const vae_ranks *ranks,
                          const vae_stop_flag *stop, const vae_notes *notes, vae_error *err);
 void vae_loop_close(vae_loop *loop);
 
+/* With ranks, all of them run a loop of the same config and data, which is checked, and call the
+ * same of vae_loop_open, _begin and _next, which are collective: events, errors, figures and
+ * parameters are the same on all, and what one rank alone is told (a signal) counts for all. */
+
 /* Begins anew, with the weights of `from` if it is there without moments; or where another loop of
- * this config was when it captured `from`: moments included, and counters that vae_loop_fits. Only the number of epochs may be another: what was finished goes
+ * this config was when it captured `from`: moments included, and counters that vae_loop_fits. Only
+ * the number of epochs may be another: what was finished goes
  * on if it is larger. */
 vae_status vae_loop_begin(vae_loop *loop, const vae_checkpoint *from, vae_error *err);
 /* Do its counters fit together, and with this loop's data and batches? They may come from a
@@ -104,6 +110,9 @@ void vae_loop_describe(const vae_loop *loop);
 /* Goes on to the next event; within an epoch that is a fraction of a second. VAE_ERR_DIVERGED: a
  * loss, gradient or parameter became NaN or Inf. After an error the loop is of no more use. */
 vae_status vae_loop_next(vae_loop *loop, vae_loop_event *event, vae_error *err);
+/* Instead of a vae_loop_next: whoever drives has failed with this status, and the other ranks are
+ * to end with it, too. */
+void vae_loop_give_up(vae_loop *loop, vae_status status);
 vae_progress vae_loop_progress(const vae_loop *loop);
 
 /* Fetches parameters and moments, and sets wall_s: `now` is a checkpoint of this moment.

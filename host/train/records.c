@@ -17,6 +17,7 @@
 #include "base/pool.h"
 #include "base/sha256.h"
 #include "base/version.h"
+#include "ranks/ranks.h"
 #include "train/run_parts.h"
 
 #ifdef __clang__
@@ -141,6 +142,10 @@ static json_t *describe_run(training_run *t, const char *status, const char *why
     vae_config_get(t->loop.config, "preset", preset, sizeof preset);
     if (good && strcmp(preset, "none") != 0) {
         good = json_object_set_new(run, "preset", json_string(preset)) == 0;
+    }
+    if (good && t->places != NULL) {
+        good = json_object_set(run, "ranks", t->places) == 0 &&
+               json_object_set_new(run, "mpi", json_string(t->options->ranks->library)) == 0;
     }
     if (good && getcwd(folder, sizeof folder) != NULL) { /* of relative paths */
         good = json_object_set_new(run, "folder", json_string(folder)) == 0;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "exchange/exchange.h"
 #include "infer/stack.h"
+#include "ranks/ranks.h"
 #include "train/init.h"
 #include "train/run_parts.h"
 
@@ -119,12 +120,25 @@ done:
 
 /* ---- a run ---- */
 
-/* Goes on from what was found, or initializes, with another model's weights if they are there. */
-static vae_status begin(training_run *t, const vae_checkpoint *found, const vae_checkpoint *source,
-                        vae_error *err)
+static vae_status open_folder(training_run *t, const char *path, vae_error *err)
 {
-    const vae_train_state *s = &t->loop.now->state;
+    bool empty;
+    return vae_run_folder_open(&t->folder, path, t->options->resume, t->options->force, &empty,
+                               err);
+}
+
+static bool is_first(const training_run *t)
+{
+    return vae_ranks_number(t->options->ranks) == 0;
+}
+
+/* Does the folder take what is to come? */
+static vae_status prepare(training_run *t, const vae_checkpoint *found, vae_error *err)
+{
     vae_status status = VAE_OK;
+    if (!t->options->resume) { /* data that do not suit leave no folder behind */
+        TRY(open_folder(t, t->loop.config->out, err));
+    }
     if (found != NULL) {
         TRY(vae_train_check_found(t, found, err));
     } else { /* before log.txt has a line, so that the folder is known as a run's */
@@ -134,8 +148,20 @@ static vae_status begin(training_run *t, const vae_checkpoint *found, const vae_
         vae_note(&t->notes, "%s: no checkpoint to resume from: starting from the beginning",
                  t->folder.path);
     }
+done:
+    return status;
+}
+
+/* Goes on from what was found, or initializes, with another model's weights if they are there. */
+static vae_status begin(training_run *t, const vae_checkpoint *found, const vae_checkpoint *source,
+                        vae_error *err)
+{
+    const vae_ranks *ranks = t->options->ranks;
+    const vae_train_state *s = &t->loop.now->state;
+    vae_status status = is_first(t) ? prepare(t, found, err) : VAE_OK;
+    TRY(vae_ranks_all_ok(ranks, status, err));
     TRY(vae_loop_begin(&t->loop, found != NULL ? found : source, err));
-    if (found != NULL && !s->finished) {
+    if (is_first(t) && found != NULL && !s->finished) {
         TRY(vae_train_write_config(t, err));
         vae_note(&t->notes, "resuming from %s (epoch %" PRIu64 ", step %" PRIu64 ")",
                  t->result->checkpoint, s->epoch + (s->position > 0), s->step);
@@ -145,12 +171,22 @@ done:
     return status;
 }
 
-static vae_status drive(training_run *t, vae_error *err)
+/* The loop's next event; ranks that wait for one are told if there will be none. */
+static vae_status drive_on(training_run *t, vae_status status, vae_loop_event *event,
+                           vae_error *err)
+{
+    if (status != VAE_OK) {
+        vae_loop_give_up(&t->loop, status);
+        return status;
+    }
+    return vae_loop_next(&t->loop, event, err);
+}
+
+static vae_status begin_folder(training_run *t, vae_error *err)
 {
     const vae_train_state *s = &t->loop.now->state;
     /* lines of the epoch that a checkpoint closes carry its step; one in mid-epoch closes none */
     const uint64_t last_line = s->position > 0 ? s->step - 1 : s->step;
-    vae_loop_event event;
     vae_status status = VAE_OK;
     TRY(vae_train_write_run(t, "running", NULL, err));
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
@@ -159,16 +195,24 @@ static vae_status drive(training_run *t, vae_error *err)
     if (t->result->checkpoint[0] == '\0') {
         TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
     }
+done:
+    return status;
+}
+
+static vae_status drive(training_run *t, vae_error *err)
+{
+    vae_loop_event event = VAE_LOOP_STEPS;
+    vae_status status = begin_folder(t, err);
     do {
-        TRY(vae_loop_next(&t->loop, &event, err));
+        TRY(drive_on(t, status, &event, err));
         switch (event) {
         case VAE_LOOP_STEPS:
-            TRY(steps_done(t, err));
+            status = steps_done(t, err);
             break;
         case VAE_LOOP_EPOCH:
-            TRY(epoch_done(t, err));
+            status = epoch_done(t, err);
             break;
-        case VAE_LOOP_STOPPED:
+        case VAE_LOOP_STOPPED: /* the others have stopped, too */
             TRY(save_and_stop(t, err));
             break;
         case VAE_LOOP_DONE:
@@ -254,13 +298,6 @@ done:
     return status;
 }
 
-static vae_status open_folder(training_run *t, const char *path, vae_error *err)
-{
-    bool empty;
-    return vae_run_folder_open(&t->folder, path, t->options->resume, t->options->force, &empty,
-                               err);
-}
-
 /* With --stack, the latents of the run below take the data's place. */
 static vae_status stack_data(training_run *t, vae_config *config, vae_dataset *sets[2],
                              vae_error *err)
@@ -270,7 +307,7 @@ static vae_status stack_data(training_run *t, vae_config *config, vae_dataset *s
     if (config->stack[0] == '\0') {
         return VAE_OK;
     }
-    TRY(vae_stack_open(&below, config, err));
+    TRY(vae_stack_open(&below, config, t->options->ranks, err));
     for (int i = 0; i < 2 && sets[i] != NULL; i++) {
         TRY(vae_stack_encode(&t->stacked[i], &below, sets[i], err));
         sets[i] = t->stacked[i];
@@ -290,6 +327,29 @@ static void take_note(void *ctx, const char *line)
     vae_train_log(t, line);
 }
 
+static vae_status check(const training_run *t, const vae_config *config, vae_error *err)
+{
+    const vae_train_options *o = t->options;
+    vae_status status = VAE_OK;
+    TRY(vae_config_check(config, 0, err));
+    if (is_first(t)) {
+        TRY(vae_run_folder_check(config->out, o->resume, o->anew, o->force, err));
+    }
+done:
+    return status;
+}
+
+/* What there is to go on with. */
+static vae_status look(training_run *t, const vae_config *config, vae_dataset *sets[2],
+                       vae_checkpoint **found, vae_error *err)
+{
+    vae_status status = VAE_OK;
+    TRY(open_folder(t, config->out, err));
+    TRY(vae_train_find(t, sets[0], found, err));
+done:
+    return status;
+}
+
 vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_dataset *test_set,
                      const vae_train_options *options, vae_train_result *result, vae_error *err)
 {
@@ -303,24 +363,27 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
     t.notes = (vae_notes){take_note, &t};
-    TRY(vae_config_check(config, 0, err));
-    TRY(vae_run_folder_check(config->out, options->resume, options->anew, options->force, err));
+    TRY(vae_ranks_all_ok(options->ranks, check(&t, config, err), err));
     TRY(stack_data(&t, &resolved, sets, err));
     if (options->resume) { /* the model that is there says how its data are taken */
-        TRY(open_folder(&t, config->out, err));
-        TRY(vae_train_find(&t, sets[0], &found, err));
+        TRY(vae_ranks_all_ok(options->ranks,
+                             is_first(&t) ? look(&t, config, sets, &found, err) : VAE_OK, err));
+        TRY(vae_train_share_found(&t, &found, err));
     }
     if (found == NULL) {
-        TRY(vae_init_open(&source, &resolved, sets[0], err));
+        status = vae_init_open(&source, &resolved, sets[0], err);
+        TRY(vae_ranks_all_ok(options->ranks, status, err));
     }
     TRY(vae_loop_open(&t.loop, &resolved, sets[0], sets[1], found != NULL ? found : source,
-                      options->stop_signal, &t.notes, err));
-    if (!options->resume) { /* data that do not suit leave no folder behind */
-        TRY(open_folder(&t, config->out, err));
-    }
+                      options->ranks, options->stop_signal, &t.notes, err));
+    TRY(vae_train_gather_places(&t, err));
     TRY(begin(&t, found, source, err));
     result->had_finished = t.loop.now->state.finished;
-    TRY(result->had_finished ? complete(&t, err) : drive_to_the_end(&t, err));
+    if (!is_first(&t)) {
+        TRY(vae_train_follow(&t, err));
+    } else {
+        TRY(result->had_finished ? complete(&t, err) : drive_to_the_end(&t, err));
+    }
 done:
     if (t.loop.now != NULL) {
         result->state = t.loop.now->state;
@@ -331,6 +394,7 @@ done:
     vae_loop_close(&t.loop);
     vae_board_close(&t);
     vae_run_folder_close(&t.folder);
+    json_decref(t.places);
     vae_dataset_free(t.stacked[0]);
     vae_dataset_free(t.stacked[1]);
     return status;

@@ -18,6 +18,9 @@ typedef struct {
     bool resume, force;
     bool anew;                        /* with resume: begin a run where there is none */
     const vae_stop_flag *stop_signal; /* may be NULL */
+    /* All of them call vae_train, with the same config and data. The first writes the folder, has
+     * the events and the result; on the others config->out is not read. NULL: alone */
+    const vae_ranks *ranks;
     vae_train_events events;
 } vae_train_options;
 

@@ -1,7 +1,10 @@
-/* What the files of a run share. run.c: the order of things; resume.c: taking up what is there;
- * records.c: config.json, run.json, metrics.jsonl, log.txt; show.c: pictures and report.html. */
+/* What the files of a run share. run.c: the order of things; follow.c: what ranks but the first
+ * do; resume.c: taking up what is there; records.c: config.json, run.json, metrics.jsonl, log.txt;
+ * show.c: pictures and report.html. */
 #ifndef VAE_TRAIN_RUN_PARTS_H
 #define VAE_TRAIN_RUN_PARTS_H
+
+#include <jansson.h>
 
 #include "infer/trained.h"
 #include "train/run.h"
@@ -17,6 +20,7 @@ typedef struct {
     double saved;                          /* monotonic time of the last checkpoint */
     double report_written, report_seconds; /* monotonic time of the last report; what it took */
     char start_time[32];
+    json_t *places; /* of the ranks, for run.json; NULL: it runs alone */
     bool log_lost;  /* log.txt could not be written: no more is */
     vae_error lost; /* the first thing that should be in the folder and could not be written */
 } training_run;
@@ -31,6 +35,14 @@ vae_status vae_train_find(training_run *t, const vae_dataset *set, vae_checkpoin
                           vae_error *err);
 /* Can the loop, which is open, go on from it? Refuses one of another model. */
 vae_status vae_train_check_found(training_run *t, const vae_checkpoint *found, vae_error *err);
+
+/* With ranks, collective. What the first has found becomes all of theirs. */
+vae_status vae_train_share_found(training_run *t, vae_checkpoint **found, vae_error *err);
+/* Hosts and devices of all, to t->places; the loop is open. */
+vae_status vae_train_gather_places(training_run *t, vae_error *err);
+/* What ranks but the first do while that drives the loop. VAE_ERR_INTERRUPTED, and as
+ * vae_loop_next. */
+vae_status vae_train_follow(training_run *t, vae_error *err);
 
 /* What does a run lack that has finished? run: a run.json that says done; pictures: those after its
  * last epoch; report: a report.html not older than run.json, if it is wanted. VAE_ERR_IO. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "ranks/ranks.h"
 #include "train/loop.h"
 #include "train/rows.h"
 #include "train/schedule.h"
@@ -17,7 +18,7 @@ struct vae_step_timer {
 };
 
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, vae_dataset *set,
-                               vae_error *err)
+                               const vae_ranks *ranks, vae_error *err)
 {
     vae_status status = VAE_OK;
     *out = NULL;
@@ -25,7 +26,7 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, v
     if (t == NULL) {
         return vae_fail_memory(err, sizeof *t, "a timer");
     }
-    TRY(vae_loop_open(&t->loop, config, set, NULL, NULL, NULL, NULL, err));
+    TRY(vae_loop_open(&t->loop, config, set, NULL, NULL, ranks, NULL, NULL, err));
     if (config->batch_size > t->loop.n_train) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows%s",
                      config->batch_size, set->source, t->loop.n_train,
@@ -73,12 +74,14 @@ vae_status vae_step_timer_warm(vae_step_timer *t, uint64_t steps, double seconds
 {
     vae_status status = VAE_OK;
     vae_pace pace = {1};
-    const double end = vae_clock() + seconds;
-    while (t->step < steps && vae_clock() < end) {
+    for (double spent = 0; t->step < steps && spent < seconds;) {
         const size_t left = (size_t)(steps - t->step), n = left < pace.n ? left : pace.n;
         double took;
         TRY(vae_step_timer_run(t, n, &took, err));
-        vae_pace_adapt(&pace, n, took);
+        uint64_t ns = (uint64_t)(took * 1e9); /* the slowest rank's clock */
+        TRY(vae_ranks_largest(t->loop.ranks, &ns, 1, err));
+        vae_pace_adapt(&pace, n, (double)ns / 1e9);
+        spent += (double)ns / 1e9;
     }
 done:
     return status;
@@ -96,6 +99,10 @@ vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n
     TRY(vae_step_timer_run(t, 2, &took, err));
     for (*n = 1;; *n *= 2) {
         TRY(vae_step_timer_run(t, *n, &took, err));
+        /* the slowest rank's clock decides, for all */
+        uint64_t ns = (uint64_t)(took * 1e9);
+        TRY(vae_ranks_largest(t->loop.ranks, &ns, 1, err));
+        took = (double)ns / 1e9;
         if (took > seconds / 8) {
             break;
         }

@@ -12,9 +12,10 @@ typedef struct vae_step_timer vae_step_timer;
 /* What training by config would have before its first step, on config's device: its model with
  * initial parameters, and the rows of `set` that it would train on, which are standardized in place
  * where it would standardize them, in batches of config->batch_size. The set must outlive it.
+ * ranks: with which each step is shared, all of them doing the same with it; NULL: none.
  * Errors: as vae_loop_open; VAE_ERR_USAGE for a batch larger than the rows. */
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, vae_dataset *set,
-                               vae_error *err);
+                               const vae_ranks *ranks, vae_error *err);
 void vae_step_timer_close(vae_step_timer *t);
 
 /* Runs n whole training steps (gather, noise, forward, loss, backward, optimizer), waits for the

@@ -1,7 +1,8 @@
-/* libcublasLt as something that can be loaded: include/dlfcn.h. */
+/* libcublasLt and libnccl as something that can be loaded: include/dlfcn.h. */
 #define SIMT_REAL_DLFCN
 #include <dlfcn.h>
 
+#include "../../host/backend/cuda/nccl.h"
 #include "simt_internal.h"
 
 #include <stdio.h>
@@ -43,11 +44,21 @@ const struct {
     SYMBOL(cublasLtMatmulAlgoCheck),
     SYMBOL(cublasLtMatmulAlgoConfigGetAttribute),
     SYMBOL(cublasLtMatmul),
+    SYMBOL(ncclGetVersion),
+    SYMBOL(ncclGetUniqueId),
+    SYMBOL(ncclCommInitRank),
+    SYMBOL(ncclCommDestroy),
+    SYMBOL(ncclCommAbort),
+    SYMBOL(ncclCommGetAsyncError),
+    SYMBOL(ncclGetErrorString),
+    SYMBOL(ncclGetLastError),
+    SYMBOL(ncclAllReduce),
 };
 
-const char *missing()
+/* What of the library is not to be found. */
+const char *missing(bool nccl)
 {
-    const char *v = getenv("VAE_SIMT_NO_CUBLASLT");
+    const char *v = getenv(nccl ? "VAE_SIMT_NO_NCCL" : "VAE_SIMT_NO_CUBLASLT");
     return v ? v : "";
 }
 
@@ -58,10 +69,11 @@ extern "C" {
 void *simt_dlopen(const char *name, int flags)
 {
     const char *base = name && strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
-    if (!base || strncmp(base, "libcublasLt.so", 14) != 0) {
+    const bool nccl = base && strncmp(base, "libnccl.so", 10) == 0;
+    if (!base || (!nccl && strncmp(base, "libcublasLt.so", 14) != 0)) {
         return dlopen(name, flags);
     }
-    if (strcmp(missing(), "1") == 0) {
+    if (strcmp(missing(nccl), "1") == 0) {
         snprintf(message, sizeof message, "%s: cannot open shared object file: No such file", name);
         return nullptr;
     }
@@ -74,7 +86,8 @@ void *simt_dlsym(void *library, const char *symbol)
         return dlsym(library, symbol);
     }
     for (const auto &s : symbols) {
-        if (strcmp(s.name, symbol) == 0 && strcmp(missing(), symbol) != 0) {
+        const bool nccl = strncmp(symbol, "nccl", 4) == 0;
+        if (strcmp(s.name, symbol) == 0 && strcmp(missing(nccl), symbol) != 0) {
             return s.address;
         }
     }

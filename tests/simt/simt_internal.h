@@ -197,6 +197,7 @@ void context_run(void *context, void (*f)(void *), void *arg);
 void use_fibers_of(unsigned context);
 
 size_t lt_alive(bool list);
+size_t nccl_alive(bool list);
 
 /* ---- happens-before, for TSan ---- */
 static inline void release(void *tag)

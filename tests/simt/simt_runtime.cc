@@ -314,7 +314,7 @@ unsigned long simt_alive(int list)
     simt::guard g;
     return simt::memory_alive(list != 0) + simt::streams_alive(list != 0) +
            simt::events_alive(list != 0) + simt::graphs_alive(list != 0) +
-           simt::lt_alive(list != 0);
+           simt::lt_alive(list != 0) + simt::nccl_alive(list != 0);
 }
 
 /* ---- device queries and errors ---- */

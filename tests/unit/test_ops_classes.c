@@ -28,7 +28,7 @@ typedef struct {
     const float *recon, *kl, *factor;
     vae_totals *totals;
     vae_data *data;
-    size_t B, K, first, C, D, n, out, n_open, n_labelled, rows;
+    size_t B, K, first, C, D, n, out, n_open, n_labelled, rows, all_open, all_labelled;
     float ce;
 } call;
 
@@ -331,7 +331,7 @@ static call class_layer(device *d, uint64_t *rng, const size_t *shape, uint32_t 
         label[shape[0] + 1] = VAE_NO_LABEL;
         label[shape[0] + 2] = (uint32_t)c.C;
     }
-    c.of = (vae_class_rows){labels_in(d, label, c.n), shape[0], shape[1], c.C};
+    c.of = (vae_class_rows){labels_in(d, label, c.n), shape[0], shape[1], c.C, shape[0], shape[1]};
     c.rows = shape[0] * c.C + shape[1];
     return c;
 }
@@ -437,8 +437,10 @@ static void the_largest_logit_wins(void **state)
 static void loss_step(void *ctx)
 {
     call *c = ctx;
-    c->d->be->ops->class_loss(c->d->be, c->terms, c->weight, c->dlogits, c->logits, c->recon, c->kl,
-                              (vae_class_rows){c->label0, c->n_open, c->n_labelled, c->C}, c->ce);
+    c->d->be->ops->class_loss(
+        c->d->be, c->terms, c->weight, c->dlogits, c->logits, c->recon, c->kl,
+        (vae_class_rows){c->label0, c->n_open, c->n_labelled, c->C, c->all_open, c->all_labelled},
+        c->ce);
     c->d->be->ops->accumulate_classes(c->d->be, c->totals, c->terms, c->n_open, c->n_labelled);
 }
 
@@ -466,24 +468,24 @@ static void expect(expected *e, const call *c, const vae_plan *plan, const float
             r += q[y] * (double)recon[row + y];
             k += q[y] * ((double)kl[row + y] + log(q[y] * (double)C));
             value += q[y] * ((double)recon[row + y] + beta * (double)kl[row + y] + log(q[y]));
-            e->weight[row + y] = (1 - f) / (double)c->n_open * q[y];
+            e->weight[row + y] = (1 - f) / (double)c->all_open * q[y];
         }
         for (size_t y = 0; y < C; y++) {
             const double hit = y == label[b];
             e->dlogits[b * C + y] =
-                open ? (1 - f) / (double)c->n_open * q[y] *
+                open ? (1 - f) / (double)c->all_open * q[y] *
                            ((double)recon[row + y] + beta * (double)kl[row + y] + log(q[y]) - value)
-                     : (double)c->ce / (double)c->n_labelled * (q[y] - hit);
+                     : (double)c->ce / (double)c->all_labelled * (q[y] - hit);
         }
-        double loss = (1 - f) / (double)c->n_open * (value + log((double)C));
+        double loss = (1 - f) / (double)c->all_open * (value + log((double)C));
         if (!open) {
             r = (double)recon[row], k = (double)kl[row] + log((double)C);
-            e->weight[row] = f / (double)c->n_labelled;
+            e->weight[row] = f / (double)c->all_labelled;
             loss = e->weight[row] * (r + beta * (double)kl[row] + log((double)C)) -
-                   (double)c->ce / (double)c->n_labelled * log(q[label[b]]);
+                   (double)c->ce / (double)c->all_labelled * log(q[label[b]]);
         }
         e->terms[b] = r, e->terms[n + b] = k;
-        e->terms[2 * n + b] = (double)c->n_open * loss;
+        e->terms[2 * n + b] = (double)c->all_open * loss;
         size_t best = 0;
         for (size_t y = 1; y < C; y++) {
             best = q[y] > q[best] ? y : best;
@@ -511,6 +513,7 @@ static void check_loss(device *d, size_t n_open, size_t n_labelled, size_t C, bo
     }
     const vae_plan plan = {.beta = 0.75f, .labelled_share = n_labelled > 0 ? 0.25f : 0, .step = 3};
     call c = {.d = d, .n_open = n_open, .n_labelled = n_labelled, .C = C, .ce = 0.5f};
+    c.all_open = n_open + C, c.all_labelled = 2 * n_labelled; /* other ranks have some, too */
     c.logits = device_inout(d, logits, n, C);
     c.dlogits = gradient ? c.logits : (vae_mat){NULL, 0}; /* in place */
     c.recon = device_array_input(d, recon, rows), c.kl = device_array_input(d, kl, rows);
@@ -567,6 +570,7 @@ static void nan_in_the_loss_is_told(void **state)
         *(at < ROWS ? &recon[at] : at < 2 * ROWS ? &kl[at - ROWS] : &logits[at - 2 * ROWS]) = NAN;
         const vae_plan plan = {.beta = 1, .labelled_share = 0.5f, .step = 6};
         call c = {.d = d, .n_open = OPEN, .n_labelled = LABELLED, .C = C, .ce = 1};
+        c.all_open = OPEN, c.all_labelled = LABELLED;
         c.logits = device_input(d, logits, BASE, C);
         c.recon = device_array_input(d, recon, ROWS), c.kl = device_array_input(d, kl, ROWS);
         c.label0 = labels_in(d, label, BASE);
@@ -613,7 +617,7 @@ static void aux_is_of_the_layer_that_wrote_it_last(void **state)
         c.x = device_input(d, x, ROWS, WIDTH), c.h = device_input(d, h, ROWS, WIDTH);
         c.y = device_output(d, ROWS, WIDTH), c.logits = device_output(d, ROWS, WIDTH);
         c.dlogits = device_output(d, ROWS, WIDTH), c.db = device_tensor_output(d, 1, WIDTH);
-        c.of = (vae_class_rows){labels_in(d, label, ROWS), 0, ROWS, 2};
+        c.of = (vae_class_rows){labels_in(d, label, ROWS), 0, ROWS, 2, 0, ROWS};
         c.label = labels_out(d, ROWS);
         size_t aux = d->be->ops->aux_bytes(d->be, c.act, ROWS, WIDTH);
         c.aux = aux > 0 ? device_array_output(d, (aux + 3) / 4) : NULL;

@@ -168,7 +168,7 @@ static void test_loop_in_memory(void **state)
     run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
     run_small_config(&c, "");
     run_set_option(&c, "validation", "0.1");
-    assert_int_equal(vae_loop_open(&whole, &c, &set, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_open(&whole, &c, &set, NULL, NULL, NULL, NULL, NULL, &err), VAE_OK);
     assert_int_equal(vae_loop_begin(&whole, NULL, &err), VAE_OK);
     size_t epochs = 0;
     do {
@@ -178,7 +178,7 @@ static void test_loop_in_memory(void **state)
     assert_true(epochs == 4 && whole.last.epoch == 4 && whole.last.validation.n == 20);
     assert_int_equal(vae_loop_capture(&whole, &err), VAE_OK);
 
-    assert_int_equal(vae_loop_open(&first, &c, &set, NULL, NULL, &stop, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_open(&first, &c, &set, NULL, NULL, NULL, &stop, NULL, &err), VAE_OK);
     assert_int_equal(vae_loop_begin(&first, NULL, &err), VAE_OK);
     next_is(&first, VAE_LOOP_STEPS);
     stop = 15;
@@ -190,7 +190,8 @@ static void test_loop_in_memory(void **state)
     assert_true(p.epoch == 1 && p.position > 16 && p.n == 180 && p.elbo < 0);
     assert_int_equal(vae_loop_capture(&first, &err), VAE_OK);
 
-    assert_int_equal(vae_loop_open(&second, &c, &set, NULL, first.now, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_open(&second, &c, &set, NULL, first.now, NULL, NULL, NULL, &err),
+                     VAE_OK);
     assert_true(vae_loop_fits(&second, &first.now->state));
     assert_int_equal(vae_loop_begin(&second, first.now, &err), VAE_OK);
     vae_loop_close(&first);

@@ -135,7 +135,7 @@ static void test_measure(void **state)
     run_make_set(&set, N, HEIGHT, WIDTH, 1);
     run_small_config(&c, "x");
     vae_loop l;
-    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, NULL, &err), VAE_OK);
     assert_int_equal(l.measure_batch, 1024);
     assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
     vae_measurement m, again, other;

@@ -237,7 +237,7 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     const size_t C = loss->of.C, classes = labelled ? 1 : C;
     const double share = (double)loss->plan->labelled_share, beta = (double)loss->plan->beta;
     const double scale =
-        labelled ? share / (double)loss->of.n_labelled : (1 - share) / (double)loss->of.n_open;
+        labelled ? share / (double)loss->of.all_labelled : (1 - share) / (double)loss->of.all_open;
     const double log_sum = log_sum_exp(logits, C), log_classes = log((double)C);
     double recon = 0, kl = 0, bound = log_classes;
     for (size_t c = 0; c < classes; c++) {
@@ -250,7 +250,7 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
         }
     }
     double part = scale * bound;
-    const double ce = labelled ? (double)loss->cross_entropy / (double)loss->of.n_labelled : 0;
+    const double ce = labelled ? (double)loss->cross_entropy / (double)loss->of.all_labelled : 0;
     if (labelled) { /* of a label that is out of range, a NaN: it must not pass unseen */
         part += ce * (label < C ? log_sum - (double)logits[label] : NAN);
     }
@@ -265,7 +265,7 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     }
     terms[0] = (float)recon;
     terms[stride] = (float)(kl + log_classes);
-    terms[2 * stride] = (float)((double)loss->of.n_open * part);
+    terms[2 * stride] = (float)((double)loss->of.all_open * part);
     terms[3 * stride] = wrong ? 1.0f : 0.0f;
     terms[4 * stride] = label < C ? 1.0f : 0.0f;
 }

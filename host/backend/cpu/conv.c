@@ -131,7 +131,7 @@ static void mirror_rows(void *ctx, int thread, size_t first, size_t end)
     (void)thread;
     for (size_t r = first; r < end; r++) {
         float *row = vae_cpu_row(a->x, r);
-        const int mirrored = vae_mirrored(a->seed, a->plan->first + r, a->plan->draw);
+        const int mirrored = vae_mirrored(a->seed, vae_plan_position(a->plan, r), a->plan->draw);
         for (size_t y = 0; mirrored && y < a->h; y++) {
             float *line = row + y * w * c;
             for (size_t i = 0; i < w / 2 * c; i++) {

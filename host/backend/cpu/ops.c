@@ -1,6 +1,7 @@
 /* The CPU backend's operations of the step: matrix products from matmul.c, the loops of
  * kernels.c, spread over threads by rows. */
 #include "backend/cpu/cpu.h"
+#include "ranks/ranks.h"
 
 #include <assert.h>
 #include <math.h>
@@ -84,8 +85,8 @@ static void finish_forward(void *ctx, float *c, size_t ldc, size_t row0, size_t 
 
 /* A product's shares are rows of the weight, of its gradient too: the first half of each weight is
  * one of two threads'. The loops over blocks of all parameters go in the order of blocks' places
- * within their weights, so that the first half of these loops is the first half of every weight, and
- * what a thread updates is in its caches when it next needs it. Where processors do not share a
+ * within their weights, so that the first half of these loops is the first half of every weight,
+ * and what a thread updates is in its caches when it next needs it. Where processors do not share a
  * cache, that is most of the traffic between them. */
 typedef struct {
     double place; /* 0 .. 1 */
@@ -236,7 +237,7 @@ static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n
 {
     const vae_plan *plan = vae_cpu_now(be);
     const size_t quads = (Z + 3) / 4;
-    uint64_t element = (plan->first + row) * quads + from / 4;
+    uint64_t element = vae_plan_eps(plan, row) * quads + from / 4;
     be->k->normals(eps, (n + 3) / 4, noise.seed, vae_rng_stream(VAE_RNG_EPS, element),
                    vae_rng_block(plan->draw, plan->particle0 + (uint32_t)k));
 }
@@ -286,7 +287,7 @@ void vae_cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *
 typedef struct {
     float *kl_dim;
     vae_mat head;
-    size_t B, Z;
+    size_t B, over, Z;
 } kl_job;
 
 static void kl_of_dims(void *ctx, int thread, size_t first, size_t end)
@@ -299,13 +300,14 @@ static void kl_of_dims(void *ctx, int thread, size_t first, size_t end)
             float mu = vae_cpu_row(a->head, r)[j], logvar = vae_cpu_row(a->head, r)[a->Z + j];
             sum += (double)vae_kl(mu, logvar, vae_expf(logvar));
         }
-        a->kl_dim[j] = (float)(sum / (double)a->B);
+        a->kl_dim[j] = (float)(sum / (double)a->over);
     }
 }
 
-void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t over,
+                     size_t Z)
 {
-    kl_job a = {kl_dim, head, B, Z};
+    kl_job a = {kl_dim, head, B, over, Z};
     vae_cpu_parallel(vae_cpu_self(base), Z, 8 * B, kl_of_dims, &a);
 }
 
@@ -565,6 +567,23 @@ static void decode_rows(void *ctx, int thread, size_t first, size_t end)
     for (size_t r = first; r < end; r++) {
         a->k->decode_row(a->x_hat + r * a->D, vae_cpu_row(a->logits, r), a->D, a->recon);
     }
+}
+
+void vae_cpu_sum_ranks(vae_backend *base, float *v, size_t n, bool adds, bool later,
+                       const vae_totals *totals)
+{
+    cpu_backend *be = vae_cpu_self(base);
+    (void)later;
+    if (be->err.status != VAE_OK) {
+        return;
+    }
+    if (!adds) {
+        memset(v, 0, n * sizeof *v);
+    }
+    if (totals != NULL && totals->bad_step != 0) {
+        v[0] = NAN;
+    }
+    vae_ranks_sum_floats(base->ranks, v, n, &be->err);
 }
 
 void vae_cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows, size_t D,

@@ -98,6 +98,8 @@ static bool flag(const char *name, bool fallback)
     return value == NULL || *value == '\0' ? fallback : strcmp(value, "0") != 0;
 }
 
+/* index: what was asked for; of several ranks on a host each takes the next GPU, of those that its
+ * launcher lets it see. */
 static vae_status choose_device(cuda_backend *be, int index, vae_error *err)
 {
     char why[512];
@@ -105,6 +107,9 @@ static vae_status choose_device(cuda_backend *be, int index, vae_error *err)
     int n = count_devices(why, sizeof why);
     if (n == 0) {
         return vae_fail(err, VAE_ERR_NO_DEVICE, "no GPU to run on: %s", why);
+    }
+    if (be->base.ranks != NULL && be->base.ranks->n_local > 1) {
+        index = (int)(be->base.ranks->local % (size_t)n);
     }
     if (index < 0 || index >= n) {
         return vae_fail(err, VAE_ERR_NO_DEVICE, "there is no GPU %d: %d found, numbered from 0",
@@ -140,7 +145,7 @@ static bool open_lane(cuda_backend *be, cuda_lane *lane, bool products)
 /* Everything on the device that does not depend on the model. */
 static bool open_device(cuda_backend *be)
 {
-    for (int i = 0; i < VAE_CUDA_LANES; i++) {
+    for (int i = 0; i < LANE_RANKS; i++) { /* that one: ranks.c */
         if (!open_lane(be, &be->lane[i], i != LANE_AHEAD)) {
             return false;
         }
@@ -174,10 +179,16 @@ static void cuda_close(vae_backend *base)
 {
     cuda_backend *be = vae_cuda_self(base);
     cudaEvent_t events[] = {be->fork, be->join, be->settled, be->start, be->stop};
+    if (be->lost ||
+        !vae_cuda_fine(be)) { /* what it still has to do may wait for other ranks' GPUs */
+        be->lost = true;
+        vae_cuda_leave_ranks(be);
+    }
     if (be->lane[0].stream != NULL) {
         cudaStreamSynchronize(be->lane[0].stream); /* too late to tell of an error */
     }
-    vae_cuda_run_close(be);
+    vae_cuda_run_close(be); /* graphs that name its sums first */
+    vae_cuda_leave_ranks(be);
     vae_cuda_persistent_close(be);
     vae_cuda_matmul_close(be);
     for (size_t i = 0; i < be->n_params; i++) {
@@ -240,18 +251,22 @@ static void cuda_describe(const vae_backend *base, char *text, size_t size)
                  be->persistent.used ? "by one kernel" : "on but not run", be->persistent.blocks);
     }
     const char *graphs = be->graphs ? "on" : "off", *timed = be->tune ? " (timed)" : "";
-    char hopper[64] = "";
+    char ranks[32] = "", hopper[64] = "";
+    if (be->comm != NULL) { /* 22809 is 2.28.9 */
+        snprintf(ranks, sizeof ranks, ", NCCL %d.%d.%d", be->nccl_version / 10000,
+                 be->nccl_version % 10000 / 100, be->nccl_version % 100);
+    }
     if (be->hopper_rows > 0) {
         snprintf(hopper, sizeof hopper, "own products from %zu rows on, ", be->hopper_rows);
     }
     snprintf(text, size,
              "cuda:%d %s, compute capability %d.%d, %d multiprocessors, driver %d.%d, runtime "
-             "%d.%d, cuBLASLt %zu, %s, whole steps %s, graphs %s (%zu nodes a step, %zu in a "
+             "%d.%d, cuBLASLt %zu%s, %s, whole steps %s, graphs %s (%zu nodes a step, %zu in a "
              "chain; %d steps: "
              "%zu), %smatmuls%s: %s",
              be->device, be->name, be->major, be->minor, be->multiprocessors, be->driver / 1000,
              be->driver % 1000 / 10, be->runtime / 1000, be->runtime % 1000 / 10, be->lt.version(),
-             precision[be->precision], whole, graphs, largest->one_size.nodes,
+             ranks, precision[be->precision], whole, graphs, largest->one_size.nodes,
              largest->one_size.chain, VAE_CUDA_MANY, largest->many_size.chain, hopper, timed,
              plans);
 }
@@ -300,6 +315,7 @@ vae_status vae_backend_cuda_open(vae_backend **out, const vae_backend_options *o
         return vae_fail_memory(err, sizeof *be, "the CUDA backend");
     }
     be->base.ops = &cuda_ops;
+    be->base.ranks = options->ranks;
     be->precision = options->precision;
     be->elem = options->precision == VAE_BF16 ? VAE_ELEM_BF16 : VAE_ELEM_F32;
     be->elem_bytes = be->elem == VAE_ELEM_BF16 ? sizeof(uint16_t) : sizeof(float);

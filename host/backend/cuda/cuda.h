@@ -1,9 +1,10 @@
 /* Inside the CUDA backend: what its files ask of each other, each of those below it. cuda.c opens,
  * closes, describes and has the table; ops.c, classes.c and linear.c are the step's operations;
  * data.c keeps data sets resident, run.c is plans, graphs and replay, persistent.c whole steps in
- * one launch; stream.c streams data that do not fit, readers.c reads rows for both; matmul.c
- * chooses and runs matrix products; memory.c allocates and copies; check.c looks at what CUDA's
- * calls answer, libs.c loads cuBLASLt. state.h is what they all work on. */
+ * one launch; ranks.c is sums over ranks; stream.c streams data that do not fit, readers.c reads
+ * rows for both; matmul.c chooses and runs matrix products; memory.c allocates and copies; check.c
+ * looks at what CUDA's calls answer, libs.c loads cuBLASLt and NCCL. state.h is what they all work
+ * on. */
 #ifndef VAE_BACKEND_CUDA_H
 #define VAE_BACKEND_CUDA_H
 
@@ -114,6 +115,12 @@ bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane);
  * or totals and column sums. Other than the main lane only while capturing. */
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
 int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
+
+/* ---- ranks.c ---- */
+
+/* Waits for the main lane; with ranks, looks whether they are still there. False: an error. */
+bool vae_cuda_wait(cuda_backend *be);
+void vae_cuda_leave_ranks(cuda_backend *be);
 
 /* ---- persistent.c ---- */
 

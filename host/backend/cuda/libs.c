@@ -1,4 +1,4 @@
-/* Finding cuBLASLt and its functions. */
+/* Finding cuBLASLt and NCCL, and their functions. */
 #include "backend/cuda/libs.h"
 
 #include <dlfcn.h>
@@ -8,14 +8,11 @@
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
 
-static void *open_library(char *why, size_t size)
+/* The first of n names that can be loaded; why the first could not. */
+static void *open_library(const char *const *names, size_t n, char *why, size_t size)
 {
-    static const char *const names[] = {
-        "libcublasLt.so." TEXT(CUBLAS_VER_MAJOR),
-        "/usr/local/cuda/lib64/libcublasLt.so." TEXT(CUBLAS_VER_MAJOR),
-    };
     void *library = NULL;
-    for (size_t i = 0; library == NULL && i < sizeof names / sizeof *names; i++) {
+    for (size_t i = 0; library == NULL && i < n; i++) {
         library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
         if (library == NULL && i == 0) {
             const char *text = dlerror();
@@ -29,7 +26,7 @@ static bool find(void *library, const char *name, void *function, char *why, siz
 {
     void *symbol = dlsym(library, name);
     if (symbol == NULL) {
-        snprintf(why, size, "libcublasLt lacks %s", name);
+        snprintf(why, size, "the library lacks %s", name);
         return false;
     }
     memcpy(function, &symbol, sizeof symbol); /* ISO C has no cast from object to function */
@@ -38,7 +35,11 @@ static bool find(void *library, const char *name, void *function, char *why, siz
 
 bool vae_cublaslt_load(vae_cublaslt *lt, char *why, size_t size)
 {
-    void *library = open_library(why, size);
+    static const char *const names[] = {
+        "libcublasLt.so." TEXT(CUBLAS_VER_MAJOR),
+        "/usr/local/cuda/lib64/libcublasLt.so." TEXT(CUBLAS_VER_MAJOR),
+    };
+    void *library = open_library(names, sizeof names / sizeof *names, why, size);
     if (library == NULL) {
         return false;
     }
@@ -48,6 +49,23 @@ bool vae_cublaslt_load(vae_cublaslt *lt, char *why, size_t size)
         return false;                                                                              \
     }
     VAE_CUBLASLT_FUNCTIONS(FIND)
+#undef FIND
+    return true;
+}
+
+bool vae_nccl_load(vae_nccl *nccl, char *why, size_t size)
+{
+    static const char *const names[] = {"libnccl.so.2", "/usr/local/cuda/lib64/libnccl.so.2"};
+    void *library = open_library(names, sizeof names / sizeof *names, why, size);
+    if (library == NULL) {
+        return false;
+    }
+#define FIND(member, function)                                                                     \
+    nccl->names.member = #function;                                                                \
+    if (!find(library, #function, &nccl->member, why, size)) {                                     \
+        return false;                                                                              \
+    }
+    VAE_NCCL_FUNCTIONS(FIND)
 #undef FIND
     return true;
 }

@@ -127,8 +127,7 @@ static char *bounce_of(cuda_backend *be, size_t bytes)
 /* True once a copy that was just added is done; `status` is what adding it gave. */
 static bool finish(cuda_backend *be, cudaError_t status)
 {
-    return vae_cuda_check(be, status, "cudaMemcpyAsync") &&
-           CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream));
+    return vae_cuda_check(be, status, "cudaMemcpyAsync") && vae_cuda_wait(be);
 }
 
 void vae_cuda_upload(vae_backend *base, void *dst_dev, const void *src, size_t bytes)

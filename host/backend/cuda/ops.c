@@ -32,11 +32,12 @@ void vae_cuda_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float 
     }
 }
 
-void vae_cuda_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t Z)
+void vae_cuda_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t over,
+                      size_t Z)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (vae_cuda_begin(be, NULL)) {
-        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, vae_cuda_sums(be, 0), B, Z,
+        CUDA_OK(be, vae_kl_dims_launch(be->elem, kl_dim, head, vae_cuda_sums(be, 0), B, over, Z,
                                        be->lane[0].stream));
     }
 }

@@ -15,7 +15,8 @@ vae_now vae_cuda_now(const cuda_backend *be)
  * gradients on LANE_SIDE, totals and column sums on LANE_AHEAD. The last weight gradient before a
  * join would only be waited for, behind those before it, so it stays in the chain; the dry pass
  * finds out which those are. In a graph of several steps the batch of the next one is gathered on
- * LANE_AHEAD while the update is under way. */
+ * LANE_AHEAD while the update is under way. With ranks a layer's gradient is summed over them on
+ * LANE_RANKS as soon as it is there (ranks.c). */
 
 /* A fork of the dry pass after which nothing was added to the main lane before the join. */
 static void keep_in_chain(cuda_backend *be)
@@ -415,9 +416,10 @@ void vae_cuda_forget_all(cuda_backend *be)
 vae_status vae_cuda_sync(vae_backend *base, vae_error *err)
 {
     cuda_backend *be = vae_cuda_self(base);
-    CUDA_OK(be, cudaStreamSynchronize(be->lane[0].stream));
+    vae_cuda_wait(be);
     vae_error first = be->err;
     be->err = (vae_error){0};
+    be->lost = be->lost || first.status != VAE_OK; /* the other ranks have no such error */
     return first.status == VAE_OK ? VAE_OK : vae_fail(err, first.status, "%s", first.text);
 }
 

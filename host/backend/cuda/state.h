@@ -28,12 +28,12 @@ enum {
 typedef enum { MODE_DIRECT = 0, MODE_PLANNING, MODE_CAPTURING } cuda_mode;
 
 /* run.c says what they are for. */
-enum { LANE_MAIN = 0, LANE_SIDE, LANE_AHEAD, VAE_CUDA_LANES };
+enum { LANE_MAIN = 0, LANE_SIDE, LANE_AHEAD, LANE_RANKS, VAE_CUDA_LANES };
 
 typedef struct {
     cudaStream_t stream;
-    void *workspace; /* VAE_CUDA_WORKSPACE bytes; none for LANE_AHEAD, which runs no products */
-    void *scratch;   /* partial sums */
+    void *workspace; /* VAE_CUDA_WORKSPACE bytes; of LANE_MAIN and LANE_SIDE, which run products */
+    void *scratch; /* partial sums; none for LANE_RANKS, whose stream alone is there, with ranks */
     size_t scratch_bytes;
     uint32_t *ticket; /* VAE_SUMS_TICKETS of them */
     bool busy;        /* the main lane has not waited for it yet */
@@ -117,6 +117,11 @@ struct cuda_backend {
 
     vae_cublaslt lt;
     cublasLtHandle_t handle;
+    vae_nccl nccl;   /* where there are ranks */
+    ncclComm_t comm; /* NULL: there are none, or they are lost */
+    int nccl_version;
+    double patience; /* seconds that the GPU may wait for those of other ranks */
+    bool lost;       /* an error left the ranks behind */
     cuda_lane lane[VAE_CUDA_LANES];
     cudaEvent_t fork, join, settled, start, stop;
     char *bounce; /* pinned */

@@ -1,6 +1,6 @@
-/* In front of the C library's dlfcn.h: libcublasLt is found in this program instead of on disk, so
+/* In front of the C library's dlfcn.h: libcublasLt and libnccl are found in this program instead of on disk, so
  * that code which loads it at run time is run as it stands. VAE_SIMT_NO_CUBLASLT=1: it is not
- * found; =symbol (e.g. cublasLtMatmul): it is, but lacks that. Other libraries load as always. */
+ * found; =symbol (e.g. cublasLtMatmul): it is, but lacks that; VAE_SIMT_NO_NCCL alike. Other libraries load as always. */
 #ifndef SIMT_DLFCN_H
 #define SIMT_DLFCN_H
 

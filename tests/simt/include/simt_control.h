@@ -13,6 +13,8 @@
  *                            aux, bgrad, all (everything but DEFAULT), comma separated; with :bf16
  *                            or :f32 behind a name, for that type of D only
  *   VAE_SIMT_NO_CUBLASLT=1  libcublasLt does not load; =symbol: it lacks that (dlfcn.h here)
+ *   VAE_SIMT_NO_NCCL=1       the same of libnccl
+ *   VAE_SIMT_NCCL_LOST=N     from the N-th look at it on, NCCL says that another rank is lost
  *   VAE_SIMT_TRACE=1         every call and operation to stderr
  */
 #ifndef SIMT_CONTROL_H
