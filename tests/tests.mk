@@ -166,8 +166,8 @@ lint: deps ## style, static checks, the house's rules
 	$(Q)$(MAKE) $(SUB) $(BUILD)/vae
 	$(Q)clang-format --dry-run -Werror $(HOST_C) $(wildcard host/*/*.h host/*/*/*.h include/*.h kernels/*.cu \
 	    kernels/*.h tests/*/*.[ch] tests/simt/*.cc tests/simt/include/*.h bench/*.c)
-	$(Q)for f in $(filter-out $(CUDA_C),$(HOST_C)) bench/bench_step.c bench/bench_ops.c; do \
-	    $(CC) $(C11) $(INCLUDE) -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Werror -fsyntax-only $$f || exit 1; done
+	$(Q)for f in $(filter-out $(CUDA_C) $(if $(HAVE_MPI),,$(MPI_C)),$(HOST_C)) bench/bench_step.c \
+	    bench/bench_ops.c; do $(CC) $(C11) $(INCLUDE) $(mpi) -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Werror -fsyntax-only $$f || exit 1; done
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,portability --error-exitcode=1 --inline-suppr \
 	    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE \
 	    -DVAE_ISA=baseline -DVAE_VERSION='""' -DVAE_GIT='""' -Iinclude -Ihost host

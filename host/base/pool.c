@@ -1,12 +1,12 @@
 /* Threads that share loops.
  *
  * Why not OpenMP: its loops end when every thread has come to their end. On a machine that others
- * use too, each loop would wait for the thread that shares its processor, by spinning (milliseconds,
- * by default) or by sleeping at every barrier. Here a loop ends when its parts are done, whoever did
- * them: a thread that is not being run holds up nothing but the part it is in.
+ * use too, each loop would wait for the thread that shares its processor, by spinning
+ * (milliseconds, by default) or by sleeping at every barrier. Here a loop ends when its parts are
+ * done, whoever did them: a thread that is not being run holds up nothing but the part it is in.
  *
- * A team is the threads of one call at a time; calls from different threads have different teams.
- * A loop has a number, its turn. Each thread of it has a share of the parts, and a share has a
+ * A team is the threads of one call at a time; calls from different threads have different teams. A
+ * loop has a number, its turn. Each thread of it has a share of the parts, and a share has a
  * counter of parts taken, beside the turn that this is of: so a thread that wakes up late, with
  * what it read of an old loop, takes nothing of a new one. */
 #include "base/pool.h"
@@ -47,8 +47,8 @@ typedef struct team {
     _Atomic bool busy; /* with somebody's loop */
     int generation;    /* of the process that has the threads: a fork has none of them */
     int n_workers;     /* written by the one whose loop it is */
-    /* The loop. All is written by the caller before `turn`, and before all `begun`; one who reads it
-     * checks that begun is the same afterwards. */
+    /* The loop. All is written by the caller before `turn`, and before all `begun`; one who reads
+     * it checks that begun is the same afterwards. */
     _Alignas(LINE) _Atomic uint64_t begun;
     _Atomic(vae_part_fn *) fn;
     _Atomic(void *) ctx;

@@ -6,14 +6,14 @@
 
 enum { VAE_MOST_THREADS = 1024 };
 
-/* Items first .. end-1 of a loop; thread: 0 .. threads-1 of the call, each of which does one part at
- * a time, so that it may index room that every thread needs for itself. */
+/* Items first .. end-1 of a loop; thread: 0 .. threads-1 of the call, each of which does one part
+ * at a time, so that it may index room that every thread needs for itself. */
 typedef void vae_part_fn(void *ctx, int thread, size_t first, size_t end);
 
-/* fn over all of 0 .. n-1, in parts of some multiple of `grain` items (at least 1; the last part may
- * be shorter), on at most `threads` threads (1 ..  VAE_MOST_THREADS), of which the caller is one.
- * Returns when all is done, and what the parts wrote is seen by the caller. Never fails: with no
- * more threads to be had it does the work with those there are.
+/* fn over all of 0 .. n-1, in parts of some multiple of `grain` items (at least 1; the last part
+ * may be shorter), on at most `threads` threads (1 ..  VAE_MOST_THREADS), of which the caller is
+ * one. Returns when all is done, and what the parts wrote is seen by the caller. Never fails: with
+ * no more threads to be had it does the work with those there are.
  *
  * The parts of one thread's share come first, so that in loop after loop it meets the same items in
  * its cache; then it takes parts of others' shares. So nobody waits for a thread that the system

@@ -67,8 +67,8 @@ const char *vae_thousands(char text[32], double number)
     return text;
 }
 
-/* By hand, not by jansson, which says no where it has no memory: a name would be refused for it, and
- * a checkpoint with it taken for damaged. */
+/* By hand, not by jansson, which says no where it has no memory: a name would be refused for it,
+ * and a checkpoint with it taken for damaged. */
 bool vae_is_utf8(const char *text)
 {
     /* RFC 3629, 4: first bytes, how many follow, and what the first of these may be */

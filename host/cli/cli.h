@@ -83,8 +83,6 @@ typedef void cli_option_fn(void *ctx, const char *section, const cli_option *opt
 void cli_each_option(const cli_command *command, cli_option_fn *fn, void *ctx);
 /* Lines that name the presets of training, and the options each stands for. */
 void cli_put_presets(FILE *out);
-/* What the help of the program says (cli.c). */
-extern const char cli_about[], cli_exit_codes[], cli_examples[];
 
 /* Value of option `name`, or NULL if it was not given. */
 const char *cli_value(const cli_args *args, const char *name);
@@ -167,8 +165,8 @@ vae_status cli_open_named_set(vae_trained *m, const cli_args *args, const char *
 vae_status cli_test_data(const char **name, vae_split *split, const vae_config *config,
                          vae_error *err);
 /* As cli_open_set, where those of the training may be missing, or others by now: then m->set is
- * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of --split; needed: another option that wants them as --data does; both
- * or NULL. */
+ * NULL, and `missing` says why. That they cannot be read now is an error. split: in place of
+ * --split; needed: another option that wants them as --data does; both or NULL. */
 vae_status cli_open_set_if_there(vae_trained *m, const cli_args *args, const char *split,
                                  const char *needed, vae_error *missing, vae_error *err);
 /* `why`, the failure to open data, as err; that they are the run's own is said. Returns status. */

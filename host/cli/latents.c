@@ -254,9 +254,13 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    const bool npz =
-        vae_read_at(fd, first, sizeof first, 0) == 2 && first[0] == 'P' && first[1] == 'K';
+    const ssize_t got = vae_read_at(fd, first, sizeof first, 0);
+    const int reason = errno;
     close(fd);
+    if (got < 0 && reason != EISDIR && reason != ESPIPE) { /* which the reader refuses */
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(reason)));
+    }
+    const bool npz = got == 2 && first[0] == 'P' && first[1] == 'K';
     TRY((npz ? read_npz_latents : read_npy_latents)(path, z, n, &cols, err));
     if (cols != latent) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: rows of %zu values; the model's z has %zu", path, cols,

@@ -8,6 +8,17 @@
 
 #include "base/version.h"
 
+/* ---- what the help says of the whole program ---- */
+
+const char cli_about[] =
+    "RUN is a run folder or a checkpoint in it. vae COMMAND --help has options and examples.\n";
+const char cli_exit_codes[] =
+    "  0 ok, 1 runtime, 2 usage, 3 bad data or checkpoint, 4 I/O, 5 diverged (NaN),\n"
+    "  6 no GPU; signals are passed on.\n";
+const char cli_examples[] = "  vae train                           train on the built-in digits\n"
+                            "  vae eval runs/digits-1 --samples 500\n"
+                            "  vae sample runs/digits-1 --out samples.png\n";
+
 /* ---- manual pages: man(7) ---- */
 
 /* Text as roff has it: nothing in it is a request or an escape, and a dash is one that can be

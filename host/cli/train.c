@@ -52,7 +52,8 @@ done:
     return status;
 }
 
-/* What was written down for this training: --config's file, the command line, over what is there. */
+/* What was written down for this training: --config's file, the command line, over what is there.
+ */
 static vae_status read_written(const cli_args *args, vae_config *config, uint64_t *given,
                                vae_error *err)
 {

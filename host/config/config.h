@@ -160,8 +160,8 @@ const vae_option *vae_config_options(size_t *n);
 size_t vae_config_find(const char *name);
 
 /* Sets option `name` from text, `preset` with all that it stands for: it is the table's first row,
- * so that those set in the table's order come over it. VAE_ERR_USAGE says what was expected and found, the bounds or the
- * choices; an unknown name gets the nearest known one suggested. */
+ * so that those set in the table's order come over it. VAE_ERR_USAGE says what was expected and
+ * found, the bounds or the choices; an unknown name gets the nearest known one suggested. */
 vae_status vae_config_set(vae_config *config, const char *name, const char *value, vae_error *err);
 
 /* Value of option `name` as text that vae_config_set reads back to the same bits. */
@@ -171,8 +171,8 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
  * as a string), and "schema": 1. Both ways lossless. Returned text is malloc'ed, ends in a newline;
  * NULL = out of memory. */
 char *vae_config_to_json(const vae_config *config);
-/* Options present in the object `text` are set, `preset` first; others stay. `source` names it in messages.
- * VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
+/* Options present in the object `text` are set, `preset` first; others stay. `source` names it in
+ * messages. VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
 vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
                                 vae_error *err);
 

@@ -64,8 +64,8 @@ typedef struct vae_dataset {
     uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
 } vae_dataset;
 
-/* Opens a data set named by the user:
- * - "digits": the built-in set, drawn at once: 60,000 train and 10,000 test pictures of 28 x 28,
+/* Opens a data set named by the user: - "digits": the built-in set, drawn at once: 60,000 train and
+ * 10,000 test pictures of 28 x 28,
  *   labels 0..9 in equal numbers (in every ten leading rows too), and the factors they were drawn
  *   with: digit, style (which of a digit's ways of writing), rotation (radians, clockwise), slant
  *   (width by height, to the right), scale_x, scale_y, thickness (of the pen, pixels), offset_x,
@@ -86,7 +86,8 @@ typedef struct vae_dataset {
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
- * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their names, and
+ * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their
+ * names, and
  *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
  *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
  *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
@@ -96,22 +97,21 @@ typedef struct vae_dataset {
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
- * - A file of these: a set of one row.
- * - A .csv or .tsv file, plain or .gz, whose first line holds the names of its columns: RFC 4180,
+ * - A file of these: a set of one row. - A .csv or .tsv file, plain or .gz, whose first line holds
+ * the names of its columns: RFC 4180,
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
  *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
  *   err's notes are told. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any, which a note says; "none": all are data. An empty
  *   label is of no class, a fraction is refused.
  * Labels are whole numbers or texts; the classes are those of the rows that are kept, in the order
- * of classes.h.
- * Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data stored as 0 and 1.
- * Files are told apart by their first bytes, .npz and .csv by their names. A single file that is no
- * .npz has no test split: asking for it is VAE_ERR_DATA with a message that says so. With a limit
- * the rest of a file is still checked. options may be NULL.
- * *out is owned by the caller: vae_dataset_free. On failure it is NULL.
- * Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file, the offset, what was
- * expected and what was found), VAE_ERR_RUNTIME (memory). */
+ * of classes.h. Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data
+ * stored as 0 and 1. Files are told apart by their first bytes, .npz and .csv by their names. A
+ * single file that is no .npz has no test split: asking for it is VAE_ERR_DATA with a message that
+ * says so. With a limit the rest of a file is still checked. options may be NULL. *out is owned by
+ * the caller: vae_dataset_free. On failure it is NULL. Errors: VAE_ERR_IO (cannot read),
+ * VAE_ERR_DATA (malformed: names the file, the offset, what was expected and what was found),
+ * VAE_ERR_RUNTIME (memory). */
 vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
                             const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);

@@ -349,6 +349,7 @@ vae_status vae_export_onnx_paths(vae_onnx_paths *paths, const char *out, const v
     size_t n = strlen(out);
     bool folder;
     vae_status status = VAE_OK;
+    *paths = (vae_onnx_paths){.encoder = ""};
     if (n == 0 || n >= VAE_PATH) {
         TRY(vae_fail(err, VAE_ERR_USAGE, "--out: expected a name of 1 to %d bytes, found %zu",
                      VAE_PATH - 1, n));

@@ -63,8 +63,8 @@ vae_status vae_import_shape(vae_checkpoint *c, const vae_weights *w, const json_
 vae_status vae_import_data(vae_checkpoint *c, const vae_weights *w, const json_t *metadata,
                            vae_error *err);
 
-/* *is: is this a file that vae_weights_open would take? Not what is not there. VAE_ERR_IO: it cannot
- * be read. */
+/* *is: is this a file that vae_weights_open would take? Not what is not there. VAE_ERR_IO: it
+ * cannot be read. */
 vae_status vae_weights_is_file(bool *is, const char *path, vae_error *err);
 
 #endif

@@ -39,8 +39,8 @@ vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size
 vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                         size_t *channels, vae_error *err);
 
-/* Reads a picture of any of these formats, told apart by its first bytes, as vae_png_read does; with
- * pixels NULL only its size and channels (of a PNG with a palette: 3). */
+/* Reads a picture of any of these formats, told apart by its first bytes, as vae_png_read does;
+ * with pixels NULL only its size and channels (of a PNG with a palette: 3). */
 vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
                             size_t *channels, vae_error *err);
 

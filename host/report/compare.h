@@ -1,4 +1,5 @@
-/* Several runs side by side: what they were told, what came of it; as text, JSON or an HTML page. */
+/* Several runs side by side: what they were told, what came of it; as text, JSON or an HTML page.
+ */
 #ifndef VAE_COMPARE_H
 #define VAE_COMPARE_H
 

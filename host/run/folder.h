@@ -1,5 +1,5 @@
-/* The run folder and the files in it: locking, what --resume keeps. Their names are
- * config.json, run.json, metrics.jsonl, log.txt, report.html, checkpoints/, samples/, tensorboard/. */
+/* The run folder and the files in it: locking, what --resume keeps. Their names are config.json,
+ * run.json, metrics.jsonl, log.txt, report.html, checkpoints/, samples/, tensorboard/. */
 #ifndef VAE_RUN_FOLDER_H
 #define VAE_RUN_FOLDER_H
 

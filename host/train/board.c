@@ -1,5 +1,6 @@
-/* TensorBoard's folder in a run, tensorboard/: event files (a new one each time that the run is taken
- * up), and at the end the projector's files. What cannot be written is the run's error at its end. */
+/* TensorBoard's folder in a run, tensorboard/: event files (a new one each time that the run is
+ * taken up), and at the end the projector's files. What cannot be written is the run's error at its
+ * end. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>

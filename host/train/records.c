@@ -246,8 +246,8 @@ static bool summarize(json_t *summary, const char *name, const vae_measurement *
     return json_object_set_new(summary, name, o) == 0 && good;
 }
 
-vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r,
-                               vae_error *err)
+/* malloc'ed; NULL: no memory. */
+static char *summary_text(const vae_epoch_record *r)
 {
     json_t *summary = json_pack("{s:i, s:I, s:I}", "schema", 1, "epoch", (json_int_t)r->epoch,
                                 "step", (json_int_t)r->step);
@@ -256,8 +256,17 @@ vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_recor
                       summarize(summary, "test", &r->test, r->bounded);
     char *text = good ? json_dumps(summary, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(summary);
-    snprintf(checkpoint->summary, sizeof checkpoint->summary, "%s", text != NULL ? text : "");
+    return text;
+}
+
+vae_status vae_train_summarize(vae_checkpoint *checkpoint, const vae_epoch_record *r,
+                               vae_error *err)
+{
+    /* twice, as vae_json_read reads: jansson does not tell of every allocation that failed */
+    char *text = summary_text(r), *again = summary_text(r);
+    const bool good = text != NULL && again != NULL && strcmp(text, again) == 0;
+    snprintf(checkpoint->summary, sizeof checkpoint->summary, "%s", good ? text : "");
     free(text);
-    return text != NULL ? VAE_OK
-                        : vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the epoch's summary");
+    free(again);
+    return good ? VAE_OK : vae_fail(err, VAE_ERR_RUNTIME, "out of memory for the epoch's summary");
 }

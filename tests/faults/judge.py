@@ -112,13 +112,14 @@ def blamed_module(report):
 def excuse(ran, died, last):
     """What is not this program's to mend, by name; None where it is.
 
-    libcrypto (OpenSSL 3.0) dies of a signal, or loses memory, when its own start has none. libzip (1.7.3) says
+    libcrypto (OpenSSL 3.0) dies of a signal, or loses memory, when its own start has none, and is of no use
+    to the process from then on. libzip (1.7.3) says
     of an archive that it is none when it has no memory for an entry of its directory (_zip_dirent_new), loses
     memory as well, and takes a disk that fails within a member for its end."""
     for library in ("libcrypto", "libzip"):
         if asked_by(ran, library) and is_report(ran) and blamed_module(ran.err).startswith(library + ".so"):
             return library
-    if asked_by(ran, "libcrypto") and died in (6, 11):
+    if asked_by(ran, "libcrypto") and (died in (6, 11) or "libcrypto cannot compute" in ran.err):
         return "libcrypto"
     if asked_by(ran, "libzip") and ran.status == 3 and "Not a zip archive" in last:
         return "libzip"

@@ -531,6 +531,10 @@ static _Noreturn void be_the_program(int n)
     put_at(0, words[INPUT], O_RDONLY);
     put_at(1, words[OUTPUT], O_WRONLY | O_CREAT | O_TRUNC);
     put_at(2, words[ERRORS], O_WRONLY | O_CREAT | O_TRUNC);
+    /* nohup and a shell's & leave some ignored, which the program respects */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     for (int i = 0; i < n_env; i++) {
         putenv(words[WORDS + i]);
     }

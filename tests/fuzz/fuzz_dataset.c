@@ -40,8 +40,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         snprintf(config.label_column, sizeof config.label_column, "%s", (b & 8) != 0 ? "b" : "");
         snprintf(config.drop_columns, sizeof config.drop_columns, "%s", (b & 64) != 0 ? "c" : "");
         config.image_size = (b & 128) != 0 ? 4 : 0;
-        bool has;
-        vae_dataset_has_test(&has, path, NULL);
+        bool has_test;
+        vae_error why = {0};
+        fuzz_judge(vae_dataset_has_test(&has_test, path, &why), &why);
         if (fuzz_judge(vae_dataset_open(&set, path, split, &how, &err), &err)) {
             check(set, how.limit);
             vae_dataset_check_range(set, VAE_BERNOULLI, VAE_MEAN_LINEAR, NULL);

@@ -66,8 +66,8 @@ static void resume(void)
     strcpy(t.folder.path, fuzz_folder());
     strcpy(config.data, "input");
     fuzz_judge(vae_run_check_ours(fuzz_folder(), &err), &err);
-    vae_run_resolve_config(fuzz_folder(), &config);
     err = (vae_error){0};
+    fuzz_must(fuzz_judge(vae_run_resolve_config(fuzz_folder(), &config, &err), &err));
     fuzz_must(fuzz_judge(vae_train_missing(&t, &run, &pictures, &report, &err), &err));
     fuzz_must(!pictures && report);
     const size_t all = take_up(UINT64_MAX >> 1), some = take_up(c.state.step);

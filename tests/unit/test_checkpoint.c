@@ -286,13 +286,42 @@ static void test_lies(void **state)
             fail_msg("case %zu: %s", i, err.text);
         }
     }
-    /* a section twice, and one left out */
+    /* a zero byte behind JSON that is whole */
     vae_error err = {0};
+    memcpy(copy, bytes, n);
+    char *end = strstr((char *)section_at(copy, "config"), "\n}\n");
+    assert_non_null(end);
+    end[2] = '\0';
+    mend(copy);
+    assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+    assert_non_null(strstr(err.text, "zero byte"));
+    /* a section twice, and one left out */
+    err = (vae_error){0};
     memcpy(copy, bytes, n);
     memcpy(copy + HEADER_BYTES + 5 * SECTION_BYTES, "adam_m\0\0\0\0\0\0", SECTION_TAG_BYTES);
     mend(copy);
     assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
     assert_non_null(strstr(err.text, "two sections"));
+    uint32_t sections;
+    memcpy(&sections, bytes + 16, 4);
+    assert_true(sections > 5);
+    for (uint32_t k = 0; k + 1 < sections; k++) { /* whichever it is */
+        uint8_t *entry = copy + HEADER_BYTES + k * SECTION_BYTES;
+        err = (vae_error){0};
+        memcpy(copy, bytes, n);
+        memcpy(entry + SECTION_BYTES, entry, SECTION_TAG_BYTES);
+        mend(copy);
+        assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+        assert_non_null(strstr(err.text, "two sections"));
+    }
+    for (const char *odd = "/:@A`{ "; *odd != '\0'; odd++) { /* beside what is allowed */
+        err = (vae_error){0};
+        memcpy(copy, bytes, n);
+        copy[HEADER_BYTES + 1] = (uint8_t)*odd;
+        mend(copy);
+        assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+        assert_non_null(strstr(err.text, "odd characters"));
+    }
     static const char *const needed[] = {"config", "shape", "tensors", "params", "state"};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         vae_error missing = {0};
@@ -441,14 +470,46 @@ static void test_open_run(void **state)
     vae_checkpoint_free(c);
 }
 
+/* A table's columns are those the model was trained with, each of them, in their order. */
+static void columns_are_compared_by_name(void **state)
+{
+    (void)state;
+    static char columns[] = "a\0b\0c";
+    char *names[][3] = {{"a", "b", "c"}, {"x", "b", "c"}, {"a", "x", "c"}, {"a", "b", "x"}};
+    const vae_checkpoint c = {.d = 3, .height = 1, .width = 3, .channels = 1, .columns = columns};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        vae_error err = {0};
+        char says[80];
+        const vae_dataset set = {.source = "t.csv",
+                                 .n = 1,
+                                 .d = 3,
+                                 .height = 1,
+                                 .width = 3,
+                                 .channels = 1,
+                                 .dtype = VAE_F32,
+                                 .kind = VAE_KIND_TABLE,
+                                 .column_names = names[i]};
+        assert_int_equal(vae_checkpoint_check_set(&c, &set, &err), i == 0 ? VAE_OK : VAE_ERR_DATA);
+        snprintf(says, sizeof says, "t.csv: column %zu is 'x'; the model was trained with '%s'", i,
+                 i > 0 ? names[0][i - 1] : "");
+        assert_true(i == 0 || strstr(err.text, says) != NULL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),        cmocka_unit_test(test_truncated_at_every_length),
-        cmocka_unit_test(test_every_bit_flipped), cmocka_unit_test(test_trailing_bytes),
-        cmocka_unit_test(test_huge_numbers),      cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_other_versions),    cmocka_unit_test(test_not_files),
-        cmocka_unit_test(test_no_permission),     cmocka_unit_test(test_failed_write),
+        cmocka_unit_test(columns_are_compared_by_name),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_truncated_at_every_length),
+        cmocka_unit_test(test_every_bit_flipped),
+        cmocka_unit_test(test_trailing_bytes),
+        cmocka_unit_test(test_huge_numbers),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_other_versions),
+        cmocka_unit_test(test_not_files),
+        cmocka_unit_test(test_no_permission),
+        cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_open_run),
     };
     return cmocka_run_group_tests_name("checkpoint", tests, scratch_setup, scratch_teardown);

@@ -326,6 +326,40 @@ static void levels_can_be_named(void **state)
     setenv("VAE_ISA", kept, 1);
 }
 
+/* Three weights, the last one small: once they have been met, loops over blocks of parameters take
+ * each block once, and the first half of them is the first halves of the weights. */
+static void blocks_go_by_their_place_in_a_weight(void **state)
+{
+    (void)state;
+    enum { IN = 512, OUT = 320, BLOCKS = 2 * IN * OUT / SUM_BLOCK + 1 };
+    device d;
+    uint64_t rng = 3;
+    device_begin(&d, 1);
+    const cpu_backend *be = vae_cpu_self(d.be);
+    const size_t n = 2 * IN * OUT + IN;
+    float *w = device_array_input(&d, random_values(&d, &rng, n), n);
+    vae_mat x = device_input(&d, random_values(&d, &rng, IN), 1, IN), y = device_output(&d, 1, OUT);
+    d.be->ops->bind_params(d.be, w, n);
+    for (size_t i = 0; i < 3; i++) {
+        d.be->ops->linear_forward(d.be, y, NULL, x, w + i * IN * OUT, IN, w, 1, IN, i < 2 ? OUT : 1,
+                                  VAE_ACT_NONE);
+    }
+    assert_int_equal(be->n_weights, 3);
+    int times[BLOCKS] = {0};
+    for (size_t i = 0; i < BLOCKS; i++) {
+        const size_t block = be->order[i], half = BLOCKS / 2;
+        assert_true(block < BLOCKS);
+        times[block]++;
+        if (block < BLOCKS - 1) {
+            assert_int_equal(block % half < half / 2, i < half);
+        }
+    }
+    for (size_t i = 0; i < BLOCKS; i++) {
+        assert_int_equal(times[i], 1);
+    }
+    device_end(&d);
+}
+
 /* A hundred steps at a level; params: what they end with. */
 static vae_totals train_at(const char *isa, const vae_config *config, float *params)
 {
@@ -386,40 +420,6 @@ static void training_at_every_level(void **state)
     if (was == NULL) {
         unsetenv("VAE_ISA");
     }
-}
-
-/* Three weights, the last one small: once they have been met, loops over blocks of parameters take
- * each block once, and the first half of them is the first halves of the weights. */
-static void blocks_go_by_their_place_in_a_weight(void **state)
-{
-    (void)state;
-    enum { IN = 512, OUT = 320, BLOCKS = 2 * IN * OUT / SUM_BLOCK + 1 };
-    device d;
-    uint64_t rng = 3;
-    device_begin(&d, 1);
-    const cpu_backend *be = vae_cpu_self(d.be);
-    const size_t n = 2 * IN * OUT + IN;
-    float *w = device_array_input(&d, random_values(&d, &rng, n), n);
-    vae_mat x = device_input(&d, random_values(&d, &rng, IN), 1, IN), y = device_output(&d, 1, OUT);
-    d.be->ops->bind_params(d.be, w, n);
-    for (size_t i = 0; i < 3; i++) {
-        d.be->ops->linear_forward(d.be, y, NULL, x, w + i * IN * OUT, IN, w, 1, IN, i < 2 ? OUT : 1,
-                                  VAE_ACT_NONE);
-    }
-    assert_int_equal(be->n_weights, 3);
-    int times[BLOCKS] = {0};
-    for (size_t i = 0; i < BLOCKS; i++) {
-        const size_t block = be->order[i], half = BLOCKS / 2;
-        assert_true(block < BLOCKS);
-        times[block]++;
-        if (block < BLOCKS - 1) {
-            assert_int_equal(block % half < half / 2, i < half);
-        }
-    }
-    for (size_t i = 0; i < BLOCKS; i++) {
-        assert_int_equal(times[i], 1);
-    }
-    device_end(&d);
 }
 
 int main(void)

@@ -33,7 +33,7 @@ static inline void vae_conv_finish(const conv_out *e, size_t at, size_t stride, 
 bool vae_cpu_winograd_fits(vae_conv g);
 size_t vae_cpu_winograd_bytes(vae_conv g, int threads);
 size_t vae_cpu_patches_bytes(vae_conv g, int threads);
-/* The big pictures, or the small ones, of `rows` examples from the other side's; e: what to make. */
+/* The big pictures, or the small ones, of rows examples from the other side's; e: what to make. */
 typedef void conv_make_fn(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
                           size_t ldw, size_t rows, vae_conv g, float *scratch);
 conv_make_fn vae_cpu_winograd_make, vae_cpu_patches_make;

@@ -187,10 +187,10 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
 }
 
 /* Denormal numbers are zero while steps run, read or written, in every thread that takes part (a
- * pool's threads compute as their caller does) and at every instruction set level. Adam's moments of
- * a weight whose gradient stays zero decay into them within 800 steps, and so do gradients under
- * small importance weights; processors take some 150 cycles for each, which halved the speed of real
- * training. The calling program's control word is as before afterwards. */
+ * pool's threads compute as their caller does) and at every instruction set level. Adam's moments
+ * of a weight whose gradient stays zero decay into them within 800 steps, and so do gradients under
+ * small importance weights; processors take some 150 cycles for each, which halved the speed of
+ * real training. The calling program's control word is as before afterwards. */
 static void cpu_run(vae_backend *base, int slot, size_t n, vae_step_fn *fn, void *ctx)
 {
     const uint64_t before = vae_float_control();

@@ -85,8 +85,8 @@ static void finish_forward(void *ctx, float *c, size_t ldc, size_t row0, size_t 
 
 /* A product's shares are rows of the weight, of its gradient too: the first half of each weight is
  * one of two threads'. The loops over blocks of all parameters go in the order of blocks' places
- * within their weights, so that the first half of these loops is the first half of every weight, and
- * what a thread updates is in its caches when it next needs it. Where processors do not share a
+ * within their weights, so that the first half of these loops is the first half of every weight,
+ * and what a thread updates is in its caches when it next needs it. Where processors do not share a
  * cache, that is most of the traffic between them. */
 typedef struct {
     double place; /* 0 .. 1 */

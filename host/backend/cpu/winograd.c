@@ -1,8 +1,8 @@
 /* Convolutions of 4 x 4 kernels and stride 2 with 9/16 of the multiplications (Winograd's F(2,2)).
  *
  * Big pixels that the places (fy + 2t, fx + 2u) of the kernel meet, t, u = 0, 1, are a picture of
- * their own: a phase, f = 2 fy + fx of four, in which the kernel is a 2 x 2 one of stride 1. Of such
- * a one, along one axis, two neighbouring sums of two products
+ * their own: a phase, f = 2 fy + fx of four, in which the kernel is a 2 x 2 one of stride 1. In it,
+ * along one axis, two neighbouring sums of two products
  *     y0 = d0 g0 + d1 g1,  y1 = d1 g0 + d2 g1
  * are three products:
  *     m0 = (d0 - d1) g0,  m1 = d1 (g0 + g1),  m2 = (d1 - d2) g1;  y0 = m0 + m1,  y1 = m1 - m2.
