@@ -22,7 +22,7 @@ RECORD = os.path.join(BUILD, "test", "seconds.json")  # of the last run, by name
 TIMEOUT = 1200
 SHOWN = 400  # lines of a failed program's output; all of it is in its log
 # Where there is no record: what takes long comes first in this order, the rest after it.
-LONGEST = ("emulated program: parity", "cli pictures", "cli probe", "cli program", "emulated test_model_tsan",
+LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", "cli pictures", "cli probe", "cli program", "emulated test_model_tsan",
            "emulated program: bits", "cli conditional", "cli report", "cli sprites", "cli score",
            "parsers on bad input", "emulated test_model", "report in a browser", "test_sprites",
            "emulated program: failures", "cli data", "round trips: commands", "round trips: models")

@@ -190,7 +190,7 @@ isa.fuzz =
 $(eval $(call variant,fuzz))
 # an archive, of which the linker takes what a fuzzer needs; main.c is libFuzzer's
 FUZZ_SHARED := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
-$(BUILD)/fuzz/libvae.a: $(call objs,fuzz) $(filter-out %/main.o,$(call front,fuzz)) $(FUZZ_SHARED:%.c=$(BUILD)/fuzz/%.o)
+$(BUILD)/fuzz/libvae.a: $(call objs,fuzz) $(filter-out %/main.o %/mpi.o,$(call front,fuzz)) $(FUZZ_SHARED:%.c=$(BUILD)/fuzz/%.o)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(FUZZERS:%=$(BUILD)/fuzz/%): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.o $(BUILD)/fuzz/libvae.a
