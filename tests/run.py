@@ -22,10 +22,11 @@ RECORD = os.path.join(BUILD, "test", "seconds.json")  # of the last run, by name
 TIMEOUT = 1200
 SHOWN = 400  # lines of a failed program's output; all of it is in its log
 # Where there is no record: what takes long comes first in this order, the rest after it.
-LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", "cli pictures", "cli probe", "cli program", "emulated test_model_tsan",
-           "emulated program: bits", "cli conditional", "cli report", "cli sprites", "cli score",
-           "parsers on bad input", "emulated test_model", "report in a browser", "test_sprites",
-           "emulated program: failures", "cli data", "round trips: commands", "round trips: models")
+LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", "cli pictures", "cli probe",
+           "cli program", "emulated test_model_tsan", "emulated program: bits", "cli conditional", "cli report",
+           "cli sprites", "cli score", "parsers on bad input", "emulated test_model", "report in a browser",
+           "test_sprites", "emulated program: failures", "cli data", "round trips: commands",
+           "round trips: models")
 PRECISIONS = ("fp32", "tf32", "bf16")
 BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
 
