@@ -9,7 +9,7 @@ static const vae_preset_value photos[] = {
     {"image-size", "64"},      {"conv", "32,64,128,256"}, {"hidden", "none"},
     {"latent", "128"},         {"activation", "gelu"},    {"likelihood", "gaussian-optimal"},
     {"mean", "sigmoid"},       {"flip", "true"},          {"lr", "2e-3"},
-    {"lr-schedule", "cosine"}, {"batch-size", "64"},      {"epochs", "12"},
+    {"lr-schedule", "cosine"}, {"batch-size", "64"},      {"epochs", "24"},
     {"validation", "0.1"},
 };
 
