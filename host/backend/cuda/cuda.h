@@ -116,10 +116,13 @@ bool vae_cuda_begin_batch(cuda_backend *be, cuda_lane **lane);
 int vae_cuda_fork(cuda_backend *be, const void *a, const void *b);
 int vae_cuda_fork_totals(cuda_backend *be, const void *a, const void *b);
 
-/* ---- ranks.c ---- */
+/* ---- comm.c ---- */
 
 /* Waits for the main lane; with ranks, looks whether they are still there. False: an error. */
 bool vae_cuda_wait(cuda_backend *be);
+/* The status of a call of NCCL: false where it failed, which is then be's error. */
+bool vae_nccl_check(cuda_backend *be, ncclResult_t result, const char *call);
+#define NCCL_OK(be, name, args) vae_nccl_check(be, (be)->nccl.name args, (be)->nccl.names.name)
 void vae_cuda_leave_ranks(cuda_backend *be);
 
 /* ---- persistent.c ---- */
