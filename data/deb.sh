@@ -17,6 +17,7 @@ umask 022
 "$MAKE" --no-print-directory install DESTDIR="$root" PREFIX=/usr LIBDIR="/usr/lib/$triple" \
     PYTHONDIR=/usr/lib/python3/dist-packages BUILD="$BUILD" >/dev/null
 gzip -9n "$root"/usr/share/man/man1/*.1
+sed -i 's| -L[^ ]*/cuda[^ ]*||g' "$root/usr/lib/$triple/pkgconfig/libvae.pc" # where a toolkit is, differs
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$root/usr/bin/vae" \
     "$root/usr/lib/$triple/libvae.so.$VERSION"
 strip --strip-debug "$root/usr/lib/$triple/libvae.a"

@@ -68,8 +68,9 @@ int main(int argc, char **argv)
     }
     int number = *vae_signals_flag();
     bool speaks;
-    const bool together = vae_ranks_meet(ranks, status, &number, &speaks);
+    const bool together = vae_ranks_meet(ranks, status, &number, &speaks, &err);
     if (!together) {
+        status = status != VAE_OK ? status : err.status;
         fprintf(stderr, "vae: rank %zu of %zu, host %s: %s; the other ranks end with it\n",
                 ranks->rank, ranks->n, ranks->host, err.text);
         vae_ranks_abort(ranks, (int)status);

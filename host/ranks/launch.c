@@ -77,15 +77,20 @@ vae_status vae_ranks_start(vae_ranks **out, vae_error *err)
     }
 }
 
-bool vae_ranks_meet(const vae_ranks *ranks, vae_status status, int *signal, bool *speaks)
+bool vae_ranks_meet(const vae_ranks *ranks, vae_status status, int *signal, bool *speaks,
+                    vae_error *err)
 {
+    vae_error why = {0};
     *speaks = true;
     if (ranks == NULL) {
         return true;
     }
     const bool failed = status != VAE_OK;
     uint64_t v[] = {failed ? ranks->n - ranks->rank : 0, (uint64_t)*signal};
-    if (!ranks->calls->meet(ranks, v, 2, failed ? patience : -1)) {
+    if (!ranks->calls->meet(ranks, v, 2, failed ? patience : -1, &why)) {
+        if (!failed) {
+            vae_fail(err, why.status, "%s", why.text);
+        }
         return false;
     }
     *speaks = v[0] == ranks->n - ranks->rank;

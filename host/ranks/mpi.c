@@ -147,13 +147,14 @@ static vae_status gather(const vae_ranks *ranks, void *all, const int *bytes, co
     return finish(ranks, &request, code, "MPI_Iallgatherv", err);
 }
 
-static bool meet(const vae_ranks *ranks, uint64_t *v, size_t n, double seconds)
+static bool meet(const vae_ranks *ranks, uint64_t *v, size_t n, double seconds, vae_error *err)
 {
     const mpi_ranks *m = (const mpi_ranks *)ranks;
     MPI_Request request;
     int code =
         MPI_Iallreduce(MPI_IN_PLACE, v, (int)n, MPI_UINT64_T, MPI_MAX, m->farewell, &request);
-    return code == MPI_SUCCESS && wait_for(&request, &code, seconds) && code == MPI_SUCCESS;
+    const bool here = code != MPI_SUCCESS || wait_for(&request, &code, seconds);
+    return here && check(ranks, code, "MPI_Iallreduce", err) == VAE_OK;
 }
 
 static void leave(vae_ranks *ranks)

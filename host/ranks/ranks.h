@@ -27,8 +27,8 @@ typedef struct {
     vae_status (*gather)(const vae_ranks *ranks, void *all, const int *bytes, const int *at,
                          vae_error *err);
     /* Waits until all ranks have come here, but no longer than `patience` seconds (< 0: for good);
-     * v as in `most`. False: somebody has not. */
-    bool (*meet)(const vae_ranks *ranks, uint64_t *v, size_t n, double patience);
+     * v as in `most`. False: somebody has not, or it failed, which err tells. */
+    bool (*meet)(const vae_ranks *ranks, uint64_t *v, size_t n, double patience, vae_error *err);
     void (*leave)(vae_ranks *ranks);
     void (*abort)(const vae_ranks *ranks, int code);
 } vae_rank_calls;
@@ -54,8 +54,10 @@ const char *vae_ranks_built(void);
 /* The end of the program: meets the others. status: how it ends here; *signal: the signal that it
  * dies of, 0 for none; afterwards, of any rank. *speaks: is this one to tell of the error, as the
  * first that has one? False: this one has failed and the others are still at work some seconds
- * later: it is to tell, and to call vae_ranks_abort. */
-bool vae_ranks_meet(const vae_ranks *ranks, vae_status status, int *signal, bool *speaks);
+ * later: it is to tell, and to call vae_ranks_abort. That the meeting itself fails is a failure,
+ * too: err tells of it where it told of none. */
+bool vae_ranks_meet(const vae_ranks *ranks, vae_status status, int *signal, bool *speaks,
+                    vae_error *err);
 /* After it has met them, and told what there is to tell: finalizes MPI, frees. */
 void vae_ranks_leave(vae_ranks *ranks);
 /* Ends all ranks; does not return. */

@@ -8,6 +8,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 repository=$PWD
 build=${BUILD:-build}
+as_given=$build # another spelling of it would build all anew
 mkdir -p "$build"
 stage=$(mktemp -d "$(cd "$build" && pwd)/a stage.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
@@ -36,7 +37,7 @@ staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
         rm -r "$stage/dest dir" && [ ! -e "$stage/dest" ]
 }
 uninstalled() { # nothing stays but folders and what this script put there
-    "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$build" || return
+    "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$as_given" || return
     find "$stage/bin" "$stage/include" "$stage/lib" "$stage/share" ! -type d | grep . && return 1 || return 0
 }
 names() { # the functions that vae.h declares, whichever way it is laid out
@@ -131,7 +132,7 @@ fi
 check "make uninstall" uninstalled
 package() { # dpkg takes it in and away again, in a root of its own
     local root=$stage/root deb
-    (cd "$repository" && "${MAKE:-make}" --no-print-directory deb BUILD="$build") || return
+    (cd "$repository" && "${MAKE:-make}" --no-print-directory deb BUILD="$as_given") || return
     deb=$(ls "$build"/vae_*.deb) || return
     mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" && : >"$root/var/lib/dpkg/status"
     dpkg --root="$root" --force-not-root --force-depends --log=/dev/null -i "$deb" || return
