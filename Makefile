@@ -216,7 +216,7 @@ install: deps ## program, library, Python module, man pages into PREFIX (DESTDIR
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(subst $(PREFIX)/,$${prefix}/,$(LIBDIR))|; s|@VERSION@|$(VERSION)|' \
 	    -e 's|@LDLIBS@|$(LDLIBS) $(if $(HAVE_CUDA),$(CUDA_LIBS))|' host/lib/libvae.pc.in \
 	    >"$(LIB_TO)/pkgconfig/libvae.pc"
-	$(Q)sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@SOVERSION@|$(SOVERSION)|' host/lib/vae.py >"$(PY_TO)/vae.py"
+	$(Q)sed -e 's|@LIBDIR@|$(LIBDIR)|; s|^_NAME = .*|_NAME = "libvae.so.$(SOVERSION)"|' host/lib/vae.py >"$(PY_TO)/vae.py"
 	$(Q)$(BUILD)/vae help --man >"$(MAN_TO)/vae.1"
 	$(Q)for c in $(COMMANDS); do $(BUILD)/vae help --man $$c >"$(MAN_TO)/vae-$$c.1" || exit 1; done
 	$(Q)$(BUILD)/vae help --completion >"$(BASH_TO)/vae"

@@ -356,12 +356,13 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
     return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
 }
 
-vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err)
+vae_status vae_file_bytes(char **out, size_t *n_out, const char *path, size_t most, vae_error *err)
 {
     vae_status status = VAE_OK;
     char *bytes = NULL;
     struct stat info;
-    *text = NULL;
+    *out = NULL;
+    *n_out = 0;
     /* not blocking: opening a FIFO would wait for a writer */
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &info) != 0) {
@@ -389,7 +390,8 @@ vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *
         n += got > 0 ? (size_t)got : 0;
     }
     bytes[n] = '\0';
-    *text = bytes;
+    *out = bytes;
+    *n_out = n;
     bytes = NULL;
 done:
     free(bytes);
@@ -397,4 +399,10 @@ done:
         close(fd);
     }
     return status;
+}
+
+vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err)
+{
+    size_t n;
+    return vae_file_bytes(text, &n, path, most, err);
 }

@@ -75,8 +75,10 @@ ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset);
 /* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
 bool vae_write_all(int fd, const void *bytes, size_t n);
 
-/* A whole file as a string, at most `most` bytes; *text is malloc'ed. VAE_ERR_IO, VAE_ERR_DATA (a
- * folder, a pipe or a device, more bytes), VAE_ERR_RUNTIME. */
+/* A whole file, at most `most` bytes: *n of them and a NUL behind; *bytes is malloc'ed. VAE_ERR_IO,
+ * VAE_ERR_DATA (a folder, a pipe or a device, more bytes), VAE_ERR_RUNTIME. */
+vae_status vae_file_bytes(char **bytes, size_t *n, const char *path, size_t most, vae_error *err);
+/* The same as a string. */
 vae_status vae_file_read(char **text, const char *path, size_t most, vae_error *err);
 
 #endif

@@ -32,12 +32,17 @@ static size_t terminal_width(void)
     return 80;
 }
 
-void cli_progress_open(cli_progress *progress, bool quiet)
+bool cli_on_terminal(void)
 {
     const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
+}
+
+void cli_progress_open(cli_progress *progress, bool quiet)
+{
     *progress = (cli_progress){.quiet = quiet};
     progress->began = progress->told = vae_clock();
-    progress->terminal = isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
+    progress->terminal = cli_on_terminal();
 }
 
 void cli_progress_clear(cli_progress *progress)

@@ -14,6 +14,9 @@ typedef struct {
     double began, told; /* of cli_progress_part; monotonic time */
 } cli_progress;
 
+/* Is stderr a terminal on which lines can be drawn over? */
+bool cli_on_terminal(void);
+
 void cli_progress_open(cli_progress *progress, bool quiet);
 /* The functions to hand to vae_train; ctx is the cli_progress. */
 vae_train_events cli_progress_events(cli_progress *progress);

@@ -460,9 +460,7 @@ vae_status cli_sweep(const cli_args *args, vae_error *err)
         return vae_fail_memory(err, sizeof *s, "the sweep");
     }
     TRY(read_sweep(s, args, err));
-    const char *term = getenv("TERM");
-    s->terminal =
-        !args->quiet && isatty(STDERR_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
+    s->terminal = !args->quiet && cli_on_terminal();
     vae_signals_install();
     TRY(run_all(s, err));
     TRY(compare(s, err));

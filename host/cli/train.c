@@ -72,17 +72,18 @@ done:
 static vae_status read_config(const cli_args *args, vae_config *config,
                               const vae_train_options *options, uint64_t *given, vae_error *err)
 {
-    vae_config asked;
     vae_status status = VAE_OK;
     vae_config_defaults(config);
     if (options->resume) {
         TRY(start_from_run(config, cli_value(args, "out"), options->anew, err));
-    } else {
-        asked = *config;
-        TRY(read_written(args, &asked, given, err));
-        TRY(vae_init_options(config, &asked, 0, err));
     }
     TRY(read_written(args, config, given, err));
+    if (!options->resume && config->init_from[0] != '\0') { /* that model's options come below */
+        const vae_config asked = *config;
+        vae_config_defaults(config);
+        TRY(vae_init_options(config, &asked, 0, err));
+        TRY(read_written(args, config, given, err));
+    }
     TRY(vae_config_check(config, *given, err));
 done:
     return status;

@@ -30,11 +30,11 @@ size_t vae_measure_batch(const vae_config *config)
 static vae_status agree(const vae_ranks *ranks, double *seconds, const vae_stop_flag *stop_signal,
                         vae_error *err)
 {
-    uint64_t v[] = {(uint64_t)(*seconds * 1e9), vae_stopping(stop_signal)};
+    uint64_t stopping = vae_stopping(stop_signal);
     vae_status status = VAE_OK;
-    TRY(vae_ranks_largest(ranks, v, 2, err));
-    *seconds = (double)v[0] / 1e9;
-    if (v[1] != 0) {
+    TRY(vae_ranks_slowest(ranks, seconds, err));
+    TRY(vae_ranks_largest(ranks, &stopping, 1, err));
+    if (stopping) {
         TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
     }
 done:

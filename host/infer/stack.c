@@ -8,8 +8,8 @@
 
 static vae_status check_weights(const vae_trained *below, vae_config *config, vae_error *err)
 {
-    uint8_t digest[VAE_SHA256_BYTES];
     char hex[VAE_SHA256_HEX];
+    bool same;
     vae_status status = VAE_OK;
     if (vae_config_has_classes(&below->config) || below->config.stack[0] != '\0') {
         TRY(vae_fail(err, VAE_ERR_USAGE,
@@ -22,12 +22,8 @@ static vae_status check_weights(const vae_trained *below, vae_config *config, va
                      "--stack %s: a model of standardized columns, which cannot be built upon",
                      config->stack));
     }
-    TRY(vae_checkpoint_digest(below->checkpoint, digest, err));
-    vae_sha256_hex(digest, hex);
-    if (config->stack_weights[0] == '\0') {
-        memcpy(config->stack_weights, hex, sizeof hex);
-    }
-    if (strcmp(config->stack_weights, hex) != 0) {
+    TRY(vae_checkpoint_recognize(below->checkpoint, config->stack_weights, hex, &same, err));
+    if (!same) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: its weights changed: SHA-256 %.16s..., the model on top was trained "
                      "with %.16s...",

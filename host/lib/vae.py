@@ -79,7 +79,8 @@ _INTERRUPTED = 7
 
 # ---- the library ----
 
-_INSTALLED = "@LIBDIR@/libvae.so.@SOVERSION@"  # `make install` fills it in
+_NAME = "libvae.so.2"
+_INSTALLED = "@LIBDIR@/" + _NAME  # `make install` fills it in
 _BYTES, _FLOATS, _PACKED_BITS = 0, 1, 2
 
 
@@ -128,8 +129,8 @@ def _signatures():
 def _open():
     here = os.path.dirname(os.path.abspath(__file__))
     places = [os.environ.get("LIBVAE"), _INSTALLED,
-              os.path.join(here, "..", "..", "build", "lib", "libvae.so.2")]
-    path = next((p for p in places if p and (p == places[0] or os.path.exists(p))), "libvae.so.2")
+              os.path.join(here, "..", "..", "build", "lib", _NAME)]
+    path = next((p for p in places if p and (p == places[0] or os.path.exists(p))), _NAME)
     lib = ctypes.CDLL(path)
     for name, (result, arguments) in _signatures().items():
         function = getattr(lib, name)
@@ -198,7 +199,7 @@ def _option(value):
 class Model:
     """A trained model. Made by `fit` and `load`; safe to use from several threads, one at a time."""
 
-    def __init__(self):
+    def __init__(self, **options):
         self._handle = None
         self._busy = threading.RLock()
         self._handle = _lib.vae_new()
@@ -207,6 +208,9 @@ class Model:
         # what the library has to say goes to logging; kept here, or it would be collected
         self._on_log = _OnLog(lambda _, line: log.info("%s", line.decode(errors="replace")))
         _lib.vae_on_log(self._handle, self._on_log, None)
+        for name, value in options.items():
+            if value is not None:
+                self.set_option(name, value)
 
     def __del__(self):
         if self._handle:
@@ -414,19 +418,13 @@ def fit(x, y=None, *, on_epoch=None, **options):
     on_epoch(epoch) is called after each epoch, with an Epoch; a true value ends the training there.
     Ctrl-C ends it, too, and is raised as ever.
     """
-    model = Model()
-    for name, value in options.items():
-        if value is not None:
-            model.set_option(name, value)
-    return model._fit(x, y, on_epoch)
+    return Model(**options)._fit(x, y, on_epoch)
 
 
 def load(path, **options):
     """A run folder, a checkpoint, or weights from .safetensors or .npz. Options: device, threads,
     seed."""
-    model = Model()
-    for name, value in options.items():
-        model.set_option(name, value)
+    model = Model(**options)
     model._check(_lib.vae_load(model._handle, os.fsencode(path)))
     return model
 

@@ -49,6 +49,19 @@ vae_status vae_ranks_largest(const vae_ranks *ranks, uint64_t *v, size_t n, vae_
     return ranks != NULL ? ranks->calls->most(ranks, v, n, err) : VAE_OK;
 }
 
+vae_status vae_ranks_slowest(const vae_ranks *ranks, double *seconds, vae_error *err)
+{
+    uint64_t ns = (uint64_t)(*seconds * 1e9);
+    vae_status status = VAE_OK;
+    if (ranks == NULL) {
+        return VAE_OK;
+    }
+    TRY(vae_ranks_largest(ranks, &ns, 1, err));
+    *seconds = (double)ns / 1e9;
+done:
+    return status;
+}
+
 vae_status vae_ranks_broadcast(const vae_ranks *ranks, void *from_first, size_t bytes,
                                vae_error *err)
 {

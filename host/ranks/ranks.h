@@ -90,6 +90,8 @@ vae_status vae_ranks_sum_floats(const vae_ranks *ranks, float *v, size_t n, vae_
 vae_status vae_ranks_sum_doubles(const vae_ranks *ranks, double *v, size_t n, vae_error *err);
 /* v: (n) becomes the largest over ranks, each by itself. */
 vae_status vae_ranks_largest(const vae_ranks *ranks, uint64_t *v, size_t n, vae_error *err);
+/* Seconds by the slowest rank's clock, which decides for all; alone, what they were. */
+vae_status vae_ranks_slowest(const vae_ranks *ranks, double *seconds, vae_error *err);
 vae_status vae_ranks_broadcast(const vae_ranks *ranks, void *from_first, size_t bytes,
                                vae_error *err);
 /* all: (n ranks, bytes), a piece of each, this one's in place. */

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -108,7 +107,6 @@ static vae_status read_picture(entry *e, const char *run, vae_error *err)
 {
     char folder[VAE_RUN_PATH], path[2 * VAE_RUN_PATH], **names = NULL;
     const char *newest = NULL;
-    struct stat st;
     size_t n = 0;
     vae_status status = VAE_OK;
     snprintf(folder, sizeof folder, "%s/samples", run);
@@ -121,8 +119,7 @@ static vae_status read_picture(entry *e, const char *run, vae_error *err)
     }
     if (newest != NULL) {
         snprintf(path, sizeof path, "%s/%s", folder, newest);
-        TRY(vae_file_read(&e->picture, path, MOST_PICTURE, err));
-        e->n_picture = stat(path, &st) == 0 ? (size_t)st.st_size : 0;
+        TRY(vae_file_bytes(&e->picture, &e->n_picture, path, MOST_PICTURE, err));
     }
 done:
     vae_names_free(names, n);
@@ -259,6 +256,16 @@ static const char *figure_text(const vae_comparison *c, size_t i, size_t f, char
     return f == 5 ? report_duration(text, value) : vae_thousands(text, value);
 }
 
+/* A run's value of an option; `none` where it is empty. */
+static const char *option_text(const vae_comparison *c, size_t run, size_t option, const char *none,
+                               char text[VAE_PATH])
+{
+    size_t n;
+    vae_config_get(&c->run[run].checkpoint->config, vae_config_options(&n)[option].name, text,
+                   VAE_PATH);
+    return text[0] != '\0' ? text : none;
+}
+
 /* The run of the highest ELBO; n: they cannot be compared. */
 static size_t best_of(const vae_comparison *c)
 {
@@ -296,10 +303,8 @@ void vae_comparison_print(const vae_comparison *c, FILE *out)
             if (c->differs[o]) {
                 const int column =
                     10 > (int)strlen(options[o].name) ? 10 : (int)strlen(options[o].name);
-                if (e != NULL) {
-                    vae_config_get(&e->checkpoint->config, options[o].name, text, sizeof text);
-                }
-                fprintf(out, "  %*s", column, e == NULL ? options[o].name : text[0] ? text : "-");
+                fprintf(out, "  %*s", column,
+                        e == NULL ? options[o].name : option_text(c, i - 1, o, "-", text));
             }
         }
         for (size_t f = 0; f < FIGURES; f++) {
@@ -327,8 +332,8 @@ json_t *vae_comparison_json(const vae_comparison *c)
         for (size_t o = 0; o < c->n_options; o++) {
             char text[VAE_PATH];
             if (c->differs[o]) {
-                vae_config_get(&e->checkpoint->config, options[o].name, text, sizeof text);
-                json_object_set_new(differing, options[o].name, json_string(text));
+                json_object_set_new(differing, options[o].name,
+                                    json_string(option_text(c, i, o, "", text)));
             }
         }
         json_t *run = json_pack("{s:s, s:s, s:o}", "run", e->name, "status", status_of(e),
@@ -382,8 +387,7 @@ static void put_table(const vae_comparison *c, vae_text *page)
         vae_text_add(page, "</th>");
         for (size_t o = 0; o < c->n_options; o++) {
             if (c->differs[o]) {
-                vae_config_get(&c->run[i].checkpoint->config, options[o].name, text, sizeof text);
-                put_cell(page, text[0] != '\0' ? text : "–");
+                put_cell(page, option_text(c, i, o, "–", text));
             }
         }
         for (size_t f = 0; f < FIGURES; f++) {
@@ -482,9 +486,8 @@ static void put_pictures(const vae_comparison *c, vae_text *page)
             for (size_t o = 0; o < c->n_options; o++) {
                 char text[VAE_PATH];
                 if (c->differs[o]) {
-                    vae_config_get(&e->checkpoint->config, options[o].name, text, sizeof text);
                     vae_text_add(page, " · %s ", options[o].name);
-                    vae_text_escaped(page, text[0] != '\0' ? text : "–");
+                    vae_text_escaped(page, option_text(c, i, o, "–", text));
                 }
             }
             vae_text_add(page, "</figcaption></figure>\n");

@@ -115,18 +115,18 @@ void report_metrics_clear(report_metrics *m)
     *m = (report_metrics){.room = NULL};
 }
 
-vae_status report_read_run(report_metrics *m, json_t **about, const char *folder, vae_error *err)
+vae_status report_read_run(report_metrics *m, json_t **run, const char *folder, vae_error *err)
 {
-    char *metrics = NULL, *run = NULL;
+    char *metrics = NULL, *text = NULL;
     vae_status status = VAE_OK;
     TRY(read_file(&metrics, folder, "metrics.jsonl", most_metrics, err));
-    TRY(read_file(&run, folder, "run.json", most_run, err));
+    TRY(read_file(&text, folder, "run.json", most_run, err));
     if (metrics != NULL) {
         TRY(read_metrics(m, metrics, err));
     }
-    TRY(report_read_object(about, run, "run.json", err));
+    TRY(report_read_object(run, text, "run.json", err));
 done:
-    free(run);
+    free(text);
     free(metrics);
     return status;
 }

@@ -320,3 +320,18 @@ void vae_checkpoint_units(const vae_checkpoint *checkpoint, float *x, size_t n)
         x[i] = (float)((double)x[i] * shift[d + i % d] + shift[i % d]);
     }
 }
+
+vae_status vae_checkpoint_recognize(const vae_checkpoint *checkpoint, char recorded[VAE_PATH],
+                                    char found[VAE_SHA256_HEX], bool *same, vae_error *err)
+{
+    uint8_t digest[VAE_SHA256_BYTES];
+    vae_status status = VAE_OK;
+    TRY(vae_checkpoint_digest(checkpoint, digest, err));
+    vae_sha256_hex(digest, found);
+    if (recorded[0] == '\0') {
+        memcpy(recorded, found, VAE_SHA256_HEX);
+    }
+    *same = strcmp(recorded, found) == 0;
+done:
+    return status;
+}

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/sha256.h"
 #include "base/status.h"
 #include "config/config.h"
 #include "dataset/dataset.h"
@@ -91,6 +92,11 @@ vae_status vae_checkpoint_settle_classes(vae_checkpoint *checkpoint, vae_error *
  * VAE_ERR_RUNTIME. */
 vae_status vae_checkpoint_digest(const vae_checkpoint *checkpoint, uint8_t digest[32],
                                  vae_error *err);
+
+/* Are the weights those of `recorded`, an option's SHA-256 in hexadecimal? An empty one is filled
+ * in. found: the weights'. VAE_ERR_RUNTIME. */
+vae_status vae_checkpoint_recognize(const vae_checkpoint *checkpoint, char recorded[VAE_PATH],
+                                    char found[VAE_SHA256_HEX], bool *same, vae_error *err);
 
 /* Finds the checkpoint that RUN means: the file itself, or in a run folder the newest good
  * checkpoints/step-*.vae (or checkpoints/best.vae if `best`). Where the newest file is damaged,

@@ -157,11 +157,10 @@ static void put_measurement(tf_event *e, const vae_measurement *m, const char *s
 static void put_picture(training_run *t, tf_event *e, const char *tag, const char *path)
 {
     char *bytes = NULL;
-    struct stat st;
+    size_t n;
     vae_error err = {0};
-    if (path[0] == '\0' || stat(path, &st) != 0 ||
-        vae_file_read(&bytes, path, MOST_PICTURE, &err) != VAE_OK ||
-        !tf_image(e, tag, (const uint8_t *)bytes, (size_t)st.st_size)) {
+    if (path[0] == '\0' || vae_file_bytes(&bytes, &n, path, MOST_PICTURE, &err) != VAE_OK ||
+        !tf_image(e, tag, (const uint8_t *)bytes, n)) {
         vae_note(&t->notes, "warning: %s: not in TensorBoard's events", path);
     }
     free(bytes);

@@ -2,13 +2,11 @@
  * follow it here. What the first alone knows, from the folder, it tells them, so that they need
  * not see it. */
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -16,35 +14,6 @@
 #include "train/run_parts.h"
 
 /* ---- the checkpoint to go on from ---- */
-
-/* The bytes of a file, malloc'ed. */
-static vae_status read_all(char **bytes, uint64_t *n, const char *path, vae_error *err)
-{
-    struct stat s;
-    ssize_t got = 0;
-    vae_status status = VAE_OK;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &s) != 0) {
-        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(errno)));
-    }
-    *n = (uint64_t)s.st_size;
-    *bytes = malloc((size_t)*n + 1);
-    if (*bytes == NULL) {
-        TRY(vae_fail_memory(err, *n, "a checkpoint"));
-    }
-    for (size_t at = 0; at < *n; at += (size_t)got) {
-        got = read(fd, *bytes + at, (size_t)*n - at);
-        if (got <= 0) {
-            TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path,
-                         got == 0 ? "it became shorter" : strerror(errno)));
-        }
-    }
-done:
-    if (fd >= 0) {
-        close(fd);
-    }
-    return status;
-}
 
 /* A checkpoint from the bytes of its file: by way of a file that has no name. */
 static vae_status read_back(vae_checkpoint **found, const char *bytes, uint64_t n, vae_error *err)
@@ -76,7 +45,9 @@ vae_status vae_train_share_found(training_run *t, vae_checkpoint **found, vae_er
         return VAE_OK;
     }
     if (first && *found != NULL) {
-        status = read_all(&bytes, &n, t->result->checkpoint, err);
+        size_t size;
+        status = vae_file_bytes(&bytes, &size, t->result->checkpoint, SIZE_MAX - 1, err);
+        n = size;
     }
     TRY(vae_ranks_all_ok(ranks, status, err));
     TRY(vae_ranks_broadcast(ranks, &n, sizeof n, err));

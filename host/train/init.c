@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "base/sha256.h"
 #include "exchange/exchange.h"
 
 static vae_status open_source(vae_checkpoint **out, const vae_config *config, vae_error *err)
@@ -63,15 +62,11 @@ static vae_status check_model(const vae_checkpoint *c, const vae_config *config,
 
 static vae_status check_weights(const vae_checkpoint *c, vae_config *config, vae_error *err)
 {
-    uint8_t digest[VAE_SHA256_BYTES];
     char hex[VAE_SHA256_HEX];
+    bool same;
     vae_status status = VAE_OK;
-    TRY(vae_checkpoint_digest(c, digest, err));
-    vae_sha256_hex(digest, hex);
-    if (config->init_weights[0] == '\0') {
-        memcpy(config->init_weights, hex, sizeof hex);
-    }
-    if (strcmp(config->init_weights, hex) != 0) {
+    TRY(vae_checkpoint_recognize(c, config->init_weights, hex, &same, err));
+    if (!same) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "--init-from %s: its weights are others: SHA-256 %.16s..., expected %.16s...",
                      config->init_from, hex, config->init_weights));

@@ -453,12 +453,10 @@ static vae_status run_steps(vae_loop *l, vae_error *err)
     if (status != VAE_OK) {
         return vae_fail(err, status, "%s", inner.text);
     }
-    uint64_t ns = (uint64_t)(seconds * 1e9); /* the slowest rank's clock decides, for all */
-    status = vae_ranks_largest(l->ranks, &ns, 1, err);
+    status = vae_ranks_slowest(l->ranks, &seconds, err);
     if (status != VAE_OK) {
         return status;
     }
-    seconds = l->ranks != NULL ? (double)ns / 1e9 : seconds;
     if (rows == l->config->batch_size) {
         vae_pace_adapt(&l->pace, n, seconds);
     }

@@ -78,10 +78,9 @@ vae_status vae_step_timer_warm(vae_step_timer *t, uint64_t steps, double seconds
         const size_t left = (size_t)(steps - t->step), n = left < pace.n ? left : pace.n;
         double took;
         TRY(vae_step_timer_run(t, n, &took, err));
-        uint64_t ns = (uint64_t)(took * 1e9); /* the slowest rank's clock */
-        TRY(vae_ranks_largest(t->loop.ranks, &ns, 1, err));
-        vae_pace_adapt(&pace, n, (double)ns / 1e9);
-        spent += (double)ns / 1e9;
+        TRY(vae_ranks_slowest(t->loop.ranks, &took, err));
+        vae_pace_adapt(&pace, n, took);
+        spent += took;
     }
 done:
     return status;
@@ -99,10 +98,7 @@ vae_status vae_step_timer_calibrate(vae_step_timer *t, double seconds, size_t *n
     TRY(vae_step_timer_run(t, 2, &took, err));
     for (*n = 1;; *n *= 2) {
         TRY(vae_step_timer_run(t, *n, &took, err));
-        /* the slowest rank's clock decides, for all */
-        uint64_t ns = (uint64_t)(took * 1e9);
-        TRY(vae_ranks_largest(t->loop.ranks, &ns, 1, err));
-        took = (double)ns / 1e9;
+        TRY(vae_ranks_slowest(t->loop.ranks, &took, err));
         if (took > seconds / 8) {
             break;
         }

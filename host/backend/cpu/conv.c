@@ -5,17 +5,15 @@
 
 enum { CHUNKS = 16 }; /* of examples, in the sums of bias gradients */
 
-size_t vae_cpu_conv_bytes(const vae_backend *be, vae_conv g, size_t rows)
+static const conv_way *way_of(vae_conv g)
 {
-    const int threads = ((const cpu_backend *)be)->threads;
-    (void)rows;
-    return vae_cpu_winograd_fits(g) ? vae_cpu_winograd_bytes(g, threads)
-                                    : vae_cpu_patches_bytes(g, threads);
+    return vae_cpu_winograd_fits(g) ? &vae_cpu_winograd : &vae_cpu_patches;
 }
 
-static conv_make_fn *maker(vae_conv g)
+size_t vae_cpu_conv_bytes(const vae_backend *be, vae_conv g, size_t rows)
 {
-    return vae_cpu_winograd_fits(g) ? vae_cpu_winograd_make : vae_cpu_patches_make;
+    (void)rows;
+    return way_of(g)->bytes(g, ((const cpu_backend *)be)->threads);
 }
 
 void vae_cpu_conv_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
@@ -29,7 +27,7 @@ void vae_cpu_conv_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, co
                           .b = b,
                           .pre = vae_act_keeps_input(act) ? aux : NULL,
                           .act = act};
-    maker(g)(be, &out, g.transposed, x, w, ldw, rows, g, scratch);
+    way_of(g)->make(be, &out, g.transposed, x, w, ldw, rows, g, scratch);
 }
 
 void vae_cpu_conv_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, const float *w,
@@ -42,7 +40,7 @@ void vae_cpu_conv_backward_input(vae_backend *base, vae_mat dx, vae_mat dy, cons
                           .ld = dx.ld,
                           .from = vae_act_keeps_input(act) ? aux : x.data,
                           .act = act};
-    maker(g)(be, &out, !g.transposed, dy, w, ldw, rows, g, scratch);
+    way_of(g)->make(be, &out, !g.transposed, dy, w, ldw, rows, g, scratch);
 }
 
 /* Sums over chunks of examples: of pictures of n pixels, C channels apart, columns 0 .. cols-1. */
@@ -102,11 +100,7 @@ void vae_cpu_conv_backward_weight(vae_backend *base, float *dw, size_t ldw, floa
     cpu_backend *be = vae_cpu_self(base);
     const vae_mat big = g.transposed ? dy : x, small = g.transposed ? x : dy;
     const size_t plane = g.H * g.W * g.C;
-    if (vae_cpu_winograd_fits(g)) {
-        vae_cpu_winograd_weight(be, dw, ldw, big, small, rows, g, scratch);
-    } else {
-        vae_cpu_patches_weight(be, dw, ldw, big, small, rows, g, scratch);
-    }
+    way_of(g)->weight(be, dw, ldw, big, small, rows, g, scratch);
     if (!g.transposed) {
         channel_sums(be, db, dy.data, dy.ld, g.h * g.w, g.c, rows);
         return;

@@ -28,18 +28,20 @@ static inline void vae_conv_finish(const conv_out *e, size_t at, size_t stride, 
     }
 }
 
-/* The operations but for the bias: of winograd.c where vae_cpu_winograd_fits(), else of patches.c.
- * scratch: ..._bytes() of memory. */
+/* A way to do the operations, but for the bias. scratch: bytes() of memory. */
+typedef struct {
+    size_t (*bytes)(vae_conv g, int threads);
+    /* The big pictures, or the small ones, of rows examples from the other side's; e: what to
+     * make. */
+    void (*make)(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
+                 size_t ldw, size_t rows, vae_conv g, float *scratch);
+    /* dw: (c,patch) with ldw. */
+    void (*weight)(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small, size_t rows,
+                   vae_conv g, float *scratch);
+} conv_way;
+
+extern const conv_way vae_cpu_winograd; /* where that fits */
+extern const conv_way vae_cpu_patches;  /* any */
 bool vae_cpu_winograd_fits(vae_conv g);
-size_t vae_cpu_winograd_bytes(vae_conv g, int threads);
-size_t vae_cpu_patches_bytes(vae_conv g, int threads);
-/* The big pictures, or the small ones, of rows examples from the other side's; e: what to make. */
-typedef void conv_make_fn(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
-                          size_t ldw, size_t rows, vae_conv g, float *scratch);
-conv_make_fn vae_cpu_winograd_make, vae_cpu_patches_make;
-/* dw: (c,patch) with ldw. */
-typedef void conv_weight_fn(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small,
-                            size_t rows, vae_conv g, float *scratch);
-conv_weight_fn vae_cpu_winograd_weight, vae_cpu_patches_weight;
 
 #endif

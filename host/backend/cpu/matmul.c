@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "backend/cpu/sizes.h"
 #include "base/pool.h"
 
 #if defined(__x86_64__)
@@ -178,16 +179,6 @@ typedef struct {
     const float *b; /* (k,width) with row stride ldb */
     size_t ldb;
 } strip;
-
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
 
 INLINE void copy_row(float *to, const float *from, size_t n)
 {

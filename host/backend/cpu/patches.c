@@ -10,6 +10,7 @@
 
 #include "backend/cpu/conv.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/sizes.h"
 
 enum {
     PANEL = MATMUL_PANEL,
@@ -20,16 +21,6 @@ enum {
     SUM_FLOATS = 1 << 20,    /* that these take at most, if more than one */
     SUM_ROWS = 128,          /* of the weight, of a task */
 };
-
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
 
 typedef struct {
     cpu_backend *be;
@@ -44,6 +35,12 @@ typedef struct {
     float *room;         /* each thread's, room_floats apart */
     size_t room_floats;
 } patching;
+
+/* Floats from one patch to the next. */
+static size_t patch_ld(vae_conv g)
+{
+    return ceil_div(vae_conv_patch(g), 16) * 16 + APART;
+}
 
 /* Floats lie in scratch: those that all threads share, then a room for each. */
 static size_t shared_floats(vae_conv g);
@@ -317,7 +314,7 @@ static patching plan_of(cpu_backend *be, const conv_out *e, vae_mat big, vae_mat
                   .shared = scratch,
                   .room = scratch + shared_floats(g),
                   .room_floats = room_floats(g)};
-    q.ld = ceil_div(q.n, 16) * 16 + APART;
+    q.ld = patch_ld(g);
     return q;
 }
 
@@ -329,15 +326,13 @@ static size_t least_one(size_t n)
 /* Pixels at a time. */
 static size_t block_of(vae_conv g)
 {
-    const size_t ld = ceil_div(vae_conv_patch(g), 16) * 16 + APART;
-    return min_size(least_one(BLOCK_FLOATS / ld), SUM_PIXELS);
+    return min_size(least_one(BLOCK_FLOATS / patch_ld(g)), SUM_PIXELS);
 }
 
 /* Big lines at a time. */
 static size_t band_of(vae_conv g)
 {
-    const size_t ld = ceil_div(vae_conv_patch(g), 16) * 16 + APART;
-    return least_one(BLOCK_FLOATS / (ld * g.w)) * g.stride;
+    return least_one(BLOCK_FLOATS / (patch_ld(g) * g.w)) * g.stride;
 }
 
 static size_t shared_floats(vae_conv g)
@@ -349,20 +344,20 @@ static size_t shared_floats(vae_conv g)
 
 static size_t room_floats(vae_conv g)
 {
-    const size_t ld = ceil_div(vae_conv_patch(g), 16) * 16 + APART;
+    const size_t ld = patch_ld(g);
     const size_t patches = block_of(g) * (ld + PANEL);
     const size_t lines = (band_of(g) + g.kernel) / g.stride + 1;
     const size_t band = ceil_div(g.W * g.C, 16) * 16 + lines * g.w * ld;
     return ceil_div(patches > band ? patches : band, 16) * 16 + PANEL;
 }
 
-size_t vae_cpu_patches_bytes(vae_conv g, int threads)
+static size_t patches_bytes(vae_conv g, int threads)
 {
     return (shared_floats(g) + (size_t)threads * room_floats(g)) * sizeof(float);
 }
 
-void vae_cpu_patches_make(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
-                          size_t ldw, size_t rows, vae_conv g, float *scratch)
+static void patches_make(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
+                         size_t ldw, size_t rows, vae_conv g, float *scratch)
 {
     patching q = plan_of(be, e, from, from, w, ldw, rows, g, scratch);
     const size_t work = vae_conv_small(g) * q.n;
@@ -378,8 +373,8 @@ void vae_cpu_patches_make(cpu_backend *be, const conv_out *e, int big, vae_mat f
     vae_cpu_parallel(be, rows * q.tasks, work / q.tasks, small_blocks, &q);
 }
 
-void vae_cpu_patches_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small,
-                            size_t rows, vae_conv g, float *scratch)
+static void patches_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small,
+                           size_t rows, vae_conv g, float *scratch)
 {
     patching q = plan_of(be, NULL, big, small, NULL, 0, rows, g, scratch);
     const size_t chunks = sum_chunks(g, rows), tasks = chunks * ceil_div(g.c, SUM_ROWS);
@@ -388,3 +383,5 @@ void vae_cpu_patches_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big,
     vae_cpu_parallel(be, tasks, rows * vae_conv_small(g) * q.n / least_one(tasks), sum_chunk, &q);
     vae_cpu_parallel(be, g.c, chunks * q.n, add_chunks, &t);
 }
+
+const conv_way vae_cpu_patches = {patches_bytes, patches_make, patches_weight};

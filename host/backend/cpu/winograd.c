@@ -22,6 +22,7 @@
 
 #include "backend/cpu/conv.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/sizes.h"
 
 enum {
     PANEL = MATMUL_PANEL,
@@ -41,16 +42,6 @@ enum {
 };
 
 static const float zeros[CHUNK];
-
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-static size_t ceil_div(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
 
 bool vae_cpu_winograd_fits(vae_conv g)
 {
@@ -83,7 +74,7 @@ static size_t room_floats(vae_conv g)
     return make > weigh ? make : weigh;
 }
 
-size_t vae_cpu_winograd_bytes(vae_conv g, int threads)
+static size_t winograd_bytes(vae_conv g, int threads)
 {
     return (shared_floats(g) + (size_t)threads * room_floats(g)) * sizeof(float);
 }
@@ -313,8 +304,8 @@ static making plan_making(cpu_backend *be, const conv_out *e, int big, vae_mat f
         m.in_step = 1, m.tile_step = 2, m.out_step = 2;
         m.H = g.H, m.W = g.W, m.k = g.c, m.n = g.C, m.n_passes = PHASES;
         m.u_point = ceil_div(m.n, PANEL) * m.k * PANEL + APART;
-        for (size_t f = 0; f < PHASES;
-             f++) { /* pixel y meets fy + 2t with (y + pad - fy) / 2 - t */
+        /* pixel y meets fy + 2t with (y + pad - fy) / 2 - t */
+        for (size_t f = 0; f < PHASES; f++) {
             pass *p = &m.passes[f];
             const size_t fy = f / 2, fx = f % 2;
             p->windows = 1;
@@ -350,8 +341,8 @@ static making plan_making(cpu_backend *be, const conv_out *e, int big, vae_mat f
     return m;
 }
 
-void vae_cpu_winograd_make(cpu_backend *be, const conv_out *e, int big, vae_mat from,
-                           const float *w, size_t ldw, size_t rows, vae_conv g, float *scratch)
+static void winograd_make(cpu_backend *be, const conv_out *e, int big, vae_mat from, const float *w,
+                          size_t ldw, size_t rows, vae_conv g, float *scratch)
 {
     if (rows == 0) {
         return;
@@ -465,8 +456,8 @@ static void put_weights(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-void vae_cpu_winograd_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small,
-                             size_t rows, vae_conv g, float *scratch)
+static void winograd_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big, vae_mat small,
+                            size_t rows, vae_conv g, float *scratch)
 {
     weighing q = {.be = be,
                   .big = {big.data, big.ld, g.H, g.W, g.C},
@@ -485,7 +476,7 @@ void vae_cpu_winograd_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big
     q.row_tasks = ceil_div(g.c, q.row_step);
     for (q.col_step = SUM_COLS;; q.col_step /= 2) {
         q.col_tasks = ceil_div(N, q.col_step);
-        if (3 * q.row_tasks * q.col_tasks >= 3 * (size_t)be->threads || q.col_step == PANEL) {
+        if (q.row_tasks * q.col_tasks >= (size_t)be->threads || q.col_step == PANEL) {
             break;
         }
     }
@@ -493,3 +484,5 @@ void vae_cpu_winograd_weight(cpu_backend *be, float *dw, size_t ldw, vae_mat big
     vae_cpu_parallel(be, tasks, q.tiles * g.c * N / q.row_tasks / q.col_tasks, weigh_all, &q);
     vae_cpu_parallel(be, g.c * PHASES, POINTS * g.C, put_weights, &q);
 }
+
+const conv_way vae_cpu_winograd = {winograd_bytes, winograd_make, winograd_weight};
