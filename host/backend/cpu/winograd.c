@@ -89,8 +89,9 @@ static inline void pixels_at(const float **d, size_t side, const pictures *p, si
                              ptrdiff_t y, ptrdiff_t x, size_t step, size_t ch)
 {
     for (size_t i = 0; i < side; i++, y += (ptrdiff_t)step) {
-        const float *line = p->data + picture * p->ld + (size_t)y * p->W * p->C + ch;
         const bool inside = y >= 0 && y < (ptrdiff_t)p->H;
+        const float *line =
+            inside ? p->data + picture * p->ld + (size_t)y * p->W * p->C + ch : zeros;
         for (size_t j = 0; j < side; j++) {
             const ptrdiff_t at = x + (ptrdiff_t)(j * step);
             *d++ = inside && at >= 0 && at < (ptrdiff_t)p->W ? line + (size_t)at * p->C : zeros;
