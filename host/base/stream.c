@@ -291,6 +291,12 @@ done:
     return status;
 }
 
+vae_status vae_stream_map(const vae_stream *s, vae_map **out, vae_error *err)
+{
+    *out = NULL;
+    return s->gzip ? VAE_OK : vae_map_open_fd(out, s->fd, s->name, err);
+}
+
 vae_status vae_stream_expect_end(vae_stream *s, vae_error *err)
 {
     vae_status status = VAE_OK;
