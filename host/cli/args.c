@@ -305,18 +305,18 @@ void cli_help(const cli_command *command, FILE *out)
     fprintf(out, "\nexamples:\n%s", command->examples);
 }
 
-vae_status cli_training_options(const cli_args *args, vae_config *config, uint64_t *given,
+vae_status cli_training_options(const cli_args *args, vae_config *config, vae_option_set *given,
                                 vae_error *err)
 {
     vae_status status = VAE_OK;
-    *given = 0;
+    *given = (vae_option_set){{0}};
     for (size_t i = 0; i < args->n_options && status == VAE_OK; i++) {
         const size_t row = vae_config_find(args->options[i].name);
         const char *value = args->value[i];
         if (row != SIZE_MAX && value != NULL) {
             const bool flag = args->options[i].value == NULL && value[0] == '\0';
             status = vae_config_set(config, args->options[i].name, flag ? "true" : value, err);
-            *given |= (uint64_t)1 << row;
+            vae_option_add(given, row);
         }
     }
     return status;

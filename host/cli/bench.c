@@ -277,12 +277,12 @@ static void announce(const cli_args *args, const bench *b)
 static vae_status run_bench(const cli_args *args, vae_error *err)
 {
     bench b = {.ranks = args->ranks};
-    uint64_t given;
+    vae_option_set given;
     vae_status status = VAE_OK;
     vae_config_defaults(&b.config);
     TRY(refuse_idle_options(args, err));
     TRY(cli_training_options(args, &b.config, &given, err));
-    TRY(vae_config_check(&b.config, given, err));
+    TRY(vae_config_check(&b.config, &given, err));
     TRY(read_batches(args, &b, err));
     TRY(cli_size(args, "repeats", 5, 1, VAE_SERIES_MAX, &b.repeats, err));
     TRY(cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err));

@@ -101,7 +101,7 @@ vae_status cli_refuse(const cli_args *args, const char *const *names, const char
                       vae_error *err);
 /* Sets the options of training that were given, of a command that takes them; *given: a bit per row
  * of the option table, as vae_config_check wants it. VAE_ERR_USAGE. */
-vae_status cli_training_options(const cli_args *args, vae_config *config, uint64_t *given,
+vae_status cli_training_options(const cli_args *args, vae_config *config, vae_option_set *given,
                                 vae_error *err);
 
 /* ---- what is said (output.c) ---- */

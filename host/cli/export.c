@@ -215,10 +215,11 @@ done:
 
 /* The weights were trained on values as they are, or as the file's shift and scale make them; which
  * of the two stays. *measure: the user says that they were standardized, and the data will tell. */
-static vae_status settle_scales(vae_checkpoint *c, const cli_args *args, uint64_t given,
-                                bool with_data, bool *measure, vae_error *err)
+static vae_status settle_scales(vae_checkpoint *c, const cli_args *args,
+                                const vae_option_set *given, bool with_data, bool *measure,
+                                vae_error *err)
 {
-    const bool asked = (given >> vae_config_find("standardize") & 1) != 0;
+    const bool asked = vae_option_in(given, vae_config_find("standardize"));
     vae_standardize *how = &c->config.standardize;
     vae_status status = VAE_OK;
     *measure = false;
@@ -327,8 +328,8 @@ static vae_status run_import(const cli_args *args, vae_error *err)
     }
     TRY(vae_import(&c, args->words[0], &options, err));
     memcpy(c->config.out, config.out, sizeof config.out);
-    TRY(vae_config_check(&c->config, options.given, err));
-    TRY(settle_scales(c, args, options.given, with_data, &measure, err));
+    TRY(vae_config_check(&c->config, &options.given, err));
+    TRY(settle_scales(c, args, &options.given, with_data, &measure, err));
     if (with_data) {
         TRY(attach_data(c, measure, err));
     }

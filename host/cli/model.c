@@ -32,7 +32,7 @@ vae_status cli_binarize(vae_trained *m, const cli_args *args, vae_error *err)
     vae_status status = VAE_OK;
     if (mode != NULL) {
         TRY(vae_config_set(&m->config, "binarize", mode, err));
-        TRY(vae_config_check(&m->config, 0, err));
+        TRY(vae_config_check(&m->config, NULL, err));
     }
 done:
     return status;

@@ -127,16 +127,16 @@ static void add_name(char *name, size_t size, const char *option, const char *va
 static vae_status check_run(const sweep *s, size_t run, vae_error *err)
 {
     vae_config config;
-    uint64_t given;
+    vae_option_set given;
     vae_status status = VAE_OK;
     vae_config_defaults(&config);
     TRY(cli_training_options(s->args, &config, &given, err));
     for (size_t a = 0; a < s->n_axes; a++) {
         TRY(vae_config_set(&config, s->axes[a].name, value_of(s, run, a), err));
-        given |= (uint64_t)1 << vae_config_find(s->axes[a].name);
+        vae_option_add(&given, vae_config_find(s->axes[a].name));
     }
     if (!cli_given(s->args, "config") && config.init_from[0] == '\0') { /* these say more */
-        TRY(vae_config_check(&config, given, err));
+        TRY(vae_config_check(&config, &given, err));
     }
 done:
     return status;

@@ -54,7 +54,7 @@ done:
 
 /* What was written down for this training: --config's file, the command line, over what is there.
  */
-static vae_status read_written(const cli_args *args, vae_config *config, uint64_t *given,
+static vae_status read_written(const cli_args *args, vae_config *config, vae_option_set *given,
                                vae_error *err)
 {
     const char *file = cli_value(args, "config");
@@ -70,7 +70,8 @@ done:
 /* Defaults, the resumed run's options or those of the model to begin from, --config's, the command
  * line's: each over the one before. */
 static vae_status read_config(const cli_args *args, vae_config *config,
-                              const vae_train_options *options, uint64_t *given, vae_error *err)
+                              const vae_train_options *options, vae_option_set *given,
+                              vae_error *err)
 {
     vae_status status = VAE_OK;
     vae_config_defaults(config);
@@ -81,10 +82,10 @@ static vae_status read_config(const cli_args *args, vae_config *config,
     if (!options->resume && config->init_from[0] != '\0') { /* that model's options come below */
         const vae_config asked = *config;
         vae_config_defaults(config);
-        TRY(vae_init_options(config, &asked, 0, err));
+        TRY(vae_init_options(config, &asked, NULL, err));
         TRY(read_written(args, config, given, err));
     }
-    TRY(vae_config_check(config, *given, err));
+    TRY(vae_config_check(config, given, err));
 done:
     return status;
 }
@@ -189,8 +190,9 @@ static size_t channels_of_run(const char *run)
 }
 
 /* channels: of the pictures of the model that is to train on, 0: there is none. */
-static vae_status open_sets(const vae_config *config, bool resume, size_t channels, uint64_t given,
-                            vae_dataset **train, vae_dataset **test, vae_error *err)
+static vae_status open_sets(const vae_config *config, bool resume, size_t channels,
+                            const vae_option_set *given, vae_dataset **train, vae_dataset **test,
+                            vae_error *err)
 {
     vae_data_options options = cli_data_options(config, config->limit);
     const char *test_data;
@@ -201,7 +203,7 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
         options.channels = channels;
         options.of_model = options.channels > 0;
     }
-    TRY(cli_from_run(resume && (given >> vae_config_find("data") & 1) == 0,
+    TRY(cli_from_run(resume && !vae_option_in(given, vae_config_find("data")),
                      vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, &why), &why,
                      err));
     TRY(vae_dataset_check_options(*train, given, err));
@@ -237,7 +239,7 @@ done:
 /* What the first rank, which has the run's folder, tells the others. */
 typedef struct {
     vae_config config;
-    uint64_t given;
+    vae_option_set given;
     size_t channels;
 } command_line;
 
@@ -263,7 +265,7 @@ static vae_status open_data(const cli_args *args, bool resume, command_line *lin
                             vae_dataset **train, vae_dataset **test, vae_error *err)
 {
     vae_config *c = &line->config;
-    vae_status status = open_sets(c, resume, line->channels, line->given, train, test, err);
+    vae_status status = open_sets(c, resume, line->channels, &line->given, train, test, err);
     TRY(vae_ranks_all_ok(args->ranks, status, err));
     if (c->out[0] != '\0') {
         return VAE_OK;

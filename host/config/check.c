@@ -4,11 +4,11 @@
 #include <string.h>
 
 /* Did the user ask for option `name`: named on the command line, or not at its default? */
-static bool asked(const vae_config *config, const vae_config *defaults, uint64_t given,
+static bool asked(const vae_config *config, const vae_config *defaults, const vae_option_set *given,
                   const char *name)
 {
     char value[VAE_PATH], usual[VAE_PATH];
-    if ((given >> vae_config_find(name) & 1) != 0) {
+    if (vae_option_in(given, vae_config_find(name))) {
         return true;
     }
     vae_config_get(config, name, value, sizeof value);
@@ -23,7 +23,7 @@ typedef struct {
     const char *wants;
 } need;
 
-static vae_status check_needs(const vae_config *c, uint64_t given, vae_error *err)
+static vae_status check_needs(const vae_config *c, const vae_option_set *given, vae_error *err)
 {
     const bool elbo = c->objective == VAE_OBJ_ELBO;
     const bool semi = c->semi_supervised;
@@ -111,7 +111,7 @@ static vae_status check_semi(const vae_config *c, vae_error *err)
                           "--semi-supervised needs --labelled N: how many rows have a label");
 }
 
-vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err)
+vae_status vae_config_check(const vae_config *config, const vae_option_set *given, vae_error *err)
 {
     const vae_likelihood_row *likelihood = vae_likelihood_of(config->likelihood);
     if (config->semi_supervised && check_semi(config, err) != VAE_OK) {

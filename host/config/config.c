@@ -164,7 +164,17 @@ static const vae_option options[] = {
 };
 
 enum { N_OPTIONS = sizeof options / sizeof options[0] };
-_Static_assert(N_OPTIONS <= 64, "`given` is a bit per row");
+_Static_assert(N_OPTIONS <= 8 * sizeof(vae_option_set), "a set of options has a bit per row");
+
+void vae_option_add(vae_option_set *set, size_t row)
+{
+    set->rows[row / 64] |= (uint64_t)1 << row % 64;
+}
+
+bool vae_option_in(const vae_option_set *set, size_t row)
+{
+    return set != NULL && (set->rows[row / 64] >> row % 64 & 1) != 0;
+}
 
 const vae_option *vae_config_options(size_t *n)
 {
@@ -479,25 +489,26 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
     }
 }
 
-size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except)
+size_t vae_config_difference(const vae_config *a, const vae_config *b, const vae_option_set *except)
 {
     for (size_t i = 0; i < N_OPTIONS; i++) {
         char x[VAE_PATH], y[VAE_PATH];
         vae_config_get(a, options[i].name, x, sizeof x);
         vae_config_get(b, options[i].name, y, sizeof y);
-        if ((except >> i & 1) == 0 && strcmp(x, y) != 0) {
+        if (!vae_option_in(except, i) && strcmp(x, y) != 0) {
             return i;
         }
     }
     return SIZE_MAX;
 }
 
-void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except)
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope,
+                     const vae_option_set *except)
 {
     vae_error never = {0}; /* what one config wrote, another reads */
     for (size_t i = 0; i < N_OPTIONS; i++) {
         char value[VAE_PATH];
-        if (options[i].scope == scope && (except >> i & 1) == 0) {
+        if (options[i].scope == scope && !vae_option_in(except, i)) {
             vae_config_get(from, options[i].name, value, sizeof value);
             vae_config_set(config, options[i].name, value, &never);
         }

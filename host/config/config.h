@@ -110,6 +110,16 @@ typedef struct vae_config {
 /* Fills in the defaults: pytorch/examples' VAE. */
 void vae_config_defaults(vae_config *config);
 
+/* A set of options: which rows of the table. All zero is empty; where a pointer is asked for, NULL
+ * is, too. */
+typedef struct vae_option_set {
+    uint64_t rows[2];
+} vae_option_set;
+
+/* row < 128: vae_config_find's. */
+void vae_option_add(vae_option_set *set, size_t row);
+bool vae_option_in(const vae_option_set *set, size_t row);
+
 /* What an option is about. Options of the model are fixed by a checkpoint; --resume may change
  * only those of the run and `epochs`. */
 typedef enum { VAE_SCOPE_MODEL, VAE_SCOPE_TRAINING, VAE_SCOPE_DATA, VAE_SCOPE_RUN } vae_scope;
@@ -177,17 +187,17 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
                                 vae_error *err);
 
 /* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE).
- * given: a bit per row of the table that the user named on the command line; those count even if
- * they say the default, all others only if they differ from it. So a config.json, which holds every
- * value, can be fed back. */
-vae_status vae_config_check(const vae_config *config, uint64_t given, vae_error *err);
+ * given: what the user named on the command line; those count even if they say the default, all
+ * others only if they differ from it. So a config.json, which holds every value, can be fed back. */
+vae_status vae_config_check(const vae_config *config, const vae_option_set *given, vae_error *err);
 
-/* First option of the table for which a and b differ, `except` (a bit per row) aside; SIZE_MAX if
- * there is none. */
-size_t vae_config_difference(const vae_config *a, const vae_config *b, uint64_t except);
+/* First option of the table for which a and b differ, `except` aside; SIZE_MAX if there is none. */
+size_t vae_config_difference(const vae_config *a, const vae_config *b,
+                             const vae_option_set *except);
 
-/* Options of that scope as `from` has them, `except` (a bit per row) aside. */
-void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope, uint64_t except);
+/* Options of that scope as `from` has them, `except` aside. */
+void vae_config_take(vae_config *config, const vae_config *from, vae_scope scope,
+                     const vae_option_set *except);
 
 /* Does the model see the class: conditional or semi-supervised? */
 bool vae_config_has_classes(const vae_config *config);

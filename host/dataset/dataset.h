@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "config/config.h"
 #include "dataset/classes.h"
 #include "step.h"
 
@@ -25,7 +26,7 @@ typedef enum {
 
 /* How data are read. All zero is the default. */
 typedef struct {
-    const struct vae_config *config; /* of it, what is about data; NULL: unset */
+    const vae_config *config; /* of it, what is about data; NULL: unset */
     /* Keep doubles that floats round as `wide`, for vae_dataset_standardize; where the config says
      * that it comes, they are kept in any case. */
     bool exact;
@@ -124,9 +125,10 @@ vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err);
 /* Is there no data set of this name any more, or none that we may read? */
 bool vae_dataset_is_gone(const char *name);
 
-/* Refuses an option that the user named (given: a bit per row of the option table) but which is for
- * another kind of data. VAE_ERR_USAGE. */
-vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err);
+/* Refuses an option that the user named but which is for another kind of data.
+ * VAE_ERR_USAGE. */
+vae_status vae_dataset_check_options(const vae_dataset *set, const vae_option_set *given,
+                                     vae_error *err);
 
 /* Is it the name of a built-in set? */
 bool vae_dataset_is_built_in(const char *name);

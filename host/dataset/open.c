@@ -108,12 +108,13 @@ static vae_status fail_unknown(const char *path, const uint8_t first[2], vae_err
                     first[1]);
 }
 
-vae_status vae_dataset_check_options(const vae_dataset *set, uint64_t given, vae_error *err)
+vae_status vae_dataset_check_options(const vae_dataset *set, const vae_option_set *given,
+                                     vae_error *err)
 {
     for (size_t i = 0; i < N_READERS; i++) {
         const vae_reader *r = readers[i];
         for (const char *const *name = r->options; name != NULL && *name != NULL; name++) {
-            if ((given >> vae_config_find(*name) & 1) != 0 && set->kind != r->kind) {
+            if (vae_option_in(given, vae_config_find(*name)) && set->kind != r->kind) {
                 return vae_fail(err, VAE_ERR_USAGE,
                                 r->source == VAE_SOURCE_FOLDER
                                     ? "--%s has no effect on %s: it needs a folder of %s files"

@@ -95,8 +95,7 @@ vae_status vae_export_onnx(const vae_onnx_paths *paths, const vae_checkpoint *ch
 /* What vae_import needs to know that a file may not say. */
 typedef struct {
     const vae_config *config; /* everything that tensors' shapes do not tell; NULL = defaults */
-    uint64_t given;           /* options set by the user, a bit per row of the option table: the
-                               * file's metadata fills in the others */
+    vae_option_set given;     /* options set by the user: the file's metadata fills in the others */
     size_t height, width, channels; /* shape of the data; 0 = from metadata, else guessed: a square
                                      * picture if D is s*s or 3*s*s with s >= 8, else 1 x D x 1 */
 } vae_import_options;

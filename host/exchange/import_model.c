@@ -189,14 +189,7 @@ static bool same_sizes(const vae_sizes *a, const vae_sizes *b)
 
 static bool was_given(const vae_import_options *options, const char *name)
 {
-    size_t n;
-    const vae_option *table = vae_config_options(&n);
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(table[i].name, name) == 0) {
-            return (options->given >> i & 1) != 0;
-        }
-    }
-    return false;
+    return vae_option_in(&options->given, vae_config_find(name));
 }
 
 /* Options set by the user win over the file's. */
@@ -221,7 +214,7 @@ static vae_status choose_options(vae_config *config, bool *has_config, const vae
     const vae_option *table = vae_config_options(&n);
     for (size_t i = 0; text != NULL && options->config != NULL && i < n; i++) {
         char value[VAE_PATH];
-        if ((options->given >> i & 1) != 0) {
+        if (vae_option_in(&options->given, i)) {
             vae_config_get(options->config, table[i].name, value, sizeof value);
             TRY(vae_config_set(config, table[i].name, value, err));
         }

@@ -25,7 +25,7 @@ _Static_assert((int)VAE_BYTES == (int)VAE_U8 && (int)VAE_FLOATS == (int)VAE_F32 
 struct vae {
     vae_error err;
     vae_config options;
-    uint64_t given;             /* a bit per row of the option table that was set */
+    vae_option_set given;       /* options that were set */
     vae_checkpoint *checkpoint; /* NULL: no model */
     vae_trained trained;        /* of it; started if trained.model is there */
     vae_classes classes;        /* of the labels */
@@ -129,7 +129,7 @@ int vae_set_option(vae *v, const char *name, const char *value)
                      name));
     }
     TRY(vae_config_set(&v->options, name, value, &v->err));
-    v->given |= (uint64_t)1 << row;
+    vae_option_add(&v->given, row);
     vae_trained_close(&v->trained);
 done:
     return (int)status;
@@ -313,7 +313,7 @@ static vae_status need_trained(vae *v)
     m->config.device = o->device;
     m->config.device_index = o->device_index;
     m->config.threads = o->threads;
-    if ((v->given >> vae_config_find("seed") & 1) != 0) {
+    if (vae_option_in(&v->given, vae_config_find("seed"))) {
         m->config.seed = o->seed;
     }
     TRY(vae_trained_start(m, VAE_INFER_BATCH, 1, &v->err));
@@ -638,7 +638,7 @@ static vae_status refuse_folder_options(vae *v)
     static const char *const names[] = {"save-every", "keep", "sample-every", "report",
                                         "tensorboard"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if ((v->given >> vae_config_find(names[i]) & 1) != 0) {
+        if (vae_option_in(&v->given, vae_config_find(names[i]))) {
             return vae_fail(
                 &v->err, VAE_ERR_USAGE,
                 "option '%s' has no effect here: it needs \"out\", the run folder to write",
@@ -657,10 +657,10 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     vae_status status = VAE_OK;
     forget(v);
     v->stop = 0;
-    TRY(vae_init_options(&config, &config, v->given, &v->err));
+    TRY(vae_init_options(&config, &config, &v->given, &v->err));
     TRY(borrow_rows(&set, x, type, n, height, width, channels, &v->err));
     TRY(v->labels != NULL ? lend_labels(v, &set) : VAE_OK);
-    TRY(vae_config_check(&config, v->given, &v->err));
+    TRY(vae_config_check(&config, &v->given, &v->err));
     TRY(config.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
     TRY(vae_dataset_hash(&set, &v->err));
     if (config.standardize == VAE_STANDARDIZE_COLUMNS) {

@@ -23,8 +23,8 @@ done:
     return status;
 }
 
-vae_status vae_init_options(vae_config *config, const vae_config *asked, uint64_t given,
-                            vae_error *err)
+vae_status vae_init_options(vae_config *config, const vae_config *asked,
+                            const vae_option_set *given, vae_error *err)
 {
     vae_checkpoint *c = NULL;
     vae_status status = VAE_OK;
@@ -43,9 +43,9 @@ static vae_status check_model(const vae_checkpoint *c, const vae_config *config,
 {
     char here[VAE_PATH], there[VAE_PATH];
     vae_config same = *config;
-    vae_config_take(&same, &c->config, VAE_SCOPE_MODEL, 0);
+    vae_config_take(&same, &c->config, VAE_SCOPE_MODEL, NULL);
     same.variance = config->variance; /* no shape follows from it */
-    const size_t i = vae_config_difference(config, &same, 0);
+    const size_t i = vae_config_difference(config, &same, NULL);
     if (i == SIZE_MAX) {
         return VAE_OK;
     }

@@ -5,9 +5,9 @@
 #include "run/checkpoint.h"
 
 /* Where `asked` names a model to begin from, the options of config that are about the model become
- * that model's, those of `given` (a bit per row of the option table) aside. As vae_init_open. */
-vae_status vae_init_options(vae_config *config, const vae_config *asked, uint64_t given,
-                            vae_error *err);
+ * that model's, those of `given` aside. As vae_init_open. */
+vae_status vae_init_options(vae_config *config, const vae_config *asked,
+                            const vae_option_set *given, vae_error *err);
 
 /* That model to *out, without moments, NULL where config asks for none: what vae_loop_open and
  * vae_loop_begin take. config->init_weights is filled in, or compared. *out is the caller's.

@@ -11,10 +11,10 @@
 
 /* Options that a resumed run may have otherwise: those of the run, the number of epochs, what is
  * tested on, and paths of data and of the run below, as their content is compared. */
-static uint64_t may_differ(bool variance)
+static vae_option_set may_differ(bool variance)
 {
     size_t n;
-    uint64_t bits = 0;
+    vae_option_set set = {{0}};
     const vae_option *options = vae_config_options(&n);
     for (size_t i = 0; i < n; i++) {
         bool may = options[i].scope == VAE_SCOPE_RUN || strcmp(options[i].name, "epochs") == 0 ||
@@ -22,9 +22,11 @@ static uint64_t may_differ(bool variance)
                    strcmp(options[i].name, "test-data") == 0 ||
                    strcmp(options[i].name, "init-from") == 0;
         may = may || (variance && strcmp(options[i].name, "variance") == 0);
-        bits |= (uint64_t)may << i;
+        if (may) {
+            vae_option_add(&set, i);
+        }
     }
-    return bits;
+    return set;
 }
 
 static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, const char *path,
@@ -33,7 +35,8 @@ static vae_status check_options(const vae_loop *l, const vae_checkpoint *c, cons
     char here[VAE_PATH], there[VAE_PATH];
     /* an optimal variance goes on from the checkpoint's */
     const bool moves = vae_likelihood_of(c->config.likelihood)->optimal;
-    size_t n, i = vae_config_difference(&c->config, l->config, may_differ(moves));
+    const vae_option_set may = may_differ(moves);
+    size_t n, i = vae_config_difference(&c->config, l->config, &may);
     if (i == SIZE_MAX) {
         return VAE_OK;
     }

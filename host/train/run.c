@@ -331,7 +331,7 @@ static vae_status check(const training_run *t, const vae_config *config, vae_err
 {
     const vae_train_options *o = t->options;
     vae_status status = VAE_OK;
-    TRY(vae_config_check(config, 0, err));
+    TRY(vae_config_check(config, NULL, err));
     if (is_first(t)) {
         TRY(vae_run_folder_check(config->out, o->resume, o->anew, o->force, err));
     }

@@ -44,7 +44,7 @@ static void read_words(const cli_command *command, int argc, char **argv)
 {
     cli_args args;
     vae_config config;
-    uint64_t given;
+    vae_option_set given;
     bool help;
     vae_error err = {0};
     if (!fuzz_judge(cli_read(&args, command, argc, argv, &help, &err), &err) || help) {
@@ -62,9 +62,9 @@ static void read_words(const cli_command *command, int argc, char **argv)
         vae_error none = {0};
         vae_config_defaults(&again);
         fuzz_must(json != NULL && vae_config_from_json(&again, json, "again", &none) == VAE_OK);
-        fuzz_must(vae_config_difference(&config, &again, 0) == SIZE_MAX);
+        fuzz_must(vae_config_difference(&config, &again, NULL) == SIZE_MAX);
         free(json);
-        fuzz_judge(vae_config_check(&config, given, &err), &err);
+        fuzz_judge(vae_config_check(&config, &given, &err), &err);
     }
 }
 

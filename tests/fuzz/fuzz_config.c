@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vae_config config, before, again;
     vae_error err = {0}, none = {0}, why = {0};
     char *text = fuzz_text(data, size);
-    memset(&config, 0, sizeof config);
+    memset(&config, NULL, sizeof config);
     vae_config_defaults(&config);
     before = again = config;
     if (fuzz_judge(vae_config_from_json(&config, text, "fuzz", &err), &err)) {
@@ -19,9 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         char *first = vae_config_to_json(&config);
         fuzz_must(first != NULL);
         fuzz_must(fuzz_judge(vae_config_from_json(&again, first, "again", &none), &none));
-        fuzz_must(vae_config_difference(&config, &again, 0) == SIZE_MAX);
+        fuzz_must(vae_config_difference(&config, &again, NULL) == SIZE_MAX);
         free(first);
-        fuzz_judge(vae_config_check(&config, 0, &why), &why);
+        fuzz_judge(vae_config_check(&config, NULL, &why), &why);
     } else {
         fuzz_must(memcmp(&config, &before, sizeof config) == 0); /* all or nothing */
     }

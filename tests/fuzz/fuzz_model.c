@@ -124,7 +124,7 @@ static void from_options(size_t k, const uint8_t *data, size_t size)
         }
     }
     c.params = NULL;
-    if (vae_config_check(&c.config, 0, NULL) == VAE_OK && c.config.stack[0] == '\0' &&
+    if (vae_config_check(&c.config, NULL, NULL) == VAE_OK && c.config.stack[0] == '\0' &&
         vae_config_has_classes(&c.config) == (c.config.classes > 0) &&
         fuzz_judge(vae_layout_build(&layout, &c.config, vae_checkpoint_shape(&c), &err), &err)) {
         c.n_params = layout.n_params;

@@ -70,7 +70,7 @@ static vae_checkpoint *make(bool everything)
 
 static void assert_same(const vae_checkpoint *a, const vae_checkpoint *b, bool moments)
 {
-    assert_true(vae_config_difference(&a->config, &b->config, 0) == SIZE_MAX);
+    assert_true(vae_config_difference(&a->config, &b->config, NULL) == SIZE_MAX);
     assert_true(a->d == b->d && a->height == b->height && a->width == b->width &&
                 a->channels == b->channels && a->n_params == b->n_params);
     assert_memory_equal(a->params, b->params, a->n_params * sizeof(float));

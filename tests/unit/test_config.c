@@ -37,7 +37,7 @@ static void test_defaults(void **state)
     assert_string_equal(c.exclude_class, "");
     assert_string_equal(c.data, "digits");
     vae_error err = {0};
-    assert_int_equal(vae_config_check(&c, 0, &err), VAE_OK);
+    assert_int_equal(vae_config_check(&c, NULL, &err), VAE_OK);
 }
 
 /* Every row of the table: its default is inside its own bounds, and is what get gives back. */
@@ -182,7 +182,7 @@ static void test_json_round_trip(void **state)
     assert_non_null(strstr(text, "\"beta\": 0.1,"));
     vae_config_defaults(&back);
     assert_says(vae_config_from_json(&back, text, "t", &err), VAE_OK, &err, "");
-    assert_true(vae_config_difference(&c, &back, 0) == SIZE_MAX);
+    assert_true(vae_config_difference(&c, &back, NULL) == SIZE_MAX);
     assert_memory_equal(&c.lr, &back.lr, sizeof c.lr);
     assert_true(c.variance == back.variance && c.seed == back.seed);
     free(text);
@@ -276,7 +276,7 @@ static void test_check(void **state)
         for (size_t j = 0; j < 4 && t->set[j][0] != NULL; j++) {
             assert_says(vae_config_set(&c, t->set[j][0], t->set[j][1], &err), VAE_OK, &err, "");
         }
-        vae_status status = vae_config_check(&c, 0, &err);
+        vae_status status = vae_config_check(&c, NULL, &err);
         assert_says(status, t->says == NULL ? VAE_OK : VAE_ERR_USAGE, &err,
                     t->says == NULL ? "" : t->says);
     }
@@ -285,8 +285,9 @@ static void test_check(void **state)
     vae_config c;
     vae_error err = {0};
     vae_config_defaults(&c);
-    assert_says(vae_config_check(&c, (uint64_t)1 << vae_config_find("variance"), &err),
-                VAE_ERR_USAGE, &err, "--variance");
+    vae_option_set variance = {{0}};
+    vae_option_add(&variance, vae_config_find("variance"));
+    assert_says(vae_config_check(&c, &variance, &err), VAE_ERR_USAGE, &err, "--variance");
 }
 
 static void test_texts(void **state)
@@ -386,12 +387,12 @@ static void test_presets(void **state)
             vae_config_get(&defaults, row->values[i].name, other, sizeof other);
             assert_string_not_equal(text, other); /* else it says nothing */
         }
-        assert_says(vae_config_check(&c, 0, &err), VAE_OK, &err, "");
+        assert_says(vae_config_check(&c, NULL, &err), VAE_OK, &err, "");
         assert_int_equal(vae_config_set(&c, "latent", "7", &err), VAE_OK);
         char *json = vae_config_to_json(&c);
         vae_config_defaults(&back);
         assert_says(vae_config_from_json(&back, json, "json", &err), VAE_OK, &err, "");
-        assert_true(vae_config_difference(&c, &back, 0) == SIZE_MAX && back.latent == 7);
+        assert_true(vae_config_difference(&c, &back, NULL) == SIZE_MAX && back.latent == 7);
         free(json);
     }
     vae_config c;

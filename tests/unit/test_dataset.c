@@ -391,17 +391,18 @@ static void options_of_other_data_are_refused(void **state)
     };
     (void)state;
     vae_dataset *set = dataset_open_ok("digits", VAE_SPLIT_TRAIN, 10);
-    assert_int_equal(vae_dataset_check_options(set, 0, NULL), VAE_OK);
+    assert_int_equal(vae_dataset_check_options(set, NULL, NULL), VAE_OK);
     for (size_t i = 0; i < 3; i++) {
-        const uint64_t given = (uint64_t)1 << vae_config_find(cases[i].option);
+        vae_option_set given = {{0}};
+        vae_option_add(&given, vae_config_find(cases[i].option));
         vae_error err = {0};
-        assert_int_equal(vae_dataset_check_options(set, given, &err), VAE_ERR_USAGE);
+        assert_int_equal(vae_dataset_check_options(set, &given, &err), VAE_ERR_USAGE);
         assert_non_null(strstr(err.text, cases[i].says));
     }
     set->kind = VAE_KIND_TABLE;
-    assert_int_equal(
-        vae_dataset_check_options(set, (uint64_t)1 << vae_config_find("label-column"), NULL),
-        VAE_OK);
+    vae_option_set column = {{0}};
+    vae_option_add(&column, vae_config_find("label-column"));
+    assert_int_equal(vae_dataset_check_options(set, &column, NULL), VAE_OK);
     vae_dataset_free(set);
 }
 

@@ -91,7 +91,7 @@ static void assert_round_trip(scratch *s, size_t d, const char *const *options, 
     assert_int_equal(back->d, d);
     assert_int_equal(back->n_params, c->n_params);
     assert_memory_equal(back->params, c->params, c->n_params * sizeof(float));
-    assert_int_equal(vae_config_difference(&back->config, &c->config, 0), SIZE_MAX);
+    assert_int_equal(vae_config_difference(&back->config, &c->config, NULL), SIZE_MAX);
     assert_true(back->state.step == 0 && back->adam_m == NULL);
     assert_int_equal(export_as(scratch_path(s, "b"), back, npz, &err), VAE_OK);
     uint8_t *first = file_read(scratch_path(s, "a"), &n1);

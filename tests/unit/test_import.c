@@ -158,10 +158,11 @@ static void test_contradictions(void **state)
     vae_config_defaults(&config);
     vae_config_set(&config, "latent", "3", NULL);
     vae_config_set(&config, "lr", "0.5", NULL);
-    options.given = (uint64_t)1 << vae_config_find("latent");
+    vae_option_add(&options.given, vae_config_find("latent"));
     vae_import(&back, s->path, &options, &err);
     assert_text(&err, VAE_ERR_USAGE, "--latent 3: but the tensors");
-    options.given = (uint64_t)1 << vae_config_find("lr"); /* what is given wins over the file */
+    options.given = (vae_option_set){{0}};
+    vae_option_add(&options.given, vae_config_find("lr")); /* what is given wins over the file */
     assert_int_equal(vae_import(&back, s->path, &options, NULL), VAE_OK);
     assert_true(back->config.lr == 0.5 && back->config.latent == 2);
     vae_checkpoint_free(back);
