@@ -77,7 +77,7 @@ SHIM      := $(BUILD)/faults/shim.so
 FAULTY    := $(SHIM) $(BUILD)/faults/library $(BUILD)/faults/library-asan
 $(SHIM): tests/faults/shim.c
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -ftls-model=initial-exec -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
 $(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)
