@@ -42,14 +42,27 @@ TESTS = [
     ("host/model/classes.c", ["unit ops_classes", *STEP]),
     ("host/model/*.c", [*STEP, "unit layout", "unit score", "unit libvae"]),
     ("host/backend/cpu/conv.c", ["unit ops_conv", *STEP]),
+    ("host/backend/cpu/patches.c", ["unit ops_conv", *STEP]),
+    ("host/backend/cpu/winograd.c", ["unit ops_conv", *STEP]),
+    ("host/backend/cpu/matmul.c", ["unit matmul", *CPU]),
+    ("host/backend/cpu/classes.c", ["unit ops_classes", *STEP]),
     ("host/backend/cpu/*.c", CPU),
     ("kernels/*conv.cu", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),
     ("kernels/classes.cu", ["simt ops_classes", *STEPS]),
+    ("kernels/persistent.cu", ["simt whole", "simt whole bf16", "simt gradients fp32 whole-steps"]),
+    ("host/backend/cuda/persistent.c", ["simt whole", "simt whole bf16", "simt gradients fp32 whole-steps",
+                                        "program parity"]),
+    ("host/backend/cuda/[cr][oa][mn][mk]*.c", ["simt model", "ranks"]),  # comm.c, ranks.c
+    ("kernels/hopper.cu", ["simt ops bf16", "simt gradients bf16"]),
     ("kernels/*.cu", [*KERNELS, *STEPS, "simt gradients fp32 whole-steps"]),
     ("host/backend/cuda/conv.c", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),
     ("host/backend/cuda/*.c", [*KERNELS, "simt ops_conv", *STEPS, "simt gradients fp32 whole-steps",
                                "program failures", "program parity"]),
 ]
+
+# Files of command-line tests (cli/test_NAME.py) that are about reading, running and training: the others take
+# long and go through these on their way.
+ASKED = ("trust", "program", "splits", "tables", "data", "init", "tensorboard", "labels")
 
 # Survivors that were looked at: number: why no test is to catch it.
 EXPLAINED = {}

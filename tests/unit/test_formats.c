@@ -236,6 +236,9 @@ static void bad_tables_are_refused(void **state)
         {"a,b\n1,2\"3\n", "a quote within a field"},
         {"a,b\n1,2\r3,4\n", "a carriage return without a line feed"},
         {"a,b\n\n1,2\n", "line 2: a blank line between rows"},
+        {"a;b\n1,5;2,5x\n", "line 2, column 'b': expected a number, found '2,5x'"},
+        {"a;b\n1,5;2.5\n", "expected a number with a decimal comma, as before, found '2.5'"},
+        {"a;b\n1.5;2,5\n", "expected a number with a decimal point, as before, found '2,5'"},
         {"label\n1\n", "no columns but the labels"},
         {"a,label\n1,2\n1,2.5\n",
          "line 3, column 'label': expected a label, a whole number or a text, found a fraction: "

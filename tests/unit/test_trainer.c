@@ -297,10 +297,18 @@ static void test_early_stopping(void **state)
     run_set_option(&c, "validation", "0.2");
     run_set_option(&c, "patience", "2");
     run_set_option(&c, "epochs", "50");
-    run_ok(&c, &set, NULL, false, &result);
+    session one = {0};
+    vae_error err = {0};
+    char told[200];
+    assert_int_equal(run_train(&c, &set, NULL, false, &one, &result, &err), VAE_OK);
     assert_true(result.state.finished && result.state.epoch == 3 && result.state.best_epoch == 1 &&
                 result.state.bad_epochs == 2);
     assert_true(result.state.best == result.last.validation.bound);
+    snprintf(told, sizeof told,
+             "stopped early: no better validation elbo in 2 epochs; the best, %.3f, was after "
+             "epoch 1",
+             result.last.validation.elbo);
+    assert_non_null(strstr(one.notes, told));
     snprintf(path, sizeof path, "%s/checkpoints/best.vae", c.out);
     vae_checkpoint *best;
     assert_int_equal(vae_checkpoint_read(&best, path, true, NULL), VAE_OK);
