@@ -5,12 +5,14 @@ model and the kernels, one at a time, in a copy of the tree; which of them do th
     tests/mutants/run.py                    MUTANTS [200] of them, JOBS [2] at a time; goes on where it was cut short
     tests/mutants/run.py again N...         these anew (after a test was written), with all that is in the tree now
     tests/mutants/run.py report             what is known so far, survivors as diffs
-    GROUPS="parsers run" tests/mutants/run.py    faults in these only (table.py)
+    TESTS="unit npy, cli data" tests/mutants/run.py again N...    these tests first, before those of table.py
+    ONLY="parsers run" tests/mutants/run.py    faults in these only (table.py)
 
 A fault that does not compile without warnings, or gives the same object as before, is none: another is taken
 in its place. For each the tests of table.py run, most specific first, until one fails, dies or does not end
 in time. Results are lines of JSON in $BUILD/mutants/results.jsonl; the same seed (SEED [1]) and sources plant
 the same faults."""
+import collections
 import concurrent.futures
 import difflib
 import fcntl
@@ -39,6 +41,7 @@ RESULTS = os.path.join(HOME, "results.jsonl")
 BASELINE = os.path.join(HOME, "baseline.json")
 SEED = os.environ.get("SEED") or "1"
 MUTANTS = int(os.environ.get("MUTANTS") or 200)
+FIRST = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
 WIDE = float(os.environ.get("WIDE") or 90)
 JOBS = int(os.environ.get("JOBS") or 2)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "BUILD": "build", "LC_ALL": "C.UTF-8",
@@ -177,7 +180,12 @@ def command_of(test):
     if kind == "ranks":
         return ["build/simt/vae"], ["tests/simt/ranks.py"], {"VAE": "build/simt/vae"}
     if kind == "cli":
-        return ["build/test/vae"], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
+        more = ["build/test/fail_mpi.so", "build/test/vae_alone"] if "ranks" in rest else []
+        return ["build/test/vae", *more], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
+    if kind == "faults":  # of a part, in scenes
+        scenes = [word for scene in rest[1:] for word in ("--scene", scene)]
+        return (["build/vae", "build/test/vae", "build/faults/shim.so"],
+                ["tests/faults/run", "--long", "--part", rest[0], *scenes], {"JOBS": "1"})
     if kind == "fuzz":
         return ["build/fuzz/%s" % name for name in rest], ["tests/fuzz/run.sh", *rest], {"RUNS": "4000"}
     raise ValueError(test)
@@ -220,7 +228,7 @@ def run(tree, test, cpu, wall):
 
 def is_wide(test):
     """Tests of whole programs cost a minute each, fuzz targets a build: for what all others let through."""
-    return test.split()[0] in ("cli", "program", "ranks", "fuzz")
+    return test.split()[0] in ("cli", "program", "ranks", "faults", "fuzz")
 
 
 def cli_tests():
@@ -252,14 +260,14 @@ def is_new(test):
 
 
 def named(path, wide):
-    """What table.py names for a source."""
-    tests = next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
+    """What is named for a source, by TESTS and by table.py."""
+    tests = FIRST + next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
     return [test for test in tests if is_wide(test) == wide]
 
 
 def tests_of(path, text, line, wide):
-    """What is named for a source, then whatever else runs the line; of the command line's tests those that run
-    little come first, as many as take WIDE seconds."""
+    """What is named for a source, then whatever else runs the line; of the command line's tests that were asked
+    those that run little come first, as many as take WIDE seconds."""
     first = named(path, wide)
     if not coverage.tests:
         return first
@@ -267,13 +275,13 @@ def tests_of(path, text, line, wide):
     if not wide:
         units = [test for test in coverage.tests if test.startswith("unit ") and not emulated]
         tests = first + sorted((test for test in units if test not in first), key=lambda test: coverage.tests[test][0])
-        return [test for test in tests if coverage.runs(test, path, text, line) or is_new(test)]
+        return [test for test in tests if coverage.runs(test, path, text, line) or test in first and is_new(test)]
     files = cli_tests()
-    tests = [test for test in first if test.split()[0] != "cli" and coverage.runs(test, path, text, line)]
+    tests = [test for test in first if set(test.split()[1:]).isdisjoint(table.ASKED)]
     tellers = sorted((name for name in files if not emulated and files[name] in table.ASKED and
                       coverage.runs("cli " + name, path, text, line)),
                      key=lambda name: coverage.breadth("cli " + name))
-    chosen, seconds = [], 0.0
+    chosen, seconds = [], 0.0  # of the clock, as the lines were measured
     for name in tellers:
         seconds += coverage.tests.get("cli " + name, (1.0,))[0]
         if chosen and seconds > WIDE:
@@ -419,21 +427,38 @@ def keep(row):
                                         "caught by %s" % row["caught"] if row["caught"] else "SURVIVED"), flush=True)
 
 
+def explanation(row):
+    """Why no test can catch it, by table.EXPLAINED; None where nobody said so."""
+    changed = ["\n".join(line[1:].strip() for line in row["diff"].splitlines()[2:] if line[0] == sign) for sign in "-+"]
+    return table.EXPLAINED.get((row["file"], *changed))
+
+
+def tell_counts(rows, key, names):
+    """A row for each: planted, caught, equivalent, survived; of those that are not equivalent, how many were caught."""
+    print("\n%-18s %8s %8s %11s %9s %8s" % (key, "planted", "caught", "equivalent", "survived", "share"))
+    for name in [*names, None]:
+        of = [row for row in rows if name in (None, row[key])]
+        caught = sum(row["caught"] is not None for row in of)
+        same = sum(row["caught"] is None and explanation(row) is not None for row in of)
+        if of:
+            share = 100 * caught / max(1, len(of) - same)
+            print("%-18s %8d %8d %11d %9d %6.1f %%" % (name or "all", len(of), caught, same, len(of) - caught - same, share))
+    return 10 * caught >= 9 * (len(of) - same)
+
+
 def report():
     rows = [row for number, row in sorted(results().items()) if number < MUTANTS]
-    survivors = [row for row in rows if row["caught"] is None]
-    for row in survivors:
-        print("\n%d, %s, %d tests:\n%s" % (row["number"], row["operator"], len(row["ran"]), row["diff"]))
-        if str(row["number"]) in table.EXPLAINED:
-            print("  -- %s" % table.EXPLAINED[str(row["number"])])
-    print()
-    for group in [group for group, _, _ in table.GROUPS] + [None]:
-        of = [row for row in rows if group in (None, row["group"])]
-        caught = sum(row["caught"] is not None for row in of)
-        if of:
-            print("%-10s %3d of %3d caught, %5.1f %%" % (group or "all", caught, len(of), 100 * caught / len(of)))
+    for row in rows:
+        if row["caught"] is None:
+            print("\n%d, %s, %d tests:\n%s" % (row["number"], row["operator"], len(row["ran"]), row["diff"]))
+            if explanation(row) is not None:
+                print("  -- equivalent: %s" % explanation(row))
+    tell_counts(rows, "operator", sorted({row["operator"] for row in rows}))
+    enough = tell_counts(rows, "group", [group for group, _, _ in table.GROUPS])
+    kinds = collections.Counter(row["caught"].split()[0] for row in rows if row["caught"])
+    print("\ncaught by: %s" % ", ".join("%s %d" % (kind, n) for kind, n in kinds.most_common()))
     print("%.0f s of a core in tests; %d planted of %d" % (sum(r["cpu_s"] for r in rows), len(rows), MUTANTS))
-    return len(rows) == MUTANTS and 10 * len(survivors) <= len(rows)
+    return len(rows) == MUTANTS and enough
 
 
 def run_all(todo, wide):
@@ -477,7 +502,7 @@ def main():
     os.makedirs(HOME, exist_ok=True)
     guard = open(os.path.join(HOME, "lock"), "w")
     fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    only = (os.environ.get("GROUPS") or "").split()
+    only = (os.environ.get("ONLY") or "").split()
     again = [int(word) for word in sys.argv[2:]] if sys.argv[1:2] == ["again"] else []
     todo = again or [n for n in range(MUTANTS) if n not in results() and (not only or group_of(n) in only)]
     random.Random(SEED).shuffle(todo)  # so that a part of them says something of all
