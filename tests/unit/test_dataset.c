@@ -324,6 +324,12 @@ static void what_is_no_data_set_is_refused(void **state)
     assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "not a regular file");
     scratch_write(s, "folder/train-images-idx3-ubyte/x", "", 0);
     assert_set_refused(scratch_path(s, "folder"), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "is a folder");
+    /* what is found is told down to the third folder */
+    scratch_write(s, "nested/a/b/x.txt", "", 0);
+    scratch_write(s, "nested/a/b/c/y.txt", "", 0);
+    scratch_write(s, "nested/a/b/c/d/z.txt", "", 0);
+    assert_set_refused(scratch_path(s, "nested"), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "found 1 file (.txt: 1) in it and 3 folders;");
     vae_dataset_free(NULL);
 }
 

@@ -1,4 +1,5 @@
 /* Training runs of a tiny model: schedules, stop rules, the run folder. */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "train/rows.h"
 #include "train/schedule.h"
+#include "train/step_timer.h"
 #include "trainer_fixture.h"
 
 /* ---- schedules ---- */
@@ -166,6 +169,60 @@ static void test_measure(void **state)
     run_free_set(&set);
 }
 
+/* ---- steps against the clock ---- */
+
+static void test_step_timer(void **state)
+{
+    (void)state;
+    vae_dataset set;
+    vae_config c;
+    vae_step_timer *t;
+    vae_error err = {0};
+    double seconds = -1;
+    size_t n = 0;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "");
+    run_set_option(&c, "semi-supervised", "true"); /* whose plans say more */
+    run_set_option(&c, "labelled", "30");
+    assert_int_equal(vae_step_timer_open(&t, &c, &set, NULL, &err), VAE_OK);
+    assert_int_equal(vae_step_timer_run(t, 70, &seconds, &err), VAE_OK); /* more than go at once */
+    assert_true(vae_step_timer_steps(t) == 70 && seconds > 0);
+    assert_int_equal(vae_step_timer_warm(t, 90, 1e9, &err), VAE_OK);
+    assert_int_equal(vae_step_timer_steps(t), 90);
+    assert_int_equal(vae_step_timer_warm(t, 1000000, 0, &err), VAE_OK); /* no time left */
+    assert_int_equal(vae_step_timer_steps(t), 90);
+    assert_int_equal(vae_step_timer_calibrate(t, 1e-3, &n, &err), VAE_OK);
+    assert_true(n >= 1 && vae_step_timer_steps(t) >= 90 + 2 + 1);
+    vae_step_timer_close(t);
+    run_set_option(&c, "batch-size", "171"); /* of 170 */
+    assert_int_equal(vae_step_timer_open(&t, &c, &set, NULL, &err), VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "a batch of 171, but made up has 170 rows to train on"));
+    assert_null(t);
+    run_free_set(&set);
+}
+
+static void test_flops_and_medians(void **state)
+{
+    (void)state;
+    vae_config c;
+    param_layout layout;
+    double min, max;
+    vae_config_defaults(&c);
+    run_set_option(&c, "hidden", "400");
+    run_set_option(&c, "latent", "20");
+    const row_shape mnist = {28, 28, 1};
+    assert_int_equal(vae_layout_build(&layout, &c, mnist, NULL), VAE_OK);
+    /* 784 x 400 and 400 x 40, then 20 x 400 and 400 x 784: each product thrice but the first twice */
+    const double encoder = 784 * 400 + 400 * 40, decoder = 20 * 400 + 400 * 784;
+    assert_true(vae_step_flops(&layout, 1, 1) == 2 * (3 * (encoder + decoder) - 784 * 400));
+    assert_true(vae_step_flops(&layout, 128, 5) ==
+                2 * 128 * (3 * (encoder + 5 * decoder) - 784 * 400));
+    vae_layout_clear(&layout);
+    vae_series odd = {.v = {3, 1, 2}, .n = 3}, even = {.v = {4, 1, 3, 2}, .n = 4};
+    assert_true(vae_series_median(&odd, &min, &max) == 2 && min == 1 && max == 3);
+    assert_true(vae_series_median(&even, &min, &max) == 2.5 && min == 1 && max == 4);
+}
+
 /* ---- runs ---- */
 
 static void test_threads(void **state)
@@ -297,10 +354,18 @@ static void test_early_stopping(void **state)
     run_set_option(&c, "validation", "0.2");
     run_set_option(&c, "patience", "2");
     run_set_option(&c, "epochs", "50");
-    run_ok(&c, &set, NULL, false, &result);
+    session one = {0};
+    vae_error err = {0};
+    char told[200];
+    assert_int_equal(run_train(&c, &set, NULL, false, &one, &result, &err), VAE_OK);
     assert_true(result.state.finished && result.state.epoch == 3 && result.state.best_epoch == 1 &&
                 result.state.bad_epochs == 2);
     assert_true(result.state.best == result.last.validation.bound);
+    snprintf(told, sizeof told,
+             "stopped early: no better validation elbo in 2 epochs; the best, %.3f, was after "
+             "epoch 1",
+             result.last.validation.elbo);
+    assert_non_null(strstr(one.notes, told));
     snprintf(path, sizeof path, "%s/checkpoints/best.vae", c.out);
     vae_checkpoint *best;
     assert_int_equal(vae_checkpoint_read(&best, path, true, NULL), VAE_OK);
@@ -402,6 +467,15 @@ static void test_refusals(void **state)
     run_free_set(&other);
 }
 
+static int lock_fault; /* errno of file systems that cannot lock */
+
+/* The C library's, but for that. */
+int flock(int fd, int operation)
+{
+    errno = lock_fault;
+    return lock_fault != 0 ? -1 : (int)syscall(SYS_flock, fd, operation);
+}
+
 static void test_one_at_a_time(void **state)
 {
     scratch *s = *state;
@@ -416,6 +490,10 @@ static void test_one_at_a_time(void **state)
     vae_run_folder_close(&one);
     vae_error again = {0};
     assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &again), VAE_OK);
+    vae_run_folder_close(&two);
+    lock_fault = ENOLCK;
+    assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &again), VAE_OK);
+    lock_fault = 0;
     vae_run_folder_close(&two);
 }
 
@@ -465,6 +543,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learning_rates), cmocka_unit_test(test_plans),
         cmocka_unit_test(test_rows),           cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_step_timer),     cmocka_unit_test(test_flops_and_medians),
         cmocka_unit_test(test_threads),        cmocka_unit_test(test_modes),
         cmocka_unit_test(test_output_bias),    cmocka_unit_test(test_diverged),
         cmocka_unit_test(test_early_stopping), cmocka_unit_test(test_warmup_note),
