@@ -228,6 +228,18 @@ static void idx_single_files_find_their_labels(void **state)
                        "expected 6, one an image, found 5");
 }
 
+static void idx_rows_are_limited(void **state)
+{
+    const blob nine = make_images(9, 2, 3);
+    const char *path = scratch_write(*state, "nine", nine.bytes, nine.n);
+    for (size_t limit = 0; limit <= 10; limit++) { /* below the width, too, and above all */
+        vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, limit);
+        assert_int_equal(set->n, limit > 0 && limit < 9 ? limit : 9);
+        assert_memory_equal(set->rows, nine.bytes + 16, 6 * set->n);
+        vae_dataset_free(set);
+    }
+}
+
 static void idx_floats_are_big_endian(void **state)
 {
     scratch *s = *state;
@@ -421,6 +433,7 @@ int main(void)
         cmocka_unit_test(digits_train_and_test_are_disjoint),
         cmocka_unit_test(idx_folders_are_found_in_every_layout),
         cmocka_unit_test(idx_single_files_find_their_labels),
+        cmocka_unit_test(idx_rows_are_limited),
         cmocka_unit_test(idx_floats_are_big_endian),
         cmocka_unit_test(idx_damage_is_refused),
         cmocka_unit_test(gzip_damage_is_refused),
