@@ -654,7 +654,7 @@ static void columns_are_standardized(void **state)
 {
     vae_dataset *set = csv(*state, "a,b,c\n1,10,5\n3,30,5\n100,1000,5\n");
     const uint32_t index[2] = {0, 1};
-    double shift[3], scale[3];
+    double shift[3] = {NAN, NAN, NAN}, scale[3] = {NAN, NAN, NAN}; /* whatever was there before */
     vae_error err = {0};
     uint8_t before[32];
     memcpy(before, set->sha256, 32);
