@@ -287,7 +287,7 @@ def tests_of(path, text, line, wide):
         if chosen and seconds > WIDE:
             break
         chosen.append(name)
-    return tests + (["cli " + " ".join(chosen)] if chosen else [])
+    return (["cli " + " ".join(chosen)] if chosen else []) + tests
 
 
 coverage = Coverage(HOME)
