@@ -126,6 +126,8 @@ def spreadsheets_are_understood():
     write("sheet.tsv", "a\tb\tc\n1\t2,5\t3\n")
     vae("encode", model, "--data", "sheet.tsv", "--out", "seen.npz",
         says="sheet.tsv: fields are separated by tabs, decimals by commas")
+    write("length.tsv", "length, mm\twidth\n" + "1,5\t2\n2,5\t4\n" * 4)  # a comma in a name is no separator there
+    vae("train", "--data", "length.tsv", *SMALL, "--epochs", 1, "--out", "length", "-q")
     for text, says in (("a,b,c\n1,2,3\n\n4,5,6\n", "line 3: a blank line between rows"),
                        ("a,b,c\n0x10,2,3\n", "line 2, column 'a': expected a number, found '0x10'"),
                        ("a,b,c\n1,1e400,3\n", "found '1e400'"), ("a,b,c\n1,nan,3\n", "found 'nan'"),

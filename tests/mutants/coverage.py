@@ -109,6 +109,9 @@ class Coverage:
         near = next((n for n in range(at, max(0, at - 8), -1) if known >> n & 1), None)
         return near is None or bool(self.tests[test][1].get(path, 0) >> near & 1)
 
+    def seconds(self, test):
+        return self.tests[test][0] if test in self.tests else 1.0
+
     def breadth(self, test):
         """How many lines it runs: what runs few is about them."""
         return sum(bin(bits).count("1") for bits in self.tests[test][1].values()) if test in self.tests else 0

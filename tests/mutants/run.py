@@ -69,8 +69,12 @@ def stale(tree, names):
 
 
 def copy_tree(tree):
-    """The sources as they are, committed or not; a copy of an earlier tree keeps what it has built."""
-    os.makedirs(tree, exist_ok=True)
+    """The sources as they are, committed or not; a copy of an earlier tree keeps what it has built. Of what is built
+    here it has the readers of the round trips."""
+    os.makedirs(os.path.join(tree, "build"), exist_ok=True)
+    readers = os.path.join(ROOT, BUILD, "venv")
+    if os.path.exists(readers) and not os.path.lexists(os.path.join(tree, "build/venv")):
+        os.symlink(readers, os.path.join(tree, "build/venv"))
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
                            stdout=subprocess.PIPE).stdout.decode().split("\0")
     for name in stale(tree, names):
@@ -182,6 +186,8 @@ def command_of(test):
     if kind == "cli":
         more = ["build/test/fail_mpi.so", "build/test/vae_alone"] if "ranks" in rest else []
         return ["build/test/vae", *more], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
+    if kind == "roundtrip":
+        return ["build/vae", "build/roundtrip/random_model"], ["tests/roundtrip/run.sh", rest[0]], {"MODELS": "30"}
     if kind == "faults":  # of a part, in scenes
         scenes = [word for scene in rest[1:] for word in ("--scene", scene)]
         return (["build/vae", "build/test/vae", "build/faults/shim.so"],
@@ -228,7 +234,7 @@ def run(tree, test, cpu, wall):
 
 def is_wide(test):
     """Tests of whole programs cost a minute each, fuzz targets a build: for what all others let through."""
-    return test.split()[0] in ("cli", "program", "ranks", "faults", "fuzz")
+    return test.split()[0] in ("cli", "program", "ranks", "roundtrip", "faults", "fuzz")
 
 
 def cli_tests():
@@ -266,28 +272,22 @@ def named(path, wide):
 
 
 def tests_of(path, text, line, wide):
-    """What is named for a source, then whatever else runs the line; of the command line's tests that were asked
-    those that run little come first, as many as take WIDE seconds."""
-    first = named(path, wide)
-    if not coverage.tests:
+    """What is named for a source, if it runs the line. Wide: then whatever other unit test does; and of the command
+    line's tests that were asked those that do, beginning with those that run little else, as many as take WIDE
+    seconds."""
+    first = [test for test in named(path, wide) if set(test.split()[1:]).isdisjoint(table.ASKED)]
+    first = [test for test in first if coverage.runs(test, path, text, line) or is_new(test)]
+    if not wide or path.startswith(("kernels/", "host/backend/cuda/")):
         return first
-    emulated = path.startswith(("kernels/", "host/backend/cuda/"))
-    if not wide:
-        units = [test for test in coverage.tests if test.startswith("unit ") and not emulated]
-        tests = first + sorted((test for test in units if test not in first), key=lambda test: coverage.tests[test][0])
-        return [test for test in tests if coverage.runs(test, path, text, line) or test in first and is_new(test)]
-    files = cli_tests()
-    tests = [test for test in first if set(test.split()[1:]).isdisjoint(table.ASKED)]
-    tellers = sorted((name for name in files if not emulated and files[name] in table.ASKED and
-                      coverage.runs("cli " + name, path, text, line)),
-                     key=lambda name: coverage.breadth("cli " + name))
+    units = [test for test in coverage.tests if test.startswith("unit ") and test not in named(path, False)]
+    tellers = ["cli " + name for name, file in cli_tests().items() if file in table.ASKED]
     chosen, seconds = [], 0.0  # of the clock, as the lines were measured
-    for name in tellers:
-        seconds += coverage.tests.get("cli " + name, (1.0,))[0]
-        if chosen and seconds > WIDE:
-            break
-        chosen.append(name)
-    return tests + (["cli " + " ".join(chosen)] if chosen else [])
+    for test in sorted(tellers, key=coverage.breadth):
+        if coverage.runs(test, path, text, line) and (not chosen or seconds < WIDE):
+            seconds += coverage.seconds(test)
+            chosen.append(test[4:])
+    return ([test for test in sorted(units, key=coverage.seconds) if coverage.runs(test, path, text, line)] +
+            (["cli " + " ".join(chosen)] if chosen else []) + first)
 
 
 coverage = Coverage(HOME)

@@ -344,6 +344,23 @@ static void archives_are_read(void **state)
                        "a.npz: x: type '<i8'");
     assert_set_refused(scratch_write(*state, "b.npz", "PK no", 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
                        "b.npz");
+    /* booleans become bits, row by row; a byte that is none is named */
+    const size_t masks[2] = {3, 11};
+    uint8_t bools[33];
+    for (size_t i = 0; i < sizeof bools; i++) {
+        bools[i] = i % 3 == 0 || i % 7 == 1;
+    }
+    vae_npz_add(&w, "x", "|b1", 1, masks, 2, bools);
+    set = dataset_open_ok(write_npz(*state, &w), VAE_SPLIT_TRAIN, 0);
+    assert_true(set->dtype == VAE_BITS && set->n == 3 && set->d == 11);
+    for (size_t i = 0; i < sizeof bools; i++) {
+        assert_true(vae_dataset_value(set, i / 11, i % 11) == (float)bools[i]);
+    }
+    vae_dataset_free(set);
+    bools[25] = 2;
+    vae_npz_add(&w, "x", "|b1", 1, masks, 2, bools);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "row 2, column 3: expected a boolean, 0 or 1, found byte 2");
     /* types that labels have not, whatever their size */
     const struct {
         const char *descr;
@@ -654,7 +671,7 @@ static void columns_are_standardized(void **state)
 {
     vae_dataset *set = csv(*state, "a,b,c\n1,10,5\n3,30,5\n100,1000,5\n");
     const uint32_t index[2] = {0, 1};
-    double shift[3], scale[3];
+    double shift[3] = {NAN, NAN, NAN}, scale[3] = {NAN, NAN, NAN}; /* whatever was there before */
     vae_error err = {0};
     uint8_t before[32];
     memcpy(before, set->sha256, 32);

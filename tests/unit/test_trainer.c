@@ -47,6 +47,11 @@ static void test_learning_rates(void **state)
     assert_close(vae_learning_rate(&c, 1, 2, 13), 1e-3);
     assert_close(vae_learning_rate(&c, 1, 3, 13), 0.5e-3);
     assert_close(vae_learning_rate(&c, 1, 6, 13), 0.25e-3);
+    run_set_option(&c, "lr-milestones", "3,7"); /* epochs whose ends lower it */
+    static const double at[] = {1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25};
+    for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
+        assert_close(vae_learning_rate(&c, 1, i, 13), at[i] * 1e-3);
+    }
     /* Burda et al. (2015): stages i = 0..7 of 3^i epochs, 3280 in all */
     run_set_option(&c, "lr-schedule", "staged");
     run_set_option(&c, "stages", "8");
