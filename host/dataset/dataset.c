@@ -210,33 +210,6 @@ void vae_dataset_free(vae_dataset *set)
     free(set);
 }
 
-vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood, vae_mean mean,
-                                   vae_error *err)
-{
-    if (set->dtype != VAE_F32) {
-        return VAE_OK;
-    }
-    const bool bernoulli = vae_likelihood_of(likelihood)->unit;
-    const bool unit = bernoulli || mean == VAE_MEAN_SIGMOID;
-    const vae_facts facts = set->facts.known ? set->facts : vae_dataset_facts(set);
-    const size_t i = unit ? facts.outside : facts.wild, width = vae_dataset_width(set);
-    if (i == SIZE_MAX) {
-        return VAE_OK;
-    }
-    const float value = ((const float *)set->rows)[i];
-    return isfinite(value)
-               ? vae_fail(err, VAE_ERR_DATA,
-                          "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale "
-                          "the data or use --%s",
-                          set->source, i / width, i % width, (double)value,
-                          bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
-                          bernoulli ? "likelihood gaussian" : "mean linear")
-               : vae_fail(err, VAE_ERR_DATA,
-                          "%s: row %zu, column %zu: value %g is not a finite number; clean the "
-                          "data",
-                          set->source, i / width, i % width, (double)value);
-}
-
 static vae_status need_floats(const vae_dataset *set, vae_error *err)
 {
     return set->dtype == VAE_F32
