@@ -46,10 +46,7 @@ void vae_dataset_in_order(const vae_dataset *set, bool in_order)
 
 void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
 {
-    enum {
-        NEAR = 32 << 10,
-        MOST = 1 << 20
-    }; /* bytes between rows, or of several, brought at once */
+    enum { NEAR = 32 << 10 }; /* bytes between rows that are brought together */
     const size_t stride = vae_dataset_stride(set);
     size_t begin = 0, end = 0;
     if (set->map == NULL) {
@@ -58,7 +55,7 @@ void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
     const size_t base = (size_t)((const uint8_t *)set->rows - vae_map_bytes(set->map));
     for (size_t i = 0; i < n; i++) {
         const size_t at = base + rows[i] * stride;
-        if (end == 0 || at < begin || at > end + NEAR || at + stride - begin > MOST) {
+        if (end == 0 || at < begin || at > end + NEAR) {
             vae_map_fetch(set->map, begin, end - begin);
             begin = at;
             end = at;
