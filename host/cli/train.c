@@ -346,7 +346,7 @@ const cli_command cli_train_command = {
     .examples =
         "  vae train                                    the built-in digits, ten epochs\n"
         "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
-        "  vae train --preset photos --data photos/     PNG, JPEG, PGM ... files; or classes in "
+        "  vae train --preset photos --data photos/     PNG, JPEG, WebP ... files; or classes in "
         "folders\n"
         "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"

@@ -87,14 +87,14 @@ typedef struct vae_dataset {
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
- * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their
- * names, and
- *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
- *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
+ * - A folder of picture files (image.h has the formats). Folders in it are classes, in the order of
+ *   their names, and hold the files of one class (as torchvision's ImageFolder); files that lie in
+ *   it directly have no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
  *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
  *   and folder is taken once. Pictures in other formats are refused, as are pictures in the folder
  *   itself and in folders in it; other files are told of (err->notes).
- *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
+ *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped; EXIF's orientation
+ *   is followed, unless config->exif says ignore.
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.

@@ -45,19 +45,13 @@ typedef struct {
 
 static bool is_picture(const char *name)
 {
-    static const char *const endings[] = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pbm", ".pnm"};
-    bool is = false;
-    for (size_t i = 0; name[0] != '.' && i < sizeof endings / sizeof endings[0]; i++) {
-        is = is || vae_ends_with_any_case(name, endings[i]);
-    }
-    return is;
+    return name[0] != '.' && vae_picture_is_named(name);
 }
 
 /* A picture in a format that is not read, as far as its name tells. */
 static bool is_other_picture(const char *name)
 {
-    static const char *const endings[] = {".bmp",  ".gif",  ".tif", ".tiff", ".webp",
-                                          ".heic", ".avif", ".jp2", ".tga",  ".jfif"};
+    static const char *const endings[] = {".gif", ".heic", ".avif", ".jp2", ".tga", ".jfif"};
     bool is = false;
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
         is = is || vae_ends_with_any_case(name, endings[i]);
@@ -330,8 +324,8 @@ static vae_status tell_leftovers(const file_list *files, const char *folder, vae
                         list_leftovers(other, text));
     }
     if (no->n > 0) {
-        vae_note(notes, "%s: %zu file%s not read, only PNG, JPEG, PGM, PPM and PBM files are: %s",
-                 folder, no->n, no->n == 1 ? " is" : "s are", list_leftovers(no, text));
+        vae_note(notes, "%s: %zu file%s not read, only %s files are: %s", folder, no->n,
+                 no->n == 1 ? " is" : "s are", VAE_PICTURE_FORMATS, list_leftovers(no, text));
     }
     if (again->n > 0) {
         vae_note(notes, "%s: %zu link%s to what is there already %s left out: %s", folder, again->n,
@@ -385,27 +379,32 @@ typedef struct {
     uint8_t *rows;
     size_t grey;           /* files that are grey */
     _Atomic size_t colour; /* those in colour that lose it */
+    size_t many;           /* those of several pictures, of which the first is taken */
 } job;
+
+static unsigned reading(const job *j)
+{
+    return j->options->config->exif == VAE_EXIF_IGNORE ? VAE_PICTURE_AS_STORED : 0;
+}
 
 /* Shape of the rows, from the headers of all files, so that a misfit shows before the work. */
 static vae_status choose_shape(job *j, vae_error *err)
 {
     vae_status status = VAE_OK;
-    size_t w, h, c;
     for (size_t i = 0; i < j->files->n; i++) {
-        TRY(vae_picture_read(j->files->path[i], NULL, &w, &h, &c, err));
-        if (w == 0 || h == 0) {
-            TRY(vae_fail(err, VAE_ERR_DATA, "%s: a picture without pixels", j->files->path[i]));
-        }
-        j->grey += c == 1;
+        vae_picture p;
+        TRY(vae_picture_read(&p, j->files->path[i], reading(j) | VAE_PICTURE_HEADER, err));
+        j->grey += p.channels == 1;
+        j->many += p.more;
         if (i == 0) {
-            j->width = w, j->height = h;
+            j->width = p.width, j->height = p.height;
         }
-        if (j->side == 0 && (w != j->width || h != j->height)) {
+        if (j->side == 0 && (p.width != j->width || p.height != j->height)) {
             TRY(vae_fail(err, VAE_ERR_DATA,
                          "%s: %zu x %zu pixels, but %s has %zu x %zu; --image-size N makes all of "
                          "them N x N",
-                         j->files->path[i], w, h, j->files->path[0], j->width, j->height));
+                         j->files->path[i], p.width, p.height, j->files->path[0], j->width,
+                         j->height));
         }
     }
     j->channels = j->options->config->image_channels;
@@ -437,34 +436,35 @@ static vae_status read_one(job *j, size_t i, vae_error *err)
 {
     const size_t d = j->width * j->height * j->channels;
     const char *path = j->files->path[i];
-    uint8_t *pixels = NULL, *small = NULL, *row = j->rows + i * d;
-    size_t w, h, c;
+    uint8_t *small = NULL, *row = j->rows + i * d;
+    vae_picture p = {0};
     vae_status status = VAE_OK;
-    TRY(vae_picture_read(path, &pixels, &w, &h, &c, err));
-    if (c == 3 && j->channels == 1) {
-        if (is_coloured(pixels, w * h)) {
+    TRY(vae_picture_read(&p, path, reading(j), err));
+    const size_t n = p.width * p.height;
+    if (p.channels == 3 && j->channels == 1) {
+        if (is_coloured(p.pixels, n)) {
             atomic_fetch_add(&j->colour, 1);
         }
-        vae_image_convert(pixels, 1, pixels, 3, w * h);
-        c = 1;
+        vae_image_convert(p.pixels, 1, p.pixels, 3, n);
+        p.channels = 1;
     }
-    if (w == j->width && h == j->height) {
-        vae_image_convert(row, j->channels, pixels, c, w * h);
+    if (p.width == j->width && p.height == j->height) {
+        vae_image_convert(row, j->channels, p.pixels, p.channels, n);
     } else if (j->side == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: its size changed while it was read", path));
-    } else if (c == j->channels) {
-        TRY(vae_image_square(row, j->side, pixels, w, h, c, err));
+    } else if (p.channels == j->channels) {
+        TRY(vae_image_square(row, j->side, p.pixels, p.width, p.height, p.channels, err));
     } else {
         small = malloc(j->side * j->side);
         if (small == NULL) {
             TRY(vae_fail_memory(err, j->side * j->side, path));
         }
-        TRY(vae_image_square(small, j->side, pixels, w, h, 1, err));
+        TRY(vae_image_square(small, j->side, p.pixels, p.width, p.height, 1, err));
         vae_image_convert(row, 3, small, 1, j->side * j->side);
     }
 done:
     free(small);
-    free(pixels);
+    free(p.pixels);
     return status;
 }
 
@@ -548,6 +548,12 @@ static void announce(const job *j, const char *source, const vae_error *err)
     const vae_notes *notes = err != NULL ? err->notes : NULL;
     const size_t n = j->files->n, taken = j->options->channels;
     const char *whose = j->options->of_model ? "as the model has it" : "as the files to train on";
+    if (j->many > 0) {
+        vae_note(notes,
+                 "%s: %zu file%s of several pictures (pages, or frames): the first of each "
+                 "is taken",
+                 source, j->many, vae_s(j->many));
+    }
     if (j->options->config->image_channels > 0) {
         return;
     }
@@ -608,7 +614,7 @@ static vae_status load(vae_dataset *set, const char *folder, vae_split split,
     TRY(list_files(&files, path, err));
     TRY(tell_leftovers(&files, path, err));
     if (files.n == 0) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no PNG, JPEG, PGM, PPM or PBM files in it", path));
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: no %s files in it", path, VAE_PICTURE_FORMATS));
     }
     TRY(fill(set, &files, options, err));
 done:
@@ -640,7 +646,7 @@ done:
     return status;
 }
 
-static const char *const own_options[] = {"image-size", "image-channels", NULL};
+static const char *const own_options[] = {"image-size", "image-channels", "exif", NULL};
 
 const vae_reader vae_pictures_reader = {.name = "picture",
                                         .source = VAE_SOURCE_FOLDER,
@@ -650,7 +656,9 @@ const vae_reader vae_pictures_reader = {.name = "picture",
                                         .load = load};
 
 static const uint8_t png_magic[2] = {0x89, 'P'}, jpeg_magic[2] = {0xff, 0xd8},
-                     pnm_magic[2] = {'P', '1'}; /* to P6 */
+                     pnm_magic[2] = {'P', '1'} /* to P6 */, bmp_magic[2] = {'B', 'M'},
+                     webp_magic[2] = {'R', 'I'}, tiff_magic[2] = {'I', 'I'},
+                     tiff_other_magic[2] = {'M', 'M'};
 
 const vae_reader vae_png_reader = {.name = "PNG",
                                    .source = VAE_SOURCE_FILE,
@@ -671,3 +679,22 @@ const vae_reader vae_pnm_reader = {.name = "PGM",
                                    .magic = pnm_magic,
                                    .more_magic = 5,
                                    .load = load_file};
+const vae_reader vae_bmp_reader = {.name = "BMP",
+                                   .source = VAE_SOURCE_FILE,
+                                   .kind = VAE_KIND_PICTURES,
+                                   .endings = {".bmp"},
+                                   .magic = bmp_magic,
+                                   .load = load_file};
+const vae_reader vae_webp_reader = {.name = "WebP",
+                                    .source = VAE_SOURCE_FILE,
+                                    .kind = VAE_KIND_PICTURES,
+                                    .endings = {".webp"},
+                                    .magic = webp_magic,
+                                    .load = load_file};
+const vae_reader vae_tiff_reader = {.name = "TIFF",
+                                    .source = VAE_SOURCE_FILE,
+                                    .kind = VAE_KIND_PICTURES,
+                                    .endings = {".tif", ".tiff"},
+                                    .magic = tiff_magic,
+                                    .other_magic = tiff_other_magic,
+                                    .load = load_file};
