@@ -322,16 +322,12 @@ vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err)
  * would be learned as near-black without a word. */
 static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
 {
-    const uint8_t *bytes = set->rows;
-    uint8_t largest = 0;
-    for (size_t i = 0; i < set->n * set->d; i++) {
-        largest = bytes[i] > largest ? bytes[i] : largest;
-    }
-    return largest != 1 ? VAE_OK
-                        : vae_fail(err, VAE_ERR_DATA,
-                                   "%s: the largest byte is 1, but bytes are read as value/255; "
-                                   "store 0 and 255, floats 0.0 and 1.0, or array.astype(bool)",
-                                   set->source);
+    return set->facts.largest != 1
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA,
+                          "%s: the largest byte is 1, but bytes are read as value/255; store 0 and "
+                          "255, floats 0.0 and 1.0, or array.astype(bool)",
+                          set->source);
 }
 
 /* Labels all of which say that there is none are none. */
@@ -373,12 +369,16 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     } else {
         TRY(reader->load(set, name, split, &how, err));
     }
+    if (set->n > UINT32_MAX) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %zu rows; at most %u can be used", name, set->n,
+                     UINT32_MAX));
+    }
+    TRY(vae_dataset_scan(set, &how, err));
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
         set->dtype == VAE_U8 && !how.marks) {
         TRY(refuse_binary_bytes(set, err));
     }
     drop_empty_labels(set);
-    TRY(vae_dataset_hash(set, err));
     *out = set;
     set = NULL;
 done:

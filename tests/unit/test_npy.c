@@ -83,7 +83,7 @@ static void npy_booleans_become_bits(void **state)
     }
     blob bad = plain;
     bad.bytes[bad.n - 3] = 2;
-    assert_blob_refused(s, &bad, "row 1, column 8: expected a boolean, 0 or 1, found 2");
+    assert_blob_refused(s, &bad, "row 1, column 8: expected a boolean, 0 or 1, found byte 2");
     bad = plain;
     bad.n--;
     assert_blob_refused(s, &bad, "at most 21 remain");
@@ -159,7 +159,7 @@ static void npy_damage_is_refused(void **state)
         {"<f4", "found 2", 4, {1, 1, 3, 2}},
         {">f4", "big-endian", 2, {2, 3, 0, 0}},
         {"<i8", "integers", 2, {1, 3, 0, 0}},
-        {"|b1", "row 0, column 0: expected a boolean, 0 or 1, found 205", 2, {8, 3, 0, 0}},
+        {"|b1", "row 0, column 0: expected a boolean, 0 or 1, found byte 205", 2, {8, 3, 0, 0}},
         {"|b1", "cut short", 2, {1000000, 1000000, 0, 0}},
         {"<f2", "another size", 2, {4, 3, 0, 0}},
     };

@@ -170,7 +170,9 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
 {
     cpu_backend *be = vae_cpu_self(base);
     (void)rows;
-    (void)data;
+    if (data != NULL && be->err.status == VAE_OK) {
+        vae_dataset_check_file(data->set, &be->err);
+    }
     if (be->err.status == VAE_OK && n > be->plan_room) {
         vae_plan *more = realloc(be->plan, n * sizeof *more);
         if (more == NULL) {

@@ -28,6 +28,18 @@ static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, si
     }
 }
 
+/* A row of bits that lie as booleans: packed a piece at a time. */
+static void unpack_loose(const cpu_backend *be, float *x, const vae_dataset *set, size_t row)
+{
+    const uint8_t *bools = (const uint8_t *)set->rows + row * set->d;
+    uint8_t bits[ROW_EPS / 8];
+    for (size_t j = 0; j < set->d; j += ROW_EPS) {
+        const size_t n = set->d - j < ROW_EPS ? set->d - j : ROW_EPS;
+        vae_pack_bools(bits, bools + j, n);
+        be->k->convert_row(x + j, bits, VAE_BITS, n, VAE_BINARIZE_NONE, 0, 0, 0);
+    }
+}
+
 typedef struct {
     const cpu_backend *be;
     vae_mat x;
@@ -43,7 +55,7 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
     const vae_plan *plan = vae_cpu_now(a->be);
     const vae_dataset *set = a->data->set;
     const uint64_t block = a->binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (a->D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, a->D);
+    const size_t quads = (a->D + 3) / 4;
     (void)thread;
     for (size_t r = first; r < end; r++) {
         size_t row = vae_cpu_data_row(a->data, plan, r);
@@ -51,8 +63,12 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
             draw_row(a->be, vae_cpu_row(a->x, r), set, row, plan->draw, a->seed);
             continue;
         }
-        a->be->k->convert_row(vae_cpu_row(a->x, r), (const char *)set->rows + row * row_bytes,
-                              set->dtype, a->D, a->binarize, a->seed,
+        if (set->loose) {
+            unpack_loose(a->be, vae_cpu_row(a->x, r), set, row);
+            continue;
+        }
+        a->be->k->convert_row(vae_cpu_row(a->x, r), vae_dataset_row(set, row, NULL), set->dtype,
+                              a->D, a->binarize, a->seed,
                               vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
     }
 }
