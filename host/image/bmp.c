@@ -69,17 +69,18 @@ static vae_status read_masks(bmp *b, const uint8_t *info, vae_error *err)
 {
     static const uint32_t usual[2][3] = {{0x7c00, 0x3e0, 0x1f}, {0xff0000, 0xff00, 0xff}};
     uint8_t behind[MASKS];
+    const uint8_t *masks = info + INFO; /* in later headers */
     vae_status status = VAE_OK;
     memcpy(b->mask, usual[b->bits == 32], sizeof b->mask);
     if (b->compression == RGB) {
         return VAE_OK;
     }
-    if (b->info_bytes == INFO) { /* later headers hold the masks */
+    if (b->info_bytes == INFO) {
         TRY(read_bytes(b, behind, MASKS, FILE_HEADER + INFO, "masks", err));
-        info = behind - INFO;
+        masks = behind;
     }
     for (size_t c = 0; c < 3; c++) {
-        b->mask[c] = number(info + INFO + 4 * c, 4);
+        b->mask[c] = number(masks + 4 * c, 4);
         const uint32_t ones = b->mask[c] != 0 ? b->mask[c] >> __builtin_ctz(b->mask[c]) : 0;
         if (ones == 0 || (ones & (ones + 1)) != 0) {
             TRY(vae_fail(err, VAE_ERR_DATA,
