@@ -92,6 +92,8 @@ typedef struct vae_config {
     bool flip;                /* mirror pictures at random in training */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
     vae_exif exif;                     /* of picture files: are they turned as it says? */
+    size_t skip_bad;                   /* so many picture files may be damaged */
+    char cache[VAE_PATH];              /* file that keeps decoded picture files; "": none */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */
     vae_standardize standardize;

@@ -374,6 +374,12 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
                      UINT32_MAX));
     }
     TRY(vae_dataset_scan(set, &how, err));
+    if (set->recorded != NULL && memcmp(set->recorded, set->sha256, sizeof set->sha256) != 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: damaged: the rows in it are not those that were written: remove it",
+                     how.cache));
+    }
+    set->recorded = NULL;
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
         set->dtype == VAE_U8 && !how.marks) {
         TRY(refuse_binary_bytes(set, err));
