@@ -16,7 +16,9 @@ readers:
 	$(Q)BUILD=$(BUILD) tests/roundtrip/readers.sh >/dev/null || true
 
 # ---- everything under AddressSanitizer and UBSan ----
-SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+# debugging information is for people: mutants go without, and take a fast linker
+SAN_DEBUG := -g
+SAN     := -O1 $(SAN_DEBUG) -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 SIMT_INC := -Itests/simt/include -Itests/simt
 # cuRAND's headers, where the toolkit is: kernels are emulated over them, or else over a stand-in
 CURAND   := $(if $(HAVE_CUDA),$(wildcard $(CUDA_HOME)/include/curand_kernel.h))
@@ -81,7 +83,7 @@ SHIM      := $(BUILD)/faults/shim.so
 FAULTY    := $(SHIM) $(BUILD)/faults/library $(BUILD)/faults/library-asan
 $(SHIM): tests/faults/shim.c
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -ftls-model=initial-exec -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
 $(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)

@@ -145,9 +145,9 @@ typedef struct vae_dataset {
  *   of one size.
  * - A file of these: a set of one row. - A .csv or .tsv file, plain or .gz, whose first line holds
  * the names of its columns: RFC 4180,
- *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
- *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
- *   err's notes are told. The label column is config->label_column, or else the one called label,
+ *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Tabs separate the
+ *   fields of a .tsv; where another's first line has no comma, semicolons or tabs do. Then commas
+ *   may be decimal marks; err's notes are told. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any, which a note says; "none": all are data. An empty
  *   label is of no class, a fraction is refused.
  * Labels are whole numbers or texts; the classes are those of the rows that are kept, in the order

@@ -1,5 +1,5 @@
 """Round trips through the program and the library, checked with numpy, safetensors, onnx, ONNX
-Runtime, Pillow and, where it is installed, PyTorch.
+Runtime, Pillow, pandas and, where it is installed, PyTorch.
 
     check_commands.py VAE [LIBVAE]
 
@@ -20,6 +20,7 @@ import traceback
 import numpy as np
 import onnx
 import onnxruntime
+import pandas
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 
@@ -326,6 +327,57 @@ def check_archives_of_numpy():
     vae("encode", "run_only", "--data", "only.npz", "--out", "a.npy")
     vae("encode", "run_only", "--data", "bits.npy", "--out", "b.npy")
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def metadata_of(run):
+    vae("export", run, "--out", "metadata.npz")
+    with np.load("metadata.npz") as file:
+        texts = json.loads(bytes(file["metadata"]))
+    return {key: json.loads(texts[key]) for key in ("columns", "classes", "data_shift", "data_scale")}
+
+
+def check_tables_of_pandas():
+    """What pandas writes means here what it meant there: names, values to the last digit, classes."""
+    rng = np.random.default_rng(14)
+    table = pandas.DataFrame({
+        "length, mm": rng.normal(5, 2, 60), 'the "width"': rng.normal(1.7e9, 0.3, 60), "Zähler": rng.integers(-5, 90, 60),
+        "f4": rng.normal(0, 1e-12, 60).astype(np.float32), "kind": rng.choice(["a b", "ü; x", "3"], 60)})
+    ways = {"plain.csv": {}, "tabs.tsv": {"sep": "\t"}, "packed.csv.gz": {}, "german.csv": {"sep": ";", "decimal": ","},
+            "marked.csv": {"encoding": "utf-8-sig"}, "quoted.csv": {"quoting": 1}, "lines.csv": {"lineterminator": "\r\n"}}
+    table.to_csv("plain.csv", index=False)
+    numbers = pandas.read_csv("plain.csv", float_precision="round_trip").drop(columns="kind")
+    shift, scale = numbers.mean().to_numpy(), numbers.std(ddof=0).to_numpy()
+    classes = sorted(set(table["kind"]), key=lambda name: (not name.isdigit(), name.encode()))
+    rows = None
+    for name, options in ways.items():
+        # semicolons separate only where no name has a comma
+        names = {"length, mm": "length"} if name == "german.csv" else {}
+        table.rename(columns=names).to_csv(name, index=False, **options)
+        run = "table-" + name.split(".")[0]
+        vae("train", "--data", name, "--label-column", "kind", "--likelihood", "gaussian", "--hidden", 4, "--latent", 2,
+            "--epochs", 2, "--report=false", "--out", run, "-q")
+        told = metadata_of(run)
+        assert told["columns"] == list(numbers.rename(columns=names).columns) and told["classes"] == classes, told
+        assert np.allclose(told["data_shift"], shift, rtol=1e-12, atol=0), (name, told["data_shift"], shift)
+        assert np.allclose(told["data_scale"], scale, rtol=1e-7, atol=0), (name, told["data_scale"], scale)
+        vae("encode", run, "--data", name, "--out", "table.npz")
+        with np.load("table.npz") as latents:
+            known = [str(known) for known in latents["class_names"]]
+            assert [known[label] for label in latents["labels"]] == list(table["kind"]), name
+            assert rows is None or np.array_equal(latents["mu"], rows), f"{name}: other values than of plain.csv"
+            rows = latents["mu"]
+    # and back: pandas reads the scores
+    vae("score", "table-plain", "--out", "scores.csv")
+    scores = pandas.read_csv("scores.csv")
+    assert list(scores["label"]) == list(table["kind"]) and list(scores["row"]) == list(range(60)), scores
+    assert scores["neg_elbo"].notna().all() and scores["flag"].isin([0, 1]).all()
+    # what has no meaning here is refused with the remedy
+    options = ["--likelihood", "gaussian", "--out", "none"]
+    table.to_csv("index.csv")
+    assert "index=False" in vae("train", "--data", "index.csv", *options, expect=3)
+    table.loc[3, "f4"] = np.nan
+    table.to_csv("missing.csv", index=False)
+    assert "line 5, column 'f4'" in vae("train", "--data", "missing.csv", "--label-column", "kind", *options, expect=3)
 
 
 def mu_of(run, data):
