@@ -114,7 +114,7 @@ isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
 SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
-SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole test_score
+SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_mapped test_whole test_score
 simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
 simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
               $(call cudaobjs,simt) $(call simt_cc,simt)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -200,7 +201,21 @@ void vae_map_at_random(const vae_map *m)
 
 void vae_map_fetch(const vae_map *m, size_t offset, size_t n)
 {
-    advise(m, offset, n, MADV_WILLNEED);
+    enum { AT_ONCE = 128 << 10 }; /* of more, some kernels fetch only the beginning */
+    for (size_t i = 0; i < n; i += AT_ONCE) {
+        advise(m, offset + i, n - i < AT_ONCE ? n - i : AT_ONCE, MADV_WILLNEED);
+    }
+}
+
+bool vae_map_disk_was_read(uint64_t *seen)
+{
+    struct rusage usage;
+    uint64_t before = *seen;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        /* waited for, or fetched: some file systems count one, some the other */
+        *seen = (uint64_t)usage.ru_majflt + (uint64_t)usage.ru_inblock;
+    }
+    return *seen > before;
 }
 
 void vae_map_drop(const vae_map *m, size_t offset, size_t n)

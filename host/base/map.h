@@ -43,8 +43,11 @@ vae_status vae_map_check(const vae_map *m, vae_error *err);
  * anywhere, and only they are fetched. */
 void vae_map_in_order(const vae_map *m);
 void vae_map_at_random(const vae_map *m);
-/* Begins fetching these bytes from the disk, and returns. */
+/* Begins fetching these bytes from the disk, where they are not in memory, and returns. */
 void vae_map_fetch(const vae_map *m, size_t offset, size_t n);
+/* Has this process read from a disk since *seen was set (0: ever)? Sets it. Fetching ahead costs a
+ * system call a piece, so whoever reads at random asks now and then whether it is worth that. */
+bool vae_map_disk_was_read(uint64_t *seen);
 /* They are done with: they no longer count as memory of this process. (The system may keep them in
  * its cache of the file.) */
 void vae_map_drop(const vae_map *m, size_t offset, size_t n);

@@ -206,10 +206,12 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
         options.channels = channels;
         options.of_model = options.channels > 0;
     }
+    options.means = !resume;
     TRY(cli_from_run(resume && !vae_option_in(given, vae_config_find("data")),
                      vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, &why), &why,
                      err));
     TRY(vae_dataset_check_options(*train, given, err));
+    options.means = false;
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
     }

@@ -71,5 +71,7 @@ void vae_closest_rows(size_t *row, double *distance, const float *x, size_t n,
                       const vae_dataset *set)
 {
     search s = {row, distance, x, set};
+    vae_dataset_in_order(set, true);
     vae_parallel(vae_threads(0), n, 1, search_rows, &s);
+    vae_dataset_in_order(set, false);
 }

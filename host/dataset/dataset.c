@@ -37,6 +37,37 @@ vae_status vae_dataset_check_file(const vae_dataset *set, vae_error *err)
     return set->map != NULL ? vae_map_check(set->map, err) : VAE_OK;
 }
 
+void vae_dataset_in_order(const vae_dataset *set, bool in_order)
+{
+    if (set->map != NULL) {
+        (in_order ? vae_map_in_order : vae_map_at_random)(set->map);
+    }
+}
+
+void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
+{
+    enum {
+        NEAR = 32 << 10,
+        MOST = 1 << 20
+    }; /* bytes between rows, or of several, brought at once */
+    const size_t stride = vae_dataset_stride(set);
+    size_t begin = 0, end = 0;
+    if (set->map == NULL) {
+        return;
+    }
+    const size_t base = (size_t)((const uint8_t *)set->rows - vae_map_bytes(set->map));
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = base + rows[i] * stride;
+        if (end == 0 || at < begin || at > end + NEAR || at + stride - begin > MOST) {
+            vae_map_fetch(set->map, begin, end - begin);
+            begin = at;
+            end = at;
+        }
+        end = at + stride > end ? at + stride : end;
+    }
+    vae_map_fetch(set->map, begin, end - begin);
+}
+
 /* Rows that lie in a map come into memory. */
 static vae_status own_rows(vae_dataset *set, vae_error *err)
 {
@@ -51,7 +82,7 @@ static vae_status own_rows(vae_dataset *set, vae_error *err)
     if (rows == NULL) {
         TRY(vae_fail_memory(err, set->n * width, "rows"));
     }
-    vae_map_in_order(set->map);
+    vae_dataset_in_order(set, true);
     for (size_t i = 0; i < set->n; i++) {
         const void *row = vae_dataset_row(set, i, rows + i * width);
         if (!set->loose) {

@@ -30,8 +30,8 @@ enum { VAE_IN_MEMORY = 64 << 20 };
 
 /* What a pass over all rows told of their values, so that nobody needs another. */
 typedef struct {
-    bool known;      /* that pass was made, and rows are what they were then */
-    uint8_t largest; /* of bytes */
+    bool known;     /* that pass was made, and rows are what they were then */
+    uint8_t either; /* of bytes: the bits that are set in any; 1 where the largest byte is 1 */
     /* Of floats, places in row-major order of the first that is not in [0,1] (NaN is not) and of the
      * first that is not finite; SIZE_MAX: there is none. */
     size_t outside, wild;
@@ -235,6 +235,13 @@ static inline const void *vae_dataset_row(const vae_dataset *set, size_t row, vo
     }
     return at;
 }
+
+/* Says that rows which lie in a map are read one after another next, or (as it is else) anywhere. */
+void vae_dataset_in_order(const vae_dataset *set, bool in_order);
+
+/* Begins to bring n rows that lie in a map from the disk, so that whoever wants them soon need not
+ * wait for one after another. Rows that follow each other closely are brought together. */
+void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n);
 
 /* The set's labels become places in `known`, behind which the names stand that are new. Nothing
  * where none are known, or no labels. VAE_ERR_RUNTIME. */

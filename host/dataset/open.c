@@ -322,7 +322,7 @@ vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err)
  * would be learned as near-black without a word. */
 static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
 {
-    return set->facts.largest != 1
+    return set->facts.either != 1
                ? VAE_OK
                : vae_fail(err, VAE_ERR_DATA,
                           "%s: the largest byte is 1, but bytes are read as value/255; store 0 and "

@@ -62,7 +62,7 @@ typedef struct {
     size_t d, few_rows; /* columns; rows in `few` */
     bool threshold;     /* values >= 1/2 are counted (of bytes 255 times); else values are added */
     double *sum;        /* (d) */
-    void *few;          /* what is not yet in sum: (d) uint16_t of bytes, binary counters of bits */
+    void *few;          /* what is not yet in sum: counters of columns, as mean.c has them */
 } vae_sums;
 
 /* VAE_ERR_RUNTIME (memory). */

@@ -85,21 +85,29 @@ typedef struct {
     uint8_t *room; /* for packing */
 } scan;
 
-static uint8_t largest_of(const uint8_t *bytes, size_t n)
+/* The bits that are set in any of them. */
+static uint8_t either_of(const uint8_t *bytes, size_t n)
 {
-    uint8_t largest = 0;
-    for (size_t i = 0; i < n; i++) {
-        largest = bytes[i] > largest ? bytes[i] : largest;
+    uint64_t either = 0, eight;
+    size_t i = 0;
+    for (; i + sizeof eight <= n; i += sizeof eight) {
+        memcpy(&eight, bytes + i, sizeof eight);
+        either |= eight;
     }
-    return largest;
+    for (; i < n; i++) {
+        either |= bytes[i];
+    }
+    either |= either >> 32;
+    either |= either >> 16;
+    either |= either >> 8;
+    return (uint8_t)either;
 }
 
 static void look(scan *s)
 {
     const size_t bytes = s->n * vae_dataset_row_bytes(s->set);
     if (s->set->dtype == VAE_U8) {
-        const uint8_t largest = largest_of(s->rows, bytes);
-        s->facts.largest = largest > s->facts.largest ? largest : s->facts.largest;
+        s->facts.either |= either_of(s->rows, bytes);
     } else if (s->set->dtype == VAE_F32) {
         look_at_floats(&s->facts, (const float *)(const void *)s->rows, s->n * s->set->d,
                        s->first * s->set->d);
@@ -137,7 +145,7 @@ static vae_status check_bools(const scan *s, vae_error *err)
 {
     const size_t d = s->set->d, bytes = s->n * d;
     const uint8_t *bools = (const uint8_t *)s->set->rows + s->first * d;
-    if (largest_of(bools, bytes) <= 1) {
+    if (either_of(bools, bytes) <= 1) {
         return VAE_OK;
     }
     size_t at = 0;
@@ -155,9 +163,7 @@ static vae_status scan_blocks(scan *s, const vae_data_options *options, vae_erro
     const bool tell = options->progress != NULL && set->n * stride >= LONG;
     const uint8_t *held = set->rows; /* from here on, of a map */
     vae_status status = VAE_OK;
-    if (set->map != NULL) {
-        vae_map_in_order(set->map);
-    }
+    vae_dataset_in_order(set, true);
     for (s->first = 0; s->first < set->n; s->first += s->n) {
         s->n = set->n - s->first < most ? set->n - s->first : most;
         s->rows = (const uint8_t *)set->rows + s->first * stride;
@@ -177,9 +183,7 @@ static vae_status scan_blocks(scan *s, const vae_data_options *options, vae_erro
             }
         }
     }
-    if (set->map != NULL) {
-        vae_map_at_random(set->map);
-    }
+    vae_dataset_in_order(set, false);
 done:
     return status;
 }

@@ -57,6 +57,9 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
     const uint64_t block = a->binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
     const size_t quads = (a->D + 3) / 4;
     (void)thread;
+    if (a->data->fetch_ahead > 0 && a->be->cursor + a->data->fetch_ahead < a->be->plan_n) {
+        vae_cpu_fetch(a->data, plan + a->data->fetch_ahead, first, end);
+    }
     for (size_t r = first; r < end; r++) {
         size_t row = vae_cpu_data_row(a->data, plan, r);
         if (set->draws) {

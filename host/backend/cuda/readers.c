@@ -41,6 +41,8 @@ struct row_readers {
     size_t done[VAE_CUDA_STAGES];  /* items that lie in a buffer */
     size_t active;                 /* readers under way */
     bool quit;
+    bool fetch;         /* rows come from a disk: many are asked for at once */
+    uint64_t disk_seen; /* of vae_map_disk_was_read */
 };
 
 /* Items first .. end-1, which lie in one buffer. */
@@ -61,6 +63,9 @@ static void fill(const row_readers *r, size_t first, size_t end)
                 vae_plan_row(entry, data->rows.n, data->rows.half_bits, (i + j) % r->per_entry);
             number[j] = data->index != NULL ? data->index[row] : (uint32_t)row;
             __builtin_prefetch(source + number[j] * stride); /* its page, too, is looked up */
+        }
+        if (r->fetch) {
+            vae_dataset_fetch(set, number, n);
         }
         for (size_t j = 0; j < n; j++) {
             for (size_t b = LINE; j + NEAR < n && b < stride; b += LINE) {
@@ -235,6 +240,7 @@ void vae_readers_begin(cuda_backend *be, row_readers *r, const vae_plan *plan, s
     r->per_entry = rows;
     r->per_slot = per_slot;
     r->next = r->released = 0;
+    r->fetch = r->data->set->map != NULL && vae_map_disk_was_read(&r->disk_seen);
     memset(r->done, 0, sizeof r->done);
     pthread_cond_broadcast(&r->work);
     pthread_mutex_unlock(&r->lock);
