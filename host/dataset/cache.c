@@ -1,6 +1,6 @@
 /* The cache of decoded pictures.
  *
- *   4096 bytes   what it is: the magic bytes, the version, zeros
+ *   64 bytes     what it is: the magic bytes, the version, zeros
  *   rows         (n, height, width, channels) bytes
  *   left out     of each: its place in the list of files and two lengths (u64), its name, the reason
  *   footer       as below
@@ -20,7 +20,7 @@
 #include "base/map.h"
 #include "base/stream.h"
 
-enum { HEAD = 4096, VERSION = 1 };
+enum { HEAD = 64, VERSION = 1 };
 static const uint8_t magic[12] = {0x89, 'v', 'a', 'e', 'c', 'a', 'c', 'h', 'e', '\r', '\n', 0x1a};
 
 typedef struct {

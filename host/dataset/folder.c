@@ -305,15 +305,17 @@ static vae_status remember(listing *l, const struct stat *info, bool *first, vae
     return VAE_OK;
 }
 
-/* A folder or file that is to be listed, unless it was already. One that is not there is for its
- * reader to tell. */
+/* A folder or file that is to be listed, unless it was already. One that is not there, as where a
+ * link leads nowhere, is for its reader to tell. VAE_ERR_IO. */
 static vae_status meet(listing *l, const char *path, struct stat *info, bool *first, vae_error *err)
 {
     vae_status status = VAE_OK;
     *first = true;
     if (stat(path, info) != 0) {
         *info = (struct stat){.st_size = 0};
-        return VAE_OK;
+        return errno == ENOENT || errno == ELOOP || errno == ENOTDIR
+                   ? VAE_OK
+                   : vae_fail(err, VAE_ERR_IO, "%s: cannot look at it: %s", path, strerror(errno));
     }
     TRY(remember(l, info, first, err));
     if (!*first) {

@@ -28,7 +28,9 @@ vae_status vae_picture_open(vae_picture_file *f, const char *path, vae_error *er
     f->bytes = (uint64_t)info.st_size;
     f->file = fdopen(fd, "rb");
     if (f->file == NULL) {
-        TRY(vae_fail_memory(err, BUFSIZ, path));
+        TRY(errno == ENOMEM
+                ? vae_fail_memory(err, BUFSIZ, path)
+                : vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
     }
 done:
     if (f->file == NULL) {

@@ -1,4 +1,5 @@
 /* Reading WebP files, by libwebp. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,9 +19,10 @@ const char *vae_webp_library(void)
     return text;
 }
 
+/* After a call with errno 0 before it: libwebp calls some failed allocations damage. */
 static vae_status damaged(const vae_picture_file *f, VP8StatusCode code, vae_error *err)
 {
-    if (code == VP8_STATUS_OUT_OF_MEMORY) {
+    if (code == VP8_STATUS_OUT_OF_MEMORY || errno == ENOMEM) {
         return vae_fail(err, VAE_ERR_RUNTIME, "%s: libwebp is out of memory", f->path);
     }
     return vae_fail(err, VAE_ERR_DATA, "%s: cannot read WebP: %s", f->path,
@@ -73,6 +75,7 @@ static vae_status decode_animation(vae_picture *p, const vae_picture_file *f, co
         TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libwebp is of another version", f->path));
     }
     how.color_mode = MODE_RGBA;
+    errno = 0;
     decoder = WebPAnimDecoderNew(data, &how);
     if (decoder == NULL || WebPAnimDecoderGetNext(decoder, &canvas, &when) == 0) {
         TRY(damaged(f, VP8_STATUS_BITSTREAM_ERROR, err));
@@ -96,6 +99,7 @@ static vae_status decode(vae_picture *p, const vae_picture_file *f, const uint8_
     config.output.is_external_memory = 1;
     config.output.u.RGBA = (WebPRGBABuffer){
         .rgba = p->pixels, .stride = (int)(3 * p->width), .size = 3 * p->width * p->height};
+    errno = 0;
     const VP8StatusCode code = WebPDecode(bytes, n, &config);
     return code == VP8_STATUS_OK ? VAE_OK : damaged(f, code, err);
 }
@@ -107,6 +111,7 @@ static vae_status read_header(vae_picture *p, const vae_picture_file *f, const u
 {
     WebPBitstreamFeatures features;
     vae_status status = VAE_OK;
+    errno = 0;
     const VP8StatusCode code = WebPGetFeatures(bytes, n, &features);
     if (code != VP8_STATUS_OK) {
         TRY(damaged(f, code, err));
@@ -143,6 +148,7 @@ vae_status vae_webp_read(vae_picture *p, const vae_picture_file *f, bool header,
     const size_t width = p->width, height = p->height;
     TRY(read_header(p, f, bytes, got, err));
     if (p->width != width || p->height != height) { /* what the first bytes did not tell */
+        errno = 0;
         TRY(damaged(f, VP8_STATUS_BITSTREAM_ERROR, err));
     }
     if (p->more) {

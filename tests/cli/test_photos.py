@@ -190,9 +190,9 @@ def pictures_are_kept_decoded():
     # what is no cache is not touched, what is damaged neither
     good = open(path("big.cache"), "rb").read()
     for data, says in ((b"a letter", "is there, and is no cache of pictures"), (b"", "is no cache of pictures"),
-                       (good[:-1], "damaged cache of pictures"), (good[:4000], "damaged cache of pictures (it is cut short)"),
-                       (good + b"x", "damaged"), (good[:5000], "damaged"),
-                       (good[:4100] + bytes([good[4100] ^ 1]) + good[4101:], "big.cache: damaged: the rows in it are not"),
+                       (good[:-1], "damaged cache of pictures"), (good[:500], "damaged cache of pictures (it is cut short)"),
+                       (good + b"x", "damaged"), (good[:900], "damaged"),
+                       (good[:100] + bytes([good[100] ^ 1]) + good[101:], "big.cache: damaged: the rows in it are not"),
                        (good[:-200] + bytes([good[-200] ^ 1]) + good[-199:], "its SHA-256 is another")):
         put("big.cache", data)
         run("none", says=says, code=3)
