@@ -6,7 +6,7 @@ test: test-deps ## the whole suite: no GPU, no data needed
 	$(Q)$(MAKE) $(SUB) check
 
 test-deps:
-	$(Q)data/install.sh build test
+	$(Q)WEBP=$(WEBP) TIFF=$(TIFF) data/install.sh build test
 
 check:
 	$(Q)$(MAKE) $(SUB) readers test-programs $(BUILD)/vae lib $(FAULTY) $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
@@ -44,17 +44,21 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS) $(MPI_LIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
-# of ranks: MPI calls that can be made to fail, and a program that was built without MPI
+# of ranks: MPI calls that can be made to fail
 $(BUILD)/test/fail_mpi.so: tests/mpi/fail_mpi.c
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) -std=c11 $(WARN) $(MPI_CFLAGS) -O1 -fPIC -shared -o $@ $< $(MPI_LIBS)
-$(BUILD)/test/launch_alone.o: host/ranks/launch.c $(BUILD)/asan/flags
-	$(Q)mkdir -p $(@D) && $(CC) $(C11) $(INCLUDE) $(SAN) $(DEPS) -c -o $@ $<
-$(BUILD)/test/vae_alone: $(call objs,asan) $(filter-out %/ranks/launch.o %/ranks/mpi.o,$(call front,asan)) \
-    $(BUILD)/test/launch_alone.o
+TEST_PROGRAMS += $(if $(HAVE_MPI),$(BUILD)/test/fail_mpi.so)
+# a program that was built without what can be left out: MPI, WebP, TIFF
+$(BUILD)/test/%_alone.o: $(BUILD)/asan/flags
+	$(Q)mkdir -p $(@D) && $(CC) $(C11) $(INCLUDE) -UVAE_WITH_WEBP -UVAE_WITH_TIFF $(SAN) $(DEPS) -c -o $@ $(filter %.c,$^)
+$(BUILD)/test/launch_alone.o: host/ranks/launch.c
+$(BUILD)/test/picture_alone.o: host/image/picture.c
+$(BUILD)/test/vae_alone: $(filter-out %/image/picture.o %/image/webp.o %/image/tiff.o,$(call objs,asan)) \
+    $(filter-out %/ranks/launch.o %/ranks/mpi.o,$(call front,asan)) $(BUILD)/test/launch_alone.o $(BUILD)/test/picture_alone.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
-TEST_PROGRAMS += $(if $(HAVE_MPI),$(BUILD)/test/fail_mpi.so $(BUILD)/test/vae_alone)
+TEST_PROGRAMS += $(BUILD)/test/vae_alone
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
 # compiled over cuRAND's headers, and over the stand-in

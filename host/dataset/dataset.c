@@ -193,12 +193,22 @@ static void free_rows(vae_dataset *set)
     free(set->picked);
 }
 
+void vae_left_out_free(vae_left_out *files, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(files[i].file);
+        free(files[i].why);
+    }
+    free(files);
+}
+
 void vae_dataset_free(vae_dataset *set)
 {
     if (set == NULL) {
         return;
     }
     free_rows(set);
+    vae_left_out_free(set->left_out, set->n_left_out);
     vae_classes_clear(&set->classes);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
         free(set->column_names[i]);

@@ -55,7 +55,21 @@ typedef struct {
     /* Rows read, where it takes long; may be NULL; called by one thread. */
     void (*progress)(void *ctx, size_t done, size_t total);
     void *ctx;
+    /* Of folders of pictures: the file that keeps their rows, NULL: none. It is made where it is not
+     * there or is of other pictures, if make_cache; else it is taken where it fits, it or the one
+     * with VAE_CACHE_TEST behind its name, and left alone where not. */
+    const char *cache;
+    bool make_cache;
 } vae_data_options;
+
+/* Behind the name that --cache gives, of the rows that are tested on. */
+#define VAE_CACHE_TEST ".test"
+
+/* A picture file that is no row, as --skip-bad allows. */
+typedef struct {
+    size_t number; /* among all files, in order */
+    char *file, *why;
+} vae_left_out;
 
 /* n rows of d values, row-major. The set owns every pointer. */
 typedef struct vae_dataset {
@@ -84,6 +98,10 @@ typedef struct vae_dataset {
     uint32_t *picked;
     uint8_t
         sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes (bits packed) */
+    const uint8_t *recorded; /* (32) what sha256 must be, as the file says that the rows lie in;
+                              * NULL: nobody says. For vae_dataset_open alone */
+    vae_left_out *left_out;  /* (n_left_out) in their order, or NULL */
+    size_t n_left_out;
     vae_facts facts;
     /* (d), or NULL: sums of all rows, of the values, or if summed_threshold of value >= 1/2; of
      * bytes 255 times that */
@@ -113,14 +131,15 @@ typedef struct vae_dataset {
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
- * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their
- * names, and
- *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
- *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
- *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
- *   and folder is taken once. Pictures in other formats are refused, as are pictures in the folder
- *   itself and in folders in it; other files are told of (err->notes).
- *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
+ * - A folder of picture files (image.h has the formats). Folders in it are classes, in the order of
+ *   their names, and hold the files of one class (as torchvision's ImageFolder); files that lie in
+ *   it directly have no labels. Folders train and test (or val, valid) make splits. Rows are in the
+ *   order of paths, with 0 < limit < n the first of a fixed random order of them. Links are followed,
+ *   and each file and folder is taken once. Pictures in other formats are refused, as are pictures in
+ *   the folder itself and in folders in it; other files are told of (err->notes). Up to
+ *   config->skip_bad files that are damaged or cannot be read are left out.
+ *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped; EXIF's orientation is followed,
+ *   unless config->exif says ignore.
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
@@ -143,6 +162,8 @@ typedef struct vae_dataset {
 vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
                             const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);
+/* n of them. */
+void vae_left_out_free(vae_left_out *files, size_t n);
 
 /* *has: does `name` offer a split of its own for testing (digits, an IDX folder with t10k files, an
  * .npz with x_test, a folder with pictures in test)? What is gone, or no data set, has none.

@@ -26,6 +26,7 @@ typedef struct {
     const char *endings[VAE_READER_ENDINGS]; /* of a file's name, whatever their case; or NULL */
     const uint8_t *magic;       /* 2 bytes a file begins with; NULL: it is known by its ending */
     uint8_t more_magic;         /* the second may be greater by up to this */
+    const uint8_t *other_magic; /* 2 others that do as well, or NULL */
     const char *const *options; /* of the config that no other kind of data takes, NULL behind the
                                  * last; or NULL */
     /* *has: does the file or folder hold a part of that split? May be NULL for a built-in set or a
@@ -43,6 +44,7 @@ extern const vae_reader vae_digits_reader, vae_sprites_reader;
 extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
 extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
 extern const vae_reader vae_png_reader, vae_jpeg_reader, vae_pnm_reader;
+extern const vae_reader vae_bmp_reader, vae_webp_reader, vae_tiff_reader;
 
 /* ---- what all sets get ---- */
 
