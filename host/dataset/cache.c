@@ -171,7 +171,7 @@ vae_status vae_cache_open(vae_dataset *set, vae_picture_counts *counts, bool *fi
     vae_map *map = NULL;
     footer end;
     const uint8_t *list = NULL;
-    uint32_t version;
+    uint32_t version = 0;
     vae_status status = VAE_OK;
     *fits = false;
     why[0] = '\0';
