@@ -1,4 +1,4 @@
-/* The data set in memory: what readers and users of its rows share. */
+/* The data set: what readers and users of its rows share. */
 #include "dataset/dataset.h"
 
 #include <float.h>

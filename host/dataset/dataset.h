@@ -154,10 +154,11 @@ typedef struct vae_dataset {
  * of classes.h. Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data
  * stored as 0 and 1. Files are told apart by their first bytes, .npz and .csv by their names. A
  * single file that is no .npz has no test split: asking for it is VAE_ERR_DATA with a message that
- * says so. With a limit the rest of a file is still checked. options may be NULL. *out is owned by
- * the caller: vae_dataset_free. On failure it is NULL. Errors: VAE_ERR_IO (cannot read),
- * VAE_ERR_DATA (malformed: names the file, the offset, what was expected and what was found),
- * VAE_ERR_RUNTIME (memory). */
+ * says so. With a limit the rest of a packed file is still unpacked, of another only its length is
+ * looked at. Large arrays that are stored as they are wanted (.npy of u1, f4 and b1, IDX of bytes)
+ * are mapped, not read. options may be NULL. *out is owned by the caller: vae_dataset_free. On
+ * failure it is NULL. Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file,
+ * the offset, what was expected and what was found), VAE_ERR_RUNTIME (memory). */
 vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
                             const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);

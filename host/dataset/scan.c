@@ -160,7 +160,7 @@ static vae_status scan_blocks(scan *s, const vae_data_options *options, vae_erro
     const vae_dataset *set = s->set;
     const int threads = vae_threads(options->config != NULL ? options->config->threads : 0);
     const size_t stride = vae_dataset_stride(set), most = 1 + (BLOCK - 1) / stride;
-    const bool tell = options->progress != NULL && set->n * stride >= LONG;
+    const bool tell = options->progress != NULL && set->map != NULL && set->n * stride >= LONG;
     const uint8_t *held = set->rows; /* from here on, of a map */
     vae_status status = VAE_OK;
     vae_dataset_in_order(set, true);
@@ -185,6 +185,10 @@ static vae_status scan_blocks(scan *s, const vae_data_options *options, vae_erro
     }
     vae_dataset_in_order(set, false);
 done:
+    if (tell && status != VAE_OK) {
+        options->progress(options->ctx, set->n,
+                          set->n); /* no word stands in the way of the error's */
+    }
     return status;
 }
 

@@ -37,11 +37,12 @@ def fields(raw):
 
 
 def summaries(run):
-    """(step, {tag: {field: value}}) of each event in the only file of a run."""
-    (name,) = [name for name in board(run) if "tfevents" in name]
-    with open(path(run, "tensorboard", name), "rb") as file:
-        raw = file.read()
-    at = 0
+    """(step, {tag: {field: value}}) of each event in the files of a run, in order."""
+    raw, at = b"", 0
+    for name in board(run):
+        if "tfevents" in name:
+            with open(path(run, "tensorboard", name), "rb") as file:
+                raw += file.read()
     while at < len(raw):
         (size,) = struct.unpack_from("<Q", raw, at)
         event = dict(fields(raw[at + 12:at + 12 + size]))
@@ -89,3 +90,8 @@ def tensorboard_of_a_table():
     spread = dict(fields(last["kl_of_dimensions"][5]))
     for value, wanted in zip((spread[1], spread[2], spread[3], spread[4]), (min(kl), max(kl), 2, sum(kl))):
         assert abs(value - wanted) < 1e-5 * abs(wanted), (spread, kl)
+    # a session more; then the same again, as if it had been killed before its checkpoint
+    vae("train", "--resume", "--epochs", 2, "--out", "table", "-q")
+    os.remove(path("table", "checkpoints", "step-0000000002.vae"))
+    vae("train", "--resume", "--epochs", 2, "--out", "table", "-q")
+    assert [step for step, tags in summaries("table") if tags] == [1, 2]

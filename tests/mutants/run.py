@@ -232,6 +232,13 @@ def run(tree, test, cpu, wall):
     return (None if code == 0 else "exit status %d" % code), took
 
 
+def failed_of(tree, test):
+    """Of several tests of the command line the one that failed."""
+    with open(os.path.join(tree, "build", "test.log"), encoding="utf-8", errors="replace") as log:
+        found = re.search(r"^FAILED +(\w+)$", log.read(), re.M) if test.startswith("cli ") else None
+    return "cli " + found[1] if found else test
+
+
 def is_wide(test):
     """Tests of whole programs cost a minute each, fuzz targets a build: for what all others let through."""
     return test.split()[0] in ("cli", "program", "ranks", "roundtrip", "faults", "fuzz")
@@ -307,26 +314,29 @@ def measure_coverage():
                              for path in glob.glob(os.path.join(ROOT, pattern))}, command_of, ENV, JOBS)
 
 
-def measure(tree, tests):
-    """These tests pass without faults; how long each takes."""
-    known = {}
-    if os.path.exists(BASELINE):
-        with open(BASELINE, encoding="utf-8") as f:
-            known = json.load(f)
-    for test in sorted(tests):
-        if test in known:
-            continue
-        if not make(tree, *command_of(test)[0]):
-            sys.exit("%s does not build" % test)
-        how, took = run(tree, test, 600, 1200)
-        if how is not None:
-            sys.exit("%s fails without any fault: %s; see %s/build/test.log" % (test, how, tree))
-        known[test] = round(took, 2)
-        print("%7.2f s  %s" % (took, test), flush=True)
-        with open(BASELINE + ".new", "w", encoding="utf-8") as f:
-            json.dump(known, f, indent=1, sort_keys=True)
-        os.replace(BASELINE + ".new", BASELINE)
-    return known
+class Baseline:
+    """Seconds of a core that each test takes where it passes: fault or none, one that passes is as it was."""
+
+    def __init__(self):
+        self.known = {}
+        if os.path.exists(BASELINE):
+            with open(BASELINE, encoding="utf-8") as f:
+                self.known = json.load(f)
+
+    def passed(self, test, seconds):
+        with lock:
+            self.known.setdefault(test, round(seconds, 2))
+            with open(BASELINE + ".new", "w", encoding="utf-8") as f:
+                json.dump(self.known, f, indent=1, sort_keys=True)
+            os.replace(BASELINE + ".new", BASELINE)
+
+    def check(self, tree, test):
+        """A test that failed passes in a tree without faults, or all of this means nothing."""
+        if test not in self.known:
+            how, took = run(tree, test, 600, 1200) if make(tree, *command_of(test)[0]) else ("it does not build", 0)
+            if how is not None:
+                raise RuntimeError("%s fails without any fault: %s" % (test, how))
+            self.passed(test, took)
 
 
 # ---- a mutant ----
@@ -386,21 +396,20 @@ def plant(tree, number, sources, baseline, wide, row, others):
             for test in tests_of(path, text, line, wide):
                 if not make(tree, *command_of(test)[0]):
                     raise RuntimeError("%s: %s does not build" % (path, test))
-                usual = baseline.get(test, 60)
+                usual = baseline.known.get(test, 60)
                 how, cpu = run(tree, test, 10 + 5 * usual, 120 + 30 * usual)
                 took += cpu
                 ran.append(test)
                 if how is not None:
-                    caught = test
+                    caught = failed_of(tree, test)
                     break
+                baseline.passed(test, cpu)
         finally:
             with open(full, "w", encoding="utf-8") as f:
                 f.write(text)
         diff = difference(path, text, changed)
-        if caught is not None and caught not in baseline:
-            how_without, baseline[caught] = run(tree, caught, 600, 1200) if make(tree, *command_of(caught)[0]) else "?"
-            if how_without is not None:
-                raise RuntimeError("%s fails without any fault: %s" % (caught, how_without))
+        if caught is not None:
+            baseline.check(tree, caught)
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
                 "line": line, "diff": diff, "caught": caught, "how": how,
                 "ran": ran, "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
@@ -467,10 +476,7 @@ def run_all(todo, wide):
     trees = [os.path.join(HOME, "tree%s" % (k or "")) for k in range(min(JOBS, len(todo)))]
     copy_tree(trees[0])
     sources = read_sources(trees[0])
-    groups = {known[n]["group"] if n in known else group_of(n) for n in todo}
-    print("tests without faults:", flush=True)
-    baseline = measure(trees[0], set() if wide else {test for group in groups for path, _ in sources[group]
-                                                     for test in named(path, False)})
+    baseline = Baseline()
     for tree in trees[1:]:
         if not os.path.isdir(tree):
             shutil.copytree(trees[0], tree, symlinks=True)

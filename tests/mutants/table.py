@@ -9,7 +9,7 @@ GROUPS = [
     ("kernels", 35, ["kernels/*.cu", "host/backend/cuda/*.c"]),
 ]
 
-SETS = ["unit dataset", "unit formats", "unit npy"]
+SETS = ["unit mapped", "unit dataset", "unit formats", "unit npy"]
 RUNS = ["unit resume", "unit checkpoint", "unit trainer", "unit libvae"]
 STEP = ["unit model", "unit gradients", "unit determinism", "unit trainer"]
 CPU = ["unit ops", "unit ops_loss", "unit ops_classes", "unit ops_conv", "unit matmul", *STEP, "unit score"]
@@ -32,7 +32,7 @@ TESTS = [
     ("host/dataset/idx.c", [*SETS, "fuzz fuzz_idx fuzz_dataset", "cli data"]),
     ("host/dataset/np[yz].c", ["unit npy", *SETS, "fuzz fuzz_npy fuzz_dataset", "cli data"]),
     ("host/dataset/classes.c", ["unit classes", "unit formats", "fuzz fuzz_csv fuzz_dataset"]),
-    ("host/dataset/closest.c", ["unit probe", "unit latent_walk"]),
+    ("host/dataset/closest.c", ["unit mapped", "unit probe", "unit latent_walk"]),
     ("host/dataset/pictures.c", ["unit formats", "unit image", "cli photos"]),
     ("host/dataset/folder.c", ["unit formats", "cli photos", "cli splits"]),
     ("host/dataset/cache.c", ["cli photos", "fuzz fuzz_cache"]),

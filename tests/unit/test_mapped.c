@@ -238,7 +238,9 @@ static void rows_come_into_memory_where_they_must(void **state)
                      VAE_ERR_DATA);
     vae_dataset_free(mapped);
     /* exact values are wanted, to be standardized: the file is read at once */
-    mapped = open_set(path, false, &(vae_data_options){.exact = true});
+    const vae_data_options exact = {.exact = true, .in_memory = 1};
+    assert_int_equal(vae_dataset_open(&mapped, path, VAE_SPLIT_TRAIN, &exact, NULL), VAE_OK);
+    assert_null(mapped->map);
     vae_dataset_free(mapped);
     for (kind of = U1; of < IDX; of++) {
         path = write_some(of, 9, 70);
@@ -318,6 +320,11 @@ static void bad_values_are_named_by_place(void **state)
         set = open_set(write_file(F4, N, D, x, sizeof *x * N * D), mapped, NULL);
         assert_judged(set, VAE_BERNOULLI, "row 0, column 3: value nan is not a finite number");
         assert_judged(set, VAE_GAUSSIAN, "row 0, column 3: value nan is not a finite number");
+        const uint32_t others[] = {1, 799, 2}, first = 0;
+        assert_int_equal(vae_dataset_pick(set, others, 3, NULL), VAE_OK);
+        assert_judged(set, VAE_GAUSSIAN, "row 1, column 999: value inf is not a finite number");
+        assert_int_equal(vae_dataset_pick(set, &first, 1, NULL), VAE_OK);
+        assert_judged(set, VAE_GAUSSIAN, NULL);
         vae_dataset_free(set);
     }
     free(x);
@@ -332,16 +339,19 @@ static void bad_values_are_named_by_place(void **state)
                      VAE_ERR_DATA);
     assert_non_null(strstr(err.text, "row 2999, column 998: expected a boolean, 0 or 1, found "
                                      "byte 3"));
-    for (uint8_t most = 0; most < 3; most++) { /* only 1 is what binary data are stored as */
+    free(bytes);
+    for (uint8_t i = 0; i < 3 * 19; i++) { /* only 1 is what binary data are stored as */
+        uint8_t few[38] = {1};
+        const uint8_t most = i % 3;
+        few[0] = most < 1 ? most : 1;
+        few[19 + i / 3] = most;
         err = (vae_error){0};
-        bytes[2999 * 1000 + 998] = most;
-        assert_int_equal(vae_dataset_open(&set, write_file(U1, 3000, 1000, bytes, 3000000),
+        assert_int_equal(vae_dataset_open(&set, write_file(U1, 2, 19, few, sizeof few),
                                           VAE_SPLIT_TRAIN, &in_place, &err),
                          most == 1 ? VAE_ERR_DATA : VAE_OK);
         assert_true((strstr(err.text, "the largest byte is 1") != NULL) == (most == 1));
         vae_dataset_free(set);
     }
-    free(bytes);
 }
 
 static void files_of_another_length_are_refused(void **state)
@@ -360,6 +370,13 @@ static void files_of_another_length_are_refused(void **state)
                                               &(vae_data_options){.in_memory = 1}, &err),
                              VAE_ERR_DATA);
             assert_null(set);
+            assert_non_null(strstr(err.text, longer ? "but the file goes on" : "cut short"));
+            /* behind the rows that are kept, too */
+            err = (vae_error){0};
+            assert_int_equal(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN,
+                                              &(vae_data_options){.in_memory = 1, .limit = 2},
+                                              &err),
+                             VAE_ERR_DATA);
             assert_non_null(strstr(err.text, longer ? "but the file goes on" : "cut short"));
         }
     }
