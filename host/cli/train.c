@@ -269,8 +269,8 @@ done:
     return status;
 }
 
-/* Data of all ranks. Those that make a cache take turns, so that each finds what was made before it:
- * the first, then one on each other host, whose file it may be as well, then the rest. */
+/* Data of all ranks. Those that make a cache take turns, so that each finds what was made before
+ * it: the first, then one on each other host, whose file it may be as well, then the rest. */
 static vae_status open_by_turns(const vae_ranks *ranks, bool resume, const command_line *line,
                                 vae_dataset **train, vae_dataset **test, vae_error *err)
 {

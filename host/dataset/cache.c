@@ -2,7 +2,7 @@
  *
  *   64 bytes     what it is: the magic bytes, the version, zeros
  *   rows         (n, height, width, channels) bytes
- *   left out     of each: its place in the list of files and two lengths (u64), its name, the reason
+ *   left out     of each: its place in the list of files, two lengths (u64), its name, the reason
  *   footer       as below
  *
  * All numbers are little-endian, as this program's memory is. It is written from its beginning to

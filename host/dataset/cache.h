@@ -29,8 +29,8 @@ typedef struct {
 } vae_cache_key;
 
 /* Opens the cache, if it fits: *fits, and set's n, d, height, width, channels, rows, map, recorded
- * and left_out are filled in. Where it does not fit, or there is none, nothing is filled in, and `why`
- * is what is different ("": there is none). VAE_ERR_DATA: it is damaged, or no cache of this
+ * and left_out are filled in. Where it does not fit, or there is none, nothing is filled in, and
+ * `why` is what is different ("": there is none). VAE_ERR_DATA: it is damaged, or no cache of this
  * program; VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_cache_open(vae_dataset *set, vae_picture_counts *counts, bool *fits, char why[256],
                           const char *path, const vae_cache_key *key, vae_error *err);

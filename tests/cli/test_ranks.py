@@ -173,11 +173,11 @@ def trained_alone():
 @test
 def ranks_make_one_cache_of_pictures():
     """The first makes it, the others open it; the bits are those of a run without."""
-    for i in range(24):
-        os.makedirs(path("pictures"), exist_ok=True)
-        with open(path("pictures", f"{i:02d}.pgm"), "wb") as file:
+    os.makedirs(path("pictures"))
+    for i in range(400):  # which takes longer than two ranks can be apart
+        with open(path("pictures", f"{i:03d}.pgm"), "wb") as file:
             file.write(b"P5 4 4 255\n" + bytes((i * 31 + k * 17) % 256 for k in range(16)))
-    options = ["train", "--data", "pictures", "--hidden", 3, "--latent", 2, "--epochs", 2, "--batch-size", 7, "--device", "cpu",
+    options = ["train", "--data", "pictures", "--hidden", 3, "--latent", 2, "--epochs", 2, "--batch-size", 99, "--device", "cpu",
                "--sample-every", 0, "--report=false", "-q", "--out"]
     ranks(2, *options, "plain-pictures")
     trace = ["strace", "-f", "-ff", "-qq", "-e", "trace=rename,renameat,renameat2", "-o", "renames"]
