@@ -235,15 +235,16 @@ def killed_while_a_cache_is_made():
     options = ["train", "--data", "kill", *QUICK, "--out", "killed", "--cache", "kill.cache"]
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left, other = f"kill.cache.{dead.pid}-0.tmp", f"kill.cache.{os.getpid()}-0.tmp"
-    for name in (left, other):
+    left, fresh, other = f"kill.cache.{dead.pid}-0.tmp", f"kill.cache.{dead.pid}-1.tmp", f"kill.cache.{os.getpid()}-0.tmp"
+    for name in (left, fresh, other, "kill.cache.x-0.tmp"):
         put(name, b"\x89vaecache\r\n\x1a" + bytes(500))
-    put("kill.cache.x-0.tmp", b"\x89vaecache\r\n\x1a" + bytes(500))
-    vae(*options, says="decoded")
+        if name != fresh:  # which may be that of a process of another host
+            os.utime(path(name), (1, 1))
+    vae(*options, says=f"{left}: removed: left by one who was killed while making kill.cache")
     assert sorted(n for n in os.listdir(path()) if n.startswith("kill.cache")) == \
-        sorted(["kill.cache", other, "kill.cache.x-0.tmp"])
+        sorted(["kill.cache", fresh, other, "kill.cache.x-0.tmp"])
     # a disk that is full leaves what was there
     whole = open(path("kill.cache"), "rb").read()
     vae(*options, "--image-size", 50, "--force", code=4, says="kill.cache", prefix=["prlimit", "--fsize=60000"])
     assert open(path("kill.cache"), "rb").read() == whole
-    assert len([n for n in os.listdir(path()) if n.startswith("kill.cache")]) == 3
+    assert len([n for n in os.listdir(path()) if n.startswith("kill.cache")]) == 4
