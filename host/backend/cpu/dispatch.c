@@ -1,6 +1,6 @@
-/* Which instruction set level the CPU backend uses. VAE_ISA=baseline|avx2|avx512 in the environment
- * lowers it, to compare levels or to test the lower ones; it never raises it above the machine's.
- */
+/* Which instruction set level the CPU backend uses. VAE_ISA in the environment, one of the names
+ * below, lowers it, to compare levels or to test the lower ones; it never raises it above the
+ * machine's. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,34 +20,45 @@ static vae_cpu_level machine_level(void)
     }
     bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return avx512 ? VAE_CPU_AVX512 : VAE_CPU_AVX2;
+    if (!avx512) {
+        return VAE_CPU_AVX2;
+    }
+    return __builtin_cpu_supports("avx512bf16") ? VAE_CPU_AVX512_BF16 : VAE_CPU_AVX512;
 #else
     return VAE_CPU_BASELINE;
 #endif
 }
 
+static const char *const names[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
+
+const char *vae_cpu_level_name(vae_cpu_level level)
+{
+    return names[level];
+}
+
 vae_status vae_cpu_level_choose(vae_cpu_level *level, vae_error *err)
 {
-    static const char *const names[] = {"baseline", "avx2", "avx512"};
     *level = machine_level();
     const char *wish = getenv("VAE_ISA");
     if (wish == NULL || wish[0] == '\0') {
         return VAE_OK;
     }
-    for (int i = 0; i <= VAE_CPU_AVX512; i++) {
+    for (int i = 0; i <= VAE_CPU_AVX512_BF16; i++) {
         if (strcmp(wish, names[i]) == 0) {
             *level = (vae_cpu_level)i < *level ? (vae_cpu_level)i : *level;
             return VAE_OK;
         }
     }
     return vae_fail(err, VAE_ERR_USAGE,
-                    "VAE_ISA=%s: expected baseline, avx2 or avx512; unset it for the best", wish);
+                    "VAE_ISA=%s: expected baseline, avx2, avx512 or avx512_bf16; unset it for the "
+                    "best",
+                    wish);
 }
 
 const cpu_kernels *vae_cpu_kernels(vae_cpu_level level)
 {
 #ifdef __x86_64__
-    if (level == VAE_CPU_AVX512) {
+    if (level >= VAE_CPU_AVX512) {
         return &vae_cpu_kernels_avx512;
     }
     if (level == VAE_CPU_AVX2) {
