@@ -2,7 +2,7 @@
 # the rest. The tests' and benchmarks' rules are in tests/tests.mk and bench/bench.mk.
 #
 # Variables: CC, CXX, NVCC, CPPFLAGS, CFLAGS, LDFLAGS (added to the program's own), ARCH (CUDA
-# targets), CUDA=0 (leave CUDA out), MPI=0 (leave MPI out), MPICC, BUILD (folder, no spaces), PREFIX, LIBDIR, DESTDIR, JOBS, V=1.
+# targets), CUDA=0 (leave CUDA out), MPI=0 (leave MPI out), WEBP=0, TIFF=0 (leave these pictures out), MPICC, BUILD (folder, no spaces), PREFIX, LIBDIR, DESTDIR, JOBS, V=1.
 
 BUILD   ?= build
 $(if $(word 2,$(BUILD)),$(error BUILD='$(BUILD)': make knows no names with a space; the source folder may have one))
@@ -24,6 +24,16 @@ CFLAGS  ?= -O2 -g
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math
 C11     := -std=c11 $(WARN) $(MATH)
 LDLIBS  := -ljansson -lpng -ljpeg -lgif -lzip -lz -lcrypto -lm -lpthread
+
+# ---- WebP and TIFF pictures: read where pkg-config knows the libraries, left out (and said so) where not ----
+WEBP    ?= 1
+TIFF    ?= 1
+WEBP_PC := $(if $(filter-out 0,$(WEBP)),$(shell pkg-config --exists libwebp libwebpdemux 2>/dev/null && echo libwebpdemux libwebp))
+TIFF_PC := $(if $(filter-out 0,$(TIFF)),$(shell pkg-config --exists 'libtiff-4 >= 4.5' 2>/dev/null && echo libtiff-4))
+PICTURES_PC := $(strip $(WEBP_PC) $(TIFF_PC))
+INCLUDE += $(if $(WEBP_PC),-DVAE_WITH_WEBP) $(if $(TIFF_PC),-DVAE_WITH_TIFF) \
+           $(if $(PICTURES_PC),$(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(PICTURES_PC))))
+LDLIBS  := $(if $(PICTURES_PC),$(shell pkg-config --libs $(PICTURES_PC))) $(LDLIBS)
 
 # ---- CUDA: built in where nvcc is, left out (and said so) where it is not ----
 CUDA    ?= 1
@@ -49,7 +59,8 @@ MPI_LIBS := $(filter -L% -l%,$(MPI_SAYS)) $(patsubst -L%,-Wl$(comma)-rpath$(comm
 HAVE_MPI := $(if $(filter -l%,$(MPI_SAYS)),1)
 
 # ---- sources: the rooms of host/ (host/README.md) ----
-HOST_C  := $(wildcard host/*/*.c host/*/*/*.c)
+HOST_C  := $(filter-out $(if $(WEBP_PC),,host/image/webp.c) $(if $(TIFF_PC),,host/image/tiff.c),\
+             $(wildcard host/*/*.c host/*/*/*.c))
 CUDA_C  := $(wildcard host/backend/cuda/*.c)
 # the program's own: libvae has neither commands nor MPI
 MPI_C   := host/ranks/mpi.c
@@ -98,7 +109,7 @@ help: ## this list
 
 # ---- what it needs: installed when missing (Debian and its kin), named otherwise ----
 deps:
-	$(Q)data/install.sh build
+	$(Q)WEBP=$(WEBP) TIFF=$(TIFF) data/install.sh build
 
 mnist: ## fetch MNIST into data/mnist/
 	$(Q)data/fetch_mnist.sh
@@ -157,6 +168,13 @@ $(BUILD)/vae: | cuda-left-out
 .PHONY: cuda-left-out
 cuda-left-out:
 	@echo '  note  built without CUDA: $(if $(filter 0,$(CUDA)),CUDA=0 was given,no nvcc on PATH or in /usr/local/cuda/bin)'
+endif
+ifneq ($(words $(WEBP_PC) $(TIFF_PC)),3)
+$(BUILD)/vae: | pictures-said
+.PHONY: pictures-said
+pictures-said:
+	$(if $(WEBP_PC),,@echo '  note  built without WebP pictures: $(if $(filter 0,$(WEBP)),WEBP=0 was given,no libwebp and libwebpdemux that pkg-config knows)')
+	$(if $(TIFF_PC),,@echo '  note  built without TIFF pictures: $(if $(filter 0,$(TIFF)),TIFF=0 was given,no libtiff of 4.5 or later that pkg-config knows)')
 endif
 $(BUILD)/vae: | mpi-said
 .PHONY: mpi-said

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs what vae needs to build (and, with "test", to be tested), where it is missing. Debian and
+# Installs what vae needs to build (and, with "test", to be tested), where it is missing; WEBP=0 and
+# TIFF=0 leave those libraries out. Debian and
 # its kin only; elsewhere it names what is missing and stops. Asks sudo where not root.
 set -euo pipefail
 
 build=(gcc:gcc g++:g++ pkg-config:pkg-config)
 build_libs=(jansson:libjansson-dev libpng:libpng-dev libjpeg:libjpeg62-turbo-dev libzip:libzip-dev zlib:zlib1g-dev libcrypto:libssl-dev)
 build_headers=(gif_lib.h:libgif-dev) # libraries that pkg-config does not know
+build_wanted=(libwebpdemux:libwebp-dev libtiff-4:libtiff-dev) # of pictures that are not read without
 test=(shellcheck:shellcheck strace:strace python3:python3 clang:clang mpicc:libopenmpi-dev mpirun:openmpi-bin)
 test_libs=(cmocka:libcmocka-dev)
 browser=(chromium:chromium chromedriver:chromium-driver) # of tests/report, which are skipped without
@@ -44,7 +46,15 @@ look() { # WHAT...: fills missing and wanted
     missing=() wanted=()
     for what in "$@"; do
         case "$what" in
-        build) need_commands "${build[@]}"; need_libraries "${build_libs[@]}"; need_headers "${build_headers[@]}" ;;
+        build)
+            need_commands "${build[@]}"
+            need_libraries "${build_libs[@]}"
+            need_headers "${build_headers[@]}"
+            for pair in "${build_wanted[@]}"; do
+                case "${WEBP:-1}${TIFF:-1} $pair" in 0?*webp* | ?0*tiff*) continue ;; esac
+                pkg-config --exists "${pair%%:*}" 2>/dev/null || wanted+=("${pair#*:}")
+            done
+            ;;
         test)
             need_commands "${test[@]}"
             need_libraries "${test_libs[@]}"
@@ -66,7 +76,13 @@ if [ "${#missing[@]}" -eq 0 ] && [ "${#wanted[@]}" -eq 0 ]; then
     exit 0
 fi
 do_without() {
-    echo "note: ${wanted[*]} cannot be installed here: the tests of reports in a browser will be SKIPPED" >&2
+    for package in "${wanted[@]}"; do
+        case "$package" in
+        chromium*) without="the tests of reports in a browser will be SKIPPED" ;;
+        *) without="pictures of that format will not be read" ;;
+        esac
+        echo "note: $package cannot be installed here: $without" >&2
+    done
     exit 0
 }
 can_install() {

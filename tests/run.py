@@ -98,6 +98,7 @@ def programs():
     yield Program("report in a browser", "tests/report/run", **vae)
     yield Program("round trips: models", "tests/roundtrip/run.sh", "models")
     yield Program("round trips: commands", "tests/roundtrip/run.sh", "commands")
+    yield Program("round trips: tutorial", "tests/roundtrip/run.sh", "tutorial")
     yield Program("installed library", "tests/roundtrip/installed.sh")
     yield Program("parsers on bad input", "tests/fuzz/run.sh")
     yield Program("faults", "tests/faults/run", JOBS="1")  # beside the others

@@ -6,7 +6,7 @@ test: test-deps ## the whole suite: no GPU, no data needed
 	$(Q)$(MAKE) $(SUB) check
 
 test-deps:
-	$(Q)data/install.sh build test
+	$(Q)WEBP=$(WEBP) TIFF=$(TIFF) data/install.sh build test
 
 check:
 	$(Q)$(MAKE) $(SUB) readers test-programs $(BUILD)/vae lib $(FAULTY) $(BUILD)/roundtrip/random_model $(FUZZERS:%=$(BUILD)/fuzz/%)
@@ -16,7 +16,9 @@ readers:
 	$(Q)BUILD=$(BUILD) tests/roundtrip/readers.sh >/dev/null || true
 
 # ---- everything under AddressSanitizer and UBSan ----
-SAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+# debugging information is for people: mutants go without, and take a fast linker
+SAN_DEBUG := -g
+SAN     := -O1 $(SAN_DEBUG) -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 SIMT_INC := -Itests/simt/include -Itests/simt
 # cuRAND's headers, where the toolkit is: kernels are emulated over them, or else over a stand-in
 CURAND   := $(if $(HAVE_CUDA),$(wildcard $(CUDA_HOME)/include/curand_kernel.h))
@@ -42,17 +44,21 @@ $(BUILD)/test/vae: $(call objs,asan) $(call front,asan)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS) $(MPI_LIBS)
 TEST_PROGRAMS += $(TEST_BINS) $(BUILD)/test/vae
 
-# of ranks: MPI calls that can be made to fail, and a program that was built without MPI
+# of ranks: MPI calls that can be made to fail
 $(BUILD)/test/fail_mpi.so: tests/mpi/fail_mpi.c
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) -std=c11 $(WARN) $(MPI_CFLAGS) -O1 -fPIC -shared -o $@ $< $(MPI_LIBS)
-$(BUILD)/test/launch_alone.o: host/ranks/launch.c $(BUILD)/asan/flags
-	$(Q)mkdir -p $(@D) && $(CC) $(C11) $(INCLUDE) $(SAN) $(DEPS) -c -o $@ $<
-$(BUILD)/test/vae_alone: $(call objs,asan) $(filter-out %/ranks/launch.o %/ranks/mpi.o,$(call front,asan)) \
-    $(BUILD)/test/launch_alone.o
+TEST_PROGRAMS += $(if $(HAVE_MPI),$(BUILD)/test/fail_mpi.so)
+# a program that was built without what can be left out: MPI, WebP, TIFF
+$(BUILD)/test/%_alone.o: $(BUILD)/asan/flags
+	$(Q)mkdir -p $(@D) && $(CC) $(C11) $(INCLUDE) -UVAE_WITH_WEBP -UVAE_WITH_TIFF $(SAN) $(DEPS) -c -o $@ $(filter %.c,$^)
+$(BUILD)/test/launch_alone.o: host/ranks/launch.c
+$(BUILD)/test/picture_alone.o: host/image/picture.c
+$(BUILD)/test/vae_alone: $(filter-out %/image/picture.o %/image/webp.o %/image/tiff.o,$(call objs,asan)) \
+    $(filter-out %/ranks/launch.o %/ranks/mpi.o,$(call front,asan)) $(BUILD)/test/launch_alone.o $(BUILD)/test/picture_alone.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LDLIBS)
-TEST_PROGRAMS += $(if $(HAVE_MPI),$(BUILD)/test/fail_mpi.so $(BUILD)/test/vae_alone)
+TEST_PROGRAMS += $(BUILD)/test/vae_alone
 
 # cuRAND's own words, where the toolkit is: its host generator needs no GPU. curand_device.cc is
 # compiled over cuRAND's headers, and over the stand-in
@@ -77,7 +83,7 @@ SHIM      := $(BUILD)/faults/shim.so
 FAULTY    := $(SHIM) $(BUILD)/faults/library $(BUILD)/faults/library-asan
 $(SHIM): tests/faults/shim.c
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
+	$(Q)mkdir -p $(@D) && $(cc.faults) -fPIC -ftls-model=initial-exec -shared -fvisibility=hidden -o $@ $< -ldl -lpthread
 $(BUILD)/faults/library: tests/faults/library.c include/vae.h $(program)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(cc.faults) -o $@ $(filter %.c %.o,$^) $(LIBS)
@@ -108,7 +114,7 @@ isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
 SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
-SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole test_twins test_score
+SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_mapped test_whole test_twins test_score
 simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
 simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
               $(call cudaobjs,simt) $(call simt_cc,simt)

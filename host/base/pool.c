@@ -250,6 +250,7 @@ static bool add_worker(team *t)
         pthread_attr_setstacksize(&attr, STACK_BYTES);
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
         sigfillset(&all);
+        sigdelset(&all, SIGBUS); /* of its own doing: a mapped file that cannot be read */
         pthread_sigmask(SIG_SETMASK, &all, &before);
         ok = pthread_create(&id, &attr, be_a_worker, self) == 0;
         pthread_sigmask(SIG_SETMASK, &before, NULL);

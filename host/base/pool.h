@@ -21,10 +21,10 @@ typedef void vae_part_fn(void *ctx, int thread, size_t first, size_t end);
  * let no result depend on which thread does a part or where parts begin.
  *
  * Threads are made when first needed and kept, asleep after some microseconds without work. They
- * compute with the caller's floating-point control (rounding, denormals) and take no signals. In a
- * part, a call runs serially, as thread 0. Several threads of a program may call at once: each call
- * has threads of its own. A child made by fork() gets new ones; in the middle of a part, fork() is
- * for exec() only. */
+ * compute with the caller's floating-point control (rounding, denormals) and take no signals
+ * but SIGBUS, which is of a thread's own doing. In a part, a call runs serially, as thread 0.
+ * Several threads of a program may call at once: each call has threads of its own. A child made by
+ * fork() gets new ones; in the middle of a part, fork() is for exec() only. */
 void vae_parallel(int threads, size_t n, size_t grain, vae_part_fn *fn, void *ctx);
 
 /* How many threads to use where `asked` are asked for: as many, VAE_MOST_THREADS at most. 0 means

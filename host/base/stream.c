@@ -283,12 +283,31 @@ vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error 
 {
     uint8_t dropped[4096];
     vae_status status = VAE_OK;
+    if (!s->gzip && n > s->z.avail_in) { /* by no reading */
+        const uint64_t left = vae_stream_bound(s);
+        if (n > left) {
+            s->offset += left;
+            TRY(fail_short(s, what, n, (size_t)left, err));
+        }
+        if (lseek(s->fd, (off_t)(n - s->z.avail_in), SEEK_CUR) < 0) {
+            TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot seek: %s", s->name, strerror(errno)));
+        }
+        s->offset += n;
+        s->z.avail_in = 0;
+        return VAE_OK;
+    }
     for (size_t piece; n > 0; n -= piece) {
         piece = n < sizeof dropped ? n : sizeof dropped;
         TRY(vae_stream_read_exact(s, dropped, piece, what, err));
     }
 done:
     return status;
+}
+
+vae_status vae_stream_map(const vae_stream *s, vae_map **out, vae_error *err)
+{
+    *out = NULL;
+    return s->gzip ? VAE_OK : vae_map_open_fd(out, s->fd, s->name, err);
 }
 
 vae_status vae_stream_expect_end(vae_stream *s, vae_error *err)

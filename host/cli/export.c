@@ -1,7 +1,10 @@
 /* vae export, vae import: weights and graphs out and in. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "base/version.h"
 #include "cli/cli.h"
 #include "exchange/exchange.h"
 #include "image/image.h"
@@ -257,11 +260,32 @@ static vae_status add_moments(vae_checkpoint *c, vae_error *err)
                : vae_fail_memory(err, 2 * c->n_params * sizeof(float), "Adam's moments");
 }
 
+/* As a training run's, as far as there is anything to say. Returned text is malloc'ed; NULL: out of
+ * memory. */
+static char *describe_import(const cli_args *args, const vae_checkpoint *c)
+{
+    char now[32], folder[VAE_PATH];
+    const time_t seconds = time(NULL);
+    struct tm utc;
+    gmtime_r(&seconds, &utc);
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    json_t *run = json_pack("{s:i, s:s, s:n, s:s, s:s, s:s, s:s, s:{s:s?, s:[I,I,I]}, s:o?, s:o?}",
+                            "schema", 1, "status", "imported", "error", "version",
+                            vae_build_version, "git", vae_build_git, "started", now, "updated", now,
+                            "data", "path", cli_value(args, "data"), "shape", (json_int_t)c->height,
+                            (json_int_t)c->width, (json_int_t)c->channels, "from",
+                            json_string(args->words[0]), /* NULL where a name is not UTF-8 */
+                            "folder", json_string(getcwd(folder, sizeof folder)));
+    char *text = run != NULL ? json_dumps(run, JSON_INDENT(2)) : NULL;
+    json_decref(run);
+    return text;
+}
+
 static vae_status write_run(const cli_args *args, vae_checkpoint *c, vae_error *err)
 {
     vae_run_folder folder;
     bool empty;
-    char path[VAE_RUN_PATH], line[VAE_PATH + 64], *text = NULL;
+    char path[VAE_RUN_PATH], line[VAE_PATH + 64], *text = NULL, *run = NULL;
     vae_status status =
         vae_run_folder_open(&folder, c->config.out, false, cli_given(args, "force"), &empty, err);
     if (status != VAE_OK) {
@@ -276,10 +300,18 @@ static vae_status write_run(const cli_args *args, vae_checkpoint *c, vae_error *
     TRY(vae_file_replace(path, &part, 1, err));
     vae_run_folder_path(&folder, "checkpoints/step-0000000000.vae", path);
     TRY(vae_checkpoint_write(path, c, err));
+    run = describe_import(args, c);
+    if (run == NULL) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "out of memory for run.json"));
+    }
+    const struct iovec parts[2] = {{run, strlen(run)}, {(char[]){'\n'}, 1}};
+    vae_run_folder_path(&folder, "run.json", path);
+    TRY(vae_file_replace(path, parts, 2, err));
     snprintf(line, sizeof line, "imported from %s\n", args->words[0]);
     TRY(vae_run_folder_log(&folder, line, err));
 done:
     free(text);
+    free(run);
     vae_run_folder_close(&folder);
     return status;
 }

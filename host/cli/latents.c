@@ -229,6 +229,7 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
                                    vae_error *err)
 {
     vae_dataset *set;
+    void *rows;
     vae_status status = VAE_OK;
     TRY(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN, NULL, err));
     if (set->dtype != VAE_F32) {
@@ -237,8 +238,8 @@ static vae_status read_npy_latents(const char *path, float **z, size_t *n, size_
     }
     *n = set->n;
     *cols = set->d;
-    *z = set->rows; /* taken over */
-    set->rows = NULL;
+    TRY(vae_dataset_take_rows(set, &rows, err));
+    *z = rows;
 done:
     vae_dataset_free(set);
     return status;

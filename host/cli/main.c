@@ -46,6 +46,7 @@ int main(int argc, char **argv)
 {
     /* a file larger than `ulimit -f` allows is an error of write(), not the end */
     signal(SIGXFSZ, SIG_IGN);
+    vae_signals_tell_faults();
     hold_descriptors();
     json_set_alloc_funcs(json_memory, free);
     const vae_notes notes = {.tell = print_note};

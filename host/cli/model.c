@@ -79,7 +79,7 @@ vae_status cli_class(const vae_trained *m, const cli_args *args, int *out, vae_e
 static void show_progress(void *ctx, size_t done, size_t total)
 {
     (void)ctx;
-    fprintf(stderr, done < total ? "\rvae: reading pictures: %zu of %zu" : "\r\033[K", done, total);
+    fprintf(stderr, done < total ? "\rvae: reading row %zu of %zu" : "\r\033[K", done, total);
 }
 
 vae_data_options cli_data_options(const vae_config *config, size_t limit)

@@ -1,7 +1,11 @@
-/* SIGINT, SIGTERM and SIGHUP: the first asks for a stop, the second ends the program. */
+/* SIGINT, SIGTERM and SIGHUP: the first asks for a stop, the second ends the program. SIGBUS: a
+ * mapped file that cannot be read ends it with words. */
 #include "cli/signals.h"
 
 #include <signal.h>
+#include <unistd.h>
+
+#include "base/map.h"
 
 /* The only global: a handler can reach nothing else. */
 static vae_stop_flag came;
@@ -27,6 +31,24 @@ void vae_signals_install(void)
             sigaction(numbers[i], &action, NULL);
         }
     }
+}
+
+/* On the thread that reads, whose stack is good. */
+static void tell_fault(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    if (info->si_code > 0 && vae_map_blame(info->si_addr, STDERR_FILENO, "vae: ")) {
+        _exit(VAE_ERR_IO);
+    }
+    signal(number, SIG_DFL);
+    raise(number); /* once this returns */
+}
+
+void vae_signals_tell_faults(void)
+{
+    struct sigaction action = {.sa_sigaction = tell_fault, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 const vae_stop_flag *vae_signals_flag(void)

@@ -196,23 +196,32 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
 {
     vae_data_options options = cli_data_options(config, config->limit);
     const char *test_data;
+    char test_cache[VAE_PATH + sizeof VAE_CACHE_TEST];
     vae_split split;
     vae_error why = {.notes = err->notes};
     vae_status status = VAE_OK;
+    options.cache = config->cache[0] != '\0' ? config->cache : NULL;
+    options.make_cache = options.cache != NULL;
     if (resume && config->image_channels == 0) {
         options.channels = channels;
         options.of_model = options.channels > 0;
     }
+    options.means = !resume;
     TRY(cli_from_run(resume && !vae_option_in(given, vae_config_find("data")),
                      vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, &why), &why,
                      err));
     TRY(vae_dataset_check_options(*train, given, err));
+    options.means = false;
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
     }
     TRY(cli_test_data(&test_data, &split, config, err));
     if (test_data != NULL) {
         options.of_model = test_data != config->data;
+        if (options.cache != NULL) {
+            snprintf(test_cache, sizeof test_cache, "%s%s", config->cache, VAE_CACHE_TEST);
+            options.cache = test_cache;
+        }
         TRY(vae_dataset_open(test, test_data, split, &options, err));
     }
 done:
@@ -346,7 +355,7 @@ const cli_command cli_train_command = {
     .examples =
         "  vae train                                    the built-in digits, ten epochs\n"
         "  vae train --data data/mnist --out runs/mnist MNIST, from its IDX files\n"
-        "  vae train --preset photos --data photos/     PNG, JPEG, PGM ... files; or classes in "
+        "  vae train --preset photos --data photos/     PNG, JPEG, WebP ... files; or classes in "
         "folders\n"
         "  vae train --data table.csv --likelihood gaussian --hidden 64 --latent 4\n"
         "  vae train --hidden 500,200 --latent 40 --binarize dynamic --epochs 100\n"

@@ -25,6 +25,8 @@ typedef enum {
     VAE_STANDARDIZE_NONE,
     VAE_STANDARDIZE_COLUMNS
 } vae_standardize;
+/* EXIF's orientation of picture files. */
+typedef enum { VAE_EXIF_HONOUR = 0, VAE_EXIF_IGNORE } vae_exif;
 typedef enum { VAE_DEVICE_AUTO = 0, VAE_DEVICE_CPU, VAE_DEVICE_CUDA } vae_device_kind;
 
 /* Options under a name (presets.c). To choose one sets them, over what they were. */
@@ -89,6 +91,9 @@ typedef struct vae_config {
     size_t limit;             /* rows of each split; 0 = all */
     bool flip;                /* mirror pictures at random in training */
     size_t image_size, image_channels; /* of picture files; 0 = as they are */
+    vae_exif exif;                     /* of picture files: are they turned as it says? */
+    size_t skip_bad;                   /* so many picture files may be damaged */
+    char cache[VAE_PATH];              /* file that keeps decoded picture files; "": none */
     char label_column[VAE_PATH];       /* of a table; "": the usual names */
     char drop_columns[VAE_PATH];       /* of a table, left out: names with commas between them */
     vae_standardize standardize;
@@ -181,8 +186,9 @@ void vae_config_get(const vae_config *config, const char *name, char *text, size
  * as a string), and "schema": 1. Both ways lossless. Returned text is malloc'ed, ends in a newline;
  * NULL = out of memory. */
 char *vae_config_to_json(const vae_config *config);
-/* Options present in the object `text` are set, `preset` first; others stay. `source` names it in
- * messages. VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
+/* Options present in the object `text` are set, `preset` first; others stay. But a config that was
+ * recorded ("schema" is in it) by a version without `exif` means what it meant: it is `ignore`.
+ * `source` names it in messages. VAE_ERR_USAGE on unknown keys, duplicates, wrong types. */
 vae_status vae_config_from_json(vae_config *config, const char *text, const char *source,
                                 vae_error *err);
 

@@ -204,6 +204,9 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
                          CONFIG_SCHEMA));
         }
     }
+    if (json_object_get(object, "schema") != NULL && json_object_get(object, "exif") == NULL) {
+        changed.exif = VAE_EXIF_IGNORE; /* what all versions did that had no such option */
+    }
     if (optimal) {
         TRY(vae_config_set(&changed, "likelihood", "gaussian-optimal", err));
     }

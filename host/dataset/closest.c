@@ -11,12 +11,15 @@ enum { PART = 64 }; /* columns between looks at whether the row can still win */
 /* Columns at .. at+n-1 of a row as floats. */
 static void unpack(float *out, const vae_dataset *set, size_t row, size_t at, size_t n)
 {
-    const uint8_t *bytes = (const uint8_t *)set->rows + row * vae_row_bytes(set->dtype, set->d);
+    const uint8_t *bytes = (const uint8_t *)set->rows + row * vae_dataset_stride(set);
     if (set->dtype == VAE_F32) {
         memcpy(out, bytes + at * sizeof *out, n * sizeof *out);
         return;
     }
-    for (size_t j = 0; j < n; j++) {
+    for (size_t j = 0; set->loose && j < n; j++) {
+        out[j] = (float)bytes[at + j];
+    }
+    for (size_t j = 0; !set->loose && j < n; j++) {
         out[j] = set->dtype == VAE_BITS ? (float)(bytes[(at + j) / 8] >> (at + j) % 8 & 1)
                                         : (float)bytes[at + j] * (1.0f / 255.0f);
     }
@@ -68,5 +71,7 @@ void vae_closest_rows(size_t *row, double *distance, const float *x, size_t n,
                       const vae_dataset *set)
 {
     search s = {row, distance, x, set};
+    vae_dataset_in_order(set, true);
     vae_parallel(vae_threads(0), n, 1, search_rows, &s);
+    vae_dataset_in_order(set, false);
 }

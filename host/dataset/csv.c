@@ -335,10 +335,13 @@ static vae_status refuse_other_files(csv *c, vae_error *err)
     return VAE_OK;
 }
 
-/* What stands between the names of the first line: commas, or where there is none outside of
- * quotes, semicolons or tabs. */
+/* What stands between the names of the first line: tabs in a .tsv file; commas, or where there is
+ * none outside of quotes, semicolons or tabs. */
 static void find_separator(csv *c)
 {
+    const char *name = vae_stream_name(c->s);
+    const bool tsv =
+        vae_ends_with_any_case(name, ".tsv") || vae_ends_with_any_case(name, ".tsv.gz");
     size_t n[3] = {0};
     bool quoted = false;
     for (size_t i = c->at; i < c->got && (quoted || (c->chunk[i] != '\n' && c->chunk[i] != '\r'));
@@ -349,7 +352,9 @@ static void find_separator(csv *c)
         n[2] += !quoted && c->chunk[i] == '\t';
     }
     c->separator = ',';
-    if (n[0] == 0 && (n[1] > 0 || n[2] > 0)) {
+    if (tsv && n[2] > 0) {
+        c->separator = '\t';
+    } else if (n[0] == 0 && (n[1] > 0 || n[2] > 0)) {
         c->separator = n[1] > 0 ? ';' : '\t';
     }
 }

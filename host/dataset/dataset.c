@@ -1,4 +1,4 @@
-/* The data set in memory: what readers and users of its rows share. */
+/* The data set: what readers and users of its rows share. */
 #include "dataset/dataset.h"
 
 #include <float.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/sha256.h"
+#include "base/stream.h"
 #include "dataset/readers.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -22,12 +22,87 @@ size_t vae_row_bytes(vae_dtype dtype, size_t d)
     return dtype == VAE_U8 ? d : d * sizeof(float);
 }
 
-vae_status vae_dataset_hash(vae_dataset *set, vae_error *err)
+/* Eight booleans at once: the product brings bit 0 of byte j to bit 56 + j. */
+void vae_pack_bools(uint8_t *bits, const uint8_t *bools, size_t n)
 {
-    uint64_t head[3] = {set->n, set->d, (uint64_t)set->dtype};
-    const struct iovec parts[2] = {{head, sizeof head},
-                                   {set->rows, set->n * vae_row_bytes(set->dtype, set->d)}};
-    return vae_sha256(set->sha256, parts, 2, err);
+    for (size_t j = 0; j < n; j += 8) {
+        uint64_t eight = 0;
+        memcpy(&eight, bools + j, n - j < 8 ? n - j : 8);
+        bits[j / 8] = (uint8_t)(eight * 0x0102040810204080u >> 56);
+    }
+}
+
+vae_status vae_dataset_check_file(const vae_dataset *set, vae_error *err)
+{
+    return set->map != NULL ? vae_map_check(set->map, err) : VAE_OK;
+}
+
+void vae_dataset_in_order(const vae_dataset *set, bool in_order)
+{
+    if (set->map != NULL) {
+        (in_order ? vae_map_in_order : vae_map_at_random)(set->map);
+    }
+}
+
+void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
+{
+    enum {
+        NEAR = 32 << 10,
+        MOST = 1 << 20
+    }; /* bytes between rows, or of several, brought at once */
+    const size_t stride = vae_dataset_stride(set);
+    size_t begin = 0, end = 0;
+    if (set->map == NULL) {
+        return;
+    }
+    const size_t base = (size_t)((const uint8_t *)set->rows - vae_map_bytes(set->map));
+    for (size_t i = 0; i < n; i++) {
+        const size_t at = base + rows[i] * stride;
+        if (end == 0 || at < begin || at > end + NEAR || at + stride - begin > MOST) {
+            vae_map_fetch(set->map, begin, end - begin);
+            begin = at;
+            end = at;
+        }
+        end = at + stride > end ? at + stride : end;
+    }
+    vae_map_fetch(set->map, begin, end - begin);
+}
+
+/* Rows that lie in a map come into memory. */
+static vae_status own_rows(vae_dataset *set, vae_error *err)
+{
+    const size_t width = vae_dataset_row_bytes(set);
+    uint8_t *rows = NULL;
+    vae_status status = VAE_OK;
+    if (set->map == NULL) {
+        return VAE_OK;
+    }
+    TRY(vae_check_memory(set->n * width, set->source, err));
+    rows = malloc(set->n * width);
+    if (rows == NULL) {
+        TRY(vae_fail_memory(err, set->n * width, "rows"));
+    }
+    vae_dataset_in_order(set, true);
+    for (size_t i = 0; i < set->n; i++) {
+        const void *row = vae_dataset_row(set, i, rows + i * width);
+        if (!set->loose) {
+            memcpy(rows + i * width, row, width);
+        }
+    }
+    vae_map_close(set->map);
+    set->map = NULL;
+    set->loose = false;
+    set->rows = rows;
+done:
+    return status;
+}
+
+vae_status vae_dataset_take_rows(vae_dataset *set, void **rows, vae_error *err)
+{
+    const vae_status status = own_rows(set, err);
+    *rows = status == VAE_OK ? set->rows : NULL;
+    set->rows = status == VAE_OK ? NULL : set->rows;
+    return status;
 }
 
 vae_status vae_labels_from_numbers(vae_dataset *set, const double *values, double below,
@@ -109,11 +184,25 @@ done:
 
 static void free_rows(vae_dataset *set)
 {
-    free(set->rows);
+    if (set->map != NULL) {
+        vae_map_close(set->map);
+    } else {
+        free(set->rows);
+    }
+    free(set->sums);
     free(set->wide);
     free(set->labels);
     free(set->factors);
     free(set->picked);
+}
+
+void vae_left_out_free(vae_left_out *files, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(files[i].file);
+        free(files[i].why);
+    }
+    free(files);
 }
 
 void vae_dataset_free(vae_dataset *set)
@@ -122,6 +211,7 @@ void vae_dataset_free(vae_dataset *set)
         return;
     }
     free_rows(set);
+    vae_left_out_free(set->left_out, set->n_left_out);
     vae_classes_clear(&set->classes);
     for (size_t i = 0; set->column_names != NULL && i < set->d; i++) {
         free(set->column_names[i]);
@@ -138,27 +228,23 @@ vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likeli
     }
     const bool bernoulli = vae_likelihood_of(likelihood)->unit;
     const bool unit = bernoulli || mean == VAE_MEAN_SIGMOID;
-    const float *values = set->rows;
-    const size_t width = vae_dataset_width(set);
-    for (size_t i = 0; i < set->n * width; i++) {
-        float value = values[i];
-        if (unit ? value >= 0.0f && value <= 1.0f : isfinite(value)) {
-            continue;
-        }
-        if (!isfinite(value)) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: row %zu, column %zu: value %g is not a finite number; clean the "
-                            "data",
-                            set->source, i / width, i % width, (double)value);
-        }
-        return vae_fail(err, VAE_ERR_DATA,
-                        "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale the "
-                        "data or use --%s",
-                        set->source, i / width, i % width, (double)value,
-                        bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
-                        bernoulli ? "likelihood gaussian" : "mean linear");
+    const vae_facts facts = set->facts.known ? set->facts : vae_dataset_facts(set);
+    const size_t i = unit ? facts.outside : facts.wild, width = vae_dataset_width(set);
+    if (i == SIZE_MAX) {
+        return VAE_OK;
     }
-    return VAE_OK;
+    const float value = ((const float *)set->rows)[i];
+    return isfinite(value)
+               ? vae_fail(err, VAE_ERR_DATA,
+                          "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale "
+                          "the data or use --%s",
+                          set->source, i / width, i % width, (double)value,
+                          bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
+                          bernoulli ? "likelihood gaussian" : "mean linear")
+               : vae_fail(err, VAE_ERR_DATA,
+                          "%s: row %zu, column %zu: value %g is not a finite number; clean the "
+                          "data",
+                          set->source, i / width, i % width, (double)value);
 }
 
 static vae_status need_floats(const vae_dataset *set, vae_error *err)
@@ -233,18 +319,30 @@ done:
     return status;
 }
 
+/* What was known of the rows is no longer so. */
+static void forget_values(vae_dataset *set)
+{
+    set->facts = (vae_facts){0};
+    free(set->sums);
+    set->sums = NULL;
+}
+
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err)
 {
-    vae_status status = need_floats(set, err);
+    vae_status status = VAE_OK;
+    TRY(need_floats(set, err));
+    TRY(own_rows(set, err));
     float *rows = set->rows;
-    for (size_t i = 0; status == VAE_OK && i < set->n * set->d; i += set->d) {
+    for (size_t i = 0; i < set->n * set->d; i += set->d) {
         for (size_t col = 0; col < set->d; col++) {
             rows[i + col] = (float)((value_of(set, i + col) - shift[col]) / scale[col]);
         }
     }
+    forget_values(set);
     free(set->wide);
     set->wide = NULL;
+done:
     return status;
 }
 
@@ -258,13 +356,31 @@ static void *pick(const void *items, size_t bytes, const uint32_t *index, size_t
     return to;
 }
 
+/* The same of the rows. */
+static void *pick_rows(const vae_dataset *set, const uint32_t *index, size_t n)
+{
+    const size_t width = vae_dataset_row_bytes(set);
+    uint8_t *to = malloc(n * width);
+    for (size_t i = 0; to != NULL && i < n; i++) {
+        const void *row = vae_dataset_row(set, index[i], to + i * width);
+        if (!set->loose) {
+            memcpy(to + i * width, row, width);
+        }
+    }
+    return to;
+}
+
 vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err)
 {
     const size_t row = vae_dataset_row_bytes(set), label = sizeof *set->labels;
     const size_t factors = set->n_factors * sizeof *set->factors, wide = set->d * sizeof *set->wide;
     vae_dataset now = *set;
     now.n = n;
-    now.rows = pick(set->rows, row, index, n);
+    now.map = NULL;
+    now.loose = false;
+    now.sums = NULL;
+    now.facts = (vae_facts){0};
+    now.rows = pick_rows(set, index, n);
     now.wide = pick(set->wide, wide, index, n);
     now.labels = pick(set->labels, label, index, n);
     now.factors = pick(set->factors, factors, index, n);
@@ -288,6 +404,9 @@ vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, v
 
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col)
 {
+    if (set->loose) {
+        return (float)((const uint8_t *)set->rows)[row * set->d + col];
+    }
     if (set->dtype == VAE_BITS) {
         const uint8_t *bits = (const uint8_t *)set->rows + row * vae_row_bytes(VAE_BITS, set->d);
         return (float)(bits[col / 8] >> col % 8 & 1);

@@ -1,6 +1,6 @@
 /* Data sets: rows of D numbers with optional labels and factors, held on the host in the type they
- * were stored in. Nothing here converts a whole set to float; the backend's gather does it a batch
- * at a time. */
+ * were stored in, or mapped from a file that may be larger than memory. Nothing here converts a
+ * whole set to float; the backend's gather does it a batch at a time. */
 #ifndef VAE_DATASET_H
 #define VAE_DATASET_H
 
@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/map.h"
 #include "base/status.h"
 #include "config/config.h"
 #include "dataset/classes.h"
@@ -24,6 +25,18 @@ typedef enum {
     VAE_KIND_TABLE,     /* columns with names */
 } vae_data_kind;
 
+/* What is no larger is better read: nobody changes it then, whatever becomes of the file. */
+enum { VAE_IN_MEMORY = 64 << 20 };
+
+/* What a pass over all rows told of their values, so that nobody needs another. */
+typedef struct {
+    bool known;     /* that pass was made, and rows are what they were then */
+    uint8_t either; /* of bytes: the bits that are set in any; 1 where the largest byte is 1 */
+    /* Of floats, places in row-major order of the first that is not in [0,1] (NaN is not) and of the
+     * first that is not finite; SIZE_MAX: there is none. */
+    size_t outside, wild;
+} vae_facts;
+
 /* How data are read. All zero is the default. */
 typedef struct {
     const vae_config *config; /* of it, what is about data; NULL: unset */
@@ -34,10 +47,29 @@ typedef struct {
     bool nameless;   /* what the file's first bytes do not tell is a table */
     bool marks;      /* not pixels: bytes that are all 0 or 1 are taken, too */
     bool of_model;   /* rows for a model that is there need not have the columns it leaves out */
+    bool means;      /* vae_dataset_mean will be asked for: columns are summed when all is read */
     size_t limit;    /* > 0 keeps so many rows: the first, or as said below */
-    void (*progress)(void *ctx, size_t done, size_t total); /* pictures read; may be NULL; called */
-    void *ctx;                                              /* by one thread */
+    /* Arrays in files that are as they are wanted are mapped, not read, where they take more bytes;
+     * 0: VAE_IN_MEMORY. */
+    size_t in_memory;
+    /* Rows read, where it takes long; may be NULL; called by one thread. */
+    void (*progress)(void *ctx, size_t done, size_t total);
+    void *ctx;
+    /* Of folders of pictures: the file that keeps their rows, NULL: none. It is made where it is not
+     * there or is of other pictures, if make_cache; else it is taken where it fits, it or the one
+     * with VAE_CACHE_TEST behind its name, and left alone where not. */
+    const char *cache;
+    bool make_cache;
 } vae_data_options;
+
+/* Behind the name that --cache gives, of the rows that are tested on. */
+#define VAE_CACHE_TEST ".test"
+
+/* A picture file that is no row, as --skip-bad allows. */
+typedef struct {
+    size_t number; /* among all files, in order */
+    char *file, *why;
+} vae_left_out;
 
 /* n rows of d values, row-major. The set owns every pointer. */
 typedef struct vae_dataset {
@@ -48,7 +80,9 @@ typedef struct vae_dataset {
     vae_data_kind kind;
     bool draws;   /* rows are [mean | log variance], 2d floats; gather draws d normals */
     void *rows;   /* (n,d) uint8_t or float, or (n, vae_row_bytes) uint8_t of bits; (n,2d) floats
-                      * if draws */
+                      * if draws. Not to be written where they lie in a map */
+    vae_map *map; /* the file that holds `rows`; NULL: they are malloc'ed */
+    bool loose;   /* bits that lie in the map as (n,d) bytes, 0 or 1; vae_dataset_row packs them */
     double *wide; /* (n,d): what `rows` are rounded from, until they are standardized; or NULL */
     uint32_t *labels;    /* (n) indices of classes, VAE_NO_LABEL: of none; or NULL */
     vae_classes classes; /* their names */
@@ -62,7 +96,17 @@ typedef struct vae_dataset {
     /* (n) numbers of the rows in what was read, if only some of it is here (vae_dataset_pick), or
      * NULL */
     uint32_t *picked;
-    uint8_t sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes */
+    uint8_t
+        sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes (bits packed) */
+    const uint8_t *recorded; /* (32) what sha256 must be, as the file says that the rows lie in;
+                              * NULL: nobody says. For vae_dataset_open alone */
+    vae_left_out *left_out;  /* (n_left_out) in their order, or NULL */
+    size_t n_left_out;
+    vae_facts facts;
+    /* (d), or NULL: sums of all rows, of the values, or if summed_threshold of value >= 1/2; of
+     * bytes 255 times that */
+    double *sums;
+    bool summed_threshold;
 } vae_dataset;
 
 /* Opens a data set named by the user: - "digits": the built-in set, drawn at once: 60,000 train and
@@ -87,35 +131,39 @@ typedef struct vae_dataset {
  *   (n,d), (n,h,w) or (n,h,w,c) with c 1 or 3.
  * - An .npz file: the array `data` or `x`, labels `labels`, `label` or `y` where there are any; or
  *   x_train, y_train, x_test, y_test, which make splits; or whatever its only array is called.
- * - A folder of PNG, JPEG, PGM, PPM and PBM files. Folders in it are classes, in the order of their
- * names, and
- *   hold the files of one class (as torchvision's ImageFolder); files that lie in it directly have
- *   no labels. Folders train and test (or val, valid) make splits. Rows are in the order of paths,
- *   with 0 < limit < n the first of a fixed random order of them. Links are followed, and each file
- *   and folder is taken once. Pictures in other formats are refused, as are pictures in the folder
- *   itself and in folders in it; other files are told of (err->notes).
- *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped, EXIF orientation is not looked at.
+ * - A folder of picture files (image.h has the formats). Folders in it are classes, in the order of
+ *   their names, and hold the files of one class (as torchvision's ImageFolder); files that lie in
+ *   it directly have no labels. Folders train and test (or val, valid) make splits. Rows are in the
+ *   order of paths, with 0 < limit < n the first of a fixed random order of them. Links are followed,
+ *   and each file and folder is taken once. Pictures in other formats are refused, as are pictures in
+ *   the folder itself and in folders in it; other files are told of (err->notes). Up to
+ *   config->skip_bad files that are damaged or cannot be read are left out.
+ *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped; EXIF's orientation is followed,
+ *   unless config->exif says ignore.
  *   With image_size N the shorter side is scaled to N by a triangle filter as wide as the reduction
  *   (PIL's antialiased BILINEAR), then the middle N x N are cut out; without it all files must be
  *   of one size.
  * - A file of these: a set of one row. - A .csv or .tsv file, plain or .gz, whose first line holds
  * the names of its columns: RFC 4180,
- *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Where the first
- *   line has no comma, semicolons or tabs separate the fields, and commas may be decimal marks;
- *   err's notes are told. The label column is config->label_column, or else the one called label,
+ *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Tabs separate the
+ *   fields of a .tsv; where another's first line has no comma, semicolons or tabs do. Then commas
+ *   may be decimal marks; err's notes are told. The label column is config->label_column, or else the one called label,
  *   class, y or target (whatever case), if any, which a note says; "none": all are data. An empty
  *   label is of no class, a fraction is refused.
  * Labels are whole numbers or texts; the classes are those of the rows that are kept, in the order
  * of classes.h. Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data
  * stored as 0 and 1. Files are told apart by their first bytes, .npz and .csv by their names. A
  * single file that is no .npz has no test split: asking for it is VAE_ERR_DATA with a message that
- * says so. With a limit the rest of a file is still checked. options may be NULL. *out is owned by
- * the caller: vae_dataset_free. On failure it is NULL. Errors: VAE_ERR_IO (cannot read),
- * VAE_ERR_DATA (malformed: names the file, the offset, what was expected and what was found),
- * VAE_ERR_RUNTIME (memory). */
+ * says so. With a limit the rest of a packed file is still unpacked, of another only its length is
+ * looked at. Large arrays that are stored as they are wanted (.npy of u1, f4 and b1, IDX of bytes)
+ * are mapped, not read. options may be NULL. *out is owned by the caller: vae_dataset_free. On
+ * failure it is NULL. Errors: VAE_ERR_IO (cannot read), VAE_ERR_DATA (malformed: names the file,
+ * the offset, what was expected and what was found), VAE_ERR_RUNTIME (memory). */
 vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split,
                             const vae_data_options *options, vae_error *err);
 void vae_dataset_free(vae_dataset *set);
+/* n of them. */
+void vae_left_out_free(vae_left_out *files, size_t n);
 
 /* *has: does `name` offer a split of its own for testing (digits, an IDX folder with t10k files, an
  * .npz with x_test, a folder with pictures in test)? What is gone, or no data set, has none.
@@ -137,8 +185,19 @@ bool vae_dataset_is_built_in(const char *name);
 enum { VAE_DATASET_KINDS = 512 };
 const char *vae_dataset_kinds(char text[VAE_DATASET_KINDS]);
 
-/* Fills in sha256, which vae_dataset_open does by itself. VAE_ERR_RUNTIME. */
-vae_status vae_dataset_hash(vae_dataset *set, vae_error *err);
+/* The one pass over all rows: fills in sha256 and facts, and where options say `means`, sums.
+ * vae_dataset_open does it by itself. Bytes that stand for booleans and are neither 0 nor 1:
+ * VAE_ERR_DATA naming row and column. VAE_ERR_RUNTIME. options may be NULL; of it, config, means,
+ * progress and ctx are looked at. */
+vae_status vae_dataset_scan(vae_dataset *set, const vae_data_options *options, vae_error *err);
+
+/* Is the file that the rows lie in, if any, what it was when it was opened? VAE_ERR_IO if not. To
+ * be asked between pieces of work. */
+vae_status vae_dataset_check_file(const vae_dataset *set, vae_error *err);
+
+/* The rows as the caller's, in memory, (n, vae_dataset_row_bytes), to be freed; the set is left
+ * without. VAE_ERR_RUNTIME (memory). */
+vae_status vae_dataset_take_rows(vae_dataset *set, void **rows, vae_error *err);
 
 /* Does the likelihood take every value: those in [0,1] (always so for bytes and bits; of a
  * Gaussian, where its mean is a sigmoid), or all but NaN and Inf? If not, VAE_ERR_DATA naming row,
@@ -155,6 +214,35 @@ static inline size_t vae_dataset_row_bytes(const vae_dataset *set)
 {
     return vae_row_bytes(set->dtype, vae_dataset_width(set));
 }
+
+/* Bytes from a row's beginning to the next one's. */
+static inline size_t vae_dataset_stride(const vae_dataset *set)
+{
+    return set->loose ? set->d : vae_dataset_row_bytes(set);
+}
+
+/* n (a multiple of 8, or the last ones) booleans, bytes 0 and 1, to bits; those behind the last are
+ * 0. */
+void vae_pack_bools(uint8_t *bits, const uint8_t *bools, size_t n);
+
+/* A row as its dtype says: where it lies, or packed into room (vae_dataset_row_bytes), which may be
+ * NULL where rows are not loose. */
+static inline const void *vae_dataset_row(const vae_dataset *set, size_t row, void *room)
+{
+    const uint8_t *at = (const uint8_t *)set->rows + row * vae_dataset_stride(set);
+    if (set->loose) {
+        vae_pack_bools(room, at, set->d);
+        return room;
+    }
+    return at;
+}
+
+/* Says that rows which lie in a map are read one after another next, or (as it is else) anywhere. */
+void vae_dataset_in_order(const vae_dataset *set, bool in_order);
+
+/* Begins to bring n rows that lie in a map from the disk, so that whoever wants them soon need not
+ * wait for one after another. Rows that follow each other closely are brought together. */
+void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n);
 
 /* The set's labels become places in `known`, behind which the names stand that are new. Nothing
  * where none are known, or no labels. VAE_ERR_RUNTIME. */
@@ -175,8 +263,7 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
                                double *shift, double *scale, vae_error *err);
 
 /* Rows to (x - shift) / scale, in double and in place; doubles that were kept are freed. The
- * checksum stays that of the rows as they were read.
- * VAE_ERR_DATA for bytes. */
+ * checksum stays that of the rows as they were read. VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: VAE_ERR_RUNTIME. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
 
@@ -194,8 +281,10 @@ static inline size_t vae_dataset_number(const vae_dataset *set, size_t i)
  * n, col < d. */
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
 
-/* mean: (d) out: column means of the n rows whose numbers are in `rows` (NULL = all, n ignored), of
- * the values, or with `threshold` of value >= 1/2. VAE_ERR_RUNTIME (memory). */
+/* mean: (d) out: column means of the n rows whose numbers are in `rows` (NULL = all, n ignored; each
+ * once), of the values, or with `threshold` of value >= 1/2. Where set->sums are these, only rows
+ * that are left out are read, or none; but floats, whose sums depend on what is added when, are
+ * read again unless all of them are meant, in order. VAE_ERR_RUNTIME (memory). */
 vae_status vae_dataset_mean(const vae_dataset *set, const uint32_t *rows, size_t n, bool threshold,
                             float *mean, vae_error *err);
 

@@ -136,8 +136,11 @@ done:
     return status;
 }
 
-vae_status vae_idx_read(vae_stream *s, size_t limit, bool keep, vae_idx *out, vae_error *err)
+vae_status vae_idx_read(vae_stream *s, const vae_data_options *options, vae_idx *out,
+                        vae_error *err)
 {
+    const size_t limit = options->limit;
+    const void *data = NULL;
     vae_status status = VAE_OK;
     size_t n_bytes = 0;
     uint8_t type = 0;
@@ -145,11 +148,19 @@ vae_status vae_idx_read(vae_stream *s, size_t limit, bool keep, vae_idx *out, va
     TRY(read_header(s, out, &type, &n_bytes, err));
     out->n_kept = limit > 0 && limit < out->dims[0] ? limit : out->dims[0];
     const size_t kept_bytes = n_bytes / out->dims[0] * out->n_kept;
-    TRY(vae_stream_read_new(s, &out->data, kept_bytes, "IDX data", err));
+    if (out->dtype == VAE_U8) {
+        TRY(vae_map_rows(&out->map, &data, s, kept_bytes, 1, options, err));
+    }
+    if (out->map != NULL) {
+        out->data = (uint8_t *)(uintptr_t)data; /* only read */
+        TRY(vae_stream_skip(s, kept_bytes, "IDX data", err));
+    } else {
+        TRY(vae_stream_read_new(s, &out->data, kept_bytes, "IDX data", err));
+    }
     TRY(vae_stream_skip(s, n_bytes - kept_bytes, "IDX data", err));
     TRY(vae_stream_expect_end(s, err));
     if (out->dtype == VAE_F32) {
-        TRY(to_floats(out, type, keep, err));
+        TRY(to_floats(out, type, options->exact, err));
     }
 done:
     if (status != VAE_OK) {
@@ -161,17 +172,23 @@ done:
 void vae_idx_clear(vae_idx *idx)
 {
     vae_narrow_close(&idx->narrowing);
-    free(idx->data);
+    if (idx->map != NULL) {
+        vae_map_close(idx->map);
+    } else {
+        free(idx->data);
+    }
+    idx->map = NULL;
     idx->data = NULL;
 }
 
-static vae_status read_path(const char *path, size_t limit, bool keep, vae_idx *out, vae_error *err)
+static vae_status read_path(const char *path, const vae_data_options *options, vae_idx *out,
+                            vae_error *err)
 {
     *out = (vae_idx){0};
     vae_stream *s;
     vae_status status = vae_stream_open(&s, path, err);
     if (status == VAE_OK) {
-        status = vae_idx_read(s, limit, keep, out, err);
+        status = vae_idx_read(s, options, out, err);
         vae_stream_close(s);
     }
     return status;
@@ -183,7 +200,7 @@ static vae_status load_images(vae_dataset *set, const char *path, const vae_data
 {
     vae_idx idx;
     vae_status status = VAE_OK;
-    TRY(read_path(path, options->limit, options->exact, &idx, err));
+    TRY(read_path(path, options, &idx, err));
     if (idx.ndim < 2) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: IDX dimensions: expected 2 (rows, values), 3 (images) or 4 (images with "
@@ -202,7 +219,9 @@ static vae_status load_images(vae_dataset *set, const char *path, const vae_data
     set->channels = channels;
     set->dtype = idx.dtype;
     set->rows = idx.data;
+    set->map = idx.map;
     idx.data = NULL;
+    idx.map = NULL;
     if (idx.dtype == VAE_F32) {
         vae_narrow_end(&idx.narrowing, set, err);
     }
@@ -218,7 +237,7 @@ static vae_status load_labels(vae_dataset *set, const char *path, size_t limit, 
     vae_idx idx;
     double *values = NULL;
     vae_status status = VAE_OK;
-    TRY(read_path(path, limit, false, &idx, err));
+    TRY(read_path(path, &(vae_data_options){.limit = limit}, &idx, err));
     if (idx.ndim != 1) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: labels: expected one dimension, found %zu", path,
                      idx.ndim));

@@ -133,6 +133,29 @@ done:
     return status;
 }
 
+vae_status vae_map_rows(vae_map **map, const void **data, const vae_stream *s, size_t bytes,
+                        size_t align, const vae_data_options *options, vae_error *err)
+{
+    const size_t most = options->in_memory > 0 ? options->in_memory : VAE_IN_MEMORY;
+    const uint64_t at = vae_stream_offset(s);
+    vae_status status = VAE_OK;
+    *map = NULL;
+    if (bytes > most && at % align == 0) {
+        TRY(vae_stream_map(s, map, err));
+        *data = *map != NULL ? vae_map_bytes(*map) + at : NULL;
+    }
+done:
+    return status;
+}
+
+vae_status vae_fail_boolean(vae_error *err, const char *name, size_t row, size_t column,
+                            uint8_t found)
+{
+    return vae_fail(err, VAE_ERR_DATA,
+                    "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u", name, row,
+                    column, found);
+}
+
 /* Packs row by row; numpy stores a boolean as the byte 0 or 1. */
 static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error *err)
 {
@@ -163,9 +186,7 @@ static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error 
         memset(rows + i * width, 0, width);
         for (size_t j = 0; j < d; j++) {
             if (row[j] > 1) {
-                TRY(vae_fail(err, VAE_ERR_DATA,
-                             "%s: row %zu, column %zu: expected a boolean, 0 or 1, found %u",
-                             vae_stream_name(s), i, j, row[j]));
+                TRY(vae_fail_boolean(err, vae_stream_name(s), i, j, row[j]));
             }
             rows[i * width + j / 8] |= (uint8_t)(row[j] << j % 8);
         }
@@ -173,6 +194,38 @@ static vae_status read_bools_as_bits(vae_stream *s, vae_dataset *set, vae_error 
 done:
     free(row);
     set->rows = rows;
+    return status;
+}
+
+/* set->n rows of n_total, in memory or, where they are stored as they are wanted and many, mapped. */
+static vae_status take_rows(vae_dataset *set, vae_stream *s, const npy_header *header,
+                            size_t n_total, const vae_data_options *options, vae_error *err)
+{
+    const size_t row = set->d * header->item_bytes;
+    const bool bits = set->dtype == VAE_BITS, doubles = header->item_bytes == sizeof(double);
+    const bool in_place = !doubles && !(set->dtype == VAE_F32 && options->exact);
+    const void *data = NULL;
+    uint8_t *bytes = NULL;
+    vae_status status = VAE_OK;
+    if (in_place && n_total * row <= vae_stream_bound(s)) {
+        TRY(vae_map_rows(&set->map, &data, s, set->n * vae_dataset_row_bytes(set),
+                         header->item_bytes, options, err));
+    }
+    if (set->map != NULL) {
+        set->rows = (void *)(uintptr_t)data; /* only read */
+        set->loose = bits;
+        TRY(vae_stream_skip(s, set->n * row, "npy data", err));
+    } else if (bits) {
+        TRY(read_bools_as_bits(s, set, err));
+    } else if (doubles) {
+        TRY(read_doubles_as_floats(s, set, options->exact, err));
+    } else {
+        TRY(vae_stream_read_new(s, &bytes, set->n * row, "npy data", err));
+        set->rows = bytes;
+    }
+    TRY(vae_stream_skip(s, (n_total - set->n) * row, "npy data", err));
+    TRY(vae_stream_expect_end(s, err));
+done:
     return status;
 }
 
@@ -185,18 +238,7 @@ static vae_status load(vae_dataset *set, vae_stream *s, const vae_data_options *
     TRY(vae_npy_shape_set(set, &header, vae_stream_name(s), err));
     const size_t n_total = set->n, limit = options->limit;
     set->n = limit > 0 && limit < n_total ? limit : n_total;
-    const size_t n_items = set->n * set->d;
-    if (set->dtype == VAE_BITS) {
-        TRY(read_bools_as_bits(s, set, err));
-    } else if (header.item_bytes == sizeof(double)) {
-        TRY(read_doubles_as_floats(s, set, options->exact, err));
-    } else {
-        uint8_t *data;
-        TRY(vae_stream_read_new(s, &data, n_items * header.item_bytes, "npy data", err));
-        set->rows = data;
-    }
-    TRY(vae_stream_skip(s, (n_total - set->n) * set->d * header.item_bytes, "npy data", err));
-    TRY(vae_stream_expect_end(s, err));
+    TRY(take_rows(set, s, &header, n_total, options, err));
 done:
     return status;
 }

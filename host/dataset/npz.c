@@ -82,9 +82,7 @@ static vae_status pack_chunk(void *ctx, const uint8_t *items, size_t n, vae_erro
     for (size_t k = 0; k < n; k++, to->done++) {
         const size_t i = to->done / d, j = to->done % d;
         if (items[k] > 1) {
-            return vae_fail(err, VAE_ERR_DATA,
-                            "%s: row %zu, column %zu: expected a boolean, 0 or 1, found byte %u",
-                            to->name, i, j, items[k]);
+            return vae_fail_boolean(err, to->name, i, j, items[k]);
         }
         ((uint8_t *)to->set->rows)[i * stride + j / 8] |= (uint8_t)(items[k] << j % 8);
     }

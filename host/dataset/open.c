@@ -16,9 +16,10 @@
 
 /* Messages name them in this order. Of a folder, the first that finds its files in it is taken. */
 static const vae_reader *const readers[] = {
-    &vae_digits_reader,   &vae_sprites_reader,    &vae_npy_reader,      &vae_npz_reader,
-    &vae_csv_reader,      &vae_png_reader,        &vae_jpeg_reader,     &vae_pnm_reader,
-    &vae_idx_file_reader, &vae_idx_folder_reader, &vae_pictures_reader,
+    &vae_digits_reader,     &vae_sprites_reader,  &vae_npy_reader,  &vae_npz_reader,
+    &vae_csv_reader,        &vae_png_reader,      &vae_jpeg_reader, &vae_pnm_reader,
+    &vae_bmp_reader,        &vae_webp_reader,     &vae_tiff_reader, &vae_idx_file_reader,
+    &vae_idx_folder_reader, &vae_pictures_reader,
 };
 enum { N_READERS = sizeof readers / sizeof readers[0], LIST = 256 };
 
@@ -139,8 +140,9 @@ static bool has_ending(const vae_reader *r, const char *path)
 
 static bool begins_with(const vae_reader *r, const uint8_t first[2])
 {
-    return first[0] == r->magic[0] && first[1] >= r->magic[1] &&
-           first[1] - r->magic[1] <= r->more_magic;
+    return (first[0] == r->magic[0] && first[1] >= r->magic[1] &&
+            first[1] - r->magic[1] <= r->more_magic) ||
+           (r->other_magic != NULL && memcmp(first, r->other_magic, 2) == 0);
 }
 
 /* A name that tells comes before first bytes that do. */
@@ -240,7 +242,7 @@ static vae_status fail_folder(const char *path, vae_error *err)
     }
     return vae_fail(
         err, VAE_ERR_DATA,
-        "%s: no data set: expected PNG, JPEG or PGM files in it or in its folders, or IDX "
+        "%s: no data set: expected pictures (PNG, JPEG ...) in it or in its folders, or IDX "
         "files (train-images-idx3-ubyte) in it, in raw/ or MNIST/raw/; found %zu file%s"
         "%s%s in it and %zu folder%s; name a file that ends in %s by itself, and "
         "make PNG files of other pictures",
@@ -320,16 +322,12 @@ vae_status vae_dataset_has_test(bool *has, const char *name, vae_error *err)
  * would be learned as near-black without a word. */
 static vae_status refuse_binary_bytes(const vae_dataset *set, vae_error *err)
 {
-    const uint8_t *bytes = set->rows;
-    uint8_t largest = 0;
-    for (size_t i = 0; i < set->n * set->d; i++) {
-        largest = bytes[i] > largest ? bytes[i] : largest;
-    }
-    return largest != 1 ? VAE_OK
-                        : vae_fail(err, VAE_ERR_DATA,
-                                   "%s: the largest byte is 1, but bytes are read as value/255; "
-                                   "store 0 and 255, floats 0.0 and 1.0, or array.astype(bool)",
-                                   set->source);
+    return set->facts.either != 1
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA,
+                          "%s: the largest byte is 1, but bytes are read as value/255; store 0 and "
+                          "255, floats 0.0 and 1.0, or array.astype(bool)",
+                          set->source);
 }
 
 /* Labels all of which say that there is none are none. */
@@ -371,12 +369,22 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     } else {
         TRY(reader->load(set, name, split, &how, err));
     }
+    if (set->n > UINT32_MAX) {
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %zu rows; at most %u can be used", name, set->n,
+                     UINT32_MAX));
+    }
+    TRY(vae_dataset_scan(set, &how, err));
+    if (set->recorded != NULL && memcmp(set->recorded, set->sha256, sizeof set->sha256) != 0) {
+        TRY(vae_fail(err, VAE_ERR_DATA,
+                     "%s: damaged: the rows in it are not those that were written: remove it",
+                     how.cache));
+    }
+    set->recorded = NULL;
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&
         set->dtype == VAE_U8 && !how.marks) {
         TRY(refuse_binary_bytes(set, err));
     }
     drop_empty_labels(set);
-    TRY(vae_dataset_hash(set, err));
     *out = set;
     set = NULL;
 done:

@@ -26,6 +26,7 @@ typedef struct {
     const char *endings[VAE_READER_ENDINGS]; /* of a file's name, whatever their case; or NULL */
     const uint8_t *magic;       /* 2 bytes a file begins with; NULL: it is known by its ending */
     uint8_t more_magic;         /* the second may be greater by up to this */
+    const uint8_t *other_magic; /* 2 others that do as well, or NULL */
     const char *const *options; /* of the config that no other kind of data takes, NULL behind the
                                  * last; or NULL */
     /* *has: does the file or folder hold a part of that split? May be NULL for a built-in set or a
@@ -43,6 +44,34 @@ extern const vae_reader vae_digits_reader, vae_sprites_reader;
 extern const vae_reader vae_npy_reader, vae_npz_reader, vae_csv_reader, vae_idx_file_reader;
 extern const vae_reader vae_idx_folder_reader, vae_pictures_reader;
 extern const vae_reader vae_png_reader, vae_jpeg_reader, vae_pnm_reader;
+extern const vae_reader vae_bmp_reader, vae_webp_reader, vae_tiff_reader;
+
+/* ---- what all sets get ---- */
+
+/* The facts of floats, by a pass over them. */
+vae_facts vae_dataset_facts(const vae_dataset *set);
+
+/* Where a boolean is to be and there is another byte. */
+vae_status vae_fail_boolean(vae_error *err, const char *name, size_t row, size_t column,
+                            uint8_t found);
+
+/* Sums of columns, of rows that come one after another. Zero-initialize; vae_sums_close in any case.
+ * Those of bytes and bits are whole numbers, and exact. */
+typedef struct {
+    vae_dtype dtype;
+    size_t d, few_rows; /* columns; rows in `few` */
+    bool threshold;     /* values >= 1/2 are counted (of bytes 255 times); else values are added */
+    double *sum;        /* (d) */
+    void *few;          /* what is not yet in sum: counters of columns, as mean.c has them */
+} vae_sums;
+
+/* VAE_ERR_RUNTIME (memory). */
+vae_status vae_sums_begin(vae_sums *s, const vae_dataset *set, bool threshold, vae_error *err);
+/* n more rows: where vae_dataset_row gives them, `stride` bytes apart. */
+void vae_sums_add(vae_sums *s, const void *rows, size_t n, size_t stride);
+/* Makes s->sum the sums of all rows so far. */
+void vae_sums_settle(vae_sums *s);
+void vae_sums_close(vae_sums *s);
 
 /* ---- doubles on their way to floats ---- */
 
@@ -78,14 +107,23 @@ typedef struct {
     size_t n_kept;                 /* leading rows held: min(dims[0], limit) */
     size_t row_items;              /* product of dims[1..] */
     uint8_t *data;                 /* (n_kept, row_items) uint8_t or float */
+    vae_map *map;                  /* that holds data; NULL: they are malloc'ed */
     vae_narrowing narrowing;       /* of floats */
 } vae_idx;
 
-/* Reads a whole IDX stream and checks that it ends where its header says. limit 0 keeps all; keep:
- * as vae_narrow_begin. On failure there is nothing to clear. VAE_ERR_DATA, VAE_ERR_IO,
- * VAE_ERR_RUNTIME. */
-vae_status vae_idx_read(vae_stream *s, size_t limit, bool keep, vae_idx *out, vae_error *err);
+/* Reads a whole IDX stream, or maps it, and checks that it ends where its header says. Of options,
+ * limit, in_memory and exact (doubles are kept) are looked at. On failure there is nothing to clear.
+ * VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
+vae_status vae_idx_read(vae_stream *s, const vae_data_options *options, vae_idx *out,
+                        vae_error *err);
 void vae_idx_clear(vae_idx *idx);
+
+/* The file that a stream delivers, mapped, where that is worth it: *map is NULL where `bytes` of rows
+ * are to be in memory, where the stream is packed, or where what is next in it does not begin at a
+ * multiple of `align`; else the caller's, and *data where that lies. Nothing is read. VAE_ERR_IO,
+ * VAE_ERR_RUNTIME. */
+vae_status vae_map_rows(vae_map **map, const void **data, const vae_stream *s, size_t bytes,
+                        size_t align, const vae_data_options *options, vae_error *err);
 
 /* What an array's header makes of the set: n, d, height, width, channels, dtype. Doubles become
  * VAE_F32. name: for messages. VAE_ERR_DATA: a shape or type that is not read. */

@@ -1,4 +1,4 @@
-/* Pictures: PNG, JPEG, PGM, PPM and PBM files, animated GIF files, and grids of data rows. */
+/* Pictures: files of them read, PNG and animated GIF files written, and grids of data rows. */
 #ifndef VAE_IMAGE_H
 #define VAE_IMAGE_H
 
@@ -20,29 +20,50 @@ vae_status vae_png_write(const char *path, const uint8_t *pixels, size_t width, 
 vae_status vae_png_pack(uint8_t **bytes, size_t *n_bytes, const char *path, const uint8_t *pixels,
                         size_t width, size_t height, size_t channels, vae_error *err);
 
-/* Reads a PNG as 8-bit grey or RGB (palette, fewer bits and 16 bits are converted; alpha is
- * dropped). *pixels is malloc'ed, (height,width,channels), NULL on failure; with pixels NULL only
- * the size and channels are read, from the header. Refuses sides of 0 or above 16384, and sizes
- * that the file is too small to hold. VAE_ERR_DATA (not a PNG, damaged), VAE_ERR_IO,
- * VAE_ERR_RUNTIME (memory). */
-vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                        size_t *channels, vae_error *err);
+/* ---- reading (picture.c has the list of formats) ---- */
 
-/* The same of a JPEG: grey or YCbCr/RGB; damage that libjpeg would paint over is an error. With
- * pixels NULL only its size and channels. */
-vae_status vae_jpeg_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                         size_t *channels, vae_error *err);
+/* A picture as it was read: 8 bits a value, grey or RGB. */
+typedef struct {
+    uint8_t *pixels;                /* (height,width,channels), malloc'ed, the caller's; or NULL */
+    size_t width, height, channels; /* channels: 1 grey, 3 RGB */
+    unsigned orientation; /* of what lies in `pixels`, as EXIF numbers it: 1 upright, to 8 */
+    bool more;            /* the file holds others, too, behind this one */
+} vae_picture;
 
-/* The same of a PBM, PGM or PPM (Netpbm's P1 to P6: plain and binary; PBM is grey, its 1 black), of
- * values up to 65535, which are scaled to bytes. A file of several pictures is refused. With pixels
- * NULL only its size and channels. */
-vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                        size_t *channels, vae_error *err);
+typedef enum {
+    VAE_PICTURE_HEADER = 1,    /* all but the pixels, from the header alone */
+    VAE_PICTURE_AS_STORED = 2, /* EXIF's orientation is told, not followed */
+} vae_picture_how;
 
-/* Reads a picture of any of these formats, told apart by its first bytes, as vae_png_read does;
- * with pixels NULL only its size and channels (of a PNG with a palette: 3). */
-vae_status vae_picture_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                            size_t *channels, vae_error *err);
+/* Reads a file of any of these formats, told apart by its first bytes:
+ * - PNG: palettes, fewer bits and 16 bits are converted.
+ * - JPEG: grey, YCbCr or RGB; damage that libjpeg would paint over is an error.
+ * - PBM, PGM, PPM (Netpbm's P1 to P6, plain and binary; PBM's 1 is black), of values up to 65535,
+ *   which are scaled to bytes. A file of several pictures is refused.
+ * - BMP: 1 to 32 bits a pixel, masks, any order of lines; grey where its palette is. RLE is
+ *   refused.
+ * - WebP, by libwebp; of an animation the first frame.
+ * - TIFF, by libtiff; of several pages the first. Grey, palette, RGB and YCbCr of 1 to 16 bits;
+ *   values of 16 bits are scaled, as those of PNG are. Floats, signed values, CMYK and the like are
+ *   refused.
+ * Alpha is dropped; colours that were multiplied by it are divided by it first. The picture is
+ * turned upright as EXIF's orientation says (of PNG, JPEG and WebP files; damaged EXIF says
+ * nothing), and as the tag of a TIFF says, which is the format's own and holds as stored, too.
+ * how: of vae_picture_how, or 0. Sides are 1 to VAE_PNG_SIDE, and sizes that the file is too small
+ * to hold are refused before they cost memory, where the format knows a bound. On failure
+ * picture->pixels is NULL. VAE_ERR_DATA (no picture, damaged, not read), VAE_ERR_IO,
+ * VAE_ERR_RUNTIME (memory; a format whose library this program was built without). */
+vae_status vae_picture_read(vae_picture *picture, const char *path, unsigned how, vae_error *err);
+
+/* The formats, for messages and help. */
+#define VAE_PICTURE_FORMATS "PNG, JPEG, PGM, PPM, PBM, BMP, WebP and TIFF"
+
+/* Does the name end like that of a picture of one of these formats? */
+bool vae_picture_is_named(const char *name);
+
+/* Names and versions of the libraries that decide which pixels come out of a file. Returns text. */
+enum { VAE_PICTURE_LIBRARIES = 160 };
+const char *vae_picture_libraries(char text[VAE_PICTURE_LIBRARIES]);
 
 /* Grey (1) to RGB (3) and back, by ITU-R 601-2 luma. RGB may become grey in place. */
 void vae_image_convert(uint8_t *to, size_t to_channels, const uint8_t *from, size_t from_channels,

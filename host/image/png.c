@@ -1,16 +1,12 @@
 /* Writing and reading PNG files, by libpng. */
-#include "image/image.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <png.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <zlib.h>
 
 #include "base/file.h"
-#include "base/stream.h"
+#include "image/formats.h"
 
 enum {
     MAX_SIDE = VAE_PNG_SIDE,
@@ -171,6 +167,8 @@ static vae_status decode(png_structp png, png_infop info, FILE *stream, decoded 
     png_init_io(png, stream);
     png_set_user_limits(png, MAX_SIDE, MAX_SIDE);
     png_set_chunk_malloc_max(png, MAX_CHUNK_BYTES);
+    /* chunks that change no pixel: of some libpng allocates what their header claims (eXIf) */
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(png, info);
     set_conversions(png, info);
     out->width = png_get_image_width(png, info);
@@ -194,80 +192,91 @@ static vae_status decode(png_structp png, png_infop info, FILE *stream, decoded 
     return VAE_OK;
 }
 
-/* Opens (stream NULL: only looks at) a regular file that begins like a PNG. Deflate packs
- * 1032 times at best, so the size that the header claims is checked against the file's before
- * libpng or anybody else allocates it. */
-static vae_status open_png(const char *path, FILE **stream, size_t *width, size_t *height,
-                           size_t *channels, vae_error *err)
+/* Size and colours from the header. Deflate packs 1032 times at best, so the size that it claims is
+ * checked against the file's before libpng or anybody else allocates it. */
+static vae_status read_header(vae_picture *p, const vae_picture_file *f, vae_error *err)
 {
     enum { HEADER = 26 }; /* signature, chunk length and name, width, height, depth, colour type */
     uint8_t head[HEADER];
     size_t got;
-    vae_stream *s;
     vae_status status = VAE_OK;
-    TRY(vae_stream_open(&s, path, err)); /* refuses folders, pipes, devices */
-    const uint64_t file_bytes = vae_stream_bound(s);
-    TRY(vae_stream_read(s, head, sizeof head, &got, err));
+    TRY(vae_picture_bytes(f, head, sizeof head, 0, &got, err));
     if (got < HEADER || png_sig_cmp(head, 0, SIGNATURE_BYTES) != 0) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a PNG picture", path));
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: not a PNG picture", f->path));
     }
-    *width = png_get_uint_32(head + 16), *height = png_get_uint_32(head + 20);
-    *channels = (head[25] & PNG_COLOR_MASK_COLOR) != 0 ? 3 : 1;
-    if (*width < 1 || *width > MAX_SIDE || *height < 1 || *height > MAX_SIDE) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: picture of %zu x %zu pixels: expected 1 to %d a side",
-                     path, *width, *height, MAX_SIDE));
-    }
+    p->width = png_get_uint_32(head + 16), p->height = png_get_uint_32(head + 20);
+    p->channels = (head[25] & PNG_COLOR_MASK_COLOR) != 0 ? 3 : 1;
+    TRY(vae_picture_check_sides(f, p->width, p->height, err));
     /* at least one bit a pixel */
-    if ((uint64_t)*width * *height / 8 > file_bytes * 1032) {
-        TRY(vae_fail(err, VAE_ERR_DATA,
-                     "%s: header says %zu x %zu pixels, but %llu bytes cannot hold them", path,
-                     *width, *height, (unsigned long long)file_bytes));
-    }
-    if (stream != NULL && (*stream = fopen(path, "rbe")) == NULL) {
-        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno)));
-    }
+    TRY(vae_picture_check_fit(f, p->width, p->height, p->width * p->height / 8 / 1032, err));
 done:
-    vae_stream_close(s);
     return status;
 }
 
-vae_status vae_png_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                        size_t *channels, vae_error *err)
+/* Orientation, from the chunk eXIf, which may stand before the pixels or behind them (PNG, third
+ * edition, 11.3.4.5). Where the chunks end early there is none: that is for libpng to tell. */
+static vae_status find_exif(vae_picture *p, const vae_picture_file *f, vae_error *err)
+{
+    enum { MAX_EXIF = 1 << 16 };
+    uint8_t head[8], *exif = NULL;
+    size_t got;
+    vae_status status = VAE_OK;
+    for (uint64_t at = SIGNATURE_BYTES; exif == NULL;) {
+        TRY(vae_picture_bytes(f, head, sizeof head, at, &got, err));
+        const uint32_t n = got == sizeof head ? png_get_uint_32(head) : 0;
+        if (got < sizeof head || memcmp(head + 4, "IEND", 4) == 0) {
+            break;
+        }
+        if (memcmp(head + 4, "eXIf", 4) == 0 && n <= MAX_EXIF) {
+            exif = malloc(n + 4);
+            if (exif == NULL) {
+                TRY(vae_fail_memory(err, n, f->path));
+            }
+            TRY(vae_picture_bytes(f, exif, n + 4, at + sizeof head, &got, err));
+            const uLong crc = crc32(crc32(0, head + 4, 4), exif, n);
+            if (got == n + 4 && crc == png_get_uint_32(exif + n)) {
+                p->orientation = vae_exif_orientation(exif, n);
+            }
+        }
+        at += sizeof head + n + 4;
+    }
+done:
+    free(exif);
+    return status;
+}
+
+vae_status vae_png_read(vae_picture *p, const vae_picture_file *f, bool header, vae_error *err)
 {
     char reason[VAE_ERROR_TEXT / 2] = "";
     decoded picture = {0};
-    FILE *stream = NULL;
     png_structp png = NULL;
     png_infop info = NULL;
     vae_status status = VAE_OK;
-    if (pixels == NULL) {
-        return open_png(path, NULL, width, height, channels, err);
+    TRY(read_header(p, f, err));
+    TRY(find_exif(p, f, err));
+    if (header) {
+        return VAE_OK;
     }
-    *pixels = NULL;
-    TRY(open_png(path, &stream, width, height, channels, err));
     png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reason, on_error, on_warning, &picture,
                                    on_malloc, on_free);
     info = png != NULL ? png_create_info_struct(png) : NULL;
     if (info == NULL) {
-        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start: out of memory", path));
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: libpng cannot start: out of memory", f->path));
     }
-    status = decode(png, info, stream, &picture);
+    status = decode(png, info, f->file, &picture);
     if (status != VAE_OK) {
         const char *why = picture.out_of_memory ? "out of memory" : reason;
-        TRY(vae_fail(err, ferror(stream) ? VAE_ERR_IO : status, "%s: cannot read PNG: %s", path,
-                     ferror(stream) ? "the disk fails" : why));
+        TRY(vae_fail(err, ferror(f->file) ? VAE_ERR_IO : status, "%s: cannot read PNG: %s", f->path,
+                     ferror(f->file) ? "the disk fails" : why));
     }
-    *pixels = picture.pixels;
-    *width = picture.width;
-    *height = picture.height;
-    *channels = picture.channels;
+    p->pixels = picture.pixels;
+    p->width = picture.width;
+    p->height = picture.height;
+    p->channels = picture.channels;
     picture.pixels = NULL;
 done:
     png_destroy_read_struct(&png, &info, NULL);
     free(picture.rows);
     free(picture.pixels);
-    if (stream != NULL) {
-        fclose(stream);
-    }
     return status;
 }

@@ -1,8 +1,11 @@
 /* Reading PBM, PGM and PPM files (Netpbm), plain and binary: P1 to P6. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/stream.h"
-#include "image/image.h"
+#include "image/formats.h"
 
 typedef struct {
     vae_stream *s;
@@ -181,8 +184,8 @@ done:
     return status;
 }
 
-vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_t *height,
-                        size_t *channels, vae_error *err)
+vae_status vae_pnm_read(vae_picture *picture, const vae_picture_file *f, bool header,
+                        vae_error *err)
 {
     pnm *p = calloc(1, sizeof *p);
     uint8_t *read = NULL;
@@ -190,22 +193,26 @@ vae_status vae_pnm_read(const char *path, uint8_t **pixels, size_t *width, size_
     if (p == NULL) {
         return vae_fail_memory(err, sizeof *p, "a reader of pictures");
     }
-    p->path = path;
-    TRY(vae_stream_open(&p->s, path, err));
+    p->path = f->path;
+    const int fd = fcntl(fileno(f->file), F_DUPFD_CLOEXEC, 0); /* nothing was read from it yet */
+    if (fd < 0) {
+        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", f->path, strerror(errno)));
+    }
+    TRY(vae_stream_open_fd(&p->s, fd, f->path, err));
     TRY(read_header(p, err));
-    if (pixels != NULL) {
+    if (!header) {
         const size_t n = p->width * p->height * p->channels;
         read = malloc(n);
         if (read == NULL) {
-            TRY(vae_fail_memory(err, n, path));
+            TRY(vae_fail_memory(err, n, f->path));
         }
         TRY(read_raster(p, read, err));
-        *pixels = read;
+        picture->pixels = read;
         read = NULL;
     }
-    *width = p->width;
-    *height = p->height;
-    *channels = p->channels;
+    picture->width = p->width;
+    picture->height = p->height;
+    picture->channels = p->channels;
 done:
     vae_stream_close(p->s);
     free(read);

@@ -52,6 +52,7 @@ vae_data_options vae_trained_reading(const vae_trained *m, const vae_data_option
     const vae_checkpoint *c = m->checkpoint;
     vae_data_options how = options != NULL ? *options : (vae_data_options){.config = &m->config};
     how.exact = c->standard != NULL;
+    how.cache = m->config.cache[0] != '\0' ? m->config.cache : NULL; /* of what it trained on */
     how.of_model = true;
     how.channels = vae_is_picture(c->height, c->width, c->channels) ? c->channels : 0;
     return how;

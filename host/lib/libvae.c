@@ -662,7 +662,7 @@ int vae_fit(vae *v, const void *x, enum vae_type type, size_t n, size_t height, 
     TRY(v->labels != NULL ? lend_labels(v, &set) : VAE_OK);
     TRY(vae_config_check(&config, &v->given, &v->err));
     TRY(config.out[0] != '\0' ? VAE_OK : refuse_folder_options(v));
-    TRY(vae_dataset_hash(&set, &v->err));
+    TRY(vae_dataset_scan(&set, &(vae_data_options){.config = &config}, &v->err));
     if (config.standardize == VAE_STANDARDIZE_COLUMNS) {
         TRY(own_rows(&set, &copy, &v->err));
     }

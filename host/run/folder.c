@@ -272,6 +272,7 @@ vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_er
     if (began != NULL && (getcwd(here, sizeof here) == NULL || strcmp(here, began) != 0)) {
         TRY(resolve(began, config->data, err));
         TRY(resolve(began, config->test_data, err));
+        TRY(resolve(began, config->cache, err));
         TRY(resolve(began, config->stack, err));
         TRY(resolve(began, config->init_from, err));
     }

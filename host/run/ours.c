@@ -143,28 +143,43 @@ done:
     return status;
 }
 
-/* Is there a file that begins as our checkpoints do? */
+/* Does the file begin as our checkpoints do? VAE_ERR_IO: it cannot be known. */
+static vae_status is_checkpoint(bool *is, const char *path, vae_error *err)
+{
+    unsigned char begin[sizeof vae_checkpoint_magic];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    const ssize_t n = vae_read_at(fd, begin, sizeof begin, 0);
+    const int error = errno;
+    close(fd);
+    *is = n == sizeof begin && memcmp(begin, vae_checkpoint_magic, sizeof begin) == 0;
+    return n >= 0 || error == EISDIR
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", path, strerror(error));
+}
+
+/* Is there one? Where one is, others that cannot be read do not matter. */
 static vae_status has_checkpoint(bool *has, const char *folder, vae_error *err)
 {
     char path[VAE_RUN_PATH + NAME_MAX], **names;
     size_t n;
+    vae_error unknown = {0};
     vae_status status = VAE_OK;
     *has = false;
     snprintf(path, sizeof path, "%s/checkpoints", folder);
     TRY(vae_folder_names(&names, &n, path, err));
     for (size_t i = 0; i < n && !*has; i++) {
-        unsigned char begin[sizeof vae_checkpoint_magic];
         snprintf(path, sizeof path, "%s/checkpoints/%s", folder, names[i]);
-        const int fd = is_of_a_run("checkpoints", names[i])
-                           ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-                           : -1;
-        *has = fd >= 0 && vae_read_at(fd, begin, sizeof begin, 0) == sizeof begin &&
-               memcmp(begin, vae_checkpoint_magic, sizeof begin) == 0;
-        if (fd >= 0) {
-            close(fd);
+        if (is_of_a_run("checkpoints", names[i])) {
+            is_checkpoint(has, path, &unknown);
         }
     }
     vae_names_free(names, n);
+    if (!*has && unknown.status != VAE_OK) {
+        TRY(vae_fail(err, unknown.status, "%s", unknown.text));
+    }
 done:
     return status;
 }
@@ -183,7 +198,7 @@ static vae_status is_newborn(bool *is, const char *folder, vae_error *err)
     for (size_t i = 0; i < n && *is && status == VAE_OK; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         if (lstat(path, &info) != 0) {
-            *is = false;
+            status = vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", path, strerror(errno));
         } else if (strcmp(names[i], "checkpoints") == 0 || strcmp(names[i], "samples") == 0) {
             *is = S_ISDIR(info.st_mode);
             status = *is ? vae_folder_names(&inside, &n_inside, path, err) : VAE_OK;

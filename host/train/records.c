@@ -71,18 +71,70 @@ vae_status vae_train_write_config(training_run *t, vae_error *err)
     return status;
 }
 
+/* A string, in which what is no UTF-8, as a file's name may be, becomes question marks. */
+static json_t *describe_name(const char *name)
+{
+    json_t *string = json_string(name);
+    char *plain = string == NULL ? strdup(name) : NULL;
+    for (size_t i = 0; plain != NULL && plain[i] != '\0'; i++) {
+        plain[i] = (unsigned char)plain[i] < 0x80 ? plain[i] : '?';
+    }
+    string = string != NULL || plain == NULL ? string : json_string(plain);
+    free(plain);
+    return string;
+}
+
+/* Picture files that are no rows, of both sets: how many, and the first of them (log.txt has all);
+ * NULL: there are none. */
+static json_t *describe_left_out(const training_run *t)
+{
+    enum { MOST = 200 };
+    const vae_dataset *sets[2] = {t->loop.train_set, t->loop.test_set};
+    json_t *files = json_array();
+    size_t n = 0;
+    for (size_t k = 0; k < 2 && sets[k] != NULL; k++) {
+        for (size_t i = 0; i < sets[k]->n_left_out; i++) {
+            const vae_left_out *out = &sets[k]->left_out[i];
+            if (n++ < MOST) {
+                json_array_append_new(files,
+                                      json_pack("{s:o, s:o}", "file", describe_name(out->file),
+                                                "why", describe_name(out->why)));
+            }
+        }
+    }
+    if (n == 0) {
+        json_decref(files);
+        return NULL;
+    }
+    return json_pack("{s:I, s:o}", "n", (json_int_t)n, "files", files);
+}
+
+void vae_train_log_left_out(training_run *t)
+{
+    const vae_dataset *sets[2] = {t->loop.train_set, t->loop.test_set};
+    for (size_t k = 0; k < 2 && sets[k] != NULL; k++) {
+        for (size_t i = 0; i < sets[k]->n_left_out; i++) {
+            char line[VAE_ERROR_TEXT];
+            const vae_left_out *out = &sets[k]->left_out[i];
+            snprintf(line, sizeof line, "%s: left out: %s", out->file, out->why);
+            vae_train_log(t, line);
+        }
+    }
+}
+
 static json_t *describe_data(const training_run *t)
 {
     char hex[VAE_SHA256_HEX];
     const vae_dataset *set = t->loop.train_set;
     vae_sha256_hex(set->sha256, hex);
-    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:s?}", "path",
+    return json_pack("{s:s, s:s, s:I, s:I, s:[I,I,I], s:I, s:I, s:I, s:I, s:s?, s:o*}", "path",
                      set->source, "sha256", hex, "rows", (json_int_t)set->n, "columns",
                      (json_int_t)set->d, "shape", (json_int_t)set->height, (json_int_t)set->width,
                      (json_int_t)set->channels, "train", (json_int_t)t->loop.n_train, "labelled",
                      (json_int_t)t->loop.n_labelled, "validation", (json_int_t)t->loop.n_validation,
                      "test", (json_int_t)(t->loop.test_set != NULL ? t->loop.test_set->n : 0),
-                     "test_path", t->loop.test_set != NULL ? t->loop.test_set->source : NULL);
+                     "test_path", t->loop.test_set != NULL ? t->loop.test_set->source : NULL,
+                     "left_out", describe_left_out(t));
 }
 
 static json_t *describe_host(void)

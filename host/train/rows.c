@@ -173,6 +173,10 @@ static void split_rows(vae_loop *l, const uint32_t *kept, size_t n)
 {
     const uint64_t key = vae_order_key(l->config->seed, VAE_RNG_SPLIT, 0);
     const uint32_t bits = vae_shuffle_bits(n);
+    if (l->n_validation == 0) {
+        memcpy(l->rows, kept, n * sizeof *kept);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         uint32_t row = kept[vae_shuffle(key, n, bits, i)];
         l->rows[i < l->n_validation ? l->n_train + i : i - l->n_validation] = row;

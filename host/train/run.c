@@ -192,6 +192,7 @@ static vae_status begin_folder(training_run *t, vae_error *err)
     TRY(vae_run_folder_metrics(&t->folder, last_line, err));
     TRY(vae_board_open(t, last_line, err));
     vae_loop_describe(&t->loop);
+    vae_train_log_left_out(t);
     if (t->result->checkpoint[0] == '\0') {
         TRY(save_first(t, err)); /* from here on, a killed run can be resumed */
     }

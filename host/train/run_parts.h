@@ -52,6 +52,8 @@ vae_status vae_train_missing(const training_run *t, bool *run, bool *pictures, b
 /* A line to log.txt, with the time in front. One that cannot be written is lost
  * (vae_train_lose). */
 void vae_train_log(training_run *t, const char *line);
+/* Lines of the picture files that are no rows. */
+void vae_train_log_left_out(training_run *t);
 vae_status vae_train_write_config(training_run *t, vae_error *err);
 /* status: running, done, interrupted, failed; why: the error, or NULL. */
 vae_status vae_train_write_run(training_run *t, const char *status, const char *why,

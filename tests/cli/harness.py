@@ -32,12 +32,12 @@ class Result:
         return json.loads(self.out)
 
 
-def vae(*args, code=0, says=None, env=None, prefix=(), **more):
+def vae(*args, code=0, says=None, env=None, prefix=(), program=VAE, **more):
     """Runs vae; its exit code must be `code`, its stderr must hold `says`."""
     if len(args) > 1 and args[0] in ("eval", "sample", "reconstruct", "interpolate", "traverse",
                                      "manifold", "report"):
         args = (*args, "--threads", "1")
-    process = subprocess.run([*prefix, VAE, *map(str, args)], stdin=more.pop("stdin", subprocess.DEVNULL),
+    process = subprocess.run([*prefix, program, *map(str, args)], stdin=more.pop("stdin", subprocess.DEVNULL),
                              stdout=more.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
                              env={**os.environ, **(env or {})}, cwd=WORK, timeout=120, **more)
     out = (process.stdout or b"").decode()

@@ -96,3 +96,19 @@ def init_from_refuses_another_model():
     vae("train", *TINY, "--init-from", "nowhere", "--out", "init/no", code=4, says="nowhere")
     vae("train", *TINY, "--init-weights", "00", "--out", "init/no", code=2, says="--init-from")
     assert not os.path.exists(path("init/no"))
+
+
+@test
+def init_from_takes_pictures_as_its_model_does():
+    for name, sizes in {"seen": ((16, 16), (20, 16)), "new": ((16, 31), (18, 40))}.items():
+        os.makedirs(path("init", name), exist_ok=True)
+        for i, (height, width) in enumerate(sizes):
+            with open(path("init", name, f"{i}.ppm"), "wb") as file:
+                file.write(f"P6 {width} {height} 255\n".encode() + bytes(range(3 * height)) * width)
+    vae("train", "--data", "init/seen", "--image-size", 8, "--image-channels", 1, "--hidden", 4, "--latent", 2, "--epochs", 1,
+        "--out", "init/pictures", "-q")
+    vae("train", "--data", "init/new", "--init-from", "init/pictures", "--epochs", 1, "--out", "init/more", "-q")
+    config = read_json("init/more/config.json")
+    assert (config["image-size"], config["image-channels"]) == (8, 1)
+    vae("train", "--data", "init/new", "--init-from", "init/pictures", "--image-size", 6, "--out", "init/no", code=3,
+        says="pictures of 6 x 6 (width x height), 1 channel; the model takes 8 x 8")

@@ -191,7 +191,7 @@ def files_that_are_not_read_are_named():
         with open(path("noted", name), "w") as file:
             file.write("x")
     vae("train", "--data", "noted", *SMALL, "--epochs", 1, "--out", "splits-n",
-        says="2 files are not read, only PNG, JPEG, PGM, PPM and PBM files are: noted/notes.txt, a/labels.json")
+        says="2 files are not read, only PNG, JPEG, PGM, PPM, PBM, BMP, WebP and TIFF files are: noted/notes.txt, a/labels.json")
     # beside splits; beside classes
     for split in ("train", "test", "val"):
         shades(f"splits/{split}", 3)

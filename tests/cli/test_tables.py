@@ -1,9 +1,10 @@
 """Tables: what their text means, and the scales that stay with a model."""
 import json
+import os
 import random
 import struct
 
-from harness import newest, path, read_json, read_npy, read_npz, test, vae
+from harness import WORK, newest, path, read_json, read_npy, read_npz, test, vae
 
 SMALL = ["--hidden", 16, "--latent", 2, "--batch-size", 16, "--device", "cpu", "--threads", 1,
          "--likelihood", "gaussian", "--report=false"]
@@ -125,6 +126,8 @@ def spreadsheets_are_understood():
     write("sheet.tsv", "a\tb\tc\n1\t2,5\t3\n")
     vae("encode", model, "--data", "sheet.tsv", "--out", "seen.npz",
         says="sheet.tsv: fields are separated by tabs, decimals by commas")
+    write("length.tsv", "length, mm\twidth\n" + "1,5\t2\n2,5\t4\n" * 4)  # a comma in a name is no separator there
+    vae("train", "--data", "length.tsv", *SMALL, "--epochs", 1, "--out", "length", "-q")
     for text, says in (("a,b,c\n1,2,3\n\n4,5,6\n", "line 3: a blank line between rows"),
                        ("a,b,c\n0x10,2,3\n", "line 2, column 'a': expected a number, found '0x10'"),
                        ("a,b,c\n1,1e400,3\n", "found '1e400'"), ("a,b,c\n1,nan,3\n", "found 'nan'"),
@@ -241,6 +244,8 @@ def scales_stay_with_an_imported_model():
     vae("train", "--data", "near.csv", *SMALL, "--epochs", 3, "--out", "near", "-q")
     vae("export", "near", "--out", "near.safetensors", "-q")
     vae("import", "near.safetensors", "--out", "moved", "-q")
+    told = read_json("moved", "run.json")
+    assert (told["status"], told["from"], told["data"]) == ("imported", "near.safetensors", {"path": None, "shape": [1, 2, 1]}), told
     scales = newest("near")["standard"]
     assert newest("moved")["standard"] == scales
     before = vae("eval", "moved", "--data", "far.csv", "--json").json()["elbo"]
@@ -253,6 +258,9 @@ def scales_stay_with_an_imported_model():
     # names of columns are the model's, too
     write("turned.csv", "b,a\n" + rows(60, 5, (".4f", 20, 9), (".4f", 30, 0.1)))
     vae("import", "near.safetensors", "--out", "moved2", "-q")
+    vae("import", "near.safetensors", "--data", "near.csv", "--out", "moved3", "-q")
+    told = read_json("moved3", "run.json")
+    assert told["data"]["path"] == "near.csv" and os.path.samefile(told["folder"], WORK)
     vae("train", "--resume", "--out", "moved2", "--data", "turned.csv", code=3, says="trained with 'a' there")
     vae("import", "near.safetensors", "--data", "turned.csv", "--out", "no", code=3, says="trained with 'a' there")
     # weights that were trained on values as they are stay so, unless the user says what they were

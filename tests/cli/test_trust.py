@@ -175,6 +175,14 @@ def what_is_not_a_run_stays_as_it_is():
         vae(*args, "--out", "mixed", code=2, says="config.json is another program's")
         assert snapshot("mixed") == before
 
+    # a checkpoint that cannot be read may be anyone's
+    put("mine", "unknown", "notes.txt")
+    os.makedirs(path("unknown/checkpoints"))
+    os.symlink("step-0000000001.vae", path("unknown/checkpoints/step-0000000001.vae"))
+    for args in (["train", *TINY, "--force"], ["train", "--resume"]):
+        vae(*args, "--out", "unknown", code=4, says="unknown/checkpoints/step-0000000001.vae: cannot open")
+    assert os.listdir(path("unknown/checkpoints")) == ["step-0000000001.vae"]
+
 
 @test
 def force_removes_what_a_run_wrote():

@@ -105,7 +105,8 @@ class Worker:
 
     def server(self, program):
         if program not in self.servers:
-            self.servers[program] = Server(self.shim, self.programs[program], os.path.join(self.root, "out-" + program))
+            self.servers[program] = Server(self.shim, self.programs[program], os.path.join(self.root, "out-" + program),
+                                           leaks="asan" in program)
         return self.servers[program]
 
     def make(self, args):

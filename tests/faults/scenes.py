@@ -46,6 +46,10 @@ def scenes():
         yield Scene(f"train-{name}", [*SMALL, *more], trains=True)
     yield Scene("train-table", [*TRAIN, "--data", "../fix/table.csv", "--epochs", 2, "--likelihood", "gaussian"], trains=True)
     yield Scene("train-pictures", [*TRAIN, "--data", "../fix/pics", "--epochs", 1], trains=True)
+    yield Scene("train-formats", [*TRAIN, "--data", "../fix/forms", "--epochs", 1], trains=True)
+    yield Scene("train-cache", [*TRAIN, "--data", "../fix/pics", "--cache", "pics.cache", "--epochs", 1], trains=True)
+    yield Scene("train-cache-old", [*TRAIN, "--data", "../fix/pics", "--cache", "caches/pics", "--epochs", 1],
+                {"caches": "caches"}, trains=True)
     yield Scene("train-idx", [*TRAIN, "--data", "../fix/idx", "--epochs", 1], trains=True)
     yield Scene("train-config", [*TRAIN, "--config", "../fix/options.json", "--data", "../fix/rows.npy", "--epochs", 1],
                 trains=True)
@@ -156,6 +160,9 @@ def make_inputs(fix):
     for i, folder in enumerate("aabb"):
         put(f"pics/{folder}/{i}.png", png(pictures(4 + i, 1), 8))
     put("pics/b/2.jpg", JPEG)
+    for name in ("webp-lossless-exif", "tiff-lzw", "jpeg-exif", "png-exif"):  # 3 x 5 pixels, turned
+        with open(os.path.join(os.path.dirname(__file__), "../fuzz/corpus/fuzz_picture", name), "rb") as file:
+            put(f"forms/{name}.{name.split('-')[0]}", file.read())
     put("idx/train-images-idx3-ubyte.gz", gz(struct.pack(">IIII", 0x803, n, 8, 8) + pictures(1, n)))
     put("idx/train-labels-idx1-ubyte.gz", gz(struct.pack(">II", 0x801, n) + bytes(i % 3 for i in range(n))))
     put("options.json", b'{"hidden": [5, 4], "latent": 2, "activation": "gelu"}')
@@ -164,6 +171,7 @@ def make_inputs(fix):
 def make_fixture(fix, run):
     """run(args): the program with the folder of a case as its own."""
     make_inputs(fix)
+    os.mkdir(os.path.join(fix, "caches"))
 
     def train(name, args):
         args = list(args)
@@ -175,6 +183,7 @@ def make_fixture(fix, run):
         train(name, [*SMALL, *TRAINING[name]])
     train("table", [*TRAIN, "--data", "../fix/table.csv", "--epochs", 2, "--likelihood", "gaussian"])
     train("pictures", [*TRAIN, "--data", "../fix/pics", "--epochs", 1])
+    train("sixteen", [*TRAIN, "--data", "../fix/pics", "--epochs", 1, "--image-size", 4, "--cache", "../fix/caches/pics"])
     train("unreported", [*SMALL, "--epochs", 2])
     for name in ("report.html", "run.json"):
         os.unlink(os.path.join(fix, "unreported", name))

@@ -170,6 +170,7 @@ static void tell_trace(void)
 /* Is it the turn of the fault? */
 static bool hit(int kind, const char *call)
 {
+    /* initial-exec (tests.mk): a sanitizer's __tls_get_addr maps a page, which is trapped, too */
     static _Thread_local bool inside;
     if (!fault.armed || inside) {
         return false;

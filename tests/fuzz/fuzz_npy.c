@@ -35,7 +35,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_header(data, size);
     vae_status status = vae_stream_open_fd(&s, fuzz_fd(data, size), "fuzz", &err);
     if (status == VAE_OK) {
-        status = vae_npy_reader.load_stream(set, s, &(vae_data_options){0}, &err);
+        status = vae_npy_reader.load_stream(
+            set, s, &(vae_data_options){.in_memory = size > 0 ? data[size - 1] % 2 : 0}, &err);
         vae_stream_close(s);
     }
     if (fuzz_judge(status, &err)) {

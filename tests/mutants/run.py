@@ -5,12 +5,14 @@ model and the kernels, one at a time, in a copy of the tree; which of them do th
     tests/mutants/run.py                    MUTANTS [200] of them, JOBS [2] at a time; goes on where it was cut short
     tests/mutants/run.py again N...         these anew (after a test was written), with all that is in the tree now
     tests/mutants/run.py report             what is known so far, survivors as diffs
-    GROUPS="parsers run" tests/mutants/run.py    faults in these only (table.py)
+    TESTS="unit npy, cli data" tests/mutants/run.py again N...    these tests first, before those of table.py
+    ONLY="parsers run" tests/mutants/run.py    faults in these only (table.py)
 
 A fault that does not compile without warnings, or gives the same object as before, is none: another is taken
 in its place. For each the tests of table.py run, most specific first, until one fails, dies or does not end
 in time. Results are lines of JSON in $BUILD/mutants/results.jsonl; the same seed (SEED [1]) and sources plant
 the same faults."""
+import collections
 import concurrent.futures
 import difflib
 import fcntl
@@ -18,6 +20,7 @@ import glob
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +32,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import faults
 import table
+from coverage import FLAGS, Coverage
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.environ.get("BUILD") or "build"
@@ -37,27 +41,44 @@ RESULTS = os.path.join(HOME, "results.jsonl")
 BASELINE = os.path.join(HOME, "baseline.json")
 SEED = os.environ.get("SEED") or "1"
 MUTANTS = int(os.environ.get("MUTANTS") or 200)
+FIRST = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
+WIDE = float(os.environ.get("WIDE") or 90)
 JOBS = int(os.environ.get("JOBS") or 2)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "BUILD": "build", "LC_ALL": "C.UTF-8",
        "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:hard_rss_limit_mb=3000",
        "UBSAN_OPTIONS": "print_stacktrace=1"}
+FAST = "SAN_DEBUG=-g0" + (" -fuse-ld=lld" if shutil.which("ld.lld") else "")  # links in a tenth of a second
+FAILED = re.compile(rb"^(?:\[  FAILED  \]|FAILED\b)", re.M)  # in cmocka's words, and in a script's
 lock = threading.Lock()
 
 
-def make(tree, *targets):
+def make(tree, *targets, how=FAST):
     """Did it build? Targets may be none."""
-    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", *targets], cwd=tree, env=ENV,
+    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", how, *targets], cwd=tree, env=ENV,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode == 0
 
 
 # ---- the trees ----
 
+def stale(tree, names):
+    """Files of a tree, below what is built from, that the sources have no longer."""
+    there = (os.path.relpath(p, tree) for room in ("host", "kernels", "include", "tests")
+             for p in glob.glob(os.path.join(tree, room, "**"), recursive=True) if os.path.isfile(p))
+    return set(there) - set(names)
+
+
 def copy_tree(tree):
-    """The sources as they are, committed or not; a copy of an earlier tree keeps what it has built."""
-    os.makedirs(tree, exist_ok=True)
+    """The sources as they are, committed or not; a copy of an earlier tree keeps what it has built. Of what is built
+    here it has the readers of the round trips."""
+    os.makedirs(os.path.join(tree, "build"), exist_ok=True)
+    readers = os.path.join(ROOT, BUILD, "venv")
+    if os.path.exists(readers) and not os.path.lexists(os.path.join(tree, "build/venv")):
+        os.symlink(readers, os.path.join(tree, "build/venv"))
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
                            stdout=subprocess.PIPE).stdout.decode().split("\0")
+    for name in stale(tree, names):
+        os.remove(os.path.join(tree, name))
     for name in filter(None, names):
         source, to = os.path.join(ROOT, name), os.path.join(tree, name)
         if not os.path.isfile(source):
@@ -160,83 +181,205 @@ def command_of(test):
         return ["build/simt/test_%s" % rest[0]], ["build/simt/test_%s" % rest[0]], more
     if kind == "program":
         return ["build/simt/vae", "build/test/vae"], ["tests/simt/run.sh", rest[0]], {}
+    if kind == "ranks":
+        return ["build/simt/vae"], ["tests/simt/ranks.py"], {"VAE": "build/simt/vae"}
     if kind == "cli":
-        return ["build/test/vae"], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
+        more = ["build/test/fail_mpi.so", "build/test/vae_alone"] if "ranks" in rest else []
+        return ["build/test/vae", *more], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
+    if kind == "roundtrip":
+        return ["build/vae", "build/roundtrip/random_model"], ["tests/roundtrip/run.sh", rest[0]], {"MODELS": "30"}
+    if kind == "faults":  # of a part, in scenes
+        scenes = [word for scene in rest[1:] for word in ("--scene", scene)]
+        return (["build/vae", "build/test/vae", "build/faults/shim.so"],
+                ["tests/faults/run", "--long", "--part", rest[0], *scenes], {"JOBS": "1"})
     if kind == "fuzz":
         return ["build/fuzz/%s" % name for name in rest], ["tests/fuzz/run.sh", *rest], {"RUNS": "4000"}
     raise ValueError(test)
 
 
 def run(tree, test, cpu, wall):
-    """None: it passed; or how it failed. Seconds of processor time."""
+    """None: it passed; or how it failed: it is ended as soon as one of its cases did. Seconds of processor time."""
     _, command, more = command_of(test)
-    with open(os.path.join(tree, "build", "test.log"), "wb") as out:
-        child = subprocess.Popen(["prlimit", "--core=0", "--cpu=%d" % cpu, *command], cwd=tree, env={**ENV, **more},
-                                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-        # seconds in which this program ran, too: it may be stopped for a while, with all that it started
-        done, left = (0, 0, None), 4 * wall
-        while done[0] == 0 and left > 0:
-            time.sleep(0.25 if left < 4 * wall - 8 else 0.05)
-            left -= 1
-            done = os.wait4(child.pid, os.WNOHANG)
-        late = done[0] == 0
-        if late:
-            os.killpg(child.pid, signal.SIGKILL)
-            done = os.wait4(child.pid, 0)
-        _, status, usage = done
-        child.returncode = code = os.waitstatus_to_exitcode(status)
-        try:
-            os.killpg(child.pid, signal.SIGKILL)  # whatever it left behind
-        except ProcessLookupError:
-            pass
+    log, temp = os.path.join(tree, "build", "test.log"), os.path.join(os.path.abspath(tree), "build", "temp")
+    shutil.rmtree(temp, ignore_errors=True)
+    os.makedirs(temp)
+    with open(log, "wb") as out:
+        child = subprocess.Popen(["prlimit", "--core=0", "--cpu=%d" % cpu, *command], cwd=tree, stdin=subprocess.DEVNULL,
+                                 env={**ENV, "TMPDIR": temp, **more}, stdout=out, stderr=out, start_new_session=True)
+    # seconds in which this program ran, too: it may be stopped for a while, with all that it started
+    done, left, failed = (0, 0, None), 4 * wall, None
+    while done[0] == 0 and left > 0 and not failed:
+        time.sleep(0.25 if left < 4 * wall - 8 else 0.05)
+        left -= 1
+        done = os.wait4(child.pid, os.WNOHANG)
+        with open(log, "rb") as out:
+            failed = FAILED.search(out.read())
+    stopped = done[0] == 0
+    if stopped:
+        os.killpg(child.pid, signal.SIGKILL)
+        done = os.wait4(child.pid, 0)
+    _, status, usage = done
+    child.returncode = code = os.waitstatus_to_exitcode(status)
+    try:
+        os.killpg(child.pid, signal.SIGKILL)  # whatever it left behind
+    except ProcessLookupError:
+        pass
     took = usage.ru_utime + usage.ru_stime
-    if code == 0:
-        return None, took
-    return "does not end" if late or code in (-signal.SIGXCPU, -signal.SIGKILL) else "exit status %d" % code, took
+    if failed:
+        return "a case failed", took
+    if stopped or code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "does not end", took
+    return (None if code == 0 else "exit status %d" % code), took
+
+
+def failed_of(tree, test):
+    """Of several tests of the command line the one that failed."""
+    with open(os.path.join(tree, "build", "test.log"), encoding="utf-8", errors="replace") as log:
+        found = re.search(r"^FAILED +(\w+)$", log.read(), re.M) if test.startswith("cli ") else None
+    return "cli " + found[1] if found else test
 
 
 def is_wide(test):
     """Tests of whole programs cost a minute each, fuzz targets a build: for what all others let through."""
-    return test.split()[0] in ("cli", "program", "fuzz")
+    return test.split()[0] in ("cli", "program", "ranks", "roundtrip", "faults", "fuzz")
 
 
-def tests_of(path, wide):
-    for pattern, tests in table.TESTS:
-        if glob.fnmatch.fnmatch(path, pattern):
-            return [test for test in tests if is_wide(test) == wide]
-    raise ValueError(path)
+def cli_tests():
+    """Of every test of the command line: the file it is in (test_NAME.py is NAME)."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(ROOT, "tests/cli/test_*.py"))):
+        with open(path, encoding="utf-8") as f:
+            for name in re.findall(r"^@test\ndef (\w+)", f.read(), re.M):
+                found[name] = os.path.basename(path)[5:-3]
+    return found
 
 
-def measure(tree, tests):
-    """These tests pass without faults; how long each takes."""
-    known = {}
-    if os.path.exists(BASELINE):
-        with open(BASELINE, encoding="utf-8") as f:
-            known = json.load(f)
-    for test in sorted(tests):
-        if test in known:
-            continue
-        if not make(tree, *command_of(test)[0]):
-            sys.exit("%s does not build" % test)
-        how, took = run(tree, test, 600, 1200)
-        if how is not None:
-            sys.exit("%s fails without any fault: %s; see %s/build/test.log" % (test, how, tree))
-        known[test] = round(took, 2)
-        print("%7.2f s  %s" % (took, test), flush=True)
-        with open(BASELINE + ".new", "w", encoding="utf-8") as f:
-            json.dump(known, f, indent=1, sort_keys=True)
-        os.replace(BASELINE + ".new", BASELINE)
-    return known
+def all_tests():
+    """Whose lines are worth to be known; what is emulated takes too long."""
+    units = [os.path.basename(p)[5:-2] for p in sorted(glob.glob(os.path.join(ROOT, "tests/unit/test_*.c")))]
+    return (["unit %s" % name for name in units if name not in ("curand", "whole")] +
+            ["cli %s" % name for name, file in cli_tests().items() if file in table.ASKED])
+
+
+def is_new(test):
+    """A unit test that has changed since lines were measured: it may run others now."""
+    kind, name = test.split()[:2]
+    try:
+        with open(os.path.join(coverage.tree, "tests/unit/test_%s.c" % name), "rb") as old, \
+                open(os.path.join(ROOT, "tests/unit/test_%s.c" % name), "rb") as new:
+            return kind in ("unit", "simt") and old.read() != new.read()
+    except OSError:
+        return True
+
+
+def named(path, wide):
+    """What is named for a source, by TESTS and by table.py."""
+    tests = FIRST + next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
+    return [test for test in tests if is_wide(test) == wide]
+
+
+def tests_of(path, text, line, wide):
+    """What is named for a source, if it runs the line. Wide: then whatever other unit test does; and of the command
+    line's tests that were asked those that do, beginning with those that run little else, as many as take WIDE
+    seconds."""
+    first = [test for test in named(path, wide) if set(test.split()[1:]).isdisjoint(table.ASKED)]
+    first = [test for test in first if coverage.runs(test, path, text, line) or is_new(test)]
+    if not wide or path.startswith(("kernels/", "host/backend/cuda/")):
+        return first
+    units = [test for test in coverage.tests if test.startswith("unit ") and test not in named(path, False)]
+    tellers = ["cli " + name for name, file in cli_tests().items() if file in table.ASKED]
+    chosen, seconds = [], 0.0  # of the clock, as the lines were measured
+    for test in sorted(tellers, key=coverage.breadth):
+        if coverage.runs(test, path, text, line) and (not chosen or seconds < WIDE):
+            seconds += coverage.seconds(test)
+            chosen.append(test[4:])
+    return ([test for test in sorted(units, key=coverage.seconds) if coverage.runs(test, path, text, line)] +
+            (["cli " + " ".join(chosen)] if chosen else []) + first)
+
+
+coverage = Coverage(HOME)
+
+
+def measure_coverage():
+    """In a tree of its own, built without sanitizers."""
+    if all(test in coverage.tests for test in all_tests()):
+        return
+    if not coverage.tests:
+        copy_tree(coverage.tree)
+    tests = all_tests()
+    if not make(coverage.tree, "-j%d" % JOBS, *{target for test in tests for target in command_of(test)[0]}, how=FLAGS):
+        sys.exit("%s does not build" % coverage.tree)
+    print("lines that tests run:", flush=True)
+    coverage.measure(tests, {path for _, _, patterns in table.GROUPS for pattern in patterns
+                             for path in glob.glob(os.path.join(ROOT, pattern))}, command_of, ENV, JOBS)
+
+
+class Baseline:
+    """Seconds of a core that each test takes where it passes: fault or none, one that passes is as it was."""
+
+    def __init__(self):
+        self.known = {}
+        if os.path.exists(BASELINE):
+            with open(BASELINE, encoding="utf-8") as f:
+                self.known = json.load(f)
+
+    def passed(self, test, seconds):
+        with lock:
+            self.known.setdefault(test, round(seconds, 2))
+            with open(BASELINE + ".new", "w", encoding="utf-8") as f:
+                json.dump(self.known, f, indent=1, sort_keys=True)
+            os.replace(BASELINE + ".new", BASELINE)
+
+    def check(self, tree, test):
+        """A test that failed passes in a tree without faults, or all of this means nothing."""
+        if test not in self.known:
+            how, took = run(tree, test, 600, 1200) if make(tree, *command_of(test)[0]) else ("it does not build", 0)
+            if how is not None:
+                raise RuntimeError("%s fails without any fault: %s" % (test, how))
+            self.passed(test, took)
 
 
 # ---- a mutant ----
 
-def plant(tree, number, sources, baseline, wide, first):
-    """Tries candidates from `first` on until one is a mutant; what becomes of it."""
-    for attempt in range(first, 200):
+def difference(path, text, changed):
+    return "\n".join(difflib.unified_diff(text.splitlines(), changed.splitlines(), path, path, "", "", 2, ""))
+
+
+def planted(row, text):
+    """The fault of a row in the sources as they are now, by the lines around it; None: its place is gone, or not
+    the only one of its kind."""
+    lines = [line for line in row["diff"].splitlines()[2:] if not line.startswith("@@")]
+    before = "".join("\n" + line[1:] for line in lines if line[0] in " -")
+    after = "".join("\n" + line[1:] for line in lines if line[0] in " +")
+    return text.replace(before, after) if ("\n" + text).count(before + "\n") == 1 else None
+
+
+def candidates(number, sources, row, others):
+    """(attempt, group, operator, path, text, changed) of what may be planted as this number: what its row says, or
+    else whatever is none of the others."""
+    if row is not None:
+        text = dict(sources[row["group"]]).get(row["file"], "")
+        changed = planted(row, text)
+        if changed is not None:
+            yield row["attempt"], row["group"], row["operator"], row["file"], text, changed
+        print("%d: gone from %s; another fault instead" % (number, row["file"]), flush=True)
+    for attempt in range(200):
         group, operator, path, begin, end, to = choose(number, attempt, sources)
         text = dict(sources[group])[path]
         changed = text[:begin] + to + text[end:]
+        if same_change(difference(path, text, changed)) not in others:
+            yield attempt, group, operator, path, text, changed
+    raise RuntimeError("no fault in two hundred attempts")
+
+
+def same_change(diff):
+    """What of a diff is the same wherever the lines have moved."""
+    return tuple(line for line in diff.splitlines() if not line.startswith("@@"))
+
+
+def plant(tree, number, sources, baseline, wide, row, others):
+    """Tries candidates until one is a mutant; what becomes of it."""
+    for attempt, group, operator, path, text, changed in candidates(number, sources, row, others):
         full = os.path.join(tree, path)
         if not make(tree, object_of(path)):
             raise RuntimeError("%s does not build" % path)
@@ -249,24 +392,28 @@ def plant(tree, number, sources, baseline, wide, first):
                 continue
             caught = how = None
             ran = []
-            for test in tests_of(path, wide):
+            line = next(n for n, (a, b) in enumerate(zip(text.split("\n"), changed.split("\n")), 1) if a != b)
+            for test in tests_of(path, text, line, wide):
                 if not make(tree, *command_of(test)[0]):
                     raise RuntimeError("%s: %s does not build" % (path, test))
-                usual = baseline[test]
+                usual = baseline.known.get(test, 60)
                 how, cpu = run(tree, test, 10 + 5 * usual, 120 + 30 * usual)
                 took += cpu
                 ran.append(test)
                 if how is not None:
-                    caught = test
+                    caught = failed_of(tree, test)
                     break
+                baseline.passed(test, cpu)
         finally:
             with open(full, "w", encoding="utf-8") as f:
                 f.write(text)
-        diff = list(difflib.unified_diff(text.splitlines(), changed.splitlines(), path, path, "", "", 2, ""))
+        diff = difference(path, text, changed)
+        if caught is not None:
+            baseline.check(tree, caught)
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
-                "line": text.count("\n", 0, begin) + 1, "diff": "\n".join(diff), "caught": caught, "how": how,
+                "line": line, "diff": diff, "caught": caught, "how": how,
                 "ran": ran, "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
-    raise RuntimeError("no fault in two hundred attempts")
+    raise RuntimeError("no fault that can be planted")
 
 
 # ---- what is known ----
@@ -289,21 +436,38 @@ def keep(row):
                                         "caught by %s" % row["caught"] if row["caught"] else "SURVIVED"), flush=True)
 
 
+def explanation(row):
+    """Why no test can catch it, by table.EXPLAINED; None where nobody said so."""
+    changed = ["\n".join(line[1:].strip() for line in row["diff"].splitlines()[2:] if line[0] == sign) for sign in "-+"]
+    return table.EXPLAINED.get((row["file"], *changed))
+
+
+def tell_counts(rows, key, names):
+    """A row for each: planted, caught, equivalent, survived; of those that are not equivalent, how many were caught."""
+    print("\n%-18s %8s %8s %11s %9s %8s" % (key, "planted", "caught", "equivalent", "survived", "share"))
+    for name in [*names, None]:
+        of = [row for row in rows if name in (None, row[key])]
+        caught = sum(row["caught"] is not None for row in of)
+        same = sum(row["caught"] is None and explanation(row) is not None for row in of)
+        if of:
+            share = 100 * caught / max(1, len(of) - same)
+            print("%-18s %8d %8d %11d %9d %6.1f %%" % (name or "all", len(of), caught, same, len(of) - caught - same, share))
+    return 10 * caught >= 9 * (len(of) - same)
+
+
 def report():
     rows = [row for number, row in sorted(results().items()) if number < MUTANTS]
-    survivors = [row for row in rows if row["caught"] is None]
-    for row in survivors:
-        print("\n%d, %s, %d tests:\n%s" % (row["number"], row["operator"], len(row["ran"]), row["diff"]))
-        if str(row["number"]) in table.EXPLAINED:
-            print("  -- %s" % table.EXPLAINED[str(row["number"])])
-    print()
-    for group in [group for group, _, _ in table.GROUPS] + [None]:
-        of = [row for row in rows if group in (None, row["group"])]
-        caught = sum(row["caught"] is not None for row in of)
-        if of:
-            print("%-10s %3d of %3d caught, %5.1f %%" % (group or "all", caught, len(of), 100 * caught / len(of)))
+    for row in rows:
+        if row["caught"] is None:
+            print("\n%d, %s, %d tests:\n%s" % (row["number"], row["operator"], len(row["ran"]), row["diff"]))
+            if explanation(row) is not None:
+                print("  -- equivalent: %s" % explanation(row))
+    tell_counts(rows, "operator", sorted({row["operator"] for row in rows}))
+    enough = tell_counts(rows, "group", [group for group, _, _ in table.GROUPS])
+    kinds = collections.Counter(row["caught"].split()[0] for row in rows if row["caught"])
+    print("\ncaught by: %s" % ", ".join("%s %d" % (kind, n) for kind, n in kinds.most_common()))
     print("%.0f s of a core in tests; %d planted of %d" % (sum(r["cpu_s"] for r in rows), len(rows), MUTANTS))
-    return len(rows) == MUTANTS and 10 * len(survivors) <= len(rows)
+    return len(rows) == MUTANTS and enough
 
 
 def run_all(todo, wide):
@@ -312,10 +476,7 @@ def run_all(todo, wide):
     trees = [os.path.join(HOME, "tree%s" % (k or "")) for k in range(min(JOBS, len(todo)))]
     copy_tree(trees[0])
     sources = read_sources(trees[0])
-    groups = {group_of(n) for n in todo}
-    paths = [known[n]["file"] for n in todo] if wide else [path for g in groups for path, _ in sources[g]]
-    print("tests without faults:", flush=True)
-    baseline = measure(trees[0], {test for path in paths for test in tests_of(path, wide)})
+    baseline = Baseline()
     for tree in trees[1:]:
         if not os.path.isdir(tree):
             shutil.copytree(trees[0], tree, symlinks=True)
@@ -325,8 +486,10 @@ def run_all(todo, wide):
     def one(number):
         with lock:
             tree = free.pop()
+            others = {same_change(row["diff"]) for n, row in results().items() if n != number}
         try:
-            row = plant(tree, number, sources, baseline, wide, known[number]["attempt"] if wide else 0)
+            row = plant(tree, number, sources, baseline, wide, known.get(number), others)
+            row["wide"] = wide
             if wide:  # what has run before counts, too
                 row["ran"] = known[number]["ran"] + row["ran"]
                 row["cpu_s"] += known[number]["cpu_s"]
@@ -345,16 +508,17 @@ def main():
     os.makedirs(HOME, exist_ok=True)
     guard = open(os.path.join(HOME, "lock"), "w")
     fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    only = (os.environ.get("GROUPS") or "").split()
+    only = (os.environ.get("ONLY") or "").split()
     again = [int(word) for word in sys.argv[2:]] if sys.argv[1:2] == ["again"] else []
     todo = again or [n for n in range(MUTANTS) if n not in results() and (not only or group_of(n) in only)]
     random.Random(SEED).shuffle(todo)  # so that a part of them says something of all
     if todo:
         run_all(todo, False)
     # survivors before the tests of whole programs
-    todo = [n for n, row in results().items() if row["caught"] is None and (not again or n in again) and
-            any(test not in row["ran"] for test in tests_of(row["file"], True))]
-    if todo:
+    todo = [n for n, row in results().items()
+            if row["caught"] is None and not row.get("wide") and (not again or n in again)]
+    if todo and WIDE > 0:
+        measure_coverage()
         run_all(todo, True)
     return 0 if report() else 1
 

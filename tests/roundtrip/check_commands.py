@@ -1,15 +1,17 @@
 """Round trips through the program and the library, checked with numpy, safetensors, onnx, ONNX
-Runtime, Pillow and, where it is installed, PyTorch.
+Runtime, Pillow, pandas and, where it is installed, PyTorch.
 
     check_commands.py VAE [LIBVAE]
 
 VAE is the program, LIBVAE the shared library (its checks are skipped without it). The last line is
 `N passed, N failed, N skipped`."""
 
+import hashlib
 import importlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,8 @@ import traceback
 import numpy as np
 import onnx
 import onnxruntime
-from PIL import Image
+import pandas
+from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -326,6 +329,57 @@ def check_archives_of_numpy():
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
 
 
+def metadata_of(run):
+    vae("export", run, "--out", "metadata.npz")
+    with np.load("metadata.npz") as file:
+        texts = json.loads(bytes(file["metadata"]))
+    return {key: json.loads(texts[key]) for key in ("columns", "classes", "data_shift", "data_scale")}
+
+
+def check_tables_of_pandas():
+    """What pandas writes means here what it meant there: names, values to the last digit, classes."""
+    rng = np.random.default_rng(14)
+    table = pandas.DataFrame({
+        "length, mm": rng.normal(5, 2, 60), 'the "width"': rng.normal(1.7e9, 0.3, 60), "Zähler": rng.integers(-5, 90, 60),
+        "f4": rng.normal(0, 1e-12, 60).astype(np.float32), "kind": rng.choice(["a b", "ü; x", "3"], 60)})
+    ways = {"plain.csv": {}, "tabs.tsv": {"sep": "\t"}, "packed.csv.gz": {}, "german.csv": {"sep": ";", "decimal": ","},
+            "marked.csv": {"encoding": "utf-8-sig"}, "quoted.csv": {"quoting": 1}, "lines.csv": {"lineterminator": "\r\n"}}
+    table.to_csv("plain.csv", index=False)
+    numbers = pandas.read_csv("plain.csv", float_precision="round_trip").drop(columns="kind")
+    shift, scale = numbers.mean().to_numpy(), numbers.std(ddof=0).to_numpy()
+    classes = sorted(set(table["kind"]), key=lambda name: (not name.isdigit(), name.encode()))
+    rows = None
+    for name, options in ways.items():
+        # semicolons separate only where no name has a comma
+        names = {"length, mm": "length"} if name == "german.csv" else {}
+        table.rename(columns=names).to_csv(name, index=False, **options)
+        run = "table-" + name.split(".")[0]
+        vae("train", "--data", name, "--label-column", "kind", "--likelihood", "gaussian", "--hidden", 4, "--latent", 2,
+            "--epochs", 2, "--report=false", "--out", run, "-q")
+        told = metadata_of(run)
+        assert told["columns"] == list(numbers.rename(columns=names).columns) and told["classes"] == classes, told
+        assert np.allclose(told["data_shift"], shift, rtol=1e-12, atol=0), (name, told["data_shift"], shift)
+        assert np.allclose(told["data_scale"], scale, rtol=1e-7, atol=0), (name, told["data_scale"], scale)
+        vae("encode", run, "--data", name, "--out", "table.npz")
+        with np.load("table.npz") as latents:
+            known = [str(known) for known in latents["class_names"]]
+            assert [known[label] for label in latents["labels"]] == list(table["kind"]), name
+            assert rows is None or np.array_equal(latents["mu"], rows), f"{name}: other values than of plain.csv"
+            rows = latents["mu"]
+    # and back: pandas reads the scores
+    vae("score", "table-plain", "--out", "scores.csv")
+    scores = pandas.read_csv("scores.csv")
+    assert list(scores["label"]) == list(table["kind"]) and list(scores["row"]) == list(range(60)), scores
+    assert scores["neg_elbo"].notna().all() and scores["flag"].isin([0, 1]).all()
+    # what has no meaning here is refused with the remedy
+    options = ["--likelihood", "gaussian", "--out", "none"]
+    table.to_csv("index.csv")
+    assert "index=False" in vae("train", "--data", "index.csv", *options, expect=3)
+    table.loc[3, "f4"] = np.nan
+    table.to_csv("missing.csv", index=False)
+    assert "line 5, column 'f4'" in vae("train", "--data", "missing.csv", "--label-column", "kind", *options, expect=3)
+
+
 def mu_of(run, data):
     vae("encode", run, "--data", data, "--out", "pictures_mu.npy")
     return np.load("pictures_mu.npy")
@@ -365,6 +419,117 @@ def check_pictures_of_pillow():
             assert abs(ours - theirs).max() < 0.02, (run, abs(ours - theirs).max())
     Image.fromarray(smooth).convert("CMYK").save("kinds/all/cmyk.jpg")
     assert "CMYK" in vae("train", "--data", "kinds", "--image-size", 9, "--out", "none", expect=3)
+
+
+def rows_read(folder, *options):
+    """SHA-256 of the rows that the program makes of a folder, and what it said."""
+    run = f"rows{len(os.listdir('.'))}"
+    done = subprocess.run([VAE, "train", "--data", folder, "--out", run, "--hidden", "2", "--latent", "1", "--epochs",
+                           "1", "--sample-every", "0", "--report=false", "--device", "cpu", *map(str, options)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with open(f"{run}/run.json") as file:
+        return json.load(file)["data"]["sha256"], done.stderr
+
+
+def check_formats_of_pillow():
+    """What Pillow writes in every format becomes, byte for byte, what convert() makes of it, upright
+    as exif_transpose turns it, or as it is stored."""
+    rng = np.random.default_rng(13)
+    h, w = 9, 13
+    y, x = np.mgrid[:h, :w]
+    rgb = Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8))
+    smooth = Image.fromarray(np.stack([x * 15, y * 20, 255 - x * 10], -1).astype(np.uint8))
+    grey, bits = rgb.convert("L"), Image.fromarray(rng.integers(0, 2, (h, w), np.uint8) * 255).convert("1")
+    rgba = Image.fromarray(rng.integers(0, 256, (h, w, 4), np.uint8), "RGBA")
+    la = Image.fromarray(rng.integers(1, 256, (h, w, 2), np.uint8), "LA")
+    palette = rgb.quantize(17)
+    files, modes = {}, dict(rgb=rgb, smooth=smooth, grey=grey, bits=bits, rgba=rgba, la=la, palette=palette)
+
+    def put(name, picture, form, **options):
+        file = io.BytesIO()
+        picture.copy().save(file, form, **options)
+        files[name] = file.getvalue()
+
+    for mode, picture in modes.items():
+        put(f"{mode}.png", picture, "PNG")
+        if mode != "la":
+            put(f"{mode}.bmp", picture, "BMP")
+        if mode not in ("rgba", "la", "palette"):
+            put(f"{mode}.jpg", picture, "JPEG", quality=90)
+        put(f"{mode}-80.webp", picture, "WEBP", quality=80)
+        put(f"{mode}.WebP", picture, "WEBP", lossless=True)
+        for how in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", *(["group3", "group4"] * (mode == "bits"))):
+            put(f"{mode}-{how}.tif", picture, "TIFF", compression=how)
+    for mode in ("rgba", "la"):  # colours multiplied by alpha: the same values, called otherwise
+        plain, tag = files[f"{mode}-raw.tif"], bytes.fromhex("52010300010000000200")
+        assert plain.count(tag) == 1
+        files[f"{mode}-multiplied.tiff"] = plain.replace(tag, tag[:8] + b"\1\0")
+    put("jpeg.tif", smooth, "TIFF", compression="jpeg")
+    put("strips.tif", rgb, "TIFF", compression="tiff_lzw", tiffinfo={278: 2})
+    put("big.tif", rgb, "TIFF", big_tiff=True)
+    put("pages.tif", rgb, "TIFF", save_all=True, append_images=[smooth.copy()])
+    put("frames.webp", rgb, "WEBP", save_all=True, append_images=[smooth.copy()], lossless=True)
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        for mode in ("smooth", "grey"):
+            tall = modes[mode].transpose(Image.Transpose.TRANSPOSE) if orientation > 4 else modes[mode]
+            exif[274] = orientation
+            for form, ending in (("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("TIFF", "tiff")):
+                more = {"lossless": True} if form == "WEBP" else {}
+                put(f"lies-{orientation}-{mode}.{ending}", tall, form, exif=exif, **more)
+    os.makedirs("forms/all")
+    for name, data in files.items():
+        with open("forms/all/" + name, "wb") as file:
+            file.write(data)
+
+    def expected(names, mode, upright):
+        rows = []
+        for name in sorted(names):
+            picture = Image.open(io.BytesIO(files[name]))  # by name, Pillow 13 gets the sides of grey TIFFs wrong
+            picture.load()
+            picture = ImageOps.exif_transpose(picture) if upright else picture
+            picture = picture.convert("LA") if picture.mode == "La" else picture
+            rows.append(np.asarray(picture.convert(mode)).reshape(-1))
+        rows = np.stack(rows)
+        return hashlib.sha256(struct.pack("<QQQ", *rows.shape, 0) + rows.tobytes()).hexdigest()
+
+    def compare(folder, names, mode, upright):
+        options = ["--image-channels", len(mode), *([] if upright else ["--exif", "ignore"])]
+        found, said = rows_read(folder, *options)
+        if found == expected(names, mode, upright):
+            return said
+        for name in names:  # which of them?
+            if len(names) > 1:
+                os.makedirs(f"one/{name}-{mode}/all", exist_ok=True)
+                os.replace(f"{folder}/all/{name}", f"one/{name}-{mode}/all/{name}")
+                compare(f"one/{name}-{mode}", [name], mode, upright)
+        raise AssertionError((names, mode, upright))
+
+    said = compare("forms", files, "RGB", True)
+    assert "2 files of several pictures (pages, or frames): the first of each is taken" in said, said
+    compare("forms", files, "L", True)
+    wide = [n for n in files if not n.startswith(("lies-5", "lies-6", "lies-7", "lies-8")) or n.endswith(".tiff")]
+    assert len(files) - len(wide) == 24
+    os.makedirs("wide/all")  # of one size as they are stored, too; a TIFF's tag holds in any case
+    for name in wide:
+        os.link("forms/all/" + name, "wide/all/" + name)
+    compare("wide", wide, "RGB", False)
+
+    for name, picture, says in (
+            ("cmyk", rgb.convert("CMYK"), "TIFF of colours of kind 5 (CMYK): expected grey, a palette, RGB or YCbCr"),
+            ("lab", Image.frombytes("LAB", (w, h), rgb.tobytes()), "TIFF of colours of kind 8 (L*a*b*)"),
+            ("float", Image.fromarray(rng.random((h, w)).astype(np.float32)), "TIFF of floating-point values of 32 bits"),
+            ("int", Image.fromarray(rng.integers(0, 9, (h, w)).astype(np.int32)), "TIFF of signed values of 32 bits")):
+        os.makedirs(name)
+        picture.save(f"{name}/{name}.tif")
+        assert f"{name}.tif: {says}" in vae("train", "--data", name, "--out", "none", expect=3), name
+    # where Pillow clips at 255: 65535 is white, as in PNG and PGM files of 16 bits
+    deep = rng.integers(0, 65536, (h, w)).astype(np.uint16)
+    os.makedirs("deep")
+    Image.fromarray(deep).save("deep/a.tif")
+    want = ((deep.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    assert rows_read("deep")[0] == hashlib.sha256(struct.pack("<QQQ", 1, h * w, 0) + want.tobytes()).hexdigest()
 
 
 def check_model_without_hidden_layers():

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs readers that this project did not write (numpy, safetensors, onnx, ONNX Runtime, Pillow,
-# scikit-learn, TensorBoard; PyTorch too with VAE_ROUNDTRIP_TORCH=1) into $BUILD/venv, where they are missing. Exit
+# scikit-learn, pandas, TensorBoard; PyTorch too with VAE_ROUNDTRIP_TORCH=1) into $BUILD/venv, where they are missing. Exit
 # status 1, and a line that says why, where they cannot be installed.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 venv=$build/venv
-readers=(numpy safetensors onnx onnxruntime pillow scikit-learn tensorboard)
+readers=(numpy safetensors onnx onnxruntime pillow scikit-learn pandas tensorboard)
 
 have() { # MODULE...: are they all there?
     "$venv/bin/python" -c "import ${1//-/_}$(printf ', %s' "${@:2}")" 2>/dev/null
@@ -26,7 +26,7 @@ flock 9 # one at a time
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv" || fail "python3 -m venv does not work here (Debian: python3-venv)"
 fi
-if ! have numpy safetensors onnx onnxruntime PIL sklearn tensorboard; then
+if ! have numpy safetensors onnx onnxruntime PIL sklearn pandas tensorboard; then
     install "${readers[@]}" ||
         fail "the readers cannot be installed (no registry?): $(tail -n 1 "$build/venv.log")"
 fi

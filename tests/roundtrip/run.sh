@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares with readers that this project did not write (readers.sh installs them): random models in
 # every format, then round trips through the program and the library.
-#   run.sh [models|commands ...]   only these parts
+#   run.sh [models|commands|tutorial ...]   only these parts
 #   BUILD   build folder [build], with vae, roundtrip/random_model and lib/libvae.so
 #   VAE     the program [$BUILD/vae]
 #   MODELS  how many random models [200; 1000 if FULL is set]
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 vae=${VAE:-$build/vae}
 venv=$build/venv
-parts=" ${*:-models commands} "
+parts=" ${*:-models commands tutorial} "
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OPENBLAS_NUM_THREADS=1
 
 why=$(tests/roundtrip/readers.sh) || {
@@ -44,6 +44,14 @@ if [[ $parts == *" commands "* ]]; then
     library=("$build/lib/libvae.so")
     [ -e "${library[0]}" ] || library=()
     check tests/roundtrip/check_commands.py "$vae" "${library[@]}"
+fi
+if [[ $parts == *" tutorial "* ]]; then
+    if [ -e "$build/lib/libvae.so" ]; then
+        check tests/roundtrip/check_tutorial.py "$vae" "$build/lib/libvae.so"
+    else
+        skipped=$((skipped + 1))
+        echo "SKIPPED: data/tutorial.md: $build/lib/libvae.so is not built"
+    fi
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

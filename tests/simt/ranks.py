@@ -82,12 +82,9 @@ def calls_that_fail_on_one_rank_end_all():
     test_ranks.launcher()
     for n in range(5, 400, 5 if FULL else 97):
         fails = ["sh", "-c", f'[ $OMPI_COMM_WORLD_RANK = 0 ] || export VAE_SIMT_FAIL={n}; exec "$@"', "sh"]
-        for code in (0, 1, 6):  # 0: it was one that frees things, or came after the end
-            try:
-                ranks(2, "train", *STEPS, "--epochs", "1", "--out", "fails", code=code, prefix=fails)
-                break
-            except AssertionError as wrong:
-                assert code < 6, wrong
+        # 0: it was one that frees things, or came after the end. Which one is the n-th differs from run to run:
+        # while a rank waits for another it asks CUDA again and again
+        ranks(2, "train", *STEPS, "--epochs", "1", "--out", "fails", code=(0, 1, 6), prefix=fails)
 
 
 if __name__ == "__main__":

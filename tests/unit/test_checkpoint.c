@@ -1,4 +1,5 @@
 /* Checkpoints: round trip, and refusal of everything that is not one. */
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -470,6 +471,51 @@ static void test_open_run(void **state)
     vae_checkpoint_free(c);
 }
 
+/* Of a training run beside us: before `rotated` is opened, `renewed` becomes `newer`, and it goes. */
+static char rotated[512], renewed[512], newer[512];
+
+/* The C library's, but for that. */
+int open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if ((flags & O_CREAT) != 0) {
+        va_list rest;
+        va_start(rest, flags);
+        mode = va_arg(rest, mode_t);
+        va_end(rest);
+    }
+    if (rotated[0] != '\0' && strcmp(path, rotated) == 0) {
+        rotated[0] = '\0';
+        assert_int_equal(rename(renewed, newer), 0);
+        assert_int_equal(unlink(path), 0);
+    }
+    return openat(AT_FDCWD, path, flags, mode);
+}
+
+/* A checkpoint that is removed between the look at the folder and the opening: another look. */
+static void test_open_run_while_it_goes_on(void **state)
+{
+    scratch *s = *state;
+    vae_error err = {0};
+    char path[VAE_PATH], run[512];
+    vae_checkpoint *c = make(true), *got;
+    scratch_write(s, "goes-on/checkpoints/step-0000000020.vae", "", 0);
+    for (uint64_t step = 20; step <= 21; step++) {
+        c->state.step = step;
+        snprintf(step == 20 ? rotated : renewed, sizeof rotated, "%s",
+                 scratch_path(s, step == 20 ? "goes-on/checkpoints/step-0000000020.vae" : "next"));
+        assert_int_equal(vae_checkpoint_write(s->path, c, &err), VAE_OK);
+    }
+    snprintf(newer, sizeof newer, "%s", scratch_path(s, "goes-on/checkpoints/step-0000000021.vae"));
+    snprintf(run, sizeof run, "%s", scratch_path(s, "goes-on"));
+    assert_int_equal(vae_checkpoint_open_run(&got, run, false, true, path, &err), VAE_OK);
+    assert_int_equal(got->state.step, 21);
+    assert_string_equal(path, newer);
+    assert_int_equal(rotated[0], '\0');
+    vae_checkpoint_free(got);
+    vae_checkpoint_free(c);
+}
+
 /* A table's columns are those the model was trained with, each of them, in their order. */
 static void columns_are_compared_by_name(void **state)
 {
@@ -511,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_no_permission),
         cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_open_run),
+        cmocka_unit_test(test_open_run_while_it_goes_on),
     };
     return cmocka_run_group_tests_name("checkpoint", tests, scratch_setup, scratch_teardown);
 }

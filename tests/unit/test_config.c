@@ -360,6 +360,16 @@ static void test_earlier_names(void **state)
                                      "json", &err),
                 VAE_OK, &err, "");
     assert_true(c.likelihood == VAE_GAUSSIAN_OPTIMAL && c.variance == 0.125);
+    /* recorded before there was --exif: as it was then; written by hand: as it is now */
+    assert_true(c.exif == VAE_EXIF_HONOUR);
+    assert_int_equal(vae_config_from_json(&c, "{\"latent\": 9}", "json", &err), VAE_OK);
+    assert_true(c.exif == VAE_EXIF_HONOUR);
+    assert_int_equal(vae_config_from_json(&c, "{\"latent\": 9, \"schema\": 1}", "json", &err),
+                     VAE_OK);
+    assert_true(c.exif == VAE_EXIF_IGNORE);
+    assert_int_equal(
+        vae_config_from_json(&c, "{\"exif\": \"honour\", \"schema\": 1}", "json", &err), VAE_OK);
+    assert_true(c.exif == VAE_EXIF_HONOUR);
     assert_says(vae_config_from_json(&c, "{\"optimal-variance\": \"much\"}", "json", &err),
                 VAE_ERR_USAGE, &err, "optimal-variance");
 }

@@ -228,6 +228,18 @@ static void idx_single_files_find_their_labels(void **state)
                        "expected 6, one an image, found 5");
 }
 
+static void idx_rows_are_limited(void **state)
+{
+    const blob nine = make_images(9, 2, 3);
+    const char *path = scratch_write(*state, "nine", nine.bytes, nine.n);
+    for (size_t limit = 0; limit <= 10; limit++) { /* below the width, too, and above all */
+        vae_dataset *set = dataset_open_ok(path, VAE_SPLIT_TRAIN, limit);
+        assert_int_equal(set->n, limit > 0 && limit < 9 ? limit : 9);
+        assert_memory_equal(set->rows, nine.bytes + 16, 6 * set->n);
+        vae_dataset_free(set);
+    }
+}
+
 static void idx_floats_are_big_endian(void **state)
 {
     scratch *s = *state;
@@ -324,6 +336,12 @@ static void what_is_no_data_set_is_refused(void **state)
     assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, "not a regular file");
     scratch_write(s, "folder/train-images-idx3-ubyte/x", "", 0);
     assert_set_refused(scratch_path(s, "folder"), VAE_SPLIT_TRAIN, VAE_ERR_DATA, "is a folder");
+    /* what is found is told down to the third folder */
+    scratch_write(s, "nested/a/b/x.txt", "", 0);
+    scratch_write(s, "nested/a/b/c/y.txt", "", 0);
+    scratch_write(s, "nested/a/b/c/d/z.txt", "", 0);
+    assert_set_refused(scratch_path(s, "nested"), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "found 1 file (.txt: 1) in it and 3 folders;");
     vae_dataset_free(NULL);
 }
 
@@ -415,6 +433,7 @@ int main(void)
         cmocka_unit_test(digits_train_and_test_are_disjoint),
         cmocka_unit_test(idx_folders_are_found_in_every_layout),
         cmocka_unit_test(idx_single_files_find_their_labels),
+        cmocka_unit_test(idx_rows_are_limited),
         cmocka_unit_test(idx_floats_are_big_endian),
         cmocka_unit_test(idx_damage_is_refused),
         cmocka_unit_test(gzip_damage_is_refused),

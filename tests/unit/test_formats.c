@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
+#include <zip.h>
 #include <zlib.h>
 
 #include "config/config.h"
@@ -112,6 +114,18 @@ static void tables_are_read(void **state)
     assert_string_equal(set->column_names[1], "z");
     assert_true(vae_dataset_value(set, 2, 1) == 6);
     vae_dataset_free(set);
+    set = csv(*state, "a,b\r\n1,2\r"); /* cut short within a line end */
+    assert_true(set->n == 1 && vae_dataset_value(set, 0, 1) == 2);
+    vae_dataset_free(set);
+    /* doubles are kept for the sake of one that floats round, in whatever column and row */
+    for (int i = 0; i < 2; i++) {
+        const char *rows = i ? "a,b,c\n1,16777217,3\n4,5,6\n" : "a,b,c\n1,16777216,3\n4,5,6\n";
+        set = open_with(scratch_write(*state, "t.csv", rows, strlen(rows)), VAE_SPLIT_TRAIN,
+                        &(vae_data_options){.exact = true});
+        assert_true(i ? set->wide[1] == 16777217 : set->wide == NULL);
+        assert_true(vae_dataset_value(set, 0, 1) == 16777216);
+        vae_dataset_free(set);
+    }
     /* which column holds the labels */
     const char text[] = "y,q\n1,2\n3,4\n";
     const char *path = scratch_write(*state, "t.csv", text, sizeof text - 1);
@@ -236,6 +250,9 @@ static void bad_tables_are_refused(void **state)
         {"a,b\n1,2\"3\n", "a quote within a field"},
         {"a,b\n1,2\r3,4\n", "a carriage return without a line feed"},
         {"a,b\n\n1,2\n", "line 2: a blank line between rows"},
+        {"a;b\n1,5;2,5x\n", "line 2, column 'b': expected a number, found '2,5x'"},
+        {"a;b\n1,5;2.5\n", "expected a number with a decimal comma, as before, found '2.5'"},
+        {"a;b\n1.5;2,5\n", "expected a number with a decimal point, as before, found '2,5'"},
         {"label\n1\n", "no columns but the labels"},
         {"a,label\n1,2\n1,2.5\n",
          "line 3, column 'label': expected a label, a whole number or a text, found a fraction: "
@@ -327,6 +344,23 @@ static void archives_are_read(void **state)
                        "a.npz: x: type '<i8'");
     assert_set_refused(scratch_write(*state, "b.npz", "PK no", 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
                        "b.npz");
+    /* booleans become bits, row by row; a byte that is none is named */
+    const size_t masks[2] = {3, 11};
+    uint8_t bools[33];
+    for (size_t i = 0; i < sizeof bools; i++) {
+        bools[i] = i % 3 == 0 || i % 7 == 1;
+    }
+    vae_npz_add(&w, "x", "|b1", 1, masks, 2, bools);
+    set = dataset_open_ok(write_npz(*state, &w), VAE_SPLIT_TRAIN, 0);
+    assert_true(set->dtype == VAE_BITS && set->n == 3 && set->d == 11);
+    for (size_t i = 0; i < sizeof bools; i++) {
+        assert_true(vae_dataset_value(set, i / 11, i % 11) == (float)bools[i]);
+    }
+    vae_dataset_free(set);
+    bools[25] = 2;
+    vae_npz_add(&w, "x", "|b1", 1, masks, 2, bools);
+    assert_set_refused(write_npz(*state, &w), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
+                       "row 2, column 3: expected a boolean, 0 or 1, found byte 2");
     /* types that labels have not, whatever their size */
     const struct {
         const char *descr;
@@ -430,6 +464,59 @@ static void arrays_above_4_gib_are_read(void **state)
     vae_dataset_free(set);
 }
 
+/* A member above 4 GiB and one that begins behind it, which libzip finds where ZIP64's fields say. */
+static void archives_above_4_gib_are_written(void **state)
+{
+    const size_t n = ((size_t)1 << 32) + 5, few = 3;
+    const float after[3] = {1, -2, 0.5f};
+    char back[1024];
+    /* memory of zeros that is none; a hole in the file */
+    void *zeros = mmap(NULL, n, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(zeros != MAP_FAILED);
+    vae_npz_writer w = {0};
+    vae_npz_add(&w, "big", "|u1", 1, &n, 1, zeros);
+    vae_npz_add(&w, "after", "<f4", 4, &few, 1, after);
+    vae_npz_finish(&w);
+    const char *path = scratch_path(*state, "written.npz");
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    for (size_t i = 0; i < w.parts.n; i++) {
+        const struct iovec *part = &w.parts.parts[i];
+        if (part->iov_base == zeros) {
+            assert_int_equal(part->iov_len, n);
+            assert_int_equal(fseeko(f, (off_t)n, SEEK_CUR), 0);
+        } else {
+            assert_int_equal(fwrite(part->iov_base, 1, part->iov_len, f), part->iov_len);
+        }
+    }
+    assert_int_equal((uint64_t)ftello(f), w.parts.bytes);
+    fclose(f);
+    /* ZIP64's end record, of 56 bytes, before its locator, of 20, and the plain one, of 22: version
+     * 4.5, made by Unix; one disk; as many entries here as in all */
+    const struct iovec *end = &w.parts.parts[w.parts.n - 1];
+    assert_int_equal(end->iov_len, 56 + 20 + 22);
+    assert_memory_equal(end->iov_base,
+                        "PK\6\6\x2c\0\0\0\0\0\0\0\x2d\3\x2d\0\0\0\0\0\0\0\0\0"
+                        "\2\0\0\0\0\0\0\0\2\0\0\0\0\0\0",
+                        40);
+    vae_parts_clear(&w.parts);
+    munmap(zeros, n);
+    zip_stat_t about;
+    zip_t *archive = zip_open(path, ZIP_RDONLY | ZIP_CHECKCONS, NULL);
+    assert_non_null(archive);
+    assert_int_equal(zip_get_num_entries(archive, 0), 2);
+    assert_int_equal(zip_stat(archive, "big.npy", 0, &about), 0);
+    assert_true(about.size > n && about.size - n < 200 && about.comp_size == about.size);
+    zip_file_t *member = zip_fopen(archive, "after.npy", 0);
+    assert_non_null(member);
+    const zip_int64_t got = zip_fread(member, back, sizeof back);
+    assert_true(got > (zip_int64_t)sizeof after && got < 200);
+    assert_memory_equal(back + got - sizeof after, after, sizeof after);
+    assert_int_equal(zip_fclose(member), 0);
+    zip_discard(archive);
+    unlink(path);
+}
+
 /* ---- pictures ---- */
 
 static void put_png(scratch *s, const char *name, size_t width, size_t height, size_t channels,
@@ -498,6 +585,11 @@ static void folders_of_pictures(void **state)
     assert_true(set->n == 1 && set->labels == NULL);
     vae_dataset_free(set);
     assert_set_refused(folder, VAE_SPLIT_TEST, VAE_ERR_DATA, "no folder test, val or valid");
+    scratch_write(s, "flat/3.gif", "GIF89a", 6);
+    refused_with(folder, NULL, "2 pictures, and 1 in a format that is not read: flat/3.gif; make");
+    scratch_write(s, "flat/4.gif", "GIF89a", 6);
+    refused_with(folder, NULL,
+                 "2 pictures, and 2 in formats that are not read: flat/3.gif, flat/4.gif; make");
 }
 
 /* Of a large picture there is one copy while it becomes small, whatever becomes of its colours; and
@@ -579,7 +671,7 @@ static void columns_are_standardized(void **state)
 {
     vae_dataset *set = csv(*state, "a,b,c\n1,10,5\n3,30,5\n100,1000,5\n");
     const uint32_t index[2] = {0, 1};
-    double shift[3], scale[3];
+    double shift[3] = {NAN, NAN, NAN}, scale[3] = {NAN, NAN, NAN}; /* whatever was there before */
     vae_error err = {0};
     uint8_t before[32];
     memcpy(before, set->sha256, 32);
@@ -606,6 +698,7 @@ int main(void)
         cmocka_unit_test(bad_tables_are_refused),
         cmocka_unit_test(archives_are_read),
         cmocka_unit_test(arrays_above_4_gib_are_read),
+        cmocka_unit_test(archives_above_4_gib_are_written),
         cmocka_unit_test(folders_of_pictures),
         cmocka_unit_test(large_pictures_are_held_once),
         cmocka_unit_test(resizing_keeps_what_it_should),

@@ -19,16 +19,13 @@
 #include "dataset_fixture.h"
 #include "image/image.h"
 
-typedef struct {
-    uint8_t *pixels;
-    size_t width, height, channels;
-} picture;
+typedef vae_picture picture;
 
 static picture read_ok(const char *path)
 {
     picture p;
     vae_error err = {0};
-    if (vae_png_read(path, &p.pixels, &p.width, &p.height, &p.channels, &err) != VAE_OK) {
+    if (vae_picture_read(&p, path, 0, &err) != VAE_OK) {
         fail_msg("%s", err.text);
     }
     return p;
@@ -37,7 +34,7 @@ static picture read_ok(const char *path)
 static vae_status read_any(const char *path, vae_error *err)
 {
     picture p = {0};
-    vae_status status = vae_png_read(path, &p.pixels, &p.width, &p.height, &p.channels, err);
+    vae_status status = vae_picture_read(&p, path, 0, err);
     assert_true((status == VAE_OK) == (p.pixels != NULL));
     free(p.pixels);
     return status;
@@ -202,9 +199,9 @@ static void sizes_the_file_cannot_hold_are_refused(void **state)
         memcpy(head + 16, sides[k], sizeof sides[k]);
         head[5] = k == 3 ? ')' : '\n';
         write_bytes(s->path, head, sizeof head);
-        size_t w, h, c;
+        picture p;
         err = (vae_error){0};
-        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, &err), VAE_ERR_DATA);
+        assert_int_equal(vae_picture_read(&p, s->path, VAE_PICTURE_HEADER, &err), VAE_ERR_DATA);
         assert_set_refused(s->path, VAE_SPLIT_TRAIN, VAE_ERR_DATA, says[k]);
     }
 }
@@ -217,12 +214,12 @@ static void sizes_are_read_from_headers(void **state)
         int type, channels;
     } cases[] = {{PNG_COLOR_TYPE_GRAY, 1}, {PNG_COLOR_TYPE_RGB, 3}, {PNG_COLOR_TYPE_PALETTE, 3}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        size_t w = 0, h = 0, c = 0;
+        picture h;
         write_foreign(scratch_path(s, "h.png"), cases[i].type, 8, PNG_INTERLACE_NONE, 1);
-        assert_int_equal(vae_picture_read(s->path, NULL, &w, &h, &c, NULL), VAE_OK);
+        assert_int_equal(vae_picture_read(&h, s->path, VAE_PICTURE_HEADER, NULL), VAE_OK);
         const picture p = read_ok(s->path);
-        assert_true(w == p.width && h == p.height && c == p.channels);
-        assert_int_equal(c, cases[i].channels);
+        assert_true(h.width == p.width && h.height == p.height && h.channels == p.channels);
+        assert_true(h.pixels == NULL && h.channels == (size_t)cases[i].channels);
         free(p.pixels);
     }
 }
@@ -236,7 +233,7 @@ static void what_is_no_picture_is_refused(void **state)
     write_bytes(scratch_path(s, "t.png"), "this is not a picture, it is text", 33);
     err = (vae_error){0};
     assert_int_equal(read_any(s->path, &err), VAE_ERR_DATA);
-    assert_non_null(strstr(err.text, "not a PNG"));
+    assert_non_null(strstr(err.text, "not a picture"));
 }
 
 /* Netpbm's own examples of what its formats allow: comments, any white space, bits without any. */
@@ -260,10 +257,9 @@ static void netpbm_is_read(void **state)
         vae_error err = {0};
         const size_t n = cases[i].n > 0 ? cases[i].n : strlen(cases[i].bytes);
         write_bytes(scratch_path(s, "p.pnm"), cases[i].bytes, n);
-        vae_status status =
-            vae_picture_read(s->path, NULL, &header.width, &header.height, &header.channels, &err);
+        vae_status status = vae_picture_read(&header, s->path, VAE_PICTURE_HEADER, &err);
         if (status == VAE_OK) {
-            status = vae_picture_read(s->path, &p.pixels, &p.width, &p.height, &p.channels, &err);
+            status = vae_picture_read(&p, s->path, 0, &err);
         }
         if (status != VAE_OK) {
             fail_msg("case %zu: %s", i, err.text);
@@ -279,8 +275,7 @@ static void netpbm_is_read(void **state)
         for (size_t cut = 0; cut < n - (cases[i].bytes[n - 1] == '\n'); cut++) {
             picture none = {0};
             write_bytes(s->path, cases[i].bytes, cut);
-            status = vae_picture_read(s->path, &none.pixels, &none.width, &none.height,
-                                      &none.channels, NULL);
+            status = vae_picture_read(&none, s->path, 0, NULL);
             /* a plain number that loses its last digit is another number */
             const bool number = (i == 1 || i == 2) && cut >= n - 2;
             assert_true((status == VAE_ERR_DATA && none.pixels == NULL) || number);
@@ -306,15 +301,13 @@ static void damaged_netpbm_is_refused(void **state)
         {"P1 2 1 0 2", "a pixel: expected values up to 1"},
         {"P5 2 2 255\nabc", "the file ends within its 2 x 2 pixels"},
         {"P5 1 1 255\nab", "and more behind them: expected one picture in a file"},
-        {"P7\nWIDTH 1\n", "expected a PNG, JPEG, PGM, PPM or PBM file"},
+        {"P7\nWIDTH 1\n", "expected one of PNG, JPEG, PGM, PPM, PBM"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         picture p = {0};
         vae_error err = {0};
         write_bytes(scratch_path(s, "bad.pnm"), cases[i][0], strlen(cases[i][0]));
-        assert_int_equal(
-            vae_picture_read(s->path, &p.pixels, &p.width, &p.height, &p.channels, &err),
-            VAE_ERR_DATA);
+        assert_int_equal(vae_picture_read(&p, s->path, 0, &err), VAE_ERR_DATA);
         assert_null(p.pixels);
         if (strstr(err.text, cases[i][1]) == NULL || strstr(err.text, "bad.pnm") == NULL) {
             fail_msg("case %zu: expected '%s', found '%s'", i, cases[i][1], err.text);

@@ -24,6 +24,30 @@ static blob make_npy(const char *descr, const size_t *shape, size_t ndim, const 
     return b;
 }
 
+/* As NumPy writes it: the dictionary, spaces up to the next multiple of 64, a line feed. */
+static void headers_are_as_short_as_they_can_be(void **state)
+{
+    (void)state;
+    for (size_t ndim = 0, size = 1; ndim <= VAE_NPY_MAX_DIMS; ndim++) {
+        for (size_t digits = 1; digits < 19; digits++) {
+            uint8_t out[VAE_NPY_WRITE_HEADER_MAX];
+            size_t shape[VAE_NPY_MAX_DIMS + 1];
+            size = digits == 1 ? 1 : 10 * size;
+            for (size_t i = 0; i < ndim; i++) {
+                shape[i] = size;
+            }
+            const size_t n = vae_npy_format_header(out, "<f4", shape, ndim);
+            const uint8_t *end = memchr(out + 10, '}', n - 10);
+            assert_true(end != NULL && n % 64 == 0 && out[8] + 256 * out[9] == (int)n - 10);
+            const size_t spaces = n - 1 - (size_t)(end + 1 - out);
+            assert_true(spaces < 64 && out[n - 1] == '\n');
+            for (size_t i = 0; i < spaces; i++) {
+                assert_int_equal(end[1 + i], ' ');
+            }
+        }
+    }
+}
+
 static void npy_shapes_and_types_are_read(void **state)
 {
     scratch *s = *state;
@@ -83,7 +107,7 @@ static void npy_booleans_become_bits(void **state)
     }
     blob bad = plain;
     bad.bytes[bad.n - 3] = 2;
-    assert_blob_refused(s, &bad, "row 1, column 8: expected a boolean, 0 or 1, found 2");
+    assert_blob_refused(s, &bad, "row 1, column 8: expected a boolean, 0 or 1, found byte 2");
     bad = plain;
     bad.n--;
     assert_blob_refused(s, &bad, "at most 21 remain");
@@ -159,7 +183,7 @@ static void npy_damage_is_refused(void **state)
         {"<f4", "found 2", 4, {1, 1, 3, 2}},
         {">f4", "big-endian", 2, {2, 3, 0, 0}},
         {"<i8", "integers", 2, {1, 3, 0, 0}},
-        {"|b1", "row 0, column 0: expected a boolean, 0 or 1, found 205", 2, {8, 3, 0, 0}},
+        {"|b1", "row 0, column 0: expected a boolean, 0 or 1, found byte 205", 2, {8, 3, 0, 0}},
         {"|b1", "cut short", 2, {1000000, 1000000, 0, 0}},
         {"<f2", "another size", 2, {4, 3, 0, 0}},
     };
@@ -229,6 +253,7 @@ static void range_errors_name_the_place(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(headers_are_as_short_as_they_can_be),
         cmocka_unit_test(npy_shapes_and_types_are_read),
         cmocka_unit_test(npy_booleans_become_bits),
         cmocka_unit_test(npy_headers_are_parsed_strictly),

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "run/folder.h"
 #include "trainer_fixture.h"
 
@@ -180,14 +181,21 @@ static void test_loop_in_memory(void **state)
 
     assert_int_equal(vae_loop_open(&first, &c, &set, NULL, NULL, NULL, &stop, NULL, &err), VAE_OK);
     assert_int_equal(vae_loop_begin(&first, NULL, &err), VAE_OK);
+    vae_progress p = vae_loop_progress(&first); /* nothing is known yet */
+    assert_true(p.examples_per_s == 0 && p.seconds_left == 0);
     next_is(&first, VAE_LOOP_STEPS);
     stop = 15;
     next_is(&first, VAE_LOOP_STOPPED);
     next_is(&first, VAE_LOOP_STOPPED);
     stop = 0;
     next_is(&first, VAE_LOOP_STEPS);
-    const vae_progress p = vae_loop_progress(&first);
+    first.started = vae_clock() - 1000; /* for steps that took no time */
+    first.epoch_seconds = 2;
+    p = vae_loop_progress(&first);
     assert_true(p.epoch == 1 && p.position > 16 && p.n == 180 && p.elbo < 0);
+    assert_true(p.examples_per_s == (double)p.position / 2);
+    const double left = (4 * 180 - (double)p.position) * 1000 / (double)p.position;
+    assert_true(p.seconds_left >= left && p.seconds_left < 1.1 * left);
     assert_int_equal(vae_loop_capture(&first, &err), VAE_OK);
 
     assert_int_equal(vae_loop_open(&second, &c, &set, NULL, first.now, NULL, NULL, NULL, &err),
@@ -197,7 +205,15 @@ static void test_loop_in_memory(void **state)
     vae_loop_close(&first);
     do {
         assert_int_equal(vae_loop_next(&second, &event, &err), VAE_OK);
+        if (event == VAE_LOOP_EPOCH && second.last.epoch == 3) { /* one of four is left */
+            second.started = vae_clock() - 1000;
+            p = vae_loop_progress(&second);
+            assert_true(p.epoch == 4 && p.position == 0);
+            const double rest = 180 * 1000 / (double)second.examples;
+            assert_true(p.seconds_left >= rest && p.seconds_left < 1.1 * rest);
+        }
     } while (event != VAE_LOOP_DONE);
+    assert_true(vae_loop_progress(&second).seconds_left == 0);
     assert_int_equal(vae_loop_capture(&second, &err), VAE_OK);
     const size_t bytes = whole.now->n_params * sizeof(float);
     assert_memory_equal(whole.now->params, second.now->params, bytes);

@@ -1,4 +1,5 @@
 /* Training runs of a tiny model: schedules, stop rules, the run folder. */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,12 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
+#include "base/machine.h"
+#include "run/folder.h"
 #include "train/rows.h"
 #include "train/schedule.h"
+#include "train/step_timer.h"
 #include "trainer_fixture.h"
 
 /* ---- schedules ---- */
@@ -41,6 +47,11 @@ static void test_learning_rates(void **state)
     assert_close(vae_learning_rate(&c, 1, 2, 13), 1e-3);
     assert_close(vae_learning_rate(&c, 1, 3, 13), 0.5e-3);
     assert_close(vae_learning_rate(&c, 1, 6, 13), 0.25e-3);
+    run_set_option(&c, "lr-milestones", "3,7"); /* epochs whose ends lower it */
+    static const double at[] = {1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25};
+    for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
+        assert_close(vae_learning_rate(&c, 1, i, 13), at[i] * 1e-3);
+    }
     /* Burda et al. (2015): stages i = 0..7 of 3^i epochs, 3280 in all */
     run_set_option(&c, "lr-schedule", "staged");
     run_set_option(&c, "stages", "8");
@@ -164,6 +175,60 @@ static void test_measure(void **state)
                      VAE_ERR_INTERRUPTED);
     vae_loop_close(&l);
     run_free_set(&set);
+}
+
+/* ---- steps against the clock ---- */
+
+static void test_step_timer(void **state)
+{
+    (void)state;
+    vae_dataset set;
+    vae_config c;
+    vae_step_timer *t;
+    vae_error err = {0};
+    double seconds = -1;
+    size_t n = 0;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "");
+    run_set_option(&c, "semi-supervised", "true"); /* whose plans say more */
+    run_set_option(&c, "labelled", "30");
+    assert_int_equal(vae_step_timer_open(&t, &c, &set, NULL, &err), VAE_OK);
+    assert_int_equal(vae_step_timer_run(t, 70, &seconds, &err), VAE_OK); /* more than go at once */
+    assert_true(vae_step_timer_steps(t) == 70 && seconds > 0);
+    assert_int_equal(vae_step_timer_warm(t, 90, 1e9, &err), VAE_OK);
+    assert_int_equal(vae_step_timer_steps(t), 90);
+    assert_int_equal(vae_step_timer_warm(t, 1000000, 0, &err), VAE_OK); /* no time left */
+    assert_int_equal(vae_step_timer_steps(t), 90);
+    assert_int_equal(vae_step_timer_calibrate(t, 1e-3, &n, &err), VAE_OK);
+    assert_true(n >= 1 && vae_step_timer_steps(t) >= 90 + 2 + 1);
+    vae_step_timer_close(t);
+    run_set_option(&c, "batch-size", "171"); /* of 170 */
+    assert_int_equal(vae_step_timer_open(&t, &c, &set, NULL, &err), VAE_ERR_USAGE);
+    assert_non_null(strstr(err.text, "a batch of 171, but made up has 170 rows to train on"));
+    assert_null(t);
+    run_free_set(&set);
+}
+
+static void test_flops_and_medians(void **state)
+{
+    (void)state;
+    vae_config c;
+    param_layout layout;
+    double min, max;
+    vae_config_defaults(&c);
+    run_set_option(&c, "hidden", "400");
+    run_set_option(&c, "latent", "20");
+    const row_shape mnist = {28, 28, 1};
+    assert_int_equal(vae_layout_build(&layout, &c, mnist, NULL), VAE_OK);
+    /* 784 x 400 and 400 x 40, then 20 x 400 and 400 x 784: each product thrice but the first twice */
+    const double encoder = 784 * 400 + 400 * 40, decoder = 20 * 400 + 400 * 784;
+    assert_true(vae_step_flops(&layout, 1, 1) == 2 * (3 * (encoder + decoder) - 784 * 400));
+    assert_true(vae_step_flops(&layout, 128, 5) ==
+                2 * 128 * (3 * (encoder + 5 * decoder) - 784 * 400));
+    vae_layout_clear(&layout);
+    vae_series odd = {.v = {3, 1, 2}, .n = 3}, even = {.v = {4, 1, 3, 2}, .n = 4};
+    assert_true(vae_series_median(&odd, &min, &max) == 2 && min == 1 && max == 3);
+    assert_true(vae_series_median(&even, &min, &max) == 2.5 && min == 1 && max == 4);
 }
 
 /* ---- runs ---- */
@@ -297,10 +362,18 @@ static void test_early_stopping(void **state)
     run_set_option(&c, "validation", "0.2");
     run_set_option(&c, "patience", "2");
     run_set_option(&c, "epochs", "50");
-    run_ok(&c, &set, NULL, false, &result);
+    session one = {0};
+    vae_error err = {0};
+    char told[200];
+    assert_int_equal(run_train(&c, &set, NULL, false, &one, &result, &err), VAE_OK);
     assert_true(result.state.finished && result.state.epoch == 3 && result.state.best_epoch == 1 &&
                 result.state.bad_epochs == 2);
     assert_true(result.state.best == result.last.validation.bound);
+    snprintf(told, sizeof told,
+             "stopped early: no better validation elbo in 2 epochs; the best, %.3f, was after "
+             "epoch 1",
+             result.last.validation.elbo);
+    assert_non_null(strstr(one.notes, told));
     snprintf(path, sizeof path, "%s/checkpoints/best.vae", c.out);
     vae_checkpoint *best;
     assert_int_equal(vae_checkpoint_read(&best, path, true, NULL), VAE_OK);
@@ -327,6 +400,134 @@ static void test_warmup_note(void **state)
     assert_non_null(strstr(one.notes, "ends with beta = 0.1"));
     assert_true(result.last.beta == 0.1);
     run_free_set(&set);
+}
+
+static void hear(void *ctx, const char *line)
+{
+    snprintf(ctx, 300, "%s", line);
+}
+
+static void test_stages_note(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *epochs, *note;
+    } cases[] = {
+        {"1", "note: 3 stages last 13 epochs; --epochs 1 ends in stage 1 of them"},
+        {"4", "note: 3 stages last 13 epochs; --epochs 4 ends in stage 2 of them"},
+        {"5", "note: 3 stages last 13 epochs; --epochs 5 ends in stage 3 of them"},
+        {"13", ""}, /* as they should be */
+        {"14", "note: 3 stages last 13 epochs; --epochs 14 ends in stage 3 of them, which goes on "
+               "for longer"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        vae_config c;
+        char told[300] = "";
+        run_small_config(&c, "x");
+        run_set_option(&c, "lr-schedule", "staged");
+        run_set_option(&c, "stages", "3");
+        run_set_option(&c, "epochs", cases[i].epochs);
+        vae_schedule_notes(&c, &(vae_notes){hear, told});
+        assert_string_equal(told, cases[i].note);
+    }
+}
+
+/* ---- what is recorded ---- */
+
+static json_t *read_object(const char *folder, const char *name)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    json_t *object = json_load_file(path, 0, NULL);
+    assert_non_null(object);
+    return object;
+}
+
+static const char *text_at(json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    assert_non_null(text);
+    return text;
+}
+
+/* run.json, metrics.jsonl and log.txt say what the result does. */
+static void test_records(void **state)
+{
+    scratch *s = *state;
+    vae_dataset set, test;
+    vae_config c;
+    vae_train_result r;
+    char path[600], want[300], cpu[200], here[VAE_PATH], *log;
+    run_make_set(&set, ROWS, HEIGHT, WIDTH, 0xA5);
+    run_make_set(&test, 50, HEIGHT, WIDTH, 2);
+    run_small_config(&c, run_folder_in(s, "records"));
+    run_set_option(&c, "objective", "iwae");
+    run_set_option(&c, "particles", "2");
+    run_set_option(&c, "epochs", "2");
+    run_ok(&c, &set, &test, false, &r);
+    /* a bound of as many nats as the loss: not of a batch, nor of an epoch */
+    assert_true(fabs(r.last.train.bound / (r.last.train.recon + r.last.train.kl) - 1) < 0.3);
+    assert_true(fabs(r.last.test.bound / (r.last.test.recon + r.last.test.kl) - 1) < 0.3);
+
+    json_t *run = read_object(c.out, "run.json");
+    json_t *data = json_object_get(run, "data"), *host = json_object_get(run, "host");
+    json_t *last = json_object_get(run, "last");
+    vae_cpu_name(cpu, sizeof cpu);
+    memset(want, 0, sizeof want);
+    for (size_t i = 0; i < 32; i++) {
+        memcpy(want + 2 * i, "a5", 2);
+    }
+    assert_string_equal(text_at(data, "sha256"), want);
+    assert_string_equal(text_at(host, "cpu"), cpu);
+    assert_string_equal(text_at(run, "folder"), getcwd(here, sizeof here));
+    assert_string_equal(text_at(run, "status"), "done");
+    assert_int_equal(json_integer_value(json_object_get(run, "step")), r.last.step);
+    const double elbo = json_real_value(json_object_get(json_object_get(last, "test"), "elbo"));
+    assert_true(fabs(elbo - r.last.test.elbo) < 1e-6);
+    const double bound = json_real_value(json_object_get(json_object_get(last, "test"), "bound"));
+    assert_true(fabs(bound - r.last.test.bound) < 1e-6);
+    json_decref(run);
+
+    snprintf(path, sizeof path, "%s/log.txt", c.out);
+    assert_int_equal(vae_file_read(&log, path, 1 << 16, NULL), VAE_OK);
+    snprintf(want, sizeof want,
+             " epoch 2: train bound %.3f, elbo %.3f (recon %.3f, kl %.3f), test bound %.3f\n",
+             -r.last.train.bound, r.last.train.elbo, r.last.train.recon, r.last.train.kl,
+             -r.last.test.bound);
+    assert_non_null(strstr(log, want));
+    free(log);
+    char *lines = run_metrics_of(c.out);
+    snprintf(want, sizeof want,
+             "\"epoch\":2,\"step\":%llu,\"split\":\"train\",\"elbo\":%.9g,\"recon\":%.9g,"
+             "\"kl\":%.9g,\"bound\":%.9g,\"n\":200,",
+             (unsigned long long)r.last.step, r.last.train.elbo, r.last.train.recon,
+             r.last.train.kl, r.last.train.bound);
+    assert_non_null(strstr(lines, want));
+    free(lines);
+    run_free_set(&set);
+    run_free_set(&test);
+}
+
+/* Lines up to a step are kept, whole ones. */
+static void test_metrics_up_to_a_step(void **state)
+{
+    scratch *s = *state;
+    static const char lines[] = "{\"step\":0}\n{\"step\":5}\n{\"step\":6}\n{\"step\":-1}\n"
+                                "{\"step\":\"5\"}\n{\"step\":2}\n{\"step\":4";
+    vae_run_folder folder;
+    bool empty;
+    char *text;
+    vae_error err = {0};
+    const char *path = run_folder_in(s, "lines");
+    assert_int_equal(vae_run_folder_open(&folder, path, false, false, &empty, &err), VAE_OK);
+    scratch_write(s, "lines/metrics.jsonl", lines, sizeof lines - 1);
+    assert_int_equal(vae_run_folder_metrics(&folder, 5, &err), VAE_OK);
+    assert_int_equal(vae_run_folder_metric(&folder, "{\"step\":7}\n", &err), VAE_OK);
+    vae_run_folder_close(&folder);
+    assert_int_equal(vae_file_read(&text, scratch_path(s, "lines/metrics.jsonl"), 4096, &err),
+                     VAE_OK);
+    assert_string_equal(text, "{\"step\":0}\n{\"step\":5}\n{\"step\":2}\n{\"step\":7}\n");
+    free(text);
 }
 
 /* ---- refusals ---- */
@@ -389,6 +590,32 @@ static void test_refusals(void **state)
     run_set_option(&changed, "validation", "0.001");
     assert_refused(&changed, &set, false, VAE_ERR_USAGE, "is none");
     assert_true(access(changed.out, F_OK) != 0); /* nothing was made */
+    /* what is not a run's own is not written through */
+    static const char *const links[][2] = {{"log.txt", "file"},
+                                           {"metrics.jsonl", "file"},
+                                           {"checkpoints", "folder"},
+                                           {"samples", "folder"},
+                                           {"tensorboard", "folder"}};
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
+        char path[600], kept[700], says[100];
+        snprintf(path, sizeof path, "%s/%s", c.out, links[i][0]);
+        snprintf(kept, sizeof kept, "%s.kept", path);
+        snprintf(says, sizeof says, "%s: a symbolic link, expected a %s of the run", links[i][0],
+                 links[i][1]);
+        const bool there = rename(path, kept) == 0;
+        assert_int_equal(symlink("/nowhere", path), 0);
+        assert_refused(&c, &set, true, VAE_ERR_USAGE, says);
+        assert_int_equal(unlink(path), 0);
+        assert_true(!there || rename(kept, path) == 0);
+    }
+    changed = c;
+    run_set_option(&changed, "tensorboard", "true");
+    scratch_write(s, "refused/tensorboard/mine", "", 0);
+    const char *events = scratch_path(s, "refused/tensorboard/events.out.tfevents.1.vae");
+    assert_int_equal(mkdir(events, 0777), 0);
+    assert_refused(&changed, &set, true, VAE_ERR_IO,
+                   "/tensorboard/events.out.tfevents.1.vae: cannot open: Is a directory");
+    assert_int_equal(rmdir(events), 0);
     /* --force replaces the run, and leaves foreign files alone */
     scratch_write(s, "refused/mine.txt", "x", 1);
     const vae_train_options force = {.force = true};
@@ -400,6 +627,15 @@ static void test_refusals(void **state)
     assert_int_equal(access(scratch_path(s, "refused/mine.txt"), F_OK), 0);
     run_free_set(&set);
     run_free_set(&other);
+}
+
+static int lock_fault; /* errno of file systems that cannot lock */
+
+/* The C library's, but for that. */
+int flock(int fd, int operation)
+{
+    errno = lock_fault;
+    return lock_fault != 0 ? -1 : (int)syscall(SYS_flock, fd, operation);
 }
 
 static void test_one_at_a_time(void **state)
@@ -416,6 +652,10 @@ static void test_one_at_a_time(void **state)
     vae_run_folder_close(&one);
     vae_error again = {0};
     assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &again), VAE_OK);
+    vae_run_folder_close(&two);
+    lock_fault = ENOLCK;
+    assert_int_equal(vae_run_folder_open(&two, path, true, false, &empty, &again), VAE_OK);
+    lock_fault = 0;
     vae_run_folder_close(&two);
 }
 
@@ -463,13 +703,25 @@ static void test_pictures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learning_rates), cmocka_unit_test(test_plans),
-        cmocka_unit_test(test_rows),           cmocka_unit_test(test_measure),
-        cmocka_unit_test(test_threads),        cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_output_bias),    cmocka_unit_test(test_diverged),
-        cmocka_unit_test(test_early_stopping), cmocka_unit_test(test_warmup_note),
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_one_at_a_time),
-        cmocka_unit_test(test_resume_nothing), cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_learning_rates),
+        cmocka_unit_test(test_plans),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_step_timer),
+        cmocka_unit_test(test_flops_and_medians),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_output_bias),
+        cmocka_unit_test(test_diverged),
+        cmocka_unit_test(test_early_stopping),
+        cmocka_unit_test(test_warmup_note),
+        cmocka_unit_test(test_stages_note),
+        cmocka_unit_test(test_records),
+        cmocka_unit_test(test_metrics_up_to_a_step),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_one_at_a_time),
+        cmocka_unit_test(test_resume_nothing),
+        cmocka_unit_test(test_pictures),
     };
     return cmocka_run_group_tests_name("trainer", tests, scratch_setup, scratch_teardown);
 }

@@ -188,11 +188,38 @@ static void cpu_data_close(vae_backend *be, vae_data *data)
     }
 }
 
+void vae_cpu_fetch(const vae_data *data, const vae_plan *plan, size_t first, size_t end)
+{
+    enum { SOME = 64 };
+    uint32_t row[SOME];
+    for (size_t at = first; at < end; at += SOME) {
+        const size_t n = end - at < SOME ? end - at : SOME;
+        for (size_t i = 0; i < n; i++) {
+            row[i] = (uint32_t)vae_cpu_data_row(data, plan, at + i);
+        }
+        vae_dataset_fetch(data->set, row, n);
+    }
+}
+
+/* Rows that lie in a map are read from the disk where they are not in memory. Waiting for each
+ * would leave disk and processors idle by turns: so the rows of some entries, FETCHED or more, are
+ * always on their way. */
+static void begin_fetching(cpu_backend *be, vae_data *data, size_t rows)
+{
+    enum { FETCHED = 1024 };
+    const bool fetch = data->set->map != NULL && vae_map_disk_was_read(&data->disk_seen);
+    data->fetch_ahead = fetch ? (FETCHED + rows - 1) / rows : 0;
+    for (size_t i = 0; i < data->fetch_ahead && i < be->plan_n; i++) {
+        vae_cpu_fetch(data, &be->plan[i], 0, rows);
+    }
+}
+
 static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t rows, vae_data *data)
 {
     cpu_backend *be = vae_cpu_self(base);
-    (void)rows;
-    (void)data;
+    if (data != NULL && be->err.status == VAE_OK) {
+        vae_dataset_check_file(data->set, &be->err);
+    }
     if (be->err.status == VAE_OK && n > be->plan_room) {
         vae_plan *more = realloc(be->plan, n * sizeof *more);
         if (more == NULL) {
@@ -204,7 +231,11 @@ static void cpu_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t r
     }
     if (be->err.status == VAE_OK) {
         memcpy(be->plan, plan, n * sizeof *plan);
+        be->plan_n = n;
         be->cursor = 0;
+        if (data != NULL) {
+            begin_fetching(be, data, rows);
+        }
     }
 }
 

@@ -37,7 +37,7 @@ typedef struct {
     int threads;
     vae_error err;
     vae_plan *plan;
-    size_t plan_room, cursor;
+    size_t plan_room, plan_n, cursor;
     /* The flat buffers of parameters, gradients and moments, in blocks of SUM_BLOCK floats. */
     const float *params; /* bound; n_params of them */
     size_t n_params;
@@ -56,6 +56,8 @@ struct vae_data {
     uint32_t *index; /* NULL = all rows */
     size_t n;
     uint32_t half_bits;
+    size_t fetch_ahead; /* entries of the plan whose rows are on their way from a disk; 0: none */
+    uint64_t disk_seen; /* of vae_map_disk_was_read */
 };
 
 static inline cpu_backend *vae_cpu_self(vae_backend *be)
@@ -141,6 +143,9 @@ static inline size_t vae_cpu_data_row(const vae_data *data, const vae_plan *plan
     const size_t i = (size_t)vae_plan_row(plan, data->n, data->half_bits, r);
     return data->index != NULL ? data->index[i] : i;
 }
+
+/* Brings rows first .. end-1 of a plan's entry from the disk. */
+void vae_cpu_fetch(const vae_data *data, const vae_plan *plan, size_t first, size_t end);
 
 static inline double vae_cpu_sum(const float *v, size_t n)
 {

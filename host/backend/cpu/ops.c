@@ -26,6 +26,19 @@ static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, si
     }
 }
 
+/* Values from j0 on of a row of bits that lie as booleans: packed a piece at a time. */
+static void unpack_loose(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
+                         size_t j0, size_t end)
+{
+    const uint8_t *bools = (const uint8_t *)set->rows + row * set->d;
+    uint8_t bits[ROW_PIECE / 8];
+    for (size_t j = j0; j < end; j += ROW_PIECE) {
+        const size_t n = end - j < ROW_PIECE ? end - j : ROW_PIECE;
+        vae_pack_bools(bits, bools + j, n);
+        be->k->convert_row(x + (j - j0), bits, VAE_BITS, n, VAE_BINARIZE_NONE, 0, 0, 0);
+    }
+}
+
 typedef struct {
     const cpu_backend *be;
     vae_mat x;
@@ -41,17 +54,22 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
     const vae_plan *plan = vae_cpu_now(a->be);
     const vae_dataset *set = a->data->set;
     const uint64_t block = a->binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (a->D + 3) / 4, row_bytes = vae_row_bytes(set->dtype, a->D);
+    const size_t quads = (a->D + 3) / 4;
     (void)thread;
+    if (a->data->fetch_ahead > 0 && a->be->cursor + a->data->fetch_ahead < a->be->plan_n) {
+        vae_cpu_fetch(a->data, plan + a->data->fetch_ahead, first, end);
+    }
     for (size_t r = first; r < end; r++) {
         const size_t row = vae_cpu_data_row(a->data, plan, r);
-        const char *from = (const char *)set->rows + row * row_bytes;
         for (size_t j = 0, some; j < a->D; j += some) {
             float room[ROW_PIECE], *x = vae_cpu_make(a->be, room, a->x, r, j);
             some = vae_cpu_piece(a->be, a->D - j);
             if (set->draws) {
                 draw_row(a->be, x, set, row, j, j + some, plan->draw, a->seed);
+            } else if (set->loose) {
+                unpack_loose(a->be, x, set, row, j, j + some);
             } else {
+                const char *from = vae_dataset_row(set, row, NULL);
                 a->be->k->convert_row(x, from + vae_row_bytes(set->dtype, j), set->dtype, some,
                                       a->binarize, a->seed,
                                       vae_rng_stream(VAE_RNG_BINARIZE, row * quads + j / 4), block);

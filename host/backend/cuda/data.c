@@ -74,6 +74,7 @@ static void make_resident(cuda_backend *be, vae_data *data)
     data->rows.number = number;
     if (vae_cuda_fine(be)) {
         send_rows(be, data, rows);
+        vae_dataset_check_file(data->set, &be->err); /* from now on it may change */
     }
 }
 

@@ -41,14 +41,18 @@ struct row_readers {
     size_t done[VAE_CUDA_STAGES];  /* items that lie in a buffer */
     size_t active;                 /* readers under way */
     bool quit;
+    bool fetch;         /* rows come from a disk: many are asked for at once */
+    uint64_t disk_seen; /* of vae_map_disk_was_read */
 };
 
 /* Items first .. end-1, which lie in one buffer. */
 static void fill(const row_readers *r, size_t first, size_t end)
 {
     const vae_data *data = r->data;
-    const size_t width = vae_dataset_row_bytes(data->set), slot = first / r->per_slot % r->n_slots;
-    const char *source = data->set->rows;
+    const vae_dataset *set = data->set;
+    const size_t width = vae_dataset_row_bytes(set), stride = vae_dataset_stride(set);
+    const size_t slot = first / r->per_slot % r->n_slots;
+    const char *source = set->rows;
     for (size_t i = first; i < end; i += BLOCK) {
         const size_t n = end - i < BLOCK ? end - i : BLOCK, at = i % r->per_slot;
         uint32_t *number = r->number[slot] + at;
@@ -58,13 +62,19 @@ static void fill(const row_readers *r, size_t first, size_t end)
             const uint64_t row =
                 vae_plan_row(entry, data->rows.n, data->rows.half_bits, (i + j) % r->per_entry);
             number[j] = data->index != NULL ? data->index[row] : (uint32_t)row;
-            __builtin_prefetch(source + number[j] * width); /* its page, too, is looked up */
+            __builtin_prefetch(source + number[j] * stride); /* its page, too, is looked up */
+        }
+        if (r->fetch) {
+            vae_dataset_fetch(set, number, n);
         }
         for (size_t j = 0; j < n; j++) {
-            for (size_t b = LINE; j + NEAR < n && b < width; b += LINE) {
-                __builtin_prefetch(source + number[j + NEAR] * width + b);
+            for (size_t b = LINE; j + NEAR < n && b < stride; b += LINE) {
+                __builtin_prefetch(source + number[j + NEAR] * stride + b);
             }
-            memcpy(to + j * data->row_bytes, source + number[j] * width, width);
+            const void *row = vae_dataset_row(set, number[j], to + j * data->row_bytes);
+            if (!set->loose) {
+                memcpy(to + j * data->row_bytes, row, width);
+            }
         }
     }
 }
@@ -230,6 +240,7 @@ void vae_readers_begin(cuda_backend *be, row_readers *r, const vae_plan *plan, s
     r->per_entry = rows;
     r->per_slot = per_slot;
     r->next = r->released = 0;
+    r->fetch = r->data->set->map != NULL && vae_map_disk_was_read(&r->disk_seen);
     memset(r->done, 0, sizeof r->done);
     pthread_cond_broadcast(&r->work);
     pthread_mutex_unlock(&r->lock);

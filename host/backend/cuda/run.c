@@ -195,6 +195,10 @@ void vae_cuda_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t row
     if (!vae_cuda_fine(be) || n == 0 || !grow_plan(be, n)) {
         return;
     }
+    if (data != NULL && data->stream != NULL &&
+        vae_dataset_check_file(data->set, &be->err) != VAE_OK) {
+        return;
+    }
     cuda_plan_buffer *b = next_buffer(be, n);
     if (b == NULL) {
         return;

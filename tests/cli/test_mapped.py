@@ -1,0 +1,103 @@
+"""Arrays that are mapped, as they take more than 64 MiB. FULL=1: one of more than 4 GiB, as well."""
+import gzip
+import os
+import random
+import struct
+import subprocess
+import time
+
+from harness import VAE, Skip, metrics, path, read_json, same_end, test, vae
+
+ROWS, COLUMNS = 1056, 16384  # of floats: 66 MiB
+LARGE = ["--hidden", 2, "--latent", 2, "--batch-size", 64, "--device", "cpu", "--threads", 2,
+         "--sample-every", 0]
+
+
+def write_large(name, rows=ROWS, columns=COLUMNS, descr="<f4", last=()):
+    """Mostly a hole; some rows, and the last values, are not zero."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    kind, size = ("f", 4) if descr == "<f4" else ("B", 1)
+    rng = random.Random(5)
+    with open(path(name), "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        begin = file.tell()
+        for row in [0, 1, 2, rows // 2, rows - 1]:
+            file.seek(begin + row * columns * size)
+            file.write(struct.pack(f"<{columns}{kind}", *(rng.random() if kind == "f" else rng.randrange(256)
+                                                          for _ in range(columns))))
+        file.seek(begin + (rows * columns - len(last)) * size)
+        file.write(struct.pack(f"<{len(last)}{kind}", *last))
+        file.truncate(begin + rows * columns * size)
+    return begin
+
+
+@test
+def a_mapped_file_and_its_packed_twin_give_the_same():
+    write_large("whole.npy")
+    with open(path("whole.npy"), "rb") as plain, gzip.open(path("whole.npy.gz"), "wb", 1) as packed:
+        packed.write(plain.read())
+    for data, run in ("whole.npy", "mapped"), ("whole.npy.gz", "unpacked"):
+        vae("train", "--data", data, *LARGE, "--epochs", 2, "--validation", "0.1", "--out", run)
+        vae("encode", run, "--data", data, "--out", run + ".npz", "--threads", 1)
+    same_end("mapped", "unpacked")
+    assert metrics("mapped") == metrics("unpacked")
+    a, b = (read_json(run, "run.json")["data"] for run in ("mapped", "unpacked"))
+    assert a["sha256"] == b["sha256"], (a, b)
+    with open(path("mapped.npz"), "rb") as x, open(path("unpacked.npz"), "rb") as y:
+        assert x.read() == y.read()
+
+
+@test
+def a_bad_value_at_the_end_is_named_before_anything_is_written():
+    write_large("bad.npy", last=(1.25, 0.5))
+    vae("train", "--data", "bad.npy", *LARGE, "--out", "bad", code=3,
+        says=f"bad.npy: row {ROWS - 1}, column {COLUMNS - 2}: value 1.25 is outside [0,1]")
+    assert not os.path.exists(path("bad"))
+
+
+@test
+def a_file_cut_short_while_it_trains_ends_the_run_with_words():
+    begin = write_large("cut.npy")
+    with open(path("cut.npy"), "rb") as file:
+        file.seek(-4 * COLUMNS, os.SEEK_END)
+        last = file.read()
+    process = subprocess.Popen([VAE, "train", "--data", "cut.npy", *map(str, LARGE), "--epochs", "100000",
+                                "--out", "cut", "-q"], cwd=path(), stderr=subprocess.PIPE)
+    for _ in range(600):
+        if process.poll() is not None or os.path.isfile(path("cut", "metrics.jsonl")) and metrics("cut"):
+            break
+        time.sleep(0.1)
+    was = os.stat(path("cut.npy"))
+    os.truncate(path("cut.npy"), begin + 4096)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4, (process.returncode, err)
+    assert b"vae: cut.npy: " in err and b"while it was in use" in err, err
+    assert str(begin + 4096).encode() in err and str(was.st_size).encode() in err, err
+    # the last checkpoint is good, and goes on with the data as they were
+    os.truncate(path("cut.npy"), was.st_size)
+    write_large("cut.npy")
+    with open(path("cut.npy"), "rb") as file:
+        file.seek(-4 * COLUMNS, os.SEEK_END)
+        assert file.read() == last
+    epochs = metrics("cut")[-1]["epoch"] + 1
+    vae("train", "--resume", "--out", "cut", "--epochs", epochs)
+    assert metrics("cut")[-1]["epoch"] == epochs
+
+
+@test
+def memory_does_not_grow_with_a_file_of_more_than_4_gib():
+    if os.environ.get("FULL", "0") in ("", "0"):
+        raise Skip("a file of 4.5 GB: FULL=1")
+    rows, columns = 70000, 64000
+    write_large("huge.npy", rows, columns, "|u1")
+    process = subprocess.Popen([VAE, "train", "--data", "huge.npy", *map(str, LARGE), "--epochs", "1", "--out",
+                                "huge", "-q"], cwd=path())
+    most = 0
+    while process.poll() is None:
+        with open(f"/proc/{process.pid}/status") as file:
+            anon = [line for line in file if line.startswith("RssAnon")]
+        most = max([most, *(int(line.split()[1]) for line in anon)])
+        time.sleep(0.1)
+    assert process.returncode == 0 and 0 < most < 300 << 10, (process.returncode, most)
+    assert read_json("huge", "run.json")["data"]["rows"] == rows
