@@ -424,8 +424,11 @@ def devices_are_listed():
     text, cpu = vae("devices").out, vae("devices", "--json").json()["cpu"]
     assert text.startswith(f"cpu   {cpu['name']}, {cpu['cores']} cores: {cpu['backend']}\ncpu   offers ")
     assert cpu["cores"] >= 1 and cpu["instructions"] in text and f"\ncpu   in bf16: {cpu['bf16']}\n" in text
-    pairs = "avx512" in cpu["instructions"].split() and "avx512_bf16" in cpu["instructions"].split()
-    assert cpu["bf16"].endswith(", bf16 by avx512_bf16" if pairs else "bf16 by products of floats, as slow as fp32"), cpu
+    offers = cpu["instructions"].split()
+    how = "products of floats, as slow as fp32"
+    if {"avx512", "avx512_bf16"} <= set(offers):
+        how = "amx_bf16" if "amx_bf16" in offers else "avx512_bf16"
+    assert cpu["bf16"].endswith(f", bf16 by {how}"), cpu
     flags = next((line for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("flags")), "").split()
     for name, flag in {"avx2": "avx2", "fma": "fma", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx_bf16"}.items():
         assert (name in cpu["instructions"].split()) == (flag in flags), name

@@ -314,8 +314,8 @@ static void levels_can_be_named(void **state)
     snprintf(kept, sizeof kept, "%s", was != NULL ? was : "");
     unsetenv("VAE_ISA");
     assert_int_equal(vae_cpu_level_choose(&best, NULL), VAE_OK);
-    const char *const names[] = {"baseline", "avx2", "avx512", "avx512_bf16"};
-    for (int i = 0; i < 4; i++) {
+    const char *const names[] = {"baseline", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
+    for (int i = 0; i < 5; i++) {
         setenv("VAE_ISA", names[i], 1);
         assert_int_equal(vae_cpu_level_choose(&got, NULL), VAE_OK);
         assert_int_equal(got, i < (int)best ? i : (int)best);

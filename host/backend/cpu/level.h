@@ -9,6 +9,7 @@ typedef enum {
     VAE_CPU_AVX2,         /* with FMA */
     VAE_CPU_AVX512,       /* F, BW, DQ, VL */
     VAE_CPU_AVX512_BF16,  /* with products of pairs of bf16; as before in fp32 */
+    VAE_CPU_AMX_BF16,     /* with products of tiles of these */
 } vae_cpu_level;
 
 /* The best level of this processor, or the lower one that VAE_ISA names. VAE_ERR_USAGE if it names

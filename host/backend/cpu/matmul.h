@@ -48,7 +48,7 @@ enum {
     MATMUL_BF16_COLS = 256,
     MATMUL_BF16_WORDS = 256, /* of the sum, at a time */
     MATMUL_BF16_ROOM =
-        4 * (MATMUL_BF16_ROWS * (MATMUL_BF16_WORDS + MATMUL_BF16_COLS) + 2 * 32 * MATMUL_BF16_WORDS)
+        4 * (MATMUL_BF16_ROWS * (2 * MATMUL_BF16_WORDS + MATMUL_BF16_COLS) + 32 * MATMUL_BF16_WORDS)
 };
 void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
                          size_t k, matmul_epilogue *epilogue, void *ctx, int threads,

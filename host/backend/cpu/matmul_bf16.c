@@ -4,12 +4,13 @@
  * memory, some hundred terms at a time, and hands to the epilogue as floats. What it multiplies are
  * words: at level avx512_bf16 pairs of bf16, two terms of the sum each, of which one instruction
  * adds both products to a float; at the levels below, the values as floats. Then the kernels of
- * matmul.c are used as they are. */
+ * matmul.c are used as they are. At level amx_bf16 the pairs are multiplied as tiles (tiles.h). */
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/sizes.h"
+#include "backend/cpu/tiles.h"
 #include "base/pool.h"
 
 #if defined(__x86_64__)
@@ -33,6 +34,7 @@ typedef struct {
     vae_cpu_level level;
     const cpu_kernels *kernels;
     size_t pair;   /* terms in a word */
+    bool tiles;    /* words are filled up with zeros to whole tiles, rows of A with whatever */
     size_t k_step; /* terms at a time, a multiple of that: decides the bits */
     size_t row_step, col_step, col_tasks;
     char *room;
@@ -41,9 +43,9 @@ typedef struct {
 /* A thread's room. */
 typedef struct {
     float c[MATMUL_BF16_ROWS * MATMUL_BF16_COLS];
-    float a[MATMUL_BF16_ROWS * WORDS]; /* (rows,words), or under TN (words,rows) */
-    float b[PANEL * WORDS];            /* (words,PANEL) */
-    float flat[PANEL * WORDS];         /* (PANEL,words): what b is the transpose of */
+    float a[MATMUL_BF16_ROWS * WORDS];    /* (rows,words), or under TN (words,rows) */
+    float b[PANEL * WORDS];               /* (words,PANEL) */
+    float flat[MATMUL_BF16_ROWS * WORDS]; /* what b, or of tiles a, is the transpose of */
 } task_room;
 _Static_assert(sizeof(task_room) == MATMUL_BF16_ROOM, "as matmul.h says");
 
@@ -97,13 +99,17 @@ static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, s
 
 /* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on, as words; *lda: from one row to the next,
  * under TN from one word to the next. */
-static const float *words_of_a(const job *q, float *to, size_t *lda, size_t row0, size_t rows,
-                               size_t p0, size_t k)
+static const float *words_of_a(const job *q, float *to, float *flat, size_t *lda, size_t row0,
+                               size_t rows, size_t p0, size_t k)
 {
     if (q->form == MATMUL_TN) {
         const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
         *lda = rows;
-        if (q->pair == 2) {
+        if (q->tiles) { /* their rows are A's */
+            *lda = WORDS;
+            pair_rows(flat, rows, a, q->a.ld, rows, rows, k);
+            vae_cpu_pack_transposed(to, WORDS, flat, rows, ceil_div(k, 2), rows);
+        } else if (q->pair == 2) {
             pair_rows(to, rows, a, q->a.ld, rows, rows, k);
         } else {
             widen_rows(q, to, rows, a, q->a.ld, rows, rows, k);
@@ -111,12 +117,22 @@ static const float *words_of_a(const job *q, float *to, size_t *lda, size_t row0
         return to;
     }
     const uint16_t *a = q->a.data + row0 * q->a.ld + p0;
-    if (q->pair == 2) { /* pairs lie there as they are */
+    const bool whole = !q->tiles || (k % (2 * TILE_WORDS) == 0 && rows % (2 * TILE_ROWS) == 0);
+    if (q->pair == 2 && whole) { /* pairs lie there as they are */
         *lda = q->a.ld / 2;
         return (const float *)(const void *)a;
     }
     *lda = WORDS;
-    widen_rows(q, to, WORDS, a, q->a.ld, k, k, rows);
+    if (q->pair == 2) {
+        const size_t bytes = k * sizeof *a, most = tile_words(ceil_div(k, 2)) * sizeof *to;
+        for (size_t r = 0; r < rows; r++) {
+            char *row = (char *)(to + r * WORDS);
+            memcpy(row, a + r * q->a.ld, bytes);
+            memset(row + bytes, 0, most - bytes);
+        }
+    } else {
+        widen_rows(q, to, WORDS, a, q->a.ld, k, k, rows);
+    }
     return to;
 }
 
@@ -153,11 +169,15 @@ static void run_task(const job *q, size_t task, task_room *room)
     size_t p0 = 0, lda;
     do {
         const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, q->pair);
-        const float *a = words_of_a(q, room->a, &lda, row0, rows, p0, k);
+        const float *a = words_of_a(q, room->a, room->flat, &lda, row0, rows, p0, k);
         for (size_t j = 0; j < cols; j += PANEL) {
             const size_t some = min_size(cols - j, PANEL);
             words_of_b(q, room, col0 + j, some, p0, k);
-            if (q->pair == 2) {
+            if (q->tiles) {
+                const size_t whole = tile_words(words);
+                memset(room->b + words * PANEL, 0, (whole - words) * PANEL * sizeof *room->b);
+                tile_panel(room->c + j, q->col_step, a, lda, room->b, rows, whole, p0 > 0);
+            } else if (q->pair == 2) {
                 vae_cpu_panel_dot(transposed, room->c + j, q->col_step, a, lda, room->b, PANEL,
                                   rows, some, words, p0 > 0);
             } else {
@@ -173,8 +193,14 @@ static void run_task(const job *q, size_t task, task_room *room)
 static void run_tasks(void *ctx, int thread, size_t first, size_t end)
 {
     const job *q = ctx;
+    if (q->tiles) {
+        tile_begin();
+    }
     for (size_t task = first; task < end; task++) {
         run_task(q, task, (task_room *)(void *)(q->room + (size_t)thread * MATMUL_BF16_ROOM));
+    }
+    if (q->tiles) {
+        tile_end();
     }
 }
 
@@ -183,10 +209,11 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
  * nothing, a part is narrow and high. */
 static size_t plan_tasks(job *q, size_t threads)
 {
-    const size_t narrow = q->pair == 2 && q->form != MATMUL_TN ? 2 : 1;
+    const size_t narrow = q->pair == 2 && !q->tiles && q->form != MATMUL_TN ? 2 : 1;
+    const size_t unit = q->tiles ? 2 * TILE_ROWS : ROW_UNIT;
     size_t rows = MATMUL_BF16_ROWS * narrow, cols = MATMUL_BF16_COLS / narrow;
     for (;;) {
-        q->row_step = ceil_div(ceil_div(q->m, ceil_div(q->m, rows)), ROW_UNIT) * ROW_UNIT;
+        q->row_step = ceil_div(ceil_div(q->m, ceil_div(q->m, rows)), unit) * unit;
         q->col_step = ceil_div(ceil_div(q->n, ceil_div(q->n, cols)), PANEL) * PANEL;
         q->col_tasks = ceil_div(q->n, q->col_step);
         const size_t tasks = ceil_div(q->m, q->row_step) * q->col_tasks;
@@ -219,9 +246,10 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
              .level = level,
              .kernels = vae_cpu_kernels(level),
              .pair = level >= VAE_CPU_AVX512_BF16 ? 2 : 1,
+             .tiles = level >= VAE_CPU_AMX_BF16,
              .room = room};
-    const size_t most = WORDS * q.pair;
-    q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), q.pair) * q.pair : 1;
+    const size_t most = WORDS * q.pair, unit = q.tiles ? 2 * TILE_WORDS : q.pair;
+    q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), unit) * unit : 1;
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     vae_parallel(some, plan_tasks(&q, (size_t)some), 1, run_tasks, &q);
 }
