@@ -55,8 +55,8 @@ vae_status vae_stream_read_new(vae_stream *s, uint8_t **out, size_t n, const cha
 /* Reads n bytes and drops them. */
 vae_status vae_stream_skip(vae_stream *s, size_t n, const char *what, vae_error *err);
 
-/* The whole file, mapped: what follows is at the stream's offset. *out is NULL where that cannot be,
- * as the file is packed or its file system does not map; else the caller's. VAE_ERR_IO,
+/* The whole file, mapped: what follows is at the stream's offset. *out is NULL where that cannot
+ * be, as the file is packed or its file system does not map; else the caller's. VAE_ERR_IO,
  * VAE_ERR_RUNTIME. */
 vae_status vae_stream_map(const vae_stream *s, vae_map **out, vae_error *err);
 

@@ -20,7 +20,7 @@
 #include "base/map.h"
 #include "base/stream.h"
 
-enum { HEAD = 64, VERSION = 1 };
+enum { HEAD = 64, VERSION = 1, PIECE = 1 << 24 };
 static const uint8_t magic[12] = {0x89, 'v', 'a', 'e', 'c', 'a', 'c', 'h', 'e', '\r', '\n', 0x1a};
 
 typedef struct {
@@ -171,7 +171,7 @@ vae_status vae_cache_open(vae_dataset *set, vae_picture_counts *counts, bool *fi
     vae_map *map = NULL;
     footer end;
     const uint8_t *list = NULL;
-    uint32_t version;
+    uint32_t version = 0;
     vae_status status = VAE_OK;
     *fits = false;
     why[0] = '\0';
@@ -207,6 +207,19 @@ done:
 
 /* ---- making ---- */
 
+/* Is it the beginning of a cache, or nothing yet? */
+static bool is_begun(const char *path)
+{
+    vae_map *map = NULL;
+    bool is = false;
+    if (vae_map_open(&map, path, NULL) == VAE_OK) {
+        const size_t n = vae_map_size(map) < sizeof magic ? vae_map_size(map) : sizeof magic;
+        is = n == 0 || memcmp(vae_map_bytes(map), magic, n) == 0;
+    }
+    vae_map_close(map);
+    return is;
+}
+
 /* Files that vae_file began beside `path` and whose process is gone: of gigabytes, perhaps. */
 static void sweep(const char *path)
 {
@@ -224,19 +237,15 @@ static void sweep(const char *path)
         return;
     }
     for (size_t i = 0; i < found.gl_pathc; i++) {
-        vae_map *map = NULL;
         long pid = 0;
         int place, end = 0;
-        uint32_t version;
         const bool named =
             sscanf(found.gl_pathv[i] + strlen(path), ".%ld-%d.tmp%n", &pid, &place, &end) == 2 &&
             end > 0 && found.gl_pathv[i][strlen(path) + (size_t)end] == '\0';
         if (named && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH &&
-            vae_map_open(&map, found.gl_pathv[i], NULL) == VAE_OK &&
-            check_head(map, path, &version, NULL) == VAE_OK) {
+            is_begun(found.gl_pathv[i])) {
             unlink(found.gl_pathv[i]);
         }
-        vae_map_close(map);
     }
     globfree(&found);
 }
@@ -266,17 +275,27 @@ static vae_status hash_rows(const vae_cache_writer *w, const vae_dataset *set,
                             uint8_t digest[VAE_SHA256_BYTES], vae_error *err)
 {
     uint64_t head[3] = {set->n, set->d, VAE_U8};
+    const size_t bytes = set->n * set->d;
+    vae_sha256_sum *sum = NULL, *whole;
     vae_map *map = NULL;
     vae_status status = VAE_OK;
     TRY(vae_map_open(&map, w->file.temp, err));
-    if (vae_map_size(map) != HEAD + set->n * set->d) {
+    if (vae_map_size(map) != HEAD + bytes) {
         TRY(vae_fail(err, VAE_ERR_IO, "%s: changed while it was written", w->file.temp));
     }
     vae_map_in_order(map);
-    const struct iovec parts[2] = {
-        {head, sizeof head}, {(void *)(uintptr_t)(vae_map_bytes(map) + HEAD), set->n * set->d}};
-    TRY(vae_sha256(digest, parts, 2, err));
+    TRY(vae_sha256_begin(&sum, err));
+    vae_sha256_add(sum, head, sizeof head);
+    for (size_t at = 0, n; at < bytes; at += n) {
+        n = bytes - at < PIECE ? bytes - at : PIECE;
+        vae_sha256_add(sum, vae_map_bytes(map) + HEAD + at, n);
+        vae_map_drop(map, HEAD + at, n);
+    }
+    whole = sum;
+    sum = NULL;
+    TRY(vae_sha256_end(whole, digest, err));
 done:
+    vae_sha256_drop(sum);
     vae_map_close(map);
     return status;
 }

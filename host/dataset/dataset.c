@@ -46,10 +46,7 @@ void vae_dataset_in_order(const vae_dataset *set, bool in_order)
 
 void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
 {
-    enum {
-        NEAR = 32 << 10,
-        MOST = 1 << 20
-    }; /* bytes between rows, or of several, brought at once */
+    enum { NEAR = 32 << 10 }; /* bytes between rows that are brought together */
     const size_t stride = vae_dataset_stride(set);
     size_t begin = 0, end = 0;
     if (set->map == NULL) {
@@ -58,7 +55,7 @@ void vae_dataset_fetch(const vae_dataset *set, const uint32_t *rows, size_t n)
     const size_t base = (size_t)((const uint8_t *)set->rows - vae_map_bytes(set->map));
     for (size_t i = 0; i < n; i++) {
         const size_t at = base + rows[i] * stride;
-        if (end == 0 || at < begin || at > end + NEAR || at + stride - begin > MOST) {
+        if (end == 0 || at < begin || at > end + NEAR) {
             vae_map_fetch(set->map, begin, end - begin);
             begin = at;
             end = at;
@@ -218,33 +215,6 @@ void vae_dataset_free(vae_dataset *set)
     }
     free(set->column_names);
     free(set);
-}
-
-vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood, vae_mean mean,
-                                   vae_error *err)
-{
-    if (set->dtype != VAE_F32) {
-        return VAE_OK;
-    }
-    const bool bernoulli = vae_likelihood_of(likelihood)->unit;
-    const bool unit = bernoulli || mean == VAE_MEAN_SIGMOID;
-    const vae_facts facts = set->facts.known ? set->facts : vae_dataset_facts(set);
-    const size_t i = unit ? facts.outside : facts.wild, width = vae_dataset_width(set);
-    if (i == SIZE_MAX) {
-        return VAE_OK;
-    }
-    const float value = ((const float *)set->rows)[i];
-    return isfinite(value)
-               ? vae_fail(err, VAE_ERR_DATA,
-                          "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale "
-                          "the data or use --%s",
-                          set->source, i / width, i % width, (double)value,
-                          bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
-                          bernoulli ? "likelihood gaussian" : "mean linear")
-               : vae_fail(err, VAE_ERR_DATA,
-                          "%s: row %zu, column %zu: value %g is not a finite number; clean the "
-                          "data",
-                          set->source, i / width, i % width, (double)value);
 }
 
 static vae_status need_floats(const vae_dataset *set, vae_error *err)

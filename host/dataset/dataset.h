@@ -32,8 +32,8 @@ enum { VAE_IN_MEMORY = 64 << 20 };
 typedef struct {
     bool known;     /* that pass was made, and rows are what they were then */
     uint8_t either; /* of bytes: the bits that are set in any; 1 where the largest byte is 1 */
-    /* Of floats, places in row-major order of the first that is not in [0,1] (NaN is not) and of the
-     * first that is not finite; SIZE_MAX: there is none. */
+    /* Of floats, places in row-major order of the first that is not in [0,1] (NaN is not) and of
+     * the first that is not finite; SIZE_MAX: there is none. */
     size_t outside, wild;
 } vae_facts;
 
@@ -147,9 +147,9 @@ typedef struct vae_dataset {
  * the names of its columns: RFC 4180,
  *   UTF-8, numbers only but for labels and what config->drop_columns leaves out. Tabs separate the
  *   fields of a .tsv; where another's first line has no comma, semicolons or tabs do. Then commas
- *   may be decimal marks; err's notes are told. The label column is config->label_column, or else the one called label,
- *   class, y or target (whatever case), if any, which a note says; "none": all are data. An empty
- *   label is of no class, a fraction is refused.
+ *   may be decimal marks; err's notes are told. The label column is config->label_column, or else
+ *   the one called label, class, y or target (whatever case), if any, which a note says; "none":
+ *   all are data. An empty label is of no class, a fraction is refused.
  * Labels are whole numbers or texts; the classes are those of the rows that are kept, in the order
  * of classes.h. Bytes mean byte/255; a file whose largest byte is 1 is refused, as binary data
  * stored as 0 and 1. Files are told apart by their first bytes, .npz and .csv by their names. A
@@ -237,7 +237,8 @@ static inline const void *vae_dataset_row(const vae_dataset *set, size_t row, vo
     return at;
 }
 
-/* Says that rows which lie in a map are read one after another next, or (as it is else) anywhere. */
+/* Says that rows which lie in a map are read one after another next, or (as it is else) from
+ * anywhere. */
 void vae_dataset_in_order(const vae_dataset *set, bool in_order);
 
 /* Begins to bring n rows that lie in a map from the disk, so that whoever wants them soon need not
@@ -263,7 +264,8 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
                                double *shift, double *scale, vae_error *err);
 
 /* Rows to (x - shift) / scale, in double and in place; doubles that were kept are freed. The
- * checksum stays that of the rows as they were read. VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: VAE_ERR_RUNTIME. */
+ * checksum stays that of the rows as they were read.
+ * VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: VAE_ERR_RUNTIME. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
 
@@ -281,10 +283,10 @@ static inline size_t vae_dataset_number(const vae_dataset *set, size_t i)
  * n, col < d. */
 float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
 
-/* mean: (d) out: column means of the n rows whose numbers are in `rows` (NULL = all, n ignored; each
- * once), of the values, or with `threshold` of value >= 1/2. Where set->sums are these, only rows
- * that are left out are read, or none; but floats, whose sums depend on what is added when, are
- * read again unless all of them are meant, in order. VAE_ERR_RUNTIME (memory). */
+/* mean: (d) out: column means of the n rows whose numbers are in `rows` (each once; NULL = all, n
+ * ignored), of the values, or with `threshold` of value >= 1/2. Where set->sums are these, only
+ * rows that are left out are read, or none; but floats, whose sums depend on what is added when,
+ * are read again unless all of them are meant, in order. VAE_ERR_RUNTIME (memory). */
 vae_status vae_dataset_mean(const vae_dataset *set, const uint32_t *rows, size_t n, bool threshold,
                             float *mean, vae_error *err);
 

@@ -13,7 +13,8 @@
 
 enum { VAE_FOLDER_PATH = 4096 }; /* room for a path, its NUL included */
 
-/* n files, in the order of their paths; the list takes some 12 bytes a file and its path's. */
+/* n files, in the order of their paths. Room doubles: the list takes 12 to 24 bytes a file, and its
+ * path once or twice; while it is made, 21 to 43 bytes more, by which files are known again. */
 typedef struct {
     char *names; /* paths below the folder, a NUL behind each */
     size_t bytes, room_bytes;

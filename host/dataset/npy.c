@@ -197,7 +197,8 @@ done:
     return status;
 }
 
-/* set->n rows of n_total, in memory or, where they are stored as they are wanted and many, mapped. */
+/* set->n rows of n_total, in memory or, where they are many and stored as they are wanted,
+ * mapped. */
 static vae_status take_rows(vae_dataset *set, vae_stream *s, const npy_header *header,
                             size_t n_total, const vae_data_options *options, vae_error *err)
 {

@@ -48,15 +48,12 @@ extern const vae_reader vae_bmp_reader, vae_webp_reader, vae_tiff_reader;
 
 /* ---- what all sets get ---- */
 
-/* The facts of floats, by a pass over them. */
-vae_facts vae_dataset_facts(const vae_dataset *set);
-
 /* Where a boolean is to be and there is another byte. */
 vae_status vae_fail_boolean(vae_error *err, const char *name, size_t row, size_t column,
                             uint8_t found);
 
-/* Sums of columns, of rows that come one after another. Zero-initialize; vae_sums_close in any case.
- * Those of bytes and bits are whole numbers, and exact. */
+/* Sums of columns, of rows that come one after another. Zero-initialize; vae_sums_close in any
+ * case. Those of bytes and bits are whole numbers, and exact. */
 typedef struct {
     vae_dtype dtype;
     size_t d, few_rows; /* columns; rows in `few` */
@@ -112,16 +109,16 @@ typedef struct {
 } vae_idx;
 
 /* Reads a whole IDX stream, or maps it, and checks that it ends where its header says. Of options,
- * limit, in_memory and exact (doubles are kept) are looked at. On failure there is nothing to clear.
- * VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
+ * limit, in_memory and exact (doubles are kept) are looked at. On failure there is nothing to
+ * clear. VAE_ERR_DATA, VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_idx_read(vae_stream *s, const vae_data_options *options, vae_idx *out,
                         vae_error *err);
 void vae_idx_clear(vae_idx *idx);
 
-/* The file that a stream delivers, mapped, where that is worth it: *map is NULL where `bytes` of rows
- * are to be in memory, where the stream is packed, or where what is next in it does not begin at a
- * multiple of `align`; else the caller's, and *data where that lies. Nothing is read. VAE_ERR_IO,
- * VAE_ERR_RUNTIME. */
+/* The file that a stream delivers, mapped, where that is worth it: *map is NULL where `bytes` of
+ * rows are to be in memory, where the stream is packed, or where what is next in it does not begin
+ * at a multiple of `align`; else the caller's, and *data where that lies. Nothing is read.
+ * VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_map_rows(vae_map **map, const void **data, const vae_stream *s, size_t bytes,
                         size_t align, const vae_data_options *options, vae_error *err);
 

@@ -1,7 +1,8 @@
 /* The one pass over a data set's rows, however large: what names their content, what is known of
  * their values, sums of their columns. Rows are looked at a block at a time, while it is in the
  * cache; hashing, which has to go from first to last, is most of the work, and the rest is done
- * beside it where there are two threads. Of rows that lie in a map, what is behind is given back. */
+ * beside it where there are two threads. Of rows that lie in a map, what is behind is given
+ * back. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -61,7 +62,7 @@ static void look_at_floats(vae_facts *facts, const float *v, size_t n, size_t fi
     }
 }
 
-vae_facts vae_dataset_facts(const vae_dataset *set)
+static vae_facts facts_of(const vae_dataset *set)
 {
     vae_facts facts = {.known = true, .outside = SIZE_MAX, .wild = SIZE_MAX};
     const size_t width = vae_dataset_width(set), most = 1 + BLOCK / width;
@@ -70,6 +71,33 @@ vae_facts vae_dataset_facts(const vae_dataset *set)
         look_at_floats(&facts, vae_dataset_row(set, i, NULL), n * width, i * width);
     }
     return facts;
+}
+
+vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likelihood, vae_mean mean,
+                                   vae_error *err)
+{
+    if (set->dtype != VAE_F32) {
+        return VAE_OK;
+    }
+    const bool bernoulli = vae_likelihood_of(likelihood)->unit;
+    const bool unit = bernoulli || mean == VAE_MEAN_SIGMOID;
+    const vae_facts facts = set->facts.known ? set->facts : facts_of(set);
+    const size_t i = unit ? facts.outside : facts.wild, width = vae_dataset_width(set);
+    if (i == SIZE_MAX) {
+        return VAE_OK;
+    }
+    const float value = ((const float *)set->rows)[i];
+    return isfinite(value)
+               ? vae_fail(err, VAE_ERR_DATA,
+                          "%s: row %zu, column %zu: value %.9g is outside [0,1], which %s; scale "
+                          "the data or use --%s",
+                          set->source, i / width, i % width, (double)value,
+                          bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
+                          bernoulli ? "likelihood gaussian" : "mean linear")
+               : vae_fail(err, VAE_ERR_DATA,
+                          "%s: row %zu, column %zu: value %g is not a finite number; clean the "
+                          "data",
+                          set->source, i / width, i % width, (double)value);
 }
 
 /* ---- all types ---- */

@@ -174,17 +174,17 @@ def a_limit_takes_pictures_of_all_classes():
 def files_that_are_not_read_are_named():
     write_png(path("mixed", "one.png"), 4, 4, 1, bytes(16))
     for i in range(10):
-        for folder in ("mixed", "bmp/in"):
+        for folder in ("mixed", "gif/in"):
             os.makedirs(path(folder), exist_ok=True)
-            with open(path(folder, f"{i}.bmp"), "wb") as file:
-                file.write(b"BM" + bytes(16))
+            with open(path(folder, f"{i}.gif"), "wb") as file:
+                file.write(b"GIF89a" + bytes(16))
     said = vae("train", "--data", "mixed", *SMALL, code=3, says="10 in formats that are not read").err
-    assert "mixed/0.bmp" in said and "7 more" in said and "mogrify" in said, said
-    said = vae("train", "--data", "bmp", *SMALL, code=3, says="no data set").err
-    assert ".bmp: 10" in said and "1 folder" in said and "PNG" in said, said
-    with open(path("bmp", "rows.csv"), "w") as file:
+    assert "mixed/0.gif" in said and "7 more" in said and "mogrify" in said, said
+    said = vae("train", "--data", "gif", *SMALL, code=3, says="no data set").err
+    assert ".gif: 10" in said and "1 folder" in said and "PNG" in said, said
+    with open(path("gif", "rows.csv"), "w") as file:
         file.write("a,b\n1,2\n")
-    assert ".csv: 1" in vae("train", "--data", "bmp", *SMALL, code=3, says="by itself").err
+    assert ".csv: 1" in vae("train", "--data", "gif", *SMALL, code=3, says="by itself").err
     # other files are no reason to stop, but are told
     shades("noted")
     for name in ("notes.txt", "a/labels.json"):

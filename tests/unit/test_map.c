@@ -126,6 +126,59 @@ static void a_change_is_told(void **state)
     vae_map_close(m);
 }
 
+/* ---- advice ---- */
+
+static bool resident(const vae_map *m, size_t page)
+{
+    unsigned char there;
+    assert_int_equal(mincore((uint8_t *)(uintptr_t)vae_map_bytes(m) + page * PAGE, PAGE, &there),
+                     0);
+    return there & 1;
+}
+
+/* Of a file that is on a disk: what is fetched is brought, what is read at random brings nothing
+ * else, and either shows. */
+static void what_is_asked_for_is_fetched(void **state)
+{
+    enum { PAGES = 600, FIRST = 100, N = 70, OTHER = 400 };
+    static uint8_t bytes[PAGES * PAGE];
+    vae_map *m;
+    uint64_t seen = 0;
+    memset(bytes, 7, sizeof bytes);
+    const char *path = scratch_write(*state, "fetched", bytes, sizeof bytes);
+    const int fd = open(path, O_RDONLY);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    close(fd);
+    assert_int_equal(vae_map_open(&m, path, NULL), VAE_OK);
+    if (resident(m, FIRST) || resident(m, OTHER)) {
+        vae_map_close(m);
+        print_message("SKIPPED: the scratch folder is in memory\n");
+        skip();
+    }
+    vae_map_at_random(m);
+    vae_map_disk_was_read(&seen);
+    assert_false(vae_map_disk_was_read(&seen));
+    vae_map_fetch(m, FIRST * PAGE + 5, N * PAGE - 10); /* more than is asked for at once */
+    bool all = false;
+    for (int i = 0; i < 5000 && !all; i++) {
+        all = true;
+        for (size_t k = 0; k < N; k++) {
+            all = all && resident(m, FIRST + k);
+        }
+        usleep(1000);
+    }
+    assert_true(all);
+    assert_false(resident(m, FIRST - 1) || resident(m, FIRST + N));
+    assert_true(vae_map_disk_was_read(&seen));
+    assert_false(vae_map_disk_was_read(&seen));
+    assert_int_equal(((volatile const uint8_t *)vae_map_bytes(m))[OTHER * PAGE], 7);
+    assert_true(resident(m, OTHER));
+    assert_false(resident(m, OTHER - 1) || resident(m, OTHER + 1) || resident(m, OTHER + 20));
+    assert_true(vae_map_disk_was_read(&seen));
+    vae_map_close(m);
+}
+
 /* ---- a file that is cut short under its reader ---- */
 
 static void blame(int number, siginfo_t *info, void *context)
@@ -216,6 +269,7 @@ int main(void)
         cmocka_unit_test(large_files_are_mapped),
         cmocka_unit_test(what_cannot_be_mapped_is_refused),
         cmocka_unit_test(a_change_is_told),
+        cmocka_unit_test(what_is_asked_for_is_fetched),
         cmocka_unit_test(a_reader_of_what_is_gone_can_say_so),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "config/config.h"
@@ -382,6 +383,55 @@ static void files_of_another_length_are_refused(void **state)
     }
 }
 
+/* ---- the pass over a large file ---- */
+
+/* Bytes of files that count as memory of this process. */
+static size_t resident_of_files(void)
+{
+    char line[128];
+    size_t kb = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        sscanf(line, "RssFile: %zu", &kb);
+    }
+    fclose(file);
+    return kb << 10;
+}
+
+typedef struct {
+    size_t times, done, before, most;
+} watch;
+
+static void look_on(void *ctx, size_t done, size_t total)
+{
+    watch *w = ctx;
+    const size_t now = resident_of_files();
+    assert_int_equal(total, 300 << 8);
+    assert_true(done > w->done && done <= total);
+    w->times++;
+    w->done = done;
+    w->most = now > w->most ? now : w->most;
+}
+
+/* It says how far it is, and what it has read does not stay in memory. */
+static void a_long_pass_tells_and_holds_little(void **state)
+{
+    const uint8_t last = 255;
+    const char *path = write_file(U1, 300 << 8, 4096, &last, 1);
+    watch w = {.before = resident_of_files()};
+    vae_dataset *set;
+    (void)state;
+    assert_int_equal(vae_dataset_open(&set, path, VAE_SPLIT_TRAIN,
+                                      &(vae_data_options){.progress = look_on, .ctx = &w}, NULL),
+                     VAE_OK);
+    assert_non_null(set->map);
+    assert_in_range(w.times, 8, 12); /* every 32 MiB of 300 */
+    assert_int_equal(w.done, set->n);
+    assert_true(w.most < w.before + (8 << 20) && resident_of_files() < w.before + (8 << 20));
+    vae_dataset_free(set);
+}
+
 /* ---- on a backend ---- */
 
 typedef struct {
@@ -447,12 +497,84 @@ static void check_batches(device *d)
         check_batch(d, set, index, 6, 6);
         vae_dataset_free(set);
     }
+    /* so much that several readers bring it where it is streamed */
+    vae_dataset *set = open_set(write_some(B1, 150, 8192), true, NULL);
+    check_batch(d, set, NULL, 150, 100);
+    vae_dataset_free(set);
 }
 
 static void batches_are_gathered_from_a_map(void **state)
 {
     (void)state;
     each_way(check_batches);
+}
+
+static bool page_is_there(const vae_dataset *set, size_t row)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *middle = (uint8_t *)set->rows + row * set->d + set->d / 2;
+    unsigned char there;
+    assert_int_equal(mincore(middle - (uintptr_t)middle % page, 1, &there), 0);
+    return there & 1;
+}
+
+/* Rows that a plan names are on their way from the disk before a step asks for them, on the CPU
+ * (on a GPU, readers run ahead); others are not. */
+static void planned_rows_are_fetched(void **state)
+{
+    enum { N = 600, D = 8192, B = 10, STEPS = 300 };
+    static vae_plan plan[STEPS];
+    uint32_t index[N / 20];
+    device d = {0};
+    (void)state;
+    if (device_is_cuda()) {
+        return;
+    }
+    const char *path = write_some(U1, N, D);
+    vae_dataset *set = open_set(path, true, NULL);
+    const int fd = open(path, O_RDONLY);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    close(fd);
+    if (page_is_there(set, 0) || page_is_there(set, 570)) {
+        vae_dataset_free(set);
+        print_message("SKIPPED: the scratch folder is in memory\n");
+        skip();
+    }
+    for (size_t i = 0; i < N / 20; i++) {
+        index[i] = (uint32_t)(20 * i);
+    }
+    for (size_t i = 0; i < STEPS; i++) { /* two entries with other rows than those before */
+        plan[i].first = i < STEPS - 1 ? i % 2 * B : 2 * B;
+    }
+    device_begin(&d, 1);
+    gather_call c = {&d, device_output(&d, B, D), NULL, B, D};
+    c.data = d.be->ops->data_open(d.be, set, index, N / 20);
+    for (int far = 0; far < 2; far++) { /* at once; and once the steps before have begun */
+        bool all = false;
+        if (far == 0) {
+            d.be->ops->plan(d.be, plan, STEPS, B, c.data);
+        } else {
+            d.be->ops->run(d.be, 0, STEPS - 104, gather_step, &c);
+            assert_false(page_is_there(set, index[2 * B]));
+            d.be->ops->run(d.be, 0, 1, gather_step, &c);
+        }
+        for (int wait = 0; wait < 5000 && !all; wait++) {
+            all = true;
+            for (size_t i = 0; i < B; i++) {
+                all = all &&
+                      page_is_there(set, index[far == 0 ? i + B * (size_t)(wait % 2) : 2 * B + i]);
+            }
+            usleep(1000);
+        }
+        assert_true(all);
+        assert_true(far == 1 || !page_is_there(set, index[2 * B]));
+        assert_false(page_is_there(set, index[1] + 10));
+    }
+    assert_int_equal(d.be->ops->sync(d.be, NULL), VAE_OK);
+    d.be->ops->data_close(d.be, c.data);
+    device_end(&d);
+    vae_dataset_free(set);
 }
 
 /* The last rows of files of more than 2^32 bytes, most of which are holes. */
@@ -576,7 +698,9 @@ int main(void)
         cmocka_unit_test(closest_rows_are_the_same),
         cmocka_unit_test(bad_values_are_named_by_place),
         cmocka_unit_test(files_of_another_length_are_refused),
+        cmocka_unit_test(a_long_pass_tells_and_holds_little),
         cmocka_unit_test(batches_are_gathered_from_a_map),
+        cmocka_unit_test(planned_rows_are_fetched),
         cmocka_unit_test(batches_are_gathered_from_behind_4_gib),
         cmocka_unit_test(rows_behind_4_gib_are_scored),
         cmocka_unit_test(a_file_that_changes_ends_the_work),

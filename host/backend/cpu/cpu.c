@@ -188,19 +188,6 @@ static void cpu_data_close(vae_backend *be, vae_data *data)
     }
 }
 
-void vae_cpu_fetch(const vae_data *data, const vae_plan *plan, size_t first, size_t end)
-{
-    enum { SOME = 64 };
-    uint32_t row[SOME];
-    for (size_t at = first; at < end; at += SOME) {
-        const size_t n = end - at < SOME ? end - at : SOME;
-        for (size_t i = 0; i < n; i++) {
-            row[i] = (uint32_t)vae_cpu_data_row(data, plan, at + i);
-        }
-        vae_dataset_fetch(data->set, row, n);
-    }
-}
-
 /* Rows that lie in a map are read from the disk where they are not in memory. Waiting for each
  * would leave disk and processors idle by turns: so the rows of some entries, FETCHED or more, are
  * always on their way. */

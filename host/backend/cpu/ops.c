@@ -26,6 +26,19 @@ static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, si
     }
 }
 
+void vae_cpu_fetch(const vae_data *data, const vae_plan *plan, size_t first, size_t end)
+{
+    enum { SOME = 64 };
+    uint32_t row[SOME];
+    for (size_t at = first; at < end; at += SOME) {
+        const size_t n = end - at < SOME ? end - at : SOME;
+        for (size_t i = 0; i < n; i++) {
+            row[i] = (uint32_t)vae_cpu_data_row(data, plan, at + i);
+        }
+        vae_dataset_fetch(data->set, row, n);
+    }
+}
+
 /* Values from j0 on of a row of bits that lie as booleans: packed a piece at a time. */
 static void unpack_loose(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
                          size_t j0, size_t end)
