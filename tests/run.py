@@ -28,7 +28,7 @@ LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", 
            "test_sprites", "emulated program: failures", "cli data", "round trips: commands",
            "round trips: models")
 PRECISIONS = ("fp32", "tf32", "bf16")
-CPU_BF16 = ("test_ops", "test_ops_loss", "test_ops_classes", "test_gradients", "test_determinism")
+CPU_BF16 = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_determinism", "test_mapped")
 BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
 
 
