@@ -485,7 +485,8 @@ static void measure_ceilings(const options *o, vae_backend *be, double *bytes_ra
         fprintf(stderr, "bench_ops: %s\n", err.text);
         exit(err.status);
     } else {
-        *flops_rate = peak_flops(vae_threads(o->config.threads), level);
+        *flops_rate =
+            peak_flops(vae_threads(o->config.threads), level, o->config.precision == VAE_BF16);
     }
     *bytes_rate = (28.0 + (o->config.precision == VAE_BF16 ? 2.0 : 0.0)) * (double)b.layout.total /
                   time_op(be, &adam, NULL, o->ceiling, o->seconds, o->repeats, spread);

@@ -7,8 +7,8 @@
  *   bench_step --dump FILE [--data digits]     the rows as bytes, for the peers
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
- * the same products by the backend's own routine; `openblas` the same by plain cblas_sgemm with
- * OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
+ * the same products by the backend's own routine; `openblas` the same of floats by plain
+ * cblas_sgemm with OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
  * over repeats, with minimum and maximum; the step's in the state of a training that has gone on
  * for --warm-up steps (or seconds), beside that with fresh weights. --json appends a line of JSON
  * for each batch as soon as it is measured. */
@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend/cpu/kernels.h"
 #include "backend/cpu/matmul.h"
 #include "base/file.h"
 #include "base/machine.h"
@@ -47,7 +48,9 @@ typedef struct {
     size_t batch;
     int threads;
     vae_cpu_level level;
-    float *w, *a, *b; /* operands of the products: weights, activations, gradients */
+    float *w, *a, *b; /* operands of the products: weights, activations, gradients; in bf16 two
+                       * in a float's place, rows as far apart in values */
+    void *room;       /* in bf16: what products need */
 } bench;
 
 static void die(const vae_error *err)
@@ -59,9 +62,38 @@ static void die(const vae_error *err)
 typedef void product(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                      const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x);
 
+typedef struct {
+    const bench *x;
+    float *c;
+    size_t ldc;
+    bool floats;
+} bf16_result;
+
+static void put_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
+                     size_t cols)
+{
+    const bf16_result *to = ctx;
+    for (size_t r = 0; r < rows; r++) {
+        const size_t at = (row0 + r) * to->ldc + col0;
+        if (to->floats) {
+            memcpy(to->c + at, c + r * ldc, cols * sizeof *c);
+        } else {
+            vae_cpu_kernels(to->x->level)
+                ->narrow((uint16_t *)(void *)to->c + at, c + r * ldc, cols);
+        }
+    }
+}
+
 static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                        const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x)
 {
+    if (x->room != NULL) {
+        bf16_result to = {x, c, ldc, form == MATMUL_TN};
+        vae_cpu_matmul_bf16(form, (matmul_bf16){(const void *)a, lda},
+                            (matmul_bf16){(const void *)b, ldb}, m, n, k, put_bf16, &to, x->threads,
+                            x->level, x->room);
+        return;
+    }
     vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, x->threads, x->level);
 }
 
@@ -157,7 +189,14 @@ static void open_operands(bench *x)
             exit(1);
         }
         for (size_t j = 0; j < sizes[i]; j++) {
-            (*to[i])[j] = (float)((double)((j * 2654435761u) % 1000003) / 1000003.0 - 0.5) * 0.1f;
+            float value = (float)((double)((j * 2654435761u) % 1000003) / 1000003.0 - 0.5) * 0.1f;
+            uint16_t bf16[2];
+            if (x->room != NULL) {
+                const float pair[2] = {value, -value};
+                vae_cpu_kernels(x->level)->narrow(bf16, pair, 2);
+                memcpy(&value, bf16, sizeof value);
+            }
+            (*to[i])[j] = value;
         }
     }
 }
@@ -221,7 +260,7 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     const uint64_t after = vae_step_timer_steps(x->timer);
     for (int r = 0; r < o->repeats; r++) {
         if (n_work > 1) {
-            peak.v[peak.n++] = peak_flops(x->threads, x->level);
+            peak.v[peak.n++] = peak_flops(x->threads, x->level, x->room != NULL);
         }
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
@@ -286,10 +325,16 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
     x.layout = vae_step_timer_layout(x.timer);
     x.threads = vae_threads(o->config.threads);
     if (strcmp(x.be->ops->name, "cpu") == 0) {
-        open_operands(&x);
         if (vae_cpu_level_choose(&x.level, &err) != VAE_OK) {
             die(&err);
         }
+        if (config.precision == VAE_BF16) {
+            x.room = aligned_alloc(64, (size_t)x.threads * MATMUL_BF16_ROOM);
+            if (x.room == NULL) {
+                exit(1);
+            }
+        }
+        open_operands(&x);
     }
     char shape[128];
     int at = snprintf(shape, sizeof shape, "%zu", set.d);
@@ -298,6 +343,7 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
     }
     snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.latent);
     measure_batch(&x, o, json, shape);
+    free(x.room);
     free(x.w);
     free(x.a);
     free(x.b);

@@ -38,8 +38,13 @@ typedef float peak_vec4 __attribute__((vector_size(16)));
 #define PEAK_16(i)                                                                                 \
     s##i = _mm512_fmadd_ps(s##i, half, half);                                                      \
     __asm__ volatile("" : "+v"(s##i));
+/* pairs of bf16: two products and two sums a float */
+#define PEAK_PAIRS(i)                                                                              \
+    s##i = _mm512_dpbf16_ps(s##i, (__m512bh)half, (__m512bh)half);                                 \
+    __asm__ volatile("" : "+v"(s##i));
 PEAK_LOOP(peak_avx2, __attribute__((target("avx2,fma"))), __m256, PEAK_8)
 PEAK_LOOP(peak_avx512, __attribute__((target("avx512f"))), __m512, PEAK_16)
+PEAK_LOOP(peak_pairs, __attribute__((target("avx512f,avx512bf16"))), __m512, PEAK_PAIRS)
 #else
 #define PEAK_4(i)                                                                                  \
     s##i = s##i * half + half;                                                                     \
@@ -49,6 +54,7 @@ PEAK_LOOP(peak_baseline, PEAK_NO_TARGET, peak_vec4, PEAK_4)
 
 typedef struct {
     vae_cpu_level level;
+    int bf16;
     double flops[PEAK_THREADS]; /* of each part of the work */
 } peak_run;
 
@@ -58,9 +64,13 @@ static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
     (void)thread;
     for (size_t i = first; i < end; i++) {
 #if defined(__x86_64__)
-        run->flops[i] = run->level == VAE_CPU_AVX512 ? peak_avx512()
-                        : run->level == VAE_CPU_AVX2 ? peak_avx2()
-                                                     : peak_baseline();
+        if (run->bf16 && run->level >= VAE_CPU_AVX512_BF16) {
+            run->flops[i] = 2 * peak_pairs();
+        } else {
+            run->flops[i] = run->level >= VAE_CPU_AVX512 ? peak_avx512()
+                            : run->level == VAE_CPU_AVX2 ? peak_avx2()
+                                                         : peak_baseline();
+        }
 #else
         run->flops[i] = peak_baseline();
 #endif
@@ -68,14 +78,14 @@ static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
 }
 
 /* FLOP/s of so many threads (at most PEAK_THREADS) at once that only multiply and add, by the
- * vectors of a level; the best of PEAK_RUNS runs of some 10 milliseconds: shorter ones would see a
+ * vectors of a level, of bf16 or of floats; the best of PEAK_RUNS runs of some 10 milliseconds: shorter ones would see a
  * rate that no product can hold where others use the machine. */
-static inline double peak_flops(int threads, vae_cpu_level level)
+static inline double peak_flops(int threads, vae_cpu_level level, int bf16)
 {
     double best = 0;
     const int n = threads < PEAK_THREADS ? threads : PEAK_THREADS;
     for (int r = 0; r < PEAK_RUNS; r++) {
-        peak_run run = {.level = level};
+        peak_run run = {.level = level, .bf16 = bf16};
         const double begin = vae_clock();
         double flops = 0;
         vae_parallel(n, (size_t)n, 1, peak_part, &run);

@@ -10,7 +10,7 @@
  * - Nothing allocates, copies to the host or waits inside a step.
  *
  * Sizes: B examples, K particles, D data, Z latent. Rows of particles are example-major: row
- * b*K + k. "Activation type" is float, or bf16 on a CUDA backend opened in that precision.
+ * b*K + k. "Activation type" is float, or bf16 on a backend opened in that precision.
  */
 #ifndef VAE_BACKEND_H
 #define VAE_BACKEND_H

@@ -75,7 +75,7 @@ steps() { # OPTIONS...: rows of bench_step
 
 section_device() {
     local program missing
-    for program in vae test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole bench_step \
+    for program in vae test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole test_twins bench_step \
         bench_ops; do
         missing=$(ldd "$bin/$program" 2>&1 | grep 'not found' | tr '\n' ' ')
         [ -z "$missing" ] || row "libraries of $program" failed 0 "$missing"
@@ -108,6 +108,7 @@ section_ops() { # one after another: side by side they share the GPU in slices o
                 OMP_NUM_THREADS=1 "$bin/$program"
         done
     done
+    check "steps in bf16 beside the CPU's" env OMP_NUM_THREADS=1 "$bin/test_twins"
     check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_gradients"
     check "the model on the device" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_model"
 }

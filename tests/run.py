@@ -28,6 +28,7 @@ LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", 
            "test_sprites", "emulated program: failures", "cli data", "round trips: commands",
            "round trips: models")
 PRECISIONS = ("fp32", "tf32", "bf16")
+CPU_BF16 = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_determinism", "test_mapped")
 BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
 
 
@@ -76,7 +77,10 @@ def programs():
 
     vae = {"VAE": f"{BUILD}/test/vae"}
     for path in built("test"):
-        yield Program(os.path.basename(path), path)
+        name = os.path.basename(path)
+        yield Program(name, path)
+        if name in CPU_BF16:
+            yield Program(f"{name} bf16", path, VAE_TEST_PRECISION="bf16")
     for path in built("simt"):
         name = os.path.basename(path)
         for precision in PRECISIONS if name in BY_PRECISION else ("",):

@@ -30,7 +30,7 @@ isa.asan = -O2
 $(eval $(call variant,asan))
 
 # but those that another rule builds, or that need CUDA, emulated or not
-UNIT    := $(filter-out tests/unit/test_curand.c tests/unit/test_whole.c,$(wildcard tests/unit/test_*.c))
+UNIT    := $(filter-out tests/unit/test_curand.c tests/unit/test_whole.c tests/unit/test_twins.c,$(wildcard tests/unit/test_*.c))
 SUPPORT := $(wildcard tests/support/*.c)
 support  = $(SUPPORT:%.c=$(BUILD)/$1/%.o)
 TEST_BINS := $(UNIT:tests/unit/%.c=$(BUILD)/test/%)
@@ -114,7 +114,7 @@ isa.simt =
 $(eval $(call variant,simt))
 SIMT_CC    := $(wildcard tests/simt/simt_*.cc)
 SIMT_OWN   := $(wildcard tests/simt/test_*.cc)
-SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_mapped test_whole test_score
+SIMT_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_mapped test_whole test_twins test_score
 simt_cc     = $(SIMT_CC:%.cc=$(BUILD)/$1/%.o)
 simt_parts  = $(filter-out %/backend/open.o,$(call objs,asan)) $(BUILD)/simt/host/backend/open.o \
               $(call cudaobjs,simt) $(call simt_cc,simt)
@@ -213,7 +213,7 @@ mutants: test-deps ## MUTANTS (200) planted faults: how many do the tests catch?
 	$(Q)BUILD=$(BUILD) tests/mutants/run.py
 
 # ---- a real GPU: the case tables, parity, sanitizers, timing ----
-GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole
+GPU_TESTS := test_ops test_ops_loss test_ops_conv test_ops_classes test_model test_gradients test_whole test_twins
 GPU_PROGRAMS := $(GPU_TESTS:%=$(BUILD)/gpu/%) $(BUILD)/gpu/vae $(BUILD)/gpu/bench_step $(BUILD)/gpu/bench_ops
 # DT_RPATH, not DT_RUNPATH: it serves the needs of needed libraries too (libopenblas -> libgfortran)
 GPU_LINK  = $(PIE) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'

@@ -75,10 +75,10 @@ static vae_status choose_devices(bench *b, vae_error *err)
     }
     uint64_t lacks = vae_cuda_devices(text, sizeof text) == 0; /* does any rank? */
     TRY(vae_ranks_largest(b->ranks, &lacks, 1, err));
-    if (b->config.precision == VAE_FP32) {
+    if (b->config.precision != VAE_TF32) {
         b->devices[b->n_devices++] = VAE_DEVICE_CPU;
     }
-    if (b->config.precision != VAE_FP32 || !lacks) {
+    if (b->config.precision == VAE_TF32 || !lacks) {
         b->devices[b->n_devices++] = VAE_DEVICE_CUDA;
     }
 done:

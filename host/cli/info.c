@@ -250,39 +250,50 @@ const cli_command cli_info_command = {
 
 /* ---- devices ---- */
 
+/* What the CPU does in a precision. */
+static vae_status describe_cpu(char *text, size_t size, vae_precision precision, vae_error *err)
+{
+    const vae_backend_options options = {.device = VAE_DEVICE_CPU, .precision = precision};
+    vae_backend *be;
+    vae_status status = VAE_OK;
+    TRY(vae_backend_open(&be, &options, err));
+    be->ops->describe(be, text, size);
+    be->ops->close(be);
+done:
+    return status;
+}
+
 static vae_status run_devices(const cli_args *args, vae_error *err)
 {
-    char name[128], backend[512], instructions[128], cuda[4096] = "";
-    const vae_backend_options options = {.device = VAE_DEVICE_CPU};
-    vae_backend *be;
+    char name[128], backend[512], bf16[512], instructions[128], cuda[4096] = "";
     const int n_cuda = vae_cuda_devices(cuda, sizeof cuda);
-    vae_status status = vae_backend_open(&be, &options, err);
-    if (status != VAE_OK) {
-        return status;
-    }
-    be->ops->describe(be, backend, sizeof backend);
-    be->ops->close(be);
+    vae_status status = VAE_OK;
+    TRY(describe_cpu(backend, sizeof backend, VAE_FP32, err));
+    TRY(describe_cpu(bf16, sizeof bf16, VAE_BF16, err));
     vae_cpu_name(name, sizeof name);
     vae_cpu_instructions(instructions, sizeof instructions);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     const int threads = vae_threads(0);
     if (args->json) {
-        json_t *o = json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s}, s:{s:i, s:s}, s:s}", "schema", 1,
-                              "cpu", "name", name, "cores", (json_int_t)cores, "threads", threads,
-                              "instructions", instructions, "backend", backend, "cuda", "devices",
-                              n_cuda, "text", cuda, "mpi", vae_ranks_built());
+        json_t *o =
+            json_pack("{s:i, s:{s:s, s:I, s:i, s:s, s:s, s:s}, s:{s:i, s:s}, s:s}", "schema", 1,
+                      "cpu", "name", name, "cores", (json_int_t)cores, "threads", threads,
+                      "instructions", instructions, "backend", backend, "bf16", bf16, "cuda",
+                      "devices", n_cuda, "text", cuda, "mpi", vae_ranks_built());
         cli_print_json(o, 0);
-        return VAE_OK;
+        goto done;
     }
     printf("cpu   %s, %ld cores: %s\n", name, cores, backend);
     printf("cpu   offers %s\n", instructions[0] != '\0' ? instructions : "no vector instructions");
+    printf("cpu   in bf16: %s\n", bf16);
     printf("ranks %s\n", vae_ranks_built());
     for (const char *line = cuda; *line != '\0';) {
         size_t length = strcspn(line, "\n");
         printf("cuda  %.*s\n", (int)length, line);
         line += length + (line[length] == '\n');
     }
-    return VAE_OK;
+done:
+    return status;
 }
 
 const cli_command cli_devices_command = {

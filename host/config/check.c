@@ -149,10 +149,10 @@ vae_status vae_config_check(const vae_config *config, const vae_option_set *give
     if (config->image_channels == 2) {
         return vae_fail(err, VAE_ERR_USAGE, "--image-channels: expected 1 or 3, found 2");
     }
-    if (config->precision != VAE_FP32 && config->device == VAE_DEVICE_CPU) {
+    if (config->precision == VAE_TF32 && config->device == VAE_DEVICE_CPU) {
         return vae_fail(err, VAE_ERR_USAGE,
-                        "--precision tf32 and bf16 need a GPU: use --device cuda, or --precision "
-                        "fp32");
+                        "--precision tf32 needs a GPU: use --device cuda, or --precision fp32 or "
+                        "bf16");
     }
     if (config->lr_schedule == VAE_LR_STEP && config->lr_gamma >= 1) {
         return vae_fail(err, VAE_ERR_USAGE,

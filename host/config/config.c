@@ -154,7 +154,7 @@ static const vae_option options[] = {
      VAE_KIND_U64, AT(seed), "1", 0, 0},
     {"device", 0, "auto|cpu|cuda[:N]", "where to compute; auto takes a GPU if there is one",
      VAE_SCOPE_RUN, VAE_KIND_DEVICE, AT(device), "auto", 0, 1024},
-    {"precision", 0, "fp32|tf32|bf16", "of the matrix products; tf32 and bf16 on a GPU only",
+    {"precision", 0, "fp32|tf32|bf16", "of the matrix products and activations; tf32 on a GPU only",
      VAE_SCOPE_RUN, VAE_KIND_CHOICE, AT(precision), "fp32", VAE_FP32, 0},
     {"threads", 't', "N",
      "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant", VAE_SCOPE_RUN,

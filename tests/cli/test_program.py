@@ -48,7 +48,7 @@ def usage_errors():
         (["train", "--objective", "iwae", "--beta", "4"], "--beta has no effect"),
         (["train", "--patience", "4"], "validation"),
         (["train", "--likelihood", "gaussian", "--binarize", "static"], "--binarize"),
-        (["train", "--precision", "bf16", "--device", "cpu"], "GPU"),
+        (["train", "--precision", "tf32", "--device", "cpu"], "GPU"),
         (["train", "--resume"], "--resume needs --out"),
         (["train", "--resume", "--force", "--out", "x"], "give one of them"),
         (["eval"], "RUN is missing"),
@@ -401,10 +401,34 @@ def info_tells_all():
 
 
 @test
+def bf16_on_the_cpu():
+    """The same bits for any number of threads and when resumed; run.json says how; eval is near fp32's."""
+    def train(out, *more):
+        vae("train", "--data", "digits", "--limit", 400, "--batch-size", 100, "--hidden", 128, "--latent", 10, "-q",
+            "--device", "cpu", "--out", out, *more)
+        return newest(out)["params"]
+    bf16 = ["--precision", "bf16"]
+    one = train("one", *bf16, "--epochs", 2, "--threads", 1)
+    assert one == train("two", *bf16, "--epochs", 2, "--threads", 2)
+    train("half", *bf16, "--epochs", 1, "--threads", 3)
+    vae("train", "--resume", "--out", "half", "--epochs", 2, "-q")
+    assert newest("half")["params"] == one
+    assert ", bf16 by " in read_json("half/run.json")["device"]
+    assert train("floats", "--epochs", 2) != one
+    losses = [vae("eval", run, "--limit", 300, "--json").json()["elbo"] for run in ("one", "floats")]
+    assert abs(losses[0] - losses[1]) < 1.5, losses
+
+
+@test
 def devices_are_listed():
     text, cpu = vae("devices").out, vae("devices", "--json").json()["cpu"]
     assert text.startswith(f"cpu   {cpu['name']}, {cpu['cores']} cores: {cpu['backend']}\ncpu   offers ")
-    assert cpu["cores"] >= 1 and cpu["instructions"] in text
+    assert cpu["cores"] >= 1 and cpu["instructions"] in text and f"\ncpu   in bf16: {cpu['bf16']}\n" in text
+    offers = cpu["instructions"].split()
+    how = "products of floats, as slow as fp32"
+    if {"avx512", "avx512_bf16"} <= set(offers):
+        how = "amx_bf16" if "amx_bf16" in offers else "avx512_bf16"
+    assert cpu["bf16"].endswith(f", bf16 by {how}"), cpu
     flags = next((line for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("flags")), "").split()
     for name, flag in {"avx2": "avx2", "fma": "fma", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx_bf16"}.items():
         assert (name in cpu["instructions"].split()) == (flag in flags), name
@@ -415,6 +439,7 @@ def devices_are_listed():
                   preexec_fn=lambda: os.sched_setaffinity(0, [one])).json()["cpu"]
         assert cpu["threads"] == wanted and f"{wanted} thread" in cpu["backend"], (number, cpu)
     level = vae("devices", "--json", env={"VAE_ISA": "baseline"}).json()["cpu"]
+    assert level["bf16"].endswith(", baseline, bf16 by products of floats, as slow as fp32")
     assert level["backend"].endswith(", baseline") and level["instructions"] == cpu["instructions"]
 
 

@@ -143,6 +143,17 @@ if part bits; then
     ok "run.json says which way steps went" $? "$(grep -o 'whole steps[^,]*' "$temp/whole/run.json")"
     unset VAE_CUDA_PERSISTENT
 
+    # bf16 from the CPU to the GPU and back: close to a run that stays
+    train stays --device cpu --precision bf16 --limit 808 --epochs 3
+    train crosses --device cpu --precision bf16 --limit 808 --epochs 1
+    for to in cuda:2 cpu:3; do
+        "$vae" train --resume --device ${to%:*} --epochs ${to#*:} --out "$temp/crosses" -q >"$temp/crosses.log" 2>&1
+        ok "bf16 goes on on ${to%:*}" $? "$(tail -n 1 "$temp/crosses.log")"
+    done
+    a=$(figure elbo stays) b=$(figure elbo crosses)
+    within "${a:-x}" "${b:-y}" 0.5 && [ -n "$a" ] && [ "$(weights stays)" != "$(weights crosses)" ]
+    ok "bf16 on the CPU, the GPU and the CPU" $? "elbo ${b:-none}, ${a:-none} on the CPU alone"
+
     train whole --device cuda "${bits[@]}"
     VAE_CUDA_STREAM_DATA=1 train bits --device cuda "${bits[@]}"
     [ -n "$(weights whole)" ] && [ "$(weights bits)" = "$(weights whole)" ]

@@ -260,7 +260,8 @@ static const check_case check_cases[] = {
     {{{"kl-warmup", "1"}, {"beta", "0"}}, "--kl-warmup has no effect"},
     {{{"free-bits", "1"}, {"beta", "0"}}, "--free-bits has no effect"},
     {{{"weight-decay", "0"}}, NULL},
-    {{{"precision", "bf16"}, {"device", "cpu"}}, "need a GPU"},
+    {{{"precision", "tf32"}, {"device", "cpu"}}, "needs a GPU"},
+    {{{"precision", "bf16"}, {"device", "cpu"}}, NULL},
     {{{"precision", "bf16"}, {"device", "cuda"}}, NULL},
     {{{"precision", "fp32"}, {"device", "cpu"}}, NULL},
 };

@@ -1,6 +1,6 @@
-/* The CPU backend's matrix products against double loops: all forms, odd sizes, long rows between
- * the elements, C full of NaN before, one epilogue call per element, the same bits for any number
- * of threads. */
+/* The CPU backend's matrix products, of floats and of bf16, against double loops: all forms, odd
+ * sizes, long rows between the elements, C full of NaN before, one epilogue call per element, the
+ * same bits for any number of threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +20,7 @@
 
 static vae_cpu_level level; /* that products run at: each of 0 .. best in turn */
 static vae_cpu_level best;
+static vae_cpu_level best_bf16; /* of products of bf16, which have levels that floats have not */
 
 typedef struct {
     matmul_form form;
@@ -293,6 +294,186 @@ static void nan_stays_in_its_lane(void **state)
     }
 }
 
+/* ---- bf16 ---- */
+
+/* The operands of a product of floats, rounded to bf16 (a, b too): rows 2 or more values further
+ * apart; between them NaN, or behind an odd number of terms what the contract wants, a zero. */
+typedef struct {
+    matmul_bf16 a, b;
+    uint16_t *memory[2];
+} bf16_operands;
+
+static matmul_bf16 to_bf16(uint16_t **memory, float *from, size_t rows, size_t cols, size_t ld,
+                           bool terms)
+{
+    const size_t ld16 = (cols + 3) / 2 * 2;
+    *memory = malloc((rows * ld16 + 1) * sizeof **memory);
+    assert_non_null(*memory);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < ld16; i++) {
+            const float nothing = terms && i == cols ? 0.0f : NAN;
+            vae_cpu_kernels(VAE_CPU_BASELINE)
+                ->narrow(*memory + r * ld16 + i, i < cols ? from + r * ld + i : &nothing, 1);
+        }
+        vae_cpu_kernels(VAE_CPU_BASELINE)->widen(from + r * ld, *memory + r * ld16, cols);
+    }
+    return (matmul_bf16){*memory, ld16};
+}
+
+static bf16_operands make_bf16(product *p)
+{
+    bf16_operands o;
+    o.a = to_bf16(&o.memory[0], p->a, p->a_rows, p->lda - p->extra, p->lda, p->form != MATMUL_TN);
+    o.b = to_bf16(&o.memory[1], p->b, p->b_rows, p->ldb - p->extra, p->ldb, p->form == MATMUL_NT);
+    return o;
+}
+
+static void free_bf16(bf16_operands *o)
+{
+    free(o->memory[0]), free(o->memory[1]);
+}
+
+typedef struct {
+    const product *p;
+    float *c;
+} copying;
+
+static void copy_tile(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
+                      size_t cols)
+{
+    const copying *to = ctx;
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < cols; i++) {
+            float *at = to->c + (row0 + r) * to->p->ldc + col0 + i;
+            *at = isnan(*at) ? c[r * ldc + i] : INFINITY; /* once */
+            c[r * ldc + i] = NAN;                         /* it may be changed */
+        }
+    }
+}
+
+/* The first m rows and n columns. */
+static float *run_bf16(const product *p, const bf16_operands *o, size_t m, size_t n, int threads)
+{
+    const size_t size = p->m * p->ldc;
+    float *c = malloc((size + 1) * sizeof *c);
+    void *room = aligned_alloc(64, (size_t)threads * MATMUL_BF16_ROOM);
+    assert_true(c != NULL && room != NULL);
+    for (size_t i = 0; i < size; i++) {
+        c[i] = NAN;
+    }
+    memset(room, 0xFF, (size_t)threads * MATMUL_BF16_ROOM); /* NaN */
+    copying to = {p, c};
+    vae_cpu_matmul_bf16(p->form, o->a, o->b, m, n, p->k, copy_tile, &to, threads, level, room);
+    free(room);
+    return c;
+}
+
+static void check_bf16(matmul_form form, size_t m, size_t n, size_t k)
+{
+    product p = make_product(form, m, n, k, 1);
+    bf16_operands o = make_bf16(&p);
+    float *fused = NULL;
+    expect(&p);
+    for (level = VAE_CPU_BASELINE; level <= best_bf16; level++) {
+        float *c = run_bf16(&p, &o, m, n, 1), *other = run_bf16(&p, &o, m, n, 3);
+        compare(&p, c, false);
+        for (size_t i = 0; i < m; i++) {
+            assert_memory_equal(c + i * p.ldc, other + i * p.ldc, n * sizeof *c);
+            if (fused != NULL && level <= VAE_CPU_AVX512) { /* as floats: the product is exact */
+                assert_memory_equal(c + i * p.ldc, fused + i * p.ldc, n * sizeof *c);
+            }
+        }
+        free(other);
+        free(fused);
+        fused = c;
+    }
+    free(fused);
+    free_bf16(&o);
+    free_product(&p);
+}
+
+static void bf16_every_form_and_size(void **state)
+{
+    (void)state;
+    static const size_t sizes[][3] = {{1, 1, 1},      {5, 7, 0},      {33, 31, 2},
+                                      {7, 9, 257},    {13, 17, 31},   {200, 300, 401},
+                                      {37, 47, 1025}, {19, 290, 515}, {401, 20, 130}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            check_bf16((matmul_form)form, sizes[i][0], sizes[i][1], sizes[i][2]);
+        }
+    }
+    for (int form = MATMUL_NT; form <= MATMUL_TN; form++) { /* every small remainder of a tile */
+        for (size_t m = 1; m <= 13; m++) {
+            for (size_t n = m % 3 + 1; n <= 34; n += 3) {
+                check_bf16((matmul_form)form, m, n, 3);
+            }
+        }
+    }
+}
+
+/* A row's bits do not depend on the other rows of its batch, and a NaN spoils its row alone. */
+static void bf16_rows_do_not_see_each_other(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3 * (int)(best_bf16 + 1); i++) {
+        const matmul_form form = (matmul_form)(i % 3);
+        level = (vae_cpu_level)(i / 3);
+        product p = make_product(form, 45, 70, 901, 1);
+        bf16_operands o = make_bf16(&p);
+        float *all = run_bf16(&p, &o, 45, 70, 2);
+        o.memory[0][form == MATMUL_TN ? 400 * o.a.ld + 17 : 17 * o.a.ld + 400] = 0x7FC0;
+        float *some = run_bf16(&p, &o, 34, 37, 2);
+        for (size_t r = 0; r < 34; r++) {
+            for (size_t j = 0; j < 37; j++) {
+                const float *one = some + r * p.ldc + j;
+                assert_true(r == 17 ? isnan(*one)
+                                    : memcmp(one, all + r * p.ldc + j, sizeof *one) == 0);
+            }
+        }
+        free(some), free(all);
+        free_bf16(&o);
+        free_product(&p);
+    }
+}
+
+static float float_of_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To the nearest of the two that it lies between, ties to the even one; back exactly. */
+static void bf16_is_rounded_to_nearest(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t from;
+        uint16_t to;
+    } cases[] = {{0x3F800000, 0x3F80}, {0x3F807FFF, 0x3F80}, {0x3F808000, 0x3F80},
+                 {0x3F808001, 0x3F81}, {0x3F818000, 0x3F82}, {0xBF818000, 0xBF82},
+                 {0x7F7FFFFF, 0x7F80}, {0x7F800000, 0x7F80}, {0xFF800000, 0xFF80},
+                 {0x00000001, 0x0000}, {0x00018000, 0x0002}, {0x80000000, 0x8000},
+                 {0x7F800001, 0x7FFF}, {0xFFFFFFFF, 0x7FFF}};
+    enum { N = sizeof cases / sizeof cases[0], REPEATED = 5 * N };
+    for (vae_cpu_level l = VAE_CPU_BASELINE; l <= best_bf16; l++) {
+        float values[REPEATED], back[REPEATED];
+        uint16_t got[REPEATED];
+        for (size_t i = 0; i < REPEATED; i++) {
+            values[i] = float_of_bits(cases[i % N].from);
+        }
+        vae_cpu_kernels(l)->narrow(got, values, REPEATED);
+        vae_cpu_kernels(l)->widen(back, got, REPEATED);
+        for (size_t i = 0; i < REPEATED; i++) {
+            uint32_t bits;
+            memcpy(&bits, &back[i], sizeof bits);
+            assert_int_equal(got[i], cases[i % N].to);
+            assert_int_equal(bits, (uint32_t)cases[i % N].to << 16);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,10 +483,15 @@ int main(void)
         cmocka_unit_test(threads_leave_no_trace),
         cmocka_unit_test(rows_do_not_see_each_other),
         cmocka_unit_test(nan_stays_in_its_lane),
+        cmocka_unit_test(bf16_is_rounded_to_nearest),
+        cmocka_unit_test(bf16_every_form_and_size),
+        cmocka_unit_test(bf16_rows_do_not_see_each_other),
     };
-    if (vae_cpu_level_choose(&best, NULL) != VAE_OK) {
+    if (vae_cpu_level_choose(&best_bf16, NULL) != VAE_OK) {
         return 1;
     }
-    print_message("levels up to %s\n", vae_cpu_kernels(best)->isa);
+    best = best_bf16 < VAE_CPU_AVX512 ? best_bf16 : VAE_CPU_AVX512;
+    print_message("levels up to %s; of bf16 up to %s\n", vae_cpu_kernels(best)->isa,
+                  vae_cpu_level_name(best_bf16));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -324,6 +324,21 @@ typedef struct {
     vae_mat x;
 } mirror_call;
 
+/* On the CPU pictures of bf16 are made floats some examples at a time: ten of these. */
+static void bf16_takes_several_turns(void **state)
+{
+    enum { ROWS = 12 };
+    if (device_is_cuda() || device_precision() != VAE_BF16) {
+        skip();
+    }
+    for (int transposed = 0; transposed < 2; transposed++) {
+        const vae_conv g = {150, 150, 4, 75, 75, 3, 4, 2, 1, 1, transposed};
+        check_forward(*state, ROWS, g, VAE_ACT_GELU, true);
+        check_backward_weight(*state, ROWS, g);
+        check_backward_input(*state, ROWS, g, VAE_ACT_GELU);
+    }
+}
+
 static void mirror_step(void *ctx)
 {
     mirror_call *c = ctx;
@@ -387,6 +402,7 @@ int main(void)
         device_test(convolutions_forward),
         device_test(convolutions_backward_to_weights),
         device_test(convolutions_backward_to_inputs),
+        device_test(bf16_takes_several_turns),
         device_test(pictures_are_mirrored_at_random),
         cmocka_unit_test(threads_do_not_change_bits),
     };

@@ -25,11 +25,15 @@ void vae_cpu_gather_labels(vae_backend *base, uint32_t *label, vae_data *data, s
 void vae_cpu_one_hot(vae_backend *base, vae_mat m, const uint32_t *label, size_t B, size_t K,
                      size_t first, size_t C)
 {
-    (void)base;
+    const cpu_backend *be = vae_cpu_self(base);
     for (size_t r = 0; r < B * K; r++) {
-        float *row = vae_cpu_row(m, r) + first;
-        for (size_t c = 0; c < C; c++) {
-            row[c] = c == label[r / K] ? 1.0f : 0.0f;
+        for (size_t j = 0, n; j < C; j += n) {
+            float room[ROW_PIECE], *row = vae_cpu_make(be, room, m, r, first + j);
+            n = vae_cpu_piece(be, C - j);
+            for (size_t c = 0; c < n; c++) {
+                row[c] = j + c == label[r / K] ? 1.0f : 0.0f;
+            }
+            vae_cpu_put(be, m, r, first + j, row, n);
         }
     }
 }
@@ -51,6 +55,18 @@ static void forward_as(const cpu_backend *be, const class_part *p, size_t c, boo
     float column[COLUMN_BLOCK] = {0};
     for (size_t j = 0; known && j < p->cols; j++) {
         column[j] = p->w[(p->first + j) * p->ldw + c];
+    }
+    for (size_t i = 0; be->bf16 && i < n; i++) {
+        float y[COLUMN_BLOCK], pre[COLUMN_BLOCK], *kept = p->pre.data != NULL ? pre : NULL;
+        vae_cpu_read(be, y, p->h, b + i, p->first, p->cols);
+        be->k->bias_act(y, kept, COLUMN_BLOCK, column, 1, p->cols, p->act);
+        vae_cpu_put(be, p->y, r + i * stride, p->first, y, p->cols);
+        if (kept != NULL) {
+            vae_cpu_put(be, p->pre, r + i * stride, p->first, pre, p->cols);
+        }
+    }
+    if (be->bf16) {
+        return;
     }
     for (size_t i = 0; i < n; i++) {
         memcpy(vae_cpu_row(p->y, r + i * stride) + p->first, vae_cpu_row(p->h, b + i) + p->first,
@@ -117,6 +133,7 @@ void vae_cpu_class_forward(vae_backend *base, vae_mat y, void *aux, uint32_t *la
 }
 
 typedef struct {
+    const cpu_backend *be;
     vae_mat dh, dy;
     vae_class_rows of;
     size_t out;
@@ -125,30 +142,37 @@ typedef struct {
 static void sum_classes(void *ctx, int thread, size_t begin, size_t end)
 {
     const class_sum_job *a = ctx;
+    const cpu_backend *be = a->be;
     const size_t C = a->of.C, n_open = a->of.n_open, out = a->out;
     (void)thread;
     for (size_t b = begin; b < end; b++) {
         const bool open = b < n_open;
         const size_t first = open ? b * C : n_open * C + b - n_open;
-        float *restrict sum = vae_cpu_row(a->dh, b);
-        memcpy(sum, vae_cpu_row(a->dy, first), out * sizeof *sum);
-        for (size_t c = 1; open && c < C; c++) {
-            const float *restrict row = vae_cpu_row(a->dy, first + c);
-            for (size_t j = 0; j < out; j++) {
-                sum[j] += row[j];
+        for (size_t j0 = 0, n; j0 < out; j0 += n) {
+            float sum_room[ROW_PIECE], room[ROW_PIECE];
+            float *restrict sum = vae_cpu_make(be, sum_room, a->dh, b, j0);
+            n = vae_cpu_piece(be, out - j0);
+            memcpy(sum, vae_cpu_read(be, room, a->dy, first, j0, n), n * sizeof *sum);
+            for (size_t c = 1; open && c < C; c++) {
+                const float *restrict row = vae_cpu_read(be, room, a->dy, first + c, j0, n);
+                for (size_t j = 0; j < n; j++) {
+                    sum[j] += row[j];
+                }
             }
+            vae_cpu_put(be, a->dh, b, j0, sum, n);
         }
     }
 }
 
 void vae_cpu_class_sums(vae_backend *base, vae_mat dh, vae_mat dy, vae_class_rows of, size_t out)
 {
-    class_sum_job a = {dh, dy, of, out};
-    vae_cpu_parallel(vae_cpu_self(base), of.n_open + of.n_labelled, of.C * out, sum_classes, &a);
+    const cpu_backend *be = vae_cpu_self(base);
+    class_sum_job a = {be, dh, dy, of, out};
+    vae_cpu_parallel(be, of.n_open + of.n_labelled, of.C * out, sum_classes, &a);
 }
 
 typedef struct {
-    const cpu_kernels *k;
+    const cpu_backend *be;
     float *dw;
     size_t ldw;
     vae_mat dy;
@@ -167,10 +191,14 @@ static void class_weight_tiles(void *ctx, int thread, size_t begin, size_t end)
         const size_t cols = a->out - first < COLUMN_BLOCK ? a->out - first : COLUMN_BLOCK;
         float sum[COLUMN_BLOCK];
         /* the open rows of one class are C rows apart */
-        a->k->column_sums(sum, vae_cpu_row(a->dy, c) + first, a->dy.ld * C, of.n_open, cols);
+        vae_cpu_some_sums(a->be, sum, a->dy, c, first, C, of.n_open, cols);
         for (size_t i = 0; i < of.n_labelled; i++) {
-            const float *row = vae_cpu_row(a->dy, of.n_open * C + i) + first;
-            for (size_t j = 0; of.label[of.n_open + i] == c && j < cols; j++) {
+            float room[COLUMN_BLOCK];
+            if (of.label[of.n_open + i] != c) {
+                continue;
+            }
+            const float *row = vae_cpu_read(a->be, room, a->dy, of.n_open * C + i, first, cols);
+            for (size_t j = 0; j < cols; j++) {
                 sum[j] += row[j];
             }
         }
@@ -184,39 +212,52 @@ void vae_cpu_class_backward_weight(vae_backend *base, float *dw, size_t ldw, vae
                                    vae_class_rows of, size_t out)
 {
     cpu_backend *be = vae_cpu_self(base);
-    class_weight_job a = {be->k, dw, ldw, dy, of, out};
+    class_weight_job a = {be, dw, ldw, dy, of, out};
     vae_cpu_parallel(be, column_tiles(out) * of.C, (of.n_open + of.n_labelled) * COLUMN_BLOCK,
                      class_weight_tiles, &a);
 }
 
 /* ---- the loss ---- */
 
-static uint32_t best_class(const float *logits, size_t C)
+/* One example's logits, or their gradient. */
+typedef struct {
+    const cpu_backend *be;
+    vae_mat m;
+    size_t r;
+} class_row;
+
+static float logit(const class_row *row, size_t c)
+{
+    return vae_cpu_get(row->be, row->m, row->r, c);
+}
+
+static uint32_t best_class(const class_row *logits, size_t C)
 {
     uint32_t best = 0;
     for (uint32_t c = 1; c < C; c++) {
-        best = logits[c] > logits[best] ? c : best;
+        best = logit(logits, c) > logit(logits, best) ? c : best;
     }
     return best;
 }
 
 void vae_cpu_classify(vae_backend *base, uint32_t *label, vae_mat logits, size_t B, size_t C)
 {
-    (void)base;
     for (size_t r = 0; r < B; r++) {
-        label[r] = best_class(vae_cpu_row(logits, r), C);
+        const class_row row = {vae_cpu_self(base), logits, r};
+        label[r] = best_class(&row, C);
     }
 }
 
-static double log_sum_exp(const float *logits, size_t C)
+static double log_sum_exp(const class_row *logits, size_t C)
 {
-    double most = (double)logits[0];
+    double most = (double)logit(logits, 0);
     for (size_t c = 1; c < C; c++) {
-        most = (double)logits[c] > most ? (double)logits[c] : most;
+        const double l = (double)logit(logits, c);
+        most = l > most ? l : most;
     }
-    double sum = exp((double)logits[0] - most);
+    double sum = exp((double)logit(logits, 0) - most);
     for (size_t c = 1; c < C; c++) {
-        sum += exp((double)logits[c] - most);
+        sum += exp((double)logit(logits, c) - most);
     }
     return most + log(sum);
 }
@@ -229,10 +270,11 @@ typedef struct {
 } class_loss;
 
 /* What one example gives to the loss, from its C rows, or from its one row if it is labelled.
- * terms: five values, `stride` apart; weight: of its rows, dlogits: (C); both NULL, or given. */
+ * terms: five values, `stride` apart; weight: of its rows, or NULL; dlogits: its data NULL with it. */
 static void class_loss_row(const class_loss *loss, float *terms, size_t stride, float *weight,
-                           float *dlogits, const float *logits, const float *recon_row,
-                           const float *kl_row, uint32_t label, bool labelled)
+                           const class_row *dlogits, const class_row *logits,
+                           const float *recon_row, const float *kl_row, uint32_t label,
+                           bool labelled)
 {
     const size_t C = loss->of.C, classes = labelled ? 1 : C;
     const double share = (double)loss->plan->labelled_share, beta = (double)loss->plan->beta;
@@ -241,7 +283,7 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     const double log_sum = log_sum_exp(logits, C), log_classes = log((double)C);
     double recon = 0, kl = 0, bound = log_classes;
     for (size_t c = 0; c < classes; c++) {
-        const double log_q = labelled ? 0 : (double)logits[c] - log_sum, q = exp(log_q);
+        const double log_q = labelled ? 0 : (double)logit(logits, c) - log_sum, q = exp(log_q);
         recon += q * (double)recon_row[c];
         kl += q * ((double)kl_row[c] + log_q);
         bound += q * ((double)recon_row[c] + beta * (double)kl_row[c] + log_q);
@@ -252,16 +294,18 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
     double part = scale * bound;
     const double ce = labelled ? (double)loss->cross_entropy / (double)loss->of.all_labelled : 0;
     if (labelled) { /* of a label that is out of range, a NaN: it must not pass unseen */
-        part += ce * (label < C ? log_sum - (double)logits[label] : NAN);
+        part += ce * (label < C ? log_sum - (double)logit(logits, label) : NAN);
     }
     const bool wrong = label < C && best_class(logits, C) != label;
     /* last, as dlogits may be logits */
-    for (size_t c = 0; dlogits != NULL && c < C; c++) {
-        const double log_q = (double)logits[c] - log_sum, q = exp(log_q);
-        dlogits[c] = labelled ? (float)(ce * (q - (c == label)))
-                              : (float)(scale * q *
-                                        ((double)recon_row[c] + beta * (double)kl_row[c] + log_q +
-                                         log_classes - bound));
+    for (size_t c = 0; dlogits->m.data != NULL && c < C; c++) {
+        const double log_q = (double)logit(logits, c) - log_sum, q = exp(log_q);
+        float room, *dl = vae_cpu_make(dlogits->be, &room, dlogits->m, dlogits->r, c);
+        *dl = labelled ? (float)(ce * (q - (c == label)))
+                       : (float)(scale * q *
+                                 ((double)recon_row[c] + beta * (double)kl_row[c] + log_q +
+                                  log_classes - bound));
+        vae_cpu_put(dlogits->be, dlogits->m, dlogits->r, c, dl, 1);
     }
     terms[0] = (float)recon;
     terms[stride] = (float)(kl + log_classes);
@@ -271,6 +315,7 @@ static void class_loss_row(const class_loss *loss, float *terms, size_t stride, 
 }
 
 typedef struct {
+    const cpu_backend *be;
     class_loss loss;
     float *terms, *weight;
     vae_mat dlogits, logits;
@@ -286,10 +331,9 @@ static void class_loss_rows(void *ctx, int thread, size_t begin, size_t end)
         const bool labelled = b >= of.n_open;
         const size_t first = labelled ? of.n_open * of.C + b - of.n_open : b * of.C;
         float *row_weight = a->weight != NULL ? a->weight + first : NULL;
-        float *row_dlogits = a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, b) : NULL;
-        class_loss_row(&a->loss, a->terms + b, of.n_open + of.n_labelled, row_weight, row_dlogits,
-                       vae_cpu_row(a->logits, b), a->recon_row + first, a->kl_row + first,
-                       of.label[b], labelled);
+        const class_row dlogits = {a->be, a->dlogits, b}, logits = {a->be, a->logits, b};
+        class_loss_row(&a->loss, a->terms + b, of.n_open + of.n_labelled, row_weight, &dlogits,
+                       &logits, a->recon_row + first, a->kl_row + first, of.label[b], labelled);
     }
 }
 
@@ -299,7 +343,8 @@ void vae_cpu_class_loss(vae_backend *base, float *terms, float *weight, vae_mat 
 {
     cpu_backend *be = vae_cpu_self(base);
     class_loss_job a = {
-        {vae_cpu_now(be), of, cross_entropy}, terms, weight, dlogits, logits, recon_row, kl_row};
+        be,    {vae_cpu_now(be), of, cross_entropy}, terms, weight, dlogits, logits, recon_row,
+        kl_row};
     vae_cpu_parallel(be, of.n_open + of.n_labelled, 32 * of.C, class_loss_rows, &a);
 }
 
@@ -322,6 +367,7 @@ void vae_cpu_accumulate_classes(vae_backend *base, vae_totals *totals, const flo
 }
 
 typedef struct {
+    const cpu_backend *be;
     vae_mat m;
     const float *factor;
     size_t cols;
@@ -332,10 +378,7 @@ static void scale_some(void *ctx, int thread, size_t first, size_t end)
     const scale_job *a = ctx;
     (void)thread;
     for (size_t r = first; r < end; r++) {
-        float *row = vae_cpu_row(a->m, r);
-        for (size_t c = 0; c < a->cols; c++) {
-            row[c] *= a->factor[r];
-        }
+        vae_cpu_scale_row(a->be, a->m, r, a->factor[r], a->cols);
     }
 }
 
@@ -343,7 +386,7 @@ void vae_cpu_scale_rows(vae_backend *base, vae_mat m, float *sums, const float *
                         size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
-    scale_job a = {m, factor, cols};
+    scale_job a = {be, m, factor, cols};
     vae_cpu_parallel(be, rows, cols, scale_some, &a);
     if (sums != NULL) {
         vae_cpu_column_sums(be, sums, m, rows, cols);

@@ -18,6 +18,11 @@
 static void cpu_close(vae_backend *base)
 {
     cpu_backend *be = vae_cpu_self(base);
+    for (size_t i = 0; i < be->n_shadows; i++) {
+        free(be->shadows[i].twin);
+    }
+    free(be->shadows);
+    free(be->room);
     free(be->plan);
     free(be->partial);
     free(be->order);
@@ -27,14 +32,19 @@ static void cpu_close(vae_backend *base)
 static void cpu_describe(const vae_backend *base, char *text, size_t size)
 {
     const cpu_backend *be = (const cpu_backend *)base;
-    snprintf(text, size, "cpu, %d thread%s, %s", be->threads, vae_s((size_t)be->threads),
-             be->k->isa);
+    char how[80] = "";
+    if (be->bf16 && be->level < VAE_CPU_AVX512_BF16) {
+        snprintf(how, sizeof how, ", bf16 by products of floats, as slow as fp32");
+    } else if (be->bf16) {
+        snprintf(how, sizeof how, ", bf16 by %s", vae_cpu_level_name(be->level));
+    }
+    snprintf(text, size, "cpu, %d thread%s, %s%s", be->threads, vae_s((size_t)be->threads),
+             be->k->isa, how);
 }
 
 static size_t cpu_act_size(const vae_backend *be)
 {
-    (void)be;
-    return sizeof(float);
+    return ((const cpu_backend *)be)->bf16 ? sizeof(uint16_t) : sizeof(float);
 }
 
 static bool cpu_bias_with_weight(const vae_backend *be, size_t rows)
@@ -46,8 +56,7 @@ static bool cpu_bias_with_weight(const vae_backend *be, size_t rows)
 
 static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t rows, size_t cols)
 {
-    (void)be;
-    return vae_act_keeps_input(act) ? rows * vae_pad(cols) * sizeof(float) : 0;
+    return vae_act_keeps_input(act) ? rows * vae_pad(cols) * cpu_act_size(be) : 0;
 }
 
 enum { HUGE_PAGE = 2 << 20, HUGE_FROM = 4 << 20 };
@@ -74,9 +83,9 @@ static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
     return memset(memory, 0, bytes > 0 ? bytes : unit);
 }
 
-static void cpu_free(vae_backend *be, void *memory)
+static void cpu_free(vae_backend *base, void *memory)
 {
-    (void)be;
+    vae_cpu_forget_params(vae_cpu_self(base), memory);
     free(memory);
 }
 
@@ -96,15 +105,25 @@ static void cpu_copy(vae_backend *base, void *dst, const void *src, size_t bytes
 static void cpu_upload_mat(vae_backend *base, vae_mat dst, const float *src, size_t rows,
                            size_t cols)
 {
-    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
-        memcpy(vae_cpu_row(dst, r), src + r * cols, cols * sizeof *src);
+    const cpu_backend *be = vae_cpu_self(base);
+    for (size_t r = 0; be->err.status == VAE_OK && r < rows; r++) {
+        if (be->bf16) {
+            be->k->narrow(vae_cpu_bf16(dst, r, 0), src + r * cols, cols);
+        } else {
+            memcpy(vae_cpu_row(dst, r), src + r * cols, cols * sizeof *src);
+        }
     }
 }
 
 static void cpu_download_mat(vae_backend *base, float *dst, vae_mat src, size_t rows, size_t cols)
 {
-    for (size_t r = 0; vae_cpu_self(base)->err.status == VAE_OK && r < rows; r++) {
-        memcpy(dst + r * cols, vae_cpu_row(src, r), cols * sizeof *dst);
+    const cpu_backend *be = vae_cpu_self(base);
+    for (size_t r = 0; be->err.status == VAE_OK && r < rows; r++) {
+        if (be->bf16) {
+            be->k->widen(dst + r * cols, vae_cpu_bf16(src, r, 0), cols);
+        } else {
+            memcpy(dst + r * cols, vae_cpu_row(src, r), cols * sizeof *dst);
+        }
     }
 }
 
@@ -130,6 +149,9 @@ static void cpu_bind_params(vae_backend *base, float *params, size_t n)
         be->params = params;
         be->n_params = n;
         be->n_weights = 0; /* their order follows, weight by weight */
+    }
+    if (be->bf16) {
+        vae_cpu_shadow_params(be, params, n);
     }
 }
 
@@ -268,8 +290,9 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     vae_status status = VAE_OK;
     vae_cpu_level level;
     *out = NULL;
-    if (options->precision != VAE_FP32) {
-        TRY(vae_fail(err, VAE_ERR_USAGE, "the CPU computes in fp32 only: --precision fp32"));
+    if (options->precision == VAE_TF32) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "tf32 is a precision of GPUs; the CPU has --precision fp32 and bf16"));
     }
     TRY(vae_cpu_level_choose(&level, err));
     cpu_backend *be = calloc(1, sizeof *be);
@@ -281,6 +304,15 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     be->level = level;
     be->k = vae_cpu_kernels(level);
     be->threads = vae_threads(options->threads);
+    be->bf16 = options->precision == VAE_BF16;
+    if (be->bf16) {
+        const size_t bytes = (size_t)be->threads * MATMUL_BF16_ROOM;
+        be->room = aligned_alloc(64, bytes);
+        if (be->room == NULL) {
+            free(be);
+            TRY(vae_fail_memory(err, bytes, "the CPU's products"));
+        }
+    }
     *out = &be->base;
 done:
     return status;

@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/matmul.h"
 #include "base/pool.h"
 #include "dataset/dataset.h"
 
@@ -13,6 +14,7 @@ enum {
     SUM_BLOCK = 1 << 14,       /* floats of one partial sum of the gradient's norm */
     MOST_WEIGHTS = 64,         /* whose places among the parameters are known */
     COLUMN_BLOCK = 64,         /* columns that a task over columns takes, column_sums' most */
+    ROW_PIECE = 1024, /* values of a row of bf16 that are floats at a time; a multiple of 8 */
 };
 
 /* A weight among the parameters: floats first .. first+n-1. */
@@ -20,8 +22,16 @@ typedef struct {
     size_t first, n;
 } vae_cpu_weight;
 
+/* The bf16 twin of n parameters from `base` on, where products read weights. */
+typedef struct {
+    const float *base;
+    size_t n;
+    uint16_t *twin;
+} vae_cpu_shadow;
+
 typedef struct {
     vae_backend base;
+    bool bf16; /* the activation type is bf16, else float */
     const cpu_kernels *k;
     vae_cpu_level level;
     int threads;
@@ -36,6 +46,9 @@ typedef struct {
     size_t n_blocks; /* room of the two */
     vae_cpu_weight weight[MOST_WEIGHTS];
     size_t n_weights;
+    vae_cpu_shadow *shadows; /* with bf16: one for every buffer that was bound */
+    size_t n_shadows;
+    char *room; /* with bf16: MATMUL_BF16_ROOM for each thread */
 } cpu_backend;
 
 struct vae_data {
@@ -66,6 +79,59 @@ static inline void vae_cpu_parallel(const cpu_backend *be, size_t n, size_t floa
     vae_parallel(threads, n, floats < PART_FLOATS ? PART_FLOATS / (floats + 1) : 1, fn, ctx);
 }
 
+/* ---- rows of matrices of either type ----
+ *
+ * Loops compute with floats: those of a float matrix where they lie, those of a bf16 one in a copy,
+ * ROW_PIECE values at a time at most. A loop over pieces thus reads
+ *   for (j = 0; j < n; j += some) {
+ *       some = vae_cpu_piece(be, n - j);
+ *       from = vae_cpu_read(be, room, a, r, j, some);
+ *       to = vae_cpu_make(be, other_room, b, r, j);
+ *       ...
+ *       vae_cpu_put(be, b, r, j, to, some);
+ * and is one over the whole row where matrices are of floats. */
+
+static inline size_t vae_cpu_piece(const cpu_backend *be, size_t n)
+{
+    return be->bf16 && n > ROW_PIECE ? ROW_PIECE : n;
+}
+
+static inline uint16_t *vae_cpu_bf16(vae_mat m, size_t r, size_t c)
+{
+    return (uint16_t *)m.data + r * m.ld + c;
+}
+
+/* n values of row r from column c on; room: n floats, used for bf16. */
+static inline const float *vae_cpu_read(const cpu_backend *be, float *room, vae_mat m, size_t r,
+                                        size_t c, size_t n)
+{
+    if (!be->bf16) {
+        return (const float *)m.data + r * m.ld + c;
+    }
+    be->k->widen(room, vae_cpu_bf16(m, r, c), n);
+    return room;
+}
+
+/* Where values from column c of row r on are to be made, and then be put there. */
+static inline float *vae_cpu_make(const cpu_backend *be, float *room, vae_mat m, size_t r, size_t c)
+{
+    return be->bf16 ? room : (float *)m.data + r * m.ld + c;
+}
+
+static inline void vae_cpu_put(const cpu_backend *be, vae_mat m, size_t r, size_t c,
+                               const float *made, size_t n)
+{
+    if (be->bf16) {
+        be->k->narrow(vae_cpu_bf16(m, r, c), made, n);
+    }
+}
+
+static inline float vae_cpu_get(const cpu_backend *be, vae_mat m, size_t r, size_t c)
+{
+    return be->bf16 ? vae_float_of_bits((int32_t)((uint32_t)*vae_cpu_bf16(m, r, c) << 16))
+                    : ((const float *)m.data)[r * m.ld + c];
+}
+
 static inline float *vae_cpu_row(vae_mat m, size_t r)
 {
     return (float *)m.data + r * m.ld;
@@ -90,8 +156,32 @@ static inline double vae_cpu_sum(const float *v, size_t n)
     return sum;
 }
 
+/* Makes the bf16 twins of n parameters, and forgets those of parameters that are freed. In
+ * shadow.c. */
+void vae_cpu_shadow_params(cpu_backend *be, const float *params, size_t n);
+void vae_cpu_forget_params(cpu_backend *be, const void *memory);
+/* Where the bf16 twin of parameter w is, NULL if it has none; and what products read for a weight
+ * with ldw, false, with the error in the backend, if there is none. */
+uint16_t *vae_cpu_twin(const cpu_backend *be, const float *w);
+bool vae_cpu_weights(cpu_backend *be, matmul_bf16 *twin, const float *w, size_t ldw);
+
 /* sums: (cols) out: column sums of m: (rows,cols). In ops.c. */
 void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols);
+/* The same of up to COLUMN_BLOCK columns from (row, col) on, of rows `stride` rows apart, on the
+ * calling thread. */
+static inline void vae_cpu_some_sums(const cpu_backend *be, float *sums, vae_mat m, size_t row,
+                                     size_t col, size_t stride, size_t rows, size_t cols)
+{
+    if (be->bf16) {
+        be->k->column_sums_bf16(sums, vae_cpu_bf16(m, row, col), m.ld * stride, rows, cols);
+    } else {
+        be->k->column_sums(sums, (const float *)m.data + row * m.ld + col, m.ld * stride, rows,
+                           cols);
+    }
+}
+
+/* cols values of row r of m times factor. In ops.c. */
+void vae_cpu_scale_row(const cpu_backend *be, vae_mat m, size_t r, float factor, size_t cols);
 
 /* The step's operations, as backend.h says: ops.c, classes.c. */
 #define VAE_CPU_OP(op) vae_##op##_fn vae_cpu_##op;

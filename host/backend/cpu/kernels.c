@@ -70,31 +70,61 @@ static void act_grad(float *dx, size_t ldx, const float *from, size_t ldf, size_
     }
 }
 
-static void column_sums(float *db, const float *dy, size_t ld, size_t rows, size_t cols)
+static inline __attribute__((always_inline)) float float_of(float v)
 {
-    enum { BLOCK = 256, MOST = 64 };
-    double total[MOST] = {0};
-    for (size_t r0 = 0; r0 < rows; r0 += BLOCK) {
-        size_t end = r0 + BLOCK < rows ? r0 + BLOCK : rows;
-        float sum[MOST] = {0};
-        for (size_t r = r0; r < end; r++) {
-            const float *restrict row = dy + r * ld;
-            if (cols == MOST) {
-                for (size_t i = 0; i < MOST; i++) {
-                    sum[i] += row[i];
-                }
-            } else {
-                for (size_t i = 0; i < cols; i++) {
-                    sum[i] += row[i];
-                }
-            }
-        }
-        for (size_t i = 0; i < cols; i++) {
-            total[i] += (double)sum[i];
-        }
+    return v;
+}
+
+static inline __attribute__((always_inline)) float float_of_bf16(uint16_t bits)
+{
+    return vae_float_of_bits((int32_t)((uint32_t)bits << 16));
+}
+
+/* The sums of one type, by VALUE as floats. */
+#define COLUMN_SUMS(NAME, TYPE, VALUE)                                                             \
+    static void NAME(float *db, const TYPE *dy, size_t ld, size_t rows, size_t cols)               \
+    {                                                                                              \
+        enum { BLOCK = 256, MOST = 64 };                                                           \
+        double total[MOST] = {0};                                                                  \
+        for (size_t r0 = 0; r0 < rows; r0 += BLOCK) {                                              \
+            size_t end = r0 + BLOCK < rows ? r0 + BLOCK : rows;                                    \
+            float sum[MOST] = {0};                                                                 \
+            for (size_t r = r0; r < end; r++) {                                                    \
+                const TYPE *restrict row = dy + r * ld;                                            \
+                if (cols == MOST) {                                                                \
+                    for (size_t i = 0; i < MOST; i++) {                                            \
+                        sum[i] += VALUE(row[i]);                                                   \
+                    }                                                                              \
+                } else {                                                                           \
+                    for (size_t i = 0; i < cols; i++) {                                            \
+                        sum[i] += VALUE(row[i]);                                                   \
+                    }                                                                              \
+                }                                                                                  \
+            }                                                                                      \
+            for (size_t i = 0; i < cols; i++) {                                                    \
+                total[i] += (double)sum[i];                                                        \
+            }                                                                                      \
+        }                                                                                          \
+        for (size_t i = 0; i < cols; i++) {                                                        \
+            db[i] = (float)total[i];                                                               \
+        }                                                                                          \
     }
-    for (size_t i = 0; i < cols; i++) {
-        db[i] = (float)total[i];
+COLUMN_SUMS(column_sums, float, float_of)
+COLUMN_SUMS(column_sums_bf16, uint16_t, float_of_bf16)
+
+static void widen(float *restrict to, const uint16_t *restrict from, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        to[i] = float_of_bf16(from[i]);
+    }
+}
+
+static void narrow(uint16_t *restrict to, const float *restrict from, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t bits = (uint32_t)vae_bits_of_float(from[i]);
+        const uint32_t nearest = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+        to[i] = (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FFFu : nearest);
     }
 }
 
@@ -534,6 +564,9 @@ const cpu_kernels JOIN(vae_cpu_kernels_, VAE_ISA) = {
     .bias_act = bias_act,
     .act_grad = act_grad,
     .column_sums = column_sums,
+    .column_sums_bf16 = column_sums_bf16,
+    .widen = widen,
+    .narrow = narrow,
     .convert_row = convert_row,
     .normals = normals,
     .latent_row = latent_row,

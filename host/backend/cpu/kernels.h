@@ -23,6 +23,11 @@ typedef struct {
                      vae_activation act);
     /* db: (cols) = column sums of dy: (rows, cols) with ld. cols <= 64. */
     void (*column_sums)(float *db, const float *dy, size_t ld, size_t rows, size_t cols);
+    void (*column_sums_bf16)(float *db, const uint16_t *dy, size_t ld, size_t rows, size_t cols);
+    /* bf16, the upper halves of floats, to floats, and to the nearest bf16, ties to even; a NaN
+     * stays one. */
+    void (*widen)(float *to, const uint16_t *from, size_t n);
+    void (*narrow)(uint16_t *to, const float *from, size_t n);
     /* One row of n values of a data set to floats, binarized if asked: x = 0 or 1 by Philox words
      * of (seed, stream + i/4, block). Bits are 0 or 1 whatever is asked. */
     void (*convert_row)(float *x, const void *row, vae_dtype dtype, size_t n, vae_binarize binarize,

@@ -144,13 +144,21 @@ DEFINE_KERNELS(fma16, AVX512, 1, 12)
 DEFINE_KERNELS(fma16, AVX512, 2, 12)
 static const isa avx2_isa = ISA(6, 4, fma4_1, 8, fma8_1, 16, fma8_2);
 static const isa avx512_isa = ISA(12, 8, fma8_1, 16, fma16_1, 32, fma16_2);
+
+/* The same kernels with words that are pairs of bf16: a float is moved, never computed with. */
+#define AVX512_BF16  __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define DOT(x, y, z) _mm512_dpbf16_ps(z, (__m512bh)(x), (__m512bh)(y))
+DEFINE_BODY(dot16, AVX512_BF16, __m512, 16, _mm512_set1_ps, DOT)
+DEFINE_KERNELS(dot16, AVX512_BF16, 1, 12)
+DEFINE_KERNELS(dot16, AVX512_BF16, 2, 12)
+static const isa dot_isa = ISA(12, 16, dot16_1, 16, dot16_1, 32, dot16_2);
 #endif
 
 static const isa *isa_of(vae_cpu_level level)
 {
 #if defined(__x86_64__)
     if (level != VAE_CPU_BASELINE) {
-        return level == VAE_CPU_AVX512 ? &avx512_isa : &avx2_isa;
+        return level >= VAE_CPU_AVX512 ? &avx512_isa : &avx2_isa;
     }
 #endif
     (void)level;
@@ -383,14 +391,14 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
     } while (p0 < job->k);
 }
 
-void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
-                           const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
-                           vae_cpu_level level)
+/* unit: what columns are rounded up to; the narrowest tile. */
+static void panel_product(const isa *set, size_t unit, int transposed, float *c, size_t ldc,
+                          const float *a, size_t lda, const float *b, size_t ldb, size_t rows,
+                          size_t cols, size_t k, int add)
 {
-    const isa *set = isa_of(level);
     const size_t step = ceil_div(rows, ceil_div(rows, set->rows));
     for (size_t j = 0, width; j < cols; j += width) {
-        const size_t rest = ceil_div(cols - j, 8) * 8;
+        const size_t rest = ceil_div(cols - j, unit) * unit;
         int tile = 2;
         while (set->cols[tile] > rest) {
             tile--;
@@ -402,6 +410,24 @@ void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a,
                                           c + r * ldc + j, ldc, add);
         }
     }
+}
+
+void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
+                           const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
+                           vae_cpu_level level)
+{
+    panel_product(isa_of(level), 8, transposed, c, ldc, a, lda, b, ldb, rows, cols, k, add);
+}
+
+void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, size_t lda,
+                       const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add)
+{
+#if defined(__x86_64__)
+    panel_product(&dot_isa, 16, transposed, c, ldc, a, lda, b, ldb, rows, cols, k, add);
+#else
+    (void)transposed, (void)c, (void)ldc, (void)a, (void)lda, (void)b, (void)ldb;
+    (void)rows, (void)cols, (void)k, (void)add; /* no such level */
+#endif
 }
 
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,

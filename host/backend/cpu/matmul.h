@@ -1,8 +1,10 @@
-/* Single-precision matrix products of the CPU backend, the same bits for any number of threads. */
+/* Matrix products of the CPU backend, the same bits for any number of threads: of floats, and of bf16
+ * (matmul_bf16.c). */
 #ifndef VAE_CPU_MATMUL_H
 #define VAE_CPU_MATMUL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "backend/cpu/level.h"
 
@@ -12,7 +14,8 @@
 typedef enum { MATMUL_NT, MATMUL_NN, MATMUL_TN } matmul_form;
 
 /* Called once for each finished tile of C by the thread that computed it, while the tile is in its
- * cache: c points at C[row0][col0]. The tiles cover C exactly once, in no fixed order. */
+ * cache: c points at C[row0][col0], or of products of bf16 at a copy that the call may change. The
+ * tiles cover C exactly once, in no fixed order. */
 typedef void matmul_epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
                              size_t cols);
 
@@ -28,6 +31,29 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level);
 
+/* The same product of bf16, summed in floats: A and B as above, at 4-byte aligned addresses with
+ * even leading dimensions; C is what the epilogue makes of its tiles, which are at most
+ * MATMUL_BF16_COLS wide. Rows of A, and of B under NT, are read to the next even
+ * number of terms, where A or B must hold a zero and the other nothing that is not finite. room:
+ * MATMUL_BF16_ROOM bytes for each thread, 64-byte aligned.
+ *
+ * At the levels below VAE_CPU_AVX512_BF16 the values are made floats and multiplied as such, which
+ * is no faster than fp32. Bits follow the level, never the threads or the other rows. */
+typedef struct {
+    const uint16_t *data;
+    size_t ld;
+} matmul_bf16;
+enum {
+    MATMUL_BF16_ROWS = 192,
+    MATMUL_BF16_COLS = 256,
+    MATMUL_BF16_WORDS = 256, /* of the sum, at a time */
+    MATMUL_BF16_ROOM =
+        4 * (MATMUL_BF16_ROWS * (2 * MATMUL_BF16_WORDS + MATMUL_BF16_COLS) + 32 * MATMUL_BF16_WORDS)
+};
+void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
+                         size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
+                         vae_cpu_level level, void *room);
+
 /* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols
  * at most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of
  * multiply-adds over all of k. a: (rows,k) with lda; `transposed`: (k,rows). b: (k,cols) with ldb,
@@ -36,6 +62,11 @@ enum { MATMUL_PANEL = 32 };
 void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
                            const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
                            vae_cpu_level level);
+/* The same at level VAE_CPU_AVX512_BF16 and above of words that are pairs of bf16, two terms of the
+ * sum each, the first in the low half: k, lda, ldb count words. Columns are rounded up to the next
+ * multiple of 16. */
+void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, size_t lda,
+                       const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add);
 /* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
                              size_t k);

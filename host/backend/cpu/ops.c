@@ -11,20 +11,18 @@
 #include "backend/cpu/matmul.h"
 #include "philox.h"
 
-enum { ROW_EPS = 1024 }; /* latents whose noise is kept on the stack, per row */
-
-/* A row that is drawn: [mean | logvar] in the data set. */
-static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
-                     uint64_t draw, uint64_t seed)
+/* Values from j on of a row that is drawn: [mean | logvar] in the data set. */
+static void draw_row(const cpu_backend *be, float *x, const vae_dataset *set, size_t row, size_t j0,
+                     size_t end, uint64_t draw, uint64_t seed)
 {
     const size_t D = set->d, quads = (D + 3) / 4;
     const float *mean = (const float *)set->rows + row * 2 * D, *logvar = mean + D;
-    for (size_t j = 0; j < D; j += ROW_EPS) {
-        float eps[ROW_EPS];
-        const size_t n = D - j < ROW_EPS ? D - j : ROW_EPS;
+    for (size_t j = j0; j < end; j += ROW_PIECE) {
+        float eps[ROW_PIECE];
+        const size_t n = end - j < ROW_PIECE ? end - j : ROW_PIECE;
         be->k->normals(eps, (n + 3) / 4, seed, vae_rng_stream(VAE_RNG_STACK, row * quads + j / 4),
                        vae_rng_block(draw, 0));
-        be->k->latent_row(x + j, NULL, mean + j, logvar + j, eps, n);
+        be->k->latent_row(x + (j - j0), NULL, mean + j, logvar + j, eps, n);
     }
 }
 
@@ -41,15 +39,16 @@ void vae_cpu_fetch(const vae_data *data, const vae_plan *plan, size_t first, siz
     }
 }
 
-/* A row of bits that lie as booleans: packed a piece at a time. */
-static void unpack_loose(const cpu_backend *be, float *x, const vae_dataset *set, size_t row)
+/* Values from j0 on of a row of bits that lie as booleans: packed a piece at a time. */
+static void unpack_loose(const cpu_backend *be, float *x, const vae_dataset *set, size_t row,
+                         size_t j0, size_t end)
 {
     const uint8_t *bools = (const uint8_t *)set->rows + row * set->d;
-    uint8_t bits[ROW_EPS / 8];
-    for (size_t j = 0; j < set->d; j += ROW_EPS) {
-        const size_t n = set->d - j < ROW_EPS ? set->d - j : ROW_EPS;
+    uint8_t bits[ROW_PIECE / 8];
+    for (size_t j = j0; j < end; j += ROW_PIECE) {
+        const size_t n = end - j < ROW_PIECE ? end - j : ROW_PIECE;
         vae_pack_bools(bits, bools + j, n);
-        be->k->convert_row(x + j, bits, VAE_BITS, n, VAE_BINARIZE_NONE, 0, 0, 0);
+        be->k->convert_row(x + (j - j0), bits, VAE_BITS, n, VAE_BINARIZE_NONE, 0, 0, 0);
     }
 }
 
@@ -74,18 +73,22 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
         vae_cpu_fetch(a->data, plan + a->data->fetch_ahead, first, end);
     }
     for (size_t r = first; r < end; r++) {
-        size_t row = vae_cpu_data_row(a->data, plan, r);
-        if (set->draws) {
-            draw_row(a->be, vae_cpu_row(a->x, r), set, row, plan->draw, a->seed);
-            continue;
+        const size_t row = vae_cpu_data_row(a->data, plan, r);
+        for (size_t j = 0, some; j < a->D; j += some) {
+            float room[ROW_PIECE], *x = vae_cpu_make(a->be, room, a->x, r, j);
+            some = vae_cpu_piece(a->be, a->D - j);
+            if (set->draws) {
+                draw_row(a->be, x, set, row, j, j + some, plan->draw, a->seed);
+            } else if (set->loose) {
+                unpack_loose(a->be, x, set, row, j, j + some);
+            } else {
+                const char *from = vae_dataset_row(set, row, NULL);
+                a->be->k->convert_row(x, from + vae_row_bytes(set->dtype, j), set->dtype, some,
+                                      a->binarize, a->seed,
+                                      vae_rng_stream(VAE_RNG_BINARIZE, row * quads + j / 4), block);
+            }
+            vae_cpu_put(a->be, a->x, r, j, x, some);
         }
-        if (set->loose) {
-            unpack_loose(a->be, vae_cpu_row(a->x, r), set, row);
-            continue;
-        }
-        a->be->k->convert_row(vae_cpu_row(a->x, r), vae_dataset_row(set, row, NULL), set->dtype,
-                              a->D, a->binarize, a->seed,
-                              vae_rng_stream(VAE_RNG_BINARIZE, row * quads), block);
     }
 }
 
@@ -188,19 +191,80 @@ static void meet_weight(cpu_backend *be, const float *w, size_t n)
 
 /* ---- layers ---- */
 
+static matmul_bf16 operand(vae_mat m)
+{
+    return (matmul_bf16){m.data, m.ld};
+}
+
+/* What bf16 matrices get of a product's tiles. */
+typedef struct {
+    const cpu_backend *be;
+    vae_mat to, other; /* other: forward the input of the activation, data NULL = not kept; backward
+                        * what its derivative is taken from */
+    const float *b;
+    vae_activation act;
+} bf16_epilogue;
+
+static void finish_forward_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
+                                size_t rows, size_t cols)
+{
+    const bf16_epilogue *e = ctx;
+    float pre[MATMUL_BF16_COLS], *kept = e->other.data != NULL ? pre : NULL;
+    for (size_t r = 0; r < rows; r++, c += ldc) {
+        e->be->k->bias_act(c, kept, ldc, e->b + col0, 1, cols, e->act);
+        vae_cpu_put(e->be, e->to, row0 + r, col0, c, cols);
+        if (kept != NULL) {
+            vae_cpu_put(e->be, e->other, row0 + r, col0, pre, cols);
+        }
+    }
+}
+
+static void finish_backward_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
+                                 size_t rows, size_t cols)
+{
+    const bf16_epilogue *e = ctx;
+    for (size_t r = 0; r < rows; r++, c += ldc) {
+        if (e->act != VAE_ACT_NONE) {
+            float room[MATMUL_BF16_COLS];
+            const float *from = vae_cpu_read(e->be, room, e->other, row0 + r, col0, cols);
+            e->be->k->act_grad(c, ldc, from, e->other.ld, 1, cols, e->act);
+        }
+        vae_cpu_put(e->be, e->to, row0 + r, col0, c, cols);
+    }
+}
+
+/* A weight's gradient: floats. ctx: its vae_mat. */
+static void finish_weight_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
+                               size_t rows, size_t cols)
+{
+    const vae_mat *dw = ctx;
+    for (size_t r = 0; r < rows; r++, c += ldc) {
+        memcpy(vae_cpu_row(*dw, row0 + r) + col0, c, cols * sizeof *c);
+    }
+}
+
 void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
                             size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                             vae_activation act)
 {
     cpu_backend *be = vae_cpu_self(base);
     meet_weight(be, w, out * ldw);
+    if (be->bf16) {
+        matmul_bf16 twin;
+        bf16_epilogue to = {be, y, {vae_act_keeps_input(act) ? aux : NULL, y.ld}, b, act};
+        if (vae_cpu_weights(be, &twin, w, ldw)) {
+            vae_cpu_matmul_bf16(MATMUL_NT, operand(x), twin, rows, out, in, finish_forward_bf16,
+                                &to, be->threads, be->level, be->room);
+        }
+        return;
+    }
     forward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : NULL, y.ld, b, act};
     vae_cpu_matmul(MATMUL_NT, y.data, y.ld, x.data, x.ld, w, ldw, rows, out, in, finish_forward, &e,
                    be->threads, be->level);
 }
 
 typedef struct {
-    const cpu_kernels *k;
+    const cpu_backend *be;
     float *sums;
     vae_mat m;
     size_t rows, cols;
@@ -213,13 +277,13 @@ static void sum_columns(void *ctx, int thread, size_t first, size_t end)
     for (size_t c = first * COLUMN_BLOCK; c < end * COLUMN_BLOCK && c < a->cols;
          c += COLUMN_BLOCK) {
         size_t some = a->cols - c < COLUMN_BLOCK ? a->cols - c : COLUMN_BLOCK;
-        a->k->column_sums(a->sums + c, (const float *)a->m.data + c, a->m.ld, a->rows, some);
+        vae_cpu_some_sums(a->be, a->sums + c, a->m, 0, c, 1, a->rows, some);
     }
 }
 
 void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols)
 {
-    column_job a = {be->k, sums, m, rows, cols};
+    column_job a = {be, sums, m, rows, cols};
     vae_cpu_parallel(be, (cols + COLUMN_BLOCK - 1) / COLUMN_BLOCK, rows * COLUMN_BLOCK, sum_columns,
                      &a);
 }
@@ -228,8 +292,14 @@ void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, fl
                                     vae_mat x, size_t rows, size_t in, size_t out)
 {
     cpu_backend *be = vae_cpu_self(base);
-    vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
-                   be->threads, be->level);
+    if (be->bf16) {
+        vae_mat to = {dw, ldw};
+        vae_cpu_matmul_bf16(MATMUL_TN, operand(dy), operand(x), out, in, rows, finish_weight_bf16,
+                            &to, be->threads, be->level, be->room);
+    } else {
+        vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
+                       be->threads, be->level);
+    }
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dy, rows, out);
     }
@@ -254,15 +324,26 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae
                                    size_t rows, size_t in, size_t out, vae_activation act)
 {
     cpu_backend *be = vae_cpu_self(base);
-    backward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : x.data, x.ld, act};
-    vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
-                   act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
+    const void *from = vae_act_keeps_input(act) ? aux : x.data;
+    if (be->bf16) {
+        matmul_bf16 twin;
+        bf16_epilogue to = {be, dx, {(void *)(uintptr_t)from, x.ld}, NULL, act};
+        if (!vae_cpu_weights(be, &twin, w, ldw)) {
+            return;
+        }
+        vae_cpu_matmul_bf16(MATMUL_NN, operand(dy), twin, rows, in, out, finish_backward_bf16, &to,
+                            be->threads, be->level, be->room);
+    } else {
+        backward_epilogue e = {be->k, from, x.ld, act};
+        vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
+                       act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
+    }
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dx, rows, in);
     }
 }
 
-/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_EPS where Z is larger,
+/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_PIECE where Z is larger,
  * so `from` is the first latent wanted (a multiple of 4). */
 static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n, size_t row,
                         size_t k, size_t Z, vae_noise noise)
@@ -290,15 +371,23 @@ static void latent_rows(void *ctx, int thread, size_t first, size_t end)
     const size_t K = a->K, Z = a->Z;
     (void)thread;
     for (size_t r = first; r < end; r++) {
-        const float *mu = vae_cpu_row(a->head, r), *logvar = mu + Z;
-        a->kl_row[r] = kernels->kl_row(mu, logvar, Z);
+        float room[ROW_PIECE], mu_room[ROW_PIECE], logvar_room[ROW_PIECE], kl = 0;
+        for (size_t j = 0, n; j < Z; j += n) {
+            n = vae_cpu_piece(a->be, Z - j);
+            kl += kernels->kl_row(vae_cpu_read(a->be, mu_room, a->head, r, j, n),
+                                  vae_cpu_read(a->be, logvar_room, a->head, r, Z + j, n), n);
+        }
+        a->kl_row[r] = kl;
         for (size_t k = 0; k < K; k++) {
-            float eps[ROW_EPS], part, sum = 0;
-            for (size_t j = 0; j < Z; j += ROW_EPS) {
-                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
+            float eps[ROW_PIECE], part, sum = 0;
+            for (size_t j = 0; j < Z; j += ROW_PIECE) {
+                size_t n = Z - j < ROW_PIECE ? Z - j : ROW_PIECE;
+                float *z = vae_cpu_make(a->be, room, a->z, r * K + k, j);
                 row_normals(a->be, eps, j, n, r, k, Z, a->noise);
-                kernels->latent_row(vae_cpu_row(a->z, r * K + k) + j,
-                                    a->log_pq != NULL ? &part : NULL, mu + j, logvar + j, eps, n);
+                kernels->latent_row(z, a->log_pq != NULL ? &part : NULL,
+                                    vae_cpu_read(a->be, mu_room, a->head, r, j, n),
+                                    vae_cpu_read(a->be, logvar_room, a->head, r, Z + j, n), eps, n);
+                vae_cpu_put(a->be, a->z, r * K + k, j, z, n);
                 sum += a->log_pq != NULL ? part : 0.0f;
             }
             if (a->log_pq != NULL) {
@@ -317,6 +406,7 @@ void vae_cpu_latent_forward(vae_backend *base, vae_mat z, float *kl_row, float *
 }
 
 typedef struct {
+    const cpu_backend *be;
     float *kl_dim;
     vae_mat head;
     size_t B, over, Z;
@@ -329,7 +419,8 @@ static void kl_of_dims(void *ctx, int thread, size_t first, size_t end)
     for (size_t j = first; j < end; j++) {
         double sum = 0;
         for (size_t r = 0; r < a->B; r++) {
-            float mu = vae_cpu_row(a->head, r)[j], logvar = vae_cpu_row(a->head, r)[a->Z + j];
+            const float mu = vae_cpu_get(a->be, a->head, r, j);
+            const float logvar = vae_cpu_get(a->be, a->head, r, a->Z + j);
             sum += (double)vae_kl(mu, logvar, vae_expf(logvar));
         }
         a->kl_dim[j] = (float)(sum / (double)a->over);
@@ -339,8 +430,9 @@ static void kl_of_dims(void *ctx, int thread, size_t first, size_t end)
 void vae_cpu_kl_dims(vae_backend *base, float *kl_dim, vae_mat head, size_t B, size_t over,
                      size_t Z)
 {
-    kl_job a = {kl_dim, head, B, over, Z};
-    vae_cpu_parallel(vae_cpu_self(base), Z, 8 * B, kl_of_dims, &a);
+    cpu_backend *be = vae_cpu_self(base);
+    kl_job a = {be, kl_dim, head, B, over, Z};
+    vae_cpu_parallel(be, Z, 8 * B, kl_of_dims, &a);
 }
 
 static void add_kl_grad(float *dmu, float *dlogvar, const float *mu, const float *logvar,
@@ -362,30 +454,40 @@ typedef struct {
     vae_noise noise;
 } latent_grad_job;
 
+/* Latents j .. j+n-1 of one row, n <= ROW_PIECE. */
+static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t j, size_t n)
+{
+    const cpu_backend *be = a->be;
+    const size_t K = a->K, Z = a->Z;
+    float mu_room[ROW_PIECE], logvar_room[ROW_PIECE], dmu_room[ROW_PIECE], dlogvar_room[ROW_PIECE];
+    const float *mu = vae_cpu_read(be, mu_room, a->head, r, j, n);
+    const float *logvar = vae_cpu_read(be, logvar_room, a->head, r, Z + j, n);
+    float *dmu = vae_cpu_make(be, dmu_room, a->dhead, r, j);
+    float *dlogvar = vae_cpu_make(be, dlogvar_room, a->dhead, r, Z + j);
+    memset(dmu, 0, n * sizeof *dmu);
+    memset(dlogvar, 0, n * sizeof *dlogvar);
+    for (size_t k = 0; k < K; k++) {
+        float eps[ROW_PIECE], room[ROW_PIECE], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
+        row_normals(be, eps, j, n, r, k, Z, a->noise);
+        be->k->latent_grad_row(dmu, dlogvar, vae_cpu_read(be, room, a->dz, r * K + k, j, n), mu,
+                               logvar, eps, n, w, a->grad.kl_scale, a->grad.objective);
+    }
+    if (a->grad.objective == VAE_OBJ_ELBO) {
+        const float share = a->weight != NULL ? a->weight[r] : 1.0f;
+        add_kl_grad(dmu, dlogvar, mu, logvar, a->kl_dim != NULL ? a->kl_dim + j : NULL, n,
+                    a->grad.kl_scale * share * vae_cpu_now(be)->beta, a->grad.free_bits);
+    }
+    vae_cpu_put(be, a->dhead, r, j, dmu, n);
+    vae_cpu_put(be, a->dhead, r, Z + j, dlogvar, n);
+}
+
 static void latent_grad_rows(void *ctx, int thread, size_t first, size_t end)
 {
     const latent_grad_job *a = ctx;
-    const float beta = vae_cpu_now(a->be)->beta;
-    const size_t K = a->K, Z = a->Z;
     (void)thread;
     for (size_t r = first; r < end; r++) {
-        const float *mu = vae_cpu_row(a->head, r), *logvar = mu + Z;
-        float *dmu = vae_cpu_row(a->dhead, r), *dlogvar = dmu + Z;
-        memset(dmu, 0, 2 * Z * sizeof *dmu);
-        for (size_t k = 0; k < K; k++) {
-            float eps[ROW_EPS], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
-            for (size_t j = 0; j < Z; j += ROW_EPS) {
-                size_t n = Z - j < ROW_EPS ? Z - j : ROW_EPS;
-                row_normals(a->be, eps, j, n, r, k, Z, a->noise);
-                a->be->k->latent_grad_row(dmu + j, dlogvar + j, vae_cpu_row(a->dz, r * K + k) + j,
-                                          mu + j, logvar + j, eps, n, w, a->grad.kl_scale,
-                                          a->grad.objective);
-            }
-        }
-        if (a->grad.objective == VAE_OBJ_ELBO) {
-            const float share = a->weight != NULL ? a->weight[r] : 1.0f;
-            add_kl_grad(dmu, dlogvar, mu, logvar, a->kl_dim, Z, a->grad.kl_scale * share * beta,
-                        a->grad.free_bits);
+        for (size_t j = 0; j < a->Z; j += ROW_PIECE) {
+            latent_grad_piece(a, r, j, a->Z - j < ROW_PIECE ? a->Z - j : ROW_PIECE);
         }
     }
 }
@@ -400,7 +502,7 @@ void vae_cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_m
 }
 
 typedef struct {
-    const cpu_kernels *k;
+    const cpu_backend *be;
     float *recon_row;
     vae_mat dlogits, logits, x;
     size_t K, D;
@@ -408,14 +510,38 @@ typedef struct {
     float scale;
 } recon_job;
 
+/* The loss of a row of bf16: pieces of every output of the decoder side by side. */
+static float recon_of_bf16(const recon_job *a, size_t r)
+{
+    enum { MOST_OUTPUTS = 2 };
+    const size_t outputs = vae_likelihood_of(a->recon.likelihood)->outputs;
+    float l[MOST_OUTPUTS * ROW_PIECE], x[ROW_PIECE], sum = 0;
+    for (size_t j = 0, n; j < a->D; j += n) {
+        n = vae_cpu_piece(a->be, a->D - j);
+        for (size_t i = 0; i < outputs; i++) {
+            vae_cpu_read(a->be, l + i * n, a->logits, r, i * a->D + j, n);
+        }
+        sum += a->be->k->recon_row(a->dlogits.data != NULL ? l : NULL, l,
+                                   vae_cpu_read(a->be, x, a->x, r / a->K, j, n), n, a->recon,
+                                   a->scale);
+        for (size_t i = 0; a->dlogits.data != NULL && i < outputs; i++) {
+            vae_cpu_put(a->be, a->dlogits, r, i * a->D + j, l + i * n, n);
+        }
+    }
+    return sum;
+}
+
 static void recon_rows(void *ctx, int thread, size_t first, size_t end)
 {
     const recon_job *a = ctx;
     (void)thread;
     for (size_t r = first; r < end; r++) {
-        a->recon_row[r] = a->k->recon_row(
-            a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, r) : NULL, vae_cpu_row(a->logits, r),
-            vae_cpu_row(a->x, r / a->K), a->D, a->recon, a->scale);
+        a->recon_row[r] =
+            a->be->bf16
+                ? recon_of_bf16(a, r)
+                : a->be->k->recon_row(a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, r) : NULL,
+                                      vae_cpu_row(a->logits, r), vae_cpu_row(a->x, r / a->K), a->D,
+                                      a->recon, a->scale);
     }
 }
 
@@ -424,7 +550,7 @@ void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, fl
                         float scale)
 {
     cpu_backend *be = vae_cpu_self(base);
-    recon_job a = {be->k, recon_row, dlogits, logits, x, K, D, recon, scale};
+    recon_job a = {be, recon_row, dlogits, logits, x, K, D, recon, scale};
     vae_cpu_parallel(be, B * K, D, recon_rows, &a);
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dlogits, B * K,
@@ -443,7 +569,21 @@ void vae_cpu_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logi
     vae_cpu_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
 }
 
+void vae_cpu_scale_row(const cpu_backend *be, vae_mat m, size_t r, float factor, size_t cols)
+{
+    for (size_t j = 0, n; j < cols; j += n) {
+        float room[ROW_PIECE], made_room[ROW_PIECE], *made = vae_cpu_make(be, made_room, m, r, j);
+        n = vae_cpu_piece(be, cols - j);
+        const float *row = vae_cpu_read(be, room, m, r, j, n);
+        for (size_t i = 0; i < n; i++) {
+            made[i] = row[i] * factor;
+        }
+        vae_cpu_put(be, m, r, j, made, n);
+    }
+}
+
 typedef struct {
+    const cpu_backend *be;
     float *weight, *bound_row;
     vae_mat dlogits;
     const float *recon_row, *log_pq;
@@ -470,9 +610,8 @@ static void weigh_rows(void *ctx, int thread, size_t first, size_t end)
             const float weight =
                 (float)(exp((double)a->log_pq[i] - (double)a->recon_row[i] - most) / sum);
             a->weight[i] = weight;
-            float *row = a->dlogits.data != NULL ? vae_cpu_row(a->dlogits, i) : NULL;
-            for (size_t c = 0; row != NULL && c < a->cols; c++) {
-                row[c] *= weight;
+            if (a->dlogits.data != NULL) {
+                vae_cpu_scale_row(a->be, a->dlogits, i, weight, a->cols);
             }
         }
     }
@@ -483,7 +622,7 @@ void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row
                               size_t K, size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
-    weight_job a = {weight, bound_row, dlogits, recon_row, log_pq, K, cols};
+    weight_job a = {be, weight, bound_row, dlogits, recon_row, log_pq, K, cols};
     vae_cpu_parallel(be, B, K * cols, weigh_rows, &a);
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dlogits, B * K, cols);
@@ -551,6 +690,7 @@ void vae_cpu_grad_norm(vae_backend *base, vae_totals *totals, const float *g, si
 typedef struct {
     const cpu_backend *be;
     float *params;
+    uint16_t *twin; /* of params, or NULL */
     const float *g;
     float *m, *v;
     size_t n;
@@ -568,6 +708,9 @@ static void adam_blocks(void *ctx, int thread, size_t begin, size_t end)
         const size_t most = a->n - first < SUM_BLOCK ? a->n - first : SUM_BLOCK;
         a->be->k->adam(a->params + first, a->g + first, a->m + first, a->v + first, most, &a->adam,
                        a->scale, plan->lr, plan->step_size, plan->rsqrt_c2);
+        if (a->twin != NULL) {
+            a->be->k->narrow(a->twin + first, a->params + first, most);
+        }
     }
 }
 
@@ -580,12 +723,12 @@ void vae_cpu_adam(vae_backend *base, float *params, const float *g, float *m, fl
     }
     bool clip = clip_norm > 0 && totals->grad_norm > (double)clip_norm;
     float scale = clip ? (float)((double)clip_norm / totals->grad_norm) : 1.0f;
-    adam_job a = {be, params, g, m, v, n, adam, scale};
+    adam_job a = {be, params, vae_cpu_twin(be, params), g, m, v, n, adam, scale};
     vae_cpu_parallel(be, (n + SUM_BLOCK - 1) / SUM_BLOCK, SUM_BLOCK, adam_blocks, &a);
 }
 
 typedef struct {
-    const cpu_kernels *k;
+    const cpu_backend *be;
     float *x_hat;
     vae_mat logits;
     size_t D;
@@ -597,7 +740,12 @@ static void decode_rows(void *ctx, int thread, size_t first, size_t end)
     const decode_job *a = ctx;
     (void)thread;
     for (size_t r = first; r < end; r++) {
-        a->k->decode_row(a->x_hat + r * a->D, vae_cpu_row(a->logits, r), a->D, a->recon);
+        for (size_t j = 0, n; j < a->D; j += n) {
+            float room[ROW_PIECE];
+            n = vae_cpu_piece(a->be, a->D - j);
+            a->be->k->decode_row(a->x_hat + r * a->D + j,
+                                 vae_cpu_read(a->be, room, a->logits, r, j, n), n, a->recon);
+        }
     }
 }
 
@@ -622,6 +770,6 @@ void vae_cpu_decode(vae_backend *base, float *x_hat, vae_mat logits, size_t rows
                     vae_recon recon)
 {
     cpu_backend *be = vae_cpu_self(base);
-    decode_job a = {be->k, x_hat, logits, D, recon};
+    decode_job a = {be, x_hat, logits, D, recon};
     vae_cpu_parallel(be, rows, D, decode_rows, &a);
 }

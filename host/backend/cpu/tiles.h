@@ -1,0 +1,103 @@
+/* Products of panels by tiles of bf16 (Intel AMX): a tile is 16 rows of 64 bytes, of which a thread
+ * has eight; one instruction adds to the tile C (16 x 16 floats) the product of A (16 rows of 16
+ * pairs) and B (16 rows of pairs, each of 16 columns). Four of C, two of A and two of B are used at a
+ * time.
+ *
+ * The four things that are asked of a tile have a name each, so that test_tiles.c can prove the rest
+ * on a machine that has none: with VAE_TILES_EMULATED they are that file's. On hardware they were not
+ * run yet. */
+#ifndef VAE_BACKEND_CPU_TILES_H
+#define VAE_BACKEND_CPU_TILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TILE_ROWS = 16, TILE_WORDS = 16 };
+
+/* Words that so many become, in whole tiles. */
+static inline size_t tile_words(size_t words)
+{
+    return (words + TILE_WORDS - 1) / TILE_WORDS * TILE_WORDS;
+}
+
+#if defined(VAE_TILES_EMULATED)
+#define TILE_TARGET
+#elif defined(__x86_64__)
+#include <immintrin.h>
+#define TILE_TARGET                   __attribute__((target("amx-tile,amx-bf16")))
+#define TILE_ZERO(tile)               _tile_zero(tile)
+#define TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, (stride) * sizeof(float))
+#define TILE_STORE(tile, to, stride)  _tile_stored(tile, to, (stride) * sizeof(float))
+#define TILE_MULTIPLY(c, a, b)        _tile_dpbf16ps(c, a, b)
+#define TILE_CONFIGURE(from)          _tile_loadconfig(from)
+#define TILE_RELEASE()                _tile_release()
+#else /* never asked for */
+#define TILE_TARGET
+#define TILE_ZERO(tile)               (void)0
+#define TILE_LOAD(tile, from, stride) (void)(from)
+#define TILE_STORE(tile, to, stride)  (void)(to)
+#define TILE_MULTIPLY(c, a, b)        (void)0
+#define TILE_CONFIGURE(from)          (void)(from)
+#define TILE_RELEASE()                (void)0
+#endif
+
+/* Before a thread's first tile_panel, and after its last: all eight tiles are whole ones. */
+TILE_TARGET static inline void tile_begin(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    _Static_assert(sizeof config == 64, "Intel's SDM, volume 1, 18.2");
+    for (int i = 0; i < 8; i++) {
+        config.row_bytes[i] = TILE_WORDS * sizeof(float);
+        config.rows[i] = TILE_ROWS;
+    }
+    TILE_CONFIGURE(&config);
+}
+
+TILE_TARGET static inline void tile_end(void)
+{
+    TILE_RELEASE();
+}
+
+/* C (rows,32) with ldc is set to, or with `add` increased by, A B. a: (rows,words) with lda; b:
+ * (words,32); words that are pairs, a multiple of TILE_WORDS. Rows of A and C are read and written up
+ * to the next multiple of 32; what comes of those beyond is of no use. */
+TILE_TARGET static inline void tile_panel(float *c, size_t ldc, const float *a, size_t lda,
+                                          const float *b, size_t rows, size_t words, int add)
+{
+    enum { WIDTH = 2 * TILE_WORDS };
+    for (size_t r = 0; r < rows; r += 2 * TILE_ROWS) {
+        const float *low = a + r * lda, *high = low + TILE_ROWS * lda;
+        float *top = c + r * ldc, *bottom = top + TILE_ROWS * ldc;
+        if (add) {
+            TILE_LOAD(0, top, ldc);
+            TILE_LOAD(1, top + TILE_WORDS, ldc);
+            TILE_LOAD(2, bottom, ldc);
+            TILE_LOAD(3, bottom + TILE_WORDS, ldc);
+        } else {
+            TILE_ZERO(0);
+            TILE_ZERO(1);
+            TILE_ZERO(2);
+            TILE_ZERO(3);
+        }
+        for (size_t p = 0; p < words; p += TILE_WORDS) {
+            TILE_LOAD(4, low + p, lda);
+            TILE_LOAD(6, b + p * WIDTH, WIDTH);
+            TILE_LOAD(7, b + p * WIDTH + TILE_WORDS, WIDTH);
+            TILE_MULTIPLY(0, 4, 6);
+            TILE_MULTIPLY(1, 4, 7);
+            TILE_LOAD(5, high + p, lda);
+            TILE_MULTIPLY(2, 5, 6);
+            TILE_MULTIPLY(3, 5, 7);
+        }
+        TILE_STORE(0, top, ldc);
+        TILE_STORE(1, top + TILE_WORDS, ldc);
+        TILE_STORE(2, bottom, ldc);
+        TILE_STORE(3, bottom + TILE_WORDS, ldc);
+    }
+}
+
+#endif

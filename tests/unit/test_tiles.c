@@ -1,0 +1,177 @@
+/* Products of bf16 by tiles (host/backend/cpu/tiles.h) where there are none: matmul_bf16.c is compiled
+ * here anew with tiles that are arrays, which do what Intel's SDM says of TDPBF16PS, and its products
+ * are those of the level below it but for their rounding. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/matmul.h"
+#include "device.h"
+
+enum { TILES = 8, SIDE = 16 };
+static _Thread_local float tile[TILES][SIDE][SIDE];
+static _Thread_local bool configured;
+
+static void emulated_configure(const void *config)
+{
+    const uint8_t *bytes = config;
+    assert_false(configured);
+    assert_int_equal(bytes[0], 1); /* palette */
+    for (int i = 0; i < TILES; i++) {
+        assert_int_equal(bytes[16 + 2 * i] | bytes[17 + 2 * i] << 8, 64); /* bytes of a row */
+        assert_int_equal(bytes[48 + i], SIDE);                            /* rows */
+        for (int j = 0; j < SIDE * SIDE; j++) {
+            tile[i][j / SIDE][j % SIDE] = NAN;
+        }
+    }
+    configured = true;
+}
+
+static void emulated_load(int t, const float *from, size_t stride)
+{
+    assert_true(configured);
+    for (int r = 0; r < SIDE; r++) {
+        memcpy(tile[t][r], from + (size_t)r * stride, sizeof tile[t][r]);
+    }
+}
+
+static void emulated_store(int t, float *to, size_t stride)
+{
+    for (int r = 0; r < SIDE; r++) {
+        memcpy(to + (size_t)r * stride, tile[t][r], sizeof tile[t][r]);
+    }
+}
+
+/* The first or second of a pair. */
+static float of_pair(float word, int second)
+{
+    uint32_t bits;
+    memcpy(&bits, &word, sizeof bits);
+    bits = second ? bits & 0xFFFF0000u : bits << 16;
+    memcpy(&word, &bits, sizeof word);
+    return word;
+}
+
+static void emulated_multiply(int c, int a, int b)
+{
+    for (int m = 0; m < SIDE; m++) {
+        for (int k = 0; k < SIDE; k++) {
+            for (int n = 0; n < SIDE; n++) {
+                for (int second = 0; second < 2; second++) {
+                    tile[c][m][n] +=
+                        of_pair(tile[a][m][k], second) * of_pair(tile[b][k][n], second);
+                }
+            }
+        }
+    }
+}
+
+static void emulated_zero(int t)
+{
+    memset(tile[t], 0, sizeof tile[t]);
+}
+
+#define VAE_TILES_EMULATED
+#define TILE_ZERO(t)               emulated_zero(t)
+#define TILE_LOAD(t, from, stride) emulated_load(t, from, stride)
+#define TILE_STORE(t, to, stride)  emulated_store(t, to, stride)
+#define TILE_MULTIPLY(c, a, b)     emulated_multiply(c, a, b)
+#define TILE_CONFIGURE(from)       emulated_configure(from)
+#define TILE_RELEASE()             (configured = false)
+#define vae_cpu_matmul_bf16        by_tiles
+void by_tiles(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
+              matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level, void *room);
+#include "backend/cpu/matmul_bf16.c"
+#undef vae_cpu_matmul_bf16
+
+typedef struct {
+    float *c;
+    size_t n;
+} whole;
+
+static void copy_out(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
+                     size_t cols)
+{
+    const whole *to = ctx;
+    for (size_t r = 0; r < rows; r++) {
+        memcpy(to->c + (row0 + r) * to->n + col0, c + r * ldc, cols * sizeof *c);
+    }
+}
+
+/* rows x cols, each row with `extra` values behind it: an even number of them in all; the first is
+ * zero and the others NaN. */
+static matmul_bf16 operand(uint16_t **memory, size_t rows, size_t cols, uint64_t seed)
+{
+    const size_t ld = (cols + 3) / 2 * 2;
+    *memory = malloc(rows * ld * sizeof **memory + 1);
+    assert_non_null(*memory);
+    for (size_t i = 0; i < rows * ld; i++) {
+        const float value = i % ld < cols ? random_normal(&seed) : i % ld == cols ? 0.0f : NAN;
+        vae_cpu_kernels(VAE_CPU_BASELINE)->narrow(*memory + i, &value, 1);
+    }
+    return (matmul_bf16){*memory, ld};
+}
+
+static void check(matmul_form form, size_t m, size_t n, size_t k)
+{
+    uint16_t *memory[2];
+    const matmul_bf16 a =
+        form == MATMUL_TN ? operand(&memory[0], k, m, m + k) : operand(&memory[0], m, k, m + k);
+    const matmul_bf16 b = form == MATMUL_NT ? operand(&memory[1], n, k, n + 3 * k)
+                                            : operand(&memory[1], k, n, n + 3 * k);
+    float *got = calloc(3 * m * n + 1, sizeof *got);
+    void *room = aligned_alloc(64, 3 * (size_t)MATMUL_BF16_ROOM);
+    double error = 0, power = 1e-30;
+    assert_true(got != NULL && room != NULL);
+    memset(room, 0xFF, 3 * (size_t)MATMUL_BF16_ROOM); /* NaN */
+    whole to[3] = {{got, n}, {got + m * n, n}, {got + 2 * m * n, n}};
+    by_tiles(form, a, b, m, n, k, copy_out, &to[0], 1, VAE_CPU_AMX_BF16, room);
+    by_tiles(form, a, b, m, n, k, copy_out, &to[1], 3, VAE_CPU_AMX_BF16, room);
+    vae_cpu_matmul_bf16(form, a, b, m, n, k, copy_out, &to[2], 1, VAE_CPU_BASELINE, room);
+    assert_memory_equal(to[0].c, to[1].c, m * n * sizeof *got);
+    for (size_t i = 0; i < m * n; i++) {
+        const double e = (double)to[0].c[i] - (double)to[2].c[i];
+        error += e * e;
+        power += (double)to[2].c[i] * (double)to[2].c[i];
+    }
+    if (!(error <= 1e-12 * power)) {
+        fail_msg("form %d (%zu,%zu,%zu): nmse %g", form, m, n, k, error / power);
+    }
+    free(got), free(room), free(memory[0]), free(memory[1]);
+}
+
+static void tiles_make_the_same_products(void **state)
+{
+    (void)state;
+    static const size_t sizes[][3] = {{1, 1, 1},     {32, 32, 32},   {33, 31, 0},
+                                      {5, 70, 33},   {16, 17, 64},   {64, 40, 96},
+                                      {47, 33, 543}, {200, 300, 70}, {64, 64, 1024}};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512bw")) {
+        print_message("skipped: rows are paired by avx512, which this machine lacks\n");
+        skip();
+    }
+#else
+    skip();
+#endif
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            check((matmul_form)form, sizes[i][0], sizes[i][1], sizes[i][2]);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tiles_make_the_same_products)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
