@@ -5,7 +5,7 @@ model and the kernels, one at a time, in a copy of the tree; which of them do th
     tests/mutants/run.py                    MUTANTS [200] of them, JOBS [2] at a time; goes on where it was cut short
     tests/mutants/run.py again N...         these anew (after a test was written), with all that is in the tree now
     tests/mutants/run.py report             what is known so far, survivors as diffs
-    TESTS="unit npy, cli data" tests/mutants/run.py again N...    these tests first, before those of table.py
+    TESTS="unit npy, cli data" tests/mutants/run.py again N...    with these tests alone
     ONLY="parsers run" tests/mutants/run.py    faults in these only (table.py)
 
 A fault that does not compile without warnings, or gives the same object as before, is none: another is taken
@@ -41,7 +41,7 @@ RESULTS = os.path.join(HOME, "results.jsonl")
 BASELINE = os.path.join(HOME, "baseline.json")
 SEED = os.environ.get("SEED") or "1"
 MUTANTS = int(os.environ.get("MUTANTS") or 200)
-FIRST = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
+ONLY_THESE = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
 WIDE = float(os.environ.get("WIDE") or 90)
 JOBS = int(os.environ.get("JOBS") or 2)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8",
@@ -275,8 +275,8 @@ def is_new(test):
 
 
 def named(path, wide):
-    """What is named for a source, by TESTS and by table.py."""
-    tests = FIRST + next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
+    """What is named for a source."""
+    tests = next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
     return [test for test in tests if is_wide(test) == wide]
 
 
@@ -383,6 +383,10 @@ def same_change(diff):
     return tuple(line for line in diff.splitlines() if not line.startswith("@@"))
 
 
+commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE, check=False,
+                        encoding="ascii").stdout.strip()
+
+
 def plant(tree, number, sources, baseline, wide, row, others):
     """Tries candidates until one is a mutant; what becomes of it."""
     for attempt, group, operator, path, text, changed in candidates(number, sources, row, others):
@@ -397,10 +401,10 @@ def plant(tree, number, sources, baseline, wide, row, others):
             if not make(tree, object_of(path)) or content(tree, path) == before:
                 continue
             line = next(n for n, (a, b) in enumerate(zip(text.split("\n"), changed.split("\n")), 1) if a != b)
-            tests, kinds = tests_of(path, text, line, wide), ["build"] if wide else ["fast", "build"]
+            tests = ONLY_THESE or tests_of(path, text, line, wide)
             kind = caught = how = None
             ran = []
-            for kind, test in [(kind, test) for kind in kinds for test in tests]:
+            for kind, test in [(kind, test) for kind in KINDS for test in tests]:
                 if not make(tree, *command_of(test, kind)[0]):
                     raise RuntimeError("%s: %s does not build" % (path, test))
                 usual = baseline.seconds(test, kind)
@@ -419,7 +423,7 @@ def plant(tree, number, sources, baseline, wide, row, others):
             baseline.check(tree, caught, kind)
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
                 "line": line, "diff": diff, "caught": caught, "how": how,
-                "ran": sorted(set(ran)), "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
+                "commit": commit, "ran": sorted(set(ran)), "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
     raise RuntimeError("no fault that can be planted")
 
 
@@ -511,7 +515,7 @@ def run_all(todo, wide):
         try:
             row = plant(tree, number, sources, baseline, wide, known.get(number), others)
             row["wide"] = wide
-            if wide:  # what has run before counts, too
+            if wide or ONLY_THESE:  # what has run before counts, too
                 row["ran"] = known[number]["ran"] + row["ran"]
                 row["cpu_s"] += known[number]["cpu_s"]
             keep(row)
@@ -536,7 +540,7 @@ def main():
     # survivors before the tests of whole programs
     todo = [n for n, row in results().items()
             if row["caught"] is None and not row.get("wide") and (not again or n in again)]
-    if todo and WIDE > 0:
+    if todo and WIDE > 0 and not ONLY_THESE:
         measure_coverage()
         run_all(todo, True)
     return 0 if report() else 1
