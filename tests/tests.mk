@@ -208,12 +208,6 @@ fuzz: deps ## FUZZ_SECONDS (60) of each parser on inputs that nobody thought of
 	$(Q)BUILD=$(BUILD) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh
 
 # ---- mutants: which faults do the tests catch? ----
-# A fault that gives the same object as before, or one that the compiler warns of, is none.
-cc.plain  = $(CC) $(C11) $(INCLUDE) -Werror -O2
-cxx.plain =
-cu.plain  =
-isa.plain = -O3
-$(eval $(call variant,plain))
 mutants: test-deps ## MUTANTS (200) planted faults: how many do the tests catch? Hours; goes on where it stopped
 	$(Q)data/install.sh fuzz
 	$(Q)BUILD=$(BUILD) tests/mutants/run.py

@@ -269,13 +269,34 @@ done:
     return status;
 }
 
+/* Data of all ranks. Those that make a cache take turns, so that each finds what was made before
+ * it: the first, then one on each other host, whose file it may be as well, then the rest. */
+static vae_status open_by_turns(const vae_ranks *ranks, bool resume, const command_line *line,
+                                vae_dataset **train, vae_dataset **test, vae_error *err)
+{
+    const size_t turns = ranks != NULL && line->config.cache[0] != '\0' ? 3 : 1;
+    size_t mine = 0;
+    vae_status status = VAE_OK;
+    if (turns > 1 && ranks->rank > 0) {
+        mine = ranks->local > 0 ? 2 : 1;
+    }
+    for (size_t turn = 0; turn < turns; turn++) {
+        const vae_status opened = mine == turn ? open_sets(&line->config, resume, line->channels,
+                                                           &line->given, train, test, err)
+                                               : VAE_OK;
+        TRY(vae_ranks_all_ok(ranks, opened, err));
+    }
+done:
+    return status;
+}
+
 /* Data of all ranks and, where it is not given, a folder for the run. */
 static vae_status open_data(const cli_args *args, bool resume, command_line *line,
                             vae_dataset **train, vae_dataset **test, vae_error *err)
 {
     vae_config *c = &line->config;
-    vae_status status = open_sets(c, resume, line->channels, &line->given, train, test, err);
-    TRY(vae_ranks_all_ok(args->ranks, status, err));
+    vae_status status = VAE_OK;
+    TRY(open_by_turns(args->ranks, resume, line, train, test, err));
     if (c->out[0] != '\0') {
         return VAE_OK;
     }

@@ -194,7 +194,8 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
 
 /* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE).
  * given: what the user named on the command line; those count even if they say the default, all
- * others only if they differ from it. So a config.json, which holds every value, can be fed back. */
+ * others only if they differ from it. So a config.json, which holds every value, can be fed
+ * back. */
 vae_status vae_config_check(const vae_config *config, const vae_option_set *given, vae_error *err);
 
 /* First option of the table for which a and b differ, `except` aside; SIZE_MAX if there is none. */

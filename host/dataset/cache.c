@@ -2,7 +2,7 @@
  *
  *   64 bytes     what it is: the magic bytes, the version, zeros
  *   rows         (n, height, width, channels) bytes
- *   left out     of each: its place in the list of files and two lengths (u64), its name, the reason
+ *   left out     of each: its place in the list of files, two lengths (u64), its name, the reason
  *   footer       as below
  *
  * All numbers are little-endian, as this program's memory is. It is written from its beginning to
@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/map.h"
 #include "base/stream.h"
 
-enum { HEAD = 64, VERSION = 1, PIECE = 1 << 24 };
+enum { HEAD = 64, VERSION = 1, PIECE = 1 << 24, AGE = 3600 /* seconds */ };
 static const uint8_t magic[12] = {0x89, 'v', 'a', 'e', 'c', 'a', 'c', 'h', 'e', '\r', '\n', 0x1a};
 
 typedef struct {
@@ -220,8 +222,21 @@ static bool is_begun(const char *path)
     return is;
 }
 
-/* Files that vae_file began beside `path` and whose process is gone: of gigabytes, perhaps. */
-static void sweep(const char *path)
+/* Was it left by a process that is gone? No process has that number, on this host, and none, on
+ * any, has written to it for an hour. */
+static bool is_left(const char *path, const char *ending)
+{
+    long pid = 0;
+    int place, end = 0;
+    struct stat info;
+    return sscanf(ending, ".%ld-%d.tmp%n", &pid, &place, &end) == 2 && end > 0 &&
+           ending[end] == '\0' && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH &&
+           stat(path, &info) == 0 && time(NULL) - info.st_mtime > AGE && is_begun(path);
+}
+
+/* Takes away what vae_file began beside `path` and somebody who was killed left: gigabytes,
+ * perhaps. */
+static void sweep(const char *path, const vae_error *err)
 {
     char pattern[2 * VAE_PATH + 16];
     size_t used = 0;
@@ -237,14 +252,10 @@ static void sweep(const char *path)
         return;
     }
     for (size_t i = 0; i < found.gl_pathc; i++) {
-        long pid = 0;
-        int place, end = 0;
-        const bool named =
-            sscanf(found.gl_pathv[i] + strlen(path), ".%ld-%d.tmp%n", &pid, &place, &end) == 2 &&
-            end > 0 && found.gl_pathv[i][strlen(path) + (size_t)end] == '\0';
-        if (named && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH &&
-            is_begun(found.gl_pathv[i])) {
-            unlink(found.gl_pathv[i]);
+        const char *name = found.gl_pathv[i];
+        if (is_left(name, name + strlen(path)) && unlink(name) == 0) {
+            vae_note(err != NULL ? err->notes : NULL,
+                     "%s: removed: left by one who was killed while making %s", name, path);
         }
     }
     globfree(&found);
@@ -257,7 +268,7 @@ vae_status vae_cache_begin(vae_cache_writer *w, const char *path, vae_error *err
     vae_status status = VAE_OK;
     memcpy(head, magic, sizeof magic);
     memcpy(head + sizeof magic, &version, sizeof version);
-    sweep(path);
+    sweep(path, err);
     w->path = path;
     TRY(vae_file_begin(&w->file, path, err));
     TRY(vae_file_add(&w->file, head, sizeof head, err));

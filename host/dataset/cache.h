@@ -29,8 +29,8 @@ typedef struct {
 } vae_cache_key;
 
 /* Opens the cache, if it fits: *fits, and set's n, d, height, width, channels, rows, map, recorded
- * and left_out are filled in. Where it does not fit, or there is none, nothing is filled in, and `why`
- * is what is different ("": there is none). VAE_ERR_DATA: it is damaged, or no cache of this
+ * and left_out are filled in. Where it does not fit, or there is none, nothing is filled in, and
+ * `why` is what is different ("": there is none). VAE_ERR_DATA: it is damaged, or no cache of this
  * program; VAE_ERR_IO, VAE_ERR_RUNTIME. */
 vae_status vae_cache_open(vae_dataset *set, vae_picture_counts *counts, bool *fits, char why[256],
                           const char *path, const vae_cache_key *key, vae_error *err);
@@ -42,7 +42,8 @@ typedef struct {
     const char *path; /* the caller's */
 } vae_cache_writer;
 
-/* Who was killed while making one here has left a file beside it, which is removed. VAE_ERR_IO. */
+/* Who was killed while making one here, an hour ago or more, has left a file beside it, which is
+ * removed and told of. VAE_ERR_IO. */
 vae_status vae_cache_begin(vae_cache_writer *w, const char *path, vae_error *err);
 vae_status vae_cache_add(vae_cache_writer *w, const uint8_t *rows, size_t bytes, vae_error *err);
 /* keep: of all that was added, set (n, d, height, width, channels, left_out) and counts tell; else

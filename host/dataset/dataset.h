@@ -55,9 +55,9 @@ typedef struct {
     /* Rows read, where it takes long; may be NULL; called by one thread. */
     void (*progress)(void *ctx, size_t done, size_t total);
     void *ctx;
-    /* Of folders of pictures: the file that keeps their rows, NULL: none. It is made where it is not
-     * there or is of other pictures, if make_cache; else it is taken where it fits, it or the one
-     * with VAE_CACHE_TEST behind its name, and left alone where not. */
+    /* Of folders of pictures: the file that keeps their rows, NULL: none. It is made where it is
+     * not there or is of other pictures, if make_cache; else it is taken where it fits, it or the
+     * one with VAE_CACHE_TEST behind its name, and left alone where not. */
     const char *cache;
     bool make_cache;
 } vae_data_options;
@@ -134,9 +134,9 @@ typedef struct vae_dataset {
  * - A folder of picture files (image.h has the formats). Folders in it are classes, in the order of
  *   their names, and hold the files of one class (as torchvision's ImageFolder); files that lie in
  *   it directly have no labels. Folders train and test (or val, valid) make splits. Rows are in the
- *   order of paths, with 0 < limit < n the first of a fixed random order of them. Links are followed,
- *   and each file and folder is taken once. Pictures in other formats are refused, as are pictures in
- *   the folder itself and in folders in it; other files are told of (err->notes). Up to
+ *   order of paths, with 0 < limit < n the first of a fixed random order of them. Links are
+ *   followed, and each file and folder is taken once. Pictures in other formats are refused, as are
+ *   pictures in the folder itself and in folders in it; other files are told of (err->notes). Up to
  *   config->skip_bad files that are damaged or cannot be read are left out.
  *   Colour becomes grey by ITU-R 601 (as PIL); alpha is dropped; EXIF's orientation is followed,
  *   unless config->exif says ignore.

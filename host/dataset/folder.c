@@ -245,12 +245,15 @@ static vae_status add_file(vae_folder *files, const char *name, uint32_t label, 
     if (files->n == files->room) {
         const size_t room = files->room == 0 ? 1024 : 2 * files->room;
         size_t *at = realloc(files->at, room * sizeof *at);
-        files->at = at != NULL ? at : files->at;
-        uint32_t *label_of = realloc(files->label, room * sizeof *label_of);
-        files->label = label_of != NULL ? label_of : files->label;
-        if (at == NULL || label_of == NULL) {
+        if (at == NULL) {
             return vae_fail_memory(err, room * sizeof *at, "a list of pictures");
         }
+        files->at = at;
+        uint32_t *labels = realloc(files->label, room * sizeof *labels);
+        if (labels == NULL) {
+            return vae_fail_memory(err, room * sizeof *labels, "a list of pictures");
+        }
+        files->label = labels;
         files->room = room;
     }
     if (files->room_bytes - files->bytes < bytes) {

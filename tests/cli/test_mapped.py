@@ -89,10 +89,10 @@ def a_file_cut_short_while_it_trains_ends_the_run_with_words():
 def memory_does_not_grow_with_a_file_of_more_than_4_gib():
     if os.environ.get("FULL", "0") in ("", "0"):
         raise Skip("a file of 4.5 GB: FULL=1")
-    rows, columns = 70000, 64000
+    rows, columns = 2200000, 2048
     write_large("huge.npy", rows, columns, "|u1")
-    process = subprocess.Popen([VAE, "train", "--data", "huge.npy", *map(str, LARGE), "--epochs", "1", "--out",
-                                "huge", "-q"], cwd=path())
+    process = subprocess.Popen([VAE, "train", "--data", "huge.npy", *map(str, LARGE), "--batch-size", "1024",
+                                "--epochs", "1", "--out", "huge", "-q"], cwd=path())
     most = 0
     while process.poll() is None:
         with open(f"/proc/{process.pid}/status") as file:

@@ -171,6 +171,23 @@ def trained_alone():
 
 
 @test
+def ranks_make_one_cache_of_pictures():
+    """The first makes it, the others open it; the bits are those of a run without."""
+    os.makedirs(path("pictures"))
+    for i in range(400):  # which takes longer than two ranks can be apart
+        with open(path("pictures", f"{i:03d}.pgm"), "wb") as file:
+            file.write(b"P5 4 4 255\n" + bytes((i * 31 + k * 17) % 256 for k in range(16)))
+    options = ["train", "--data", "pictures", "--hidden", 3, "--latent", 2, "--epochs", 2, "--batch-size", 99, "--device", "cpu",
+               "--sample-every", 0, "--report=false", "-q", "--out"]
+    ranks(2, *options, "plain-pictures")
+    trace = ["strace", "-f", "-ff", "-qq", "-e", "trace=rename,renameat,renameat2", "-o", "renames"]
+    ranks(2, *options, "kept-pictures", "--cache", "pictures.cache", prefix=trace)
+    assert metrics("kept-pictures") == metrics("plain-pictures")
+    calls = "".join(open(path(n)).read() for n in os.listdir(path()) if n.startswith("renames."))
+    assert calls.count('"pictures.cache")') == 1 and "checkpoints" in calls, calls
+
+
+@test
 def eval_score_and_encode_share_rows():
     run = trained_alone()
     for args in (["eval", run, "--samples", "70", "--limit", "150", "--json", "-t", "1", "--per-example", "{}.npz"],

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vae_config config, before, again;
     vae_error err = {0}, none = {0}, why = {0};
     char *text = fuzz_text(data, size);
-    memset(&config, NULL, sizeof config);
+    memset(&config, 0, sizeof config);
     vae_config_defaults(&config);
     before = again = config;
     if (fuzz_judge(vae_config_from_json(&config, text, "fuzz", &err), &err)) {

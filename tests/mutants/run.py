@@ -5,7 +5,7 @@ model and the kernels, one at a time, in a copy of the tree; which of them do th
     tests/mutants/run.py                    MUTANTS [200] of them, JOBS [2] at a time; goes on where it was cut short
     tests/mutants/run.py again N...         these anew (after a test was written), with all that is in the tree now
     tests/mutants/run.py report             what is known so far, survivors as diffs
-    TESTS="unit npy, cli data" tests/mutants/run.py again N...    these tests first, before those of table.py
+    TESTS="unit npy, cli data" tests/mutants/run.py again N...    with these tests alone
     ONLY="parsers run" tests/mutants/run.py    faults in these only (table.py)
 
 A fault that does not compile without warnings, or gives the same object as before, is none: another is taken
@@ -41,20 +41,24 @@ RESULTS = os.path.join(HOME, "results.jsonl")
 BASELINE = os.path.join(HOME, "baseline.json")
 SEED = os.environ.get("SEED") or "1"
 MUTANTS = int(os.environ.get("MUTANTS") or 200)
-FIRST = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
+ONLY_THESE = [" ".join(test.split()) for test in (os.environ.get("TESTS") or "").split(",") if test.strip()]
 WIDE = float(os.environ.get("WIDE") or 90)
 JOBS = int(os.environ.get("JOBS") or 2)
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "BUILD": "build", "LC_ALL": "C.UTF-8",
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8",
        "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:hard_rss_limit_mb=3000",
        "UBSAN_OPTIONS": "print_stacktrace=1"}
-FAST = "SAN_DEBUG=-g0" + (" -fuse-ld=lld" if shutil.which("ld.lld") else "")  # links in a tenth of a second
+LINKER = " -fuse-ld=lld" if shutil.which("ld.lld") else ""  # links in a tenth of a second
+# How what is tested is built, by folder: first without sanitizers, several times as fast, and compiled so that a
+# warning is an error; what passes there with them.
+KINDS = {"fast": ["SAN=-O1 -Werror" + LINKER], "build": ["SAN_DEBUG=-g0" + LINKER]}
 FAILED = re.compile(rb"^(?:\[  FAILED  \]|FAILED\b)", re.M)  # in cmocka's words, and in a script's
 lock = threading.Lock()
 
 
-def make(tree, *targets, how=FAST):
-    """Did it build? Targets may be none."""
-    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", how, *targets], cwd=tree, env=ENV,
+def make(tree, *targets, how=()):
+    """Did it build? Targets are in the folder of their kind of build."""
+    kind = targets[0].split("/")[0]
+    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", "BUILD=" + kind, *(how or KINDS[kind]), *targets], cwd=tree, env=ENV,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode == 0
 
@@ -149,63 +153,61 @@ def read_sources(tree):
 
 
 def object_of(path):
-    """The object, of the variant without sanitizers, that says whether a fault changes anything."""
+    """The object that says whether a fault changes anything."""
     if path.endswith(".cu"):
-        return "build/simt/%s.o" % path
+        return "fast/simt/%s.o" % path
     if path.startswith("host/backend/cuda/"):
-        return "build/simt/%s.o" % path[:-2]
+        return "fast/simt/%s.o" % path[:-2]
     if path == "host/backend/cpu/kernels.c":
-        return "build/plain/host/backend/cpu/kernels_avx2.o"
-    return "build/plain/%s.o" % path[:-2]
+        return "fast/asan/host/backend/cpu/kernels_avx2.o"
+    return "fast/asan/%s.o" % path[:-2]
 
 
 def content(tree, path):
-    """What the object does: no debugging information in it."""
-    bare = os.path.join(tree, "build", "bare.o")
-    subprocess.run(["strip", "-g", "-o", bare, os.path.join(tree, object_of(path))], check=True)
-    with open(bare, "rb") as f:
+    with open(os.path.join(tree, object_of(path)), "rb") as f:
         return f.read()
 
 
 # ---- tests ----
 
-def command_of(test):
+def command_of(test, kind="build"):
     """(targets, command, environment) of a test as the table names it."""
-    kind, *rest = test.split()
-    if kind == "unit":
-        return ["build/test/test_%s" % rest[0]], ["build/test/test_%s" % rest[0]], {}
-    if kind == "simt":
+    what, *rest = test.split()
+    vae, emulated = kind + "/test/vae", kind + "/simt/vae"
+    if what == "unit":
+        return ["%s/test/test_%s" % (kind, rest[0])], ["%s/test/test_%s" % (kind, rest[0])], {}
+    if what == "simt":
         more = {"VAE_TEST_DEVICE": "cuda", "VAE_TEST_PRECISION": rest[1] if len(rest) > 1 else "fp32"}
         if rest[-1] == "whole-steps":
             more["VAE_CUDA_PERSISTENT"] = "3"
-        return ["build/simt/test_%s" % rest[0]], ["build/simt/test_%s" % rest[0]], more
-    if kind == "program":
-        return ["build/simt/vae", "build/test/vae"], ["tests/simt/run.sh", rest[0]], {}
-    if kind == "ranks":
-        return ["build/simt/vae"], ["tests/simt/ranks.py"], {"VAE": "build/simt/vae"}
-    if kind == "cli":
-        more = ["build/test/fail_mpi.so", "build/test/vae_alone"] if "ranks" in rest else []
-        return ["build/test/vae", *more], ["tests/cli/run", *rest], {"VAE": "build/test/vae"}
-    if kind == "roundtrip":
-        return ["build/vae", "build/roundtrip/random_model"], ["tests/roundtrip/run.sh", rest[0]], {"MODELS": "30"}
-    if kind == "faults":  # of a part, in scenes
+        return ["%s/simt/test_%s" % (kind, rest[0])], ["%s/simt/test_%s" % (kind, rest[0])], more
+    if what == "program":
+        return [emulated, vae], ["tests/simt/run.sh", rest[0]], {}
+    if what == "ranks":
+        return [emulated], ["tests/simt/ranks.py"], {"VAE": emulated}
+    if what == "cli":
+        more = [kind + "/test/fail_mpi.so", kind + "/test/vae_alone"] if "ranks" in rest else []
+        return [vae, *more], ["tests/cli/run", *rest], {"VAE": vae}
+    if what == "roundtrip":
+        return [kind + "/vae", kind + "/roundtrip/random_model"], ["tests/roundtrip/run.sh", rest[0]], {"MODELS": "30"}
+    if what == "faults":  # of a part, in scenes
         scenes = [word for scene in rest[1:] for word in ("--scene", scene)]
-        return (["build/vae", "build/test/vae", "build/faults/shim.so"],
+        return ([kind + "/vae", vae, kind + "/faults/shim.so"],
                 ["tests/faults/run", "--long", "--part", rest[0], *scenes], {"JOBS": "1"})
-    if kind == "fuzz":
-        return ["build/fuzz/%s" % name for name in rest], ["tests/fuzz/run.sh", *rest], {"RUNS": "4000"}
+    if what == "fuzz":
+        return ["%s/fuzz/%s" % (kind, name) for name in rest], ["tests/fuzz/run.sh", *rest], {"RUNS": "4000"}
     raise ValueError(test)
 
 
-def run(tree, test, cpu, wall):
+def run(tree, test, kind, cpu, wall):
     """None: it passed; or how it failed: it is ended as soon as one of its cases did. Seconds of processor time."""
-    _, command, more = command_of(test)
+    _, command, more = command_of(test, kind)
     log, temp = os.path.join(tree, "build", "test.log"), os.path.join(os.path.abspath(tree), "build", "temp")
     shutil.rmtree(temp, ignore_errors=True)
     os.makedirs(temp)
     with open(log, "wb") as out:
         child = subprocess.Popen(["prlimit", "--core=0", "--cpu=%d" % cpu, *command], cwd=tree, stdin=subprocess.DEVNULL,
-                                 env={**ENV, "TMPDIR": temp, **more}, stdout=out, stderr=out, start_new_session=True)
+                                 env={**ENV, "BUILD": kind, "TMPDIR": temp, **more}, stdout=out, stderr=out, start_new_session=True)
     # seconds in which this program ran, too: it may be stopped for a while, with all that it started
     done, left, failed = (0, 0, None), 4 * wall, None
     while done[0] == 0 and left > 0 and not failed:
@@ -273,8 +275,8 @@ def is_new(test):
 
 
 def named(path, wide):
-    """What is named for a source, by TESTS and by table.py."""
-    tests = FIRST + next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
+    """What is named for a source."""
+    tests = next(tests for pattern, tests in table.TESTS if glob.fnmatch.fnmatch(path, pattern))
     return [test for test in tests if is_wide(test) == wide]
 
 
@@ -307,11 +309,11 @@ def measure_coverage():
     if not coverage.tests:
         copy_tree(coverage.tree)
     tests = all_tests()
-    if not make(coverage.tree, "-j%d" % JOBS, *{target for test in tests for target in command_of(test)[0]}, how=FLAGS):
+    if not make(coverage.tree, "-j%d" % JOBS, *{target for test in tests for target in command_of(test)[0]}, how=[FLAGS]):
         sys.exit("%s does not build" % coverage.tree)
     print("lines that tests run:", flush=True)
     coverage.measure(tests, {path for _, _, patterns in table.GROUPS for pattern in patterns
-                             for path in glob.glob(os.path.join(ROOT, pattern))}, command_of, ENV, JOBS)
+                             for path in glob.glob(os.path.join(ROOT, pattern))}, command_of, {**ENV, "BUILD": "build"}, JOBS)
 
 
 class Baseline:
@@ -323,20 +325,24 @@ class Baseline:
             with open(BASELINE, encoding="utf-8") as f:
                 self.known = json.load(f)
 
-    def passed(self, test, seconds):
+    def seconds(self, test, kind):
+        return self.known.get("%s %s" % (kind, test), 60)
+
+    def passed(self, test, kind, seconds):
         with lock:
-            self.known.setdefault(test, round(seconds, 2))
+            self.known.setdefault("%s %s" % (kind, test), round(seconds, 2))
             with open(BASELINE + ".new", "w", encoding="utf-8") as f:
                 json.dump(self.known, f, indent=1, sort_keys=True)
             os.replace(BASELINE + ".new", BASELINE)
 
-    def check(self, tree, test):
+    def check(self, tree, test, kind):
         """A test that failed passes in a tree without faults, or all of this means nothing."""
-        if test not in self.known:
-            how, took = run(tree, test, 600, 1200) if make(tree, *command_of(test)[0]) else ("it does not build", 0)
+        if "%s %s" % (kind, test) not in self.known:
+            built = make(tree, *command_of(test, kind)[0])
+            how, took = run(tree, test, kind, 600, 1200) if built else ("it does not build", 0)
             if how is not None:
                 raise RuntimeError("%s fails without any fault: %s" % (test, how))
-            self.passed(test, took)
+            self.passed(test, kind, took)
 
 
 # ---- a mutant ----
@@ -377,6 +383,10 @@ def same_change(diff):
     return tuple(line for line in diff.splitlines() if not line.startswith("@@"))
 
 
+commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE, check=False,
+                        encoding="ascii").stdout.strip()
+
+
 def plant(tree, number, sources, baseline, wide, row, others):
     """Tries candidates until one is a mutant; what becomes of it."""
     for attempt, group, operator, path, text, changed in candidates(number, sources, row, others):
@@ -390,29 +400,30 @@ def plant(tree, number, sources, baseline, wide, row, others):
                 f.write(changed)
             if not make(tree, object_of(path)) or content(tree, path) == before:
                 continue
-            caught = how = None
-            ran = []
             line = next(n for n, (a, b) in enumerate(zip(text.split("\n"), changed.split("\n")), 1) if a != b)
-            for test in tests_of(path, text, line, wide):
-                if not make(tree, *command_of(test)[0]):
+            tests = ONLY_THESE or tests_of(path, text, line, wide)
+            kind = caught = how = None
+            ran = []
+            for kind, test in [(kind, test) for kind in KINDS for test in tests]:
+                if not make(tree, *command_of(test, kind)[0]):
                     raise RuntimeError("%s: %s does not build" % (path, test))
-                usual = baseline.known.get(test, 60)
-                how, cpu = run(tree, test, 10 + 5 * usual, 120 + 30 * usual)
+                usual = baseline.seconds(test, kind)
+                how, cpu = run(tree, test, kind, 10 + 5 * usual, 120 + 30 * usual)
                 took += cpu
                 ran.append(test)
                 if how is not None:
                     caught = failed_of(tree, test)
                     break
-                baseline.passed(test, cpu)
+                baseline.passed(test, kind, cpu)
         finally:
             with open(full, "w", encoding="utf-8") as f:
                 f.write(text)
         diff = difference(path, text, changed)
         if caught is not None:
-            baseline.check(tree, caught)
+            baseline.check(tree, caught, kind)
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
                 "line": line, "diff": diff, "caught": caught, "how": how,
-                "ran": ran, "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
+                "commit": commit, "ran": sorted(set(ran)), "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
     raise RuntimeError("no fault that can be planted")
 
 
@@ -470,17 +481,31 @@ def report():
     return len(rows) == MUTANTS and enough
 
 
+held = []
+
+
+def take_tree():
+    """One that no run beside this one works in, with the sources of now."""
+    for k in range(64):
+        tree = os.path.join(HOME, "tree%d" % k)
+        guard = open(tree + ".lock", "w")
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            guard.close()
+            continue
+        held.append(guard)
+        copy_tree(tree)
+        return tree
+    raise RuntimeError("no tree is free in %s" % HOME)
+
+
 def run_all(todo, wide):
     """Mutants by number, on trees of their own."""
     known = results()
-    trees = [os.path.join(HOME, "tree%s" % (k or "")) for k in range(min(JOBS, len(todo)))]
-    copy_tree(trees[0])
+    trees = [take_tree() for _ in range(min(JOBS, len(todo)))]
     sources = read_sources(trees[0])
     baseline = Baseline()
-    for tree in trees[1:]:
-        if not os.path.isdir(tree):
-            shutil.copytree(trees[0], tree, symlinks=True)
-        copy_tree(tree)
     free = list(trees)
 
     def one(number):
@@ -490,7 +515,7 @@ def run_all(todo, wide):
         try:
             row = plant(tree, number, sources, baseline, wide, known.get(number), others)
             row["wide"] = wide
-            if wide:  # what has run before counts, too
+            if wide or ONLY_THESE:  # what has run before counts, too
                 row["ran"] = known[number]["ran"] + row["ran"]
                 row["cpu_s"] += known[number]["cpu_s"]
             keep(row)
@@ -506,8 +531,6 @@ def main():
     if sys.argv[1:2] == ["report"]:
         return 0 if report() else 1
     os.makedirs(HOME, exist_ok=True)
-    guard = open(os.path.join(HOME, "lock"), "w")
-    fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
     only = (os.environ.get("ONLY") or "").split()
     again = [int(word) for word in sys.argv[2:]] if sys.argv[1:2] == ["again"] else []
     todo = again or [n for n in range(MUTANTS) if n not in results() and (not only or group_of(n) in only)]
@@ -517,7 +540,7 @@ def main():
     # survivors before the tests of whole programs
     todo = [n for n, row in results().items()
             if row["caught"] is None and not row.get("wide") and (not again or n in again)]
-    if todo and WIDE > 0:
+    if todo and WIDE > 0 and not ONLY_THESE:
         measure_coverage()
         run_all(todo, True)
     return 0 if report() else 1

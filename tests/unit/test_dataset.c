@@ -386,15 +386,16 @@ static void readers_are_named(void **state)
     char kinds[VAE_DATASET_KINDS];
     const uint8_t text[] = "hello";
     assert_string_equal(vae_dataset_kinds(kinds), "digits, sprites, a folder of IDX or picture "
-                                                  "files, an .npy, .npz, .csv, .png, .jpg or .pgm "
-                                                  "file");
+                                                  "files, an .npy, .npz, .csv, .png, .jpg, .pgm, "
+                                                  ".bmp, .webp or .tif file");
     assert_set_refused(
         scratch_path(*state, "nowhere"), VAE_SPLIT_TRAIN, VAE_ERR_IO,
-        "; name an .npy, .npz, .csv, .png, .jpg, .pgm or IDX file, a folder of IDX or picture "
-        "files, or a built-in set, `digits` or `sprites`");
+        "; name an .npy, .npz, .csv, .png, .jpg, .pgm, .bmp, .webp, .tif or IDX file, a folder of "
+        "IDX or picture files, or a built-in set, `digits` or `sprites`");
     assert_set_refused(scratch_write(*state, "text", text, 5), VAE_SPLIT_TRAIN, VAE_ERR_DATA,
                        "expected NPY (93 4e ...), PNG (89 50 ...), JPEG (ff d8 ...), PGM (50 31 "
-                       "...), IDX (00 00 ...), or a name that "
+                       "...), BMP (42 4d ...), WebP (52 49 ...), TIFF (49 49 ...), IDX (00 00 "
+                       "...), or a name that "
                        "ends in .npz or .csv; found 68 65");
 }
 

@@ -530,6 +530,49 @@ static void test_metrics_up_to_a_step(void **state)
     free(text);
 }
 
+/* Relative paths are those of the folder in which the run began, where they lead somewhere. */
+static void test_paths_of_a_run(void **state)
+{
+    scratch *s = *state;
+    vae_config c;
+    char here[VAE_PATH], began[300],
+        record[VAE_PATH + 40], *const fields[] = {c.data, c.test_data, c.stack, c.init_from};
+    const char *run = run_folder_in(s, "moved");
+    snprintf(began, sizeof began, "%s/began", s->folder);
+    scratch_write(s, "began/rows.npy", "", 0);
+    scratch_write(s, "began/digits", "", 0);
+    assert_non_null(getcwd(here, sizeof here));
+    for (size_t i = 0; i < 4; i++) {
+        char want[400], longest[301];
+        vae_error err = {0};
+        scratch_write(s, "moved/run.json", record,
+                      (size_t)snprintf(record, sizeof record, "{\"folder\": \"%s\"}", began));
+        static const char *const stay[] = {"", "nowhere.npy", "/began/rows.npy", "digits"};
+        for (size_t k = 0; k < 4; k++) {
+            run_small_config(&c, "x");
+            snprintf(fields[i], VAE_PATH, "%s", stay[k]);
+            assert_int_equal(vae_run_resolve_config(run, &c, &err), VAE_OK);
+            assert_string_equal(fields[i], stay[k]);
+        }
+        snprintf(fields[i], VAE_PATH, "rows.npy");
+        snprintf(want, sizeof want, "%s/rows.npy", began);
+        assert_int_equal(vae_run_resolve_config(run, &c, &err), VAE_OK);
+        assert_string_equal(fields[i], want);
+        memset(longest, 'x', 300); /* a name that no file system looks up */
+        longest[300] = '\0';
+        snprintf(fields[i], VAE_PATH, "%s", longest);
+        assert_int_equal(vae_run_resolve_config(run, &c, &err), VAE_ERR_IO);
+        assert_string_equal(fields[i], longest);
+        /* it began here, or nobody says where */
+        scratch_write(s, "moved/run.json", record,
+                      (size_t)snprintf(record, sizeof record, "{\"folder\": \"%s\"}", here));
+        assert_int_equal(vae_run_resolve_config(run, &c, NULL), VAE_OK);
+        scratch_write(s, "moved/run.json", "{", 1);
+        assert_int_equal(vae_run_resolve_config(run, &c, NULL), VAE_OK);
+        assert_string_equal(fields[i], longest);
+    }
+}
+
 /* ---- refusals ---- */
 
 static void assert_refused(const vae_config *c, const vae_dataset *set, bool resume,
@@ -718,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_stages_note),
         cmocka_unit_test(test_records),
         cmocka_unit_test(test_metrics_up_to_a_step),
+        cmocka_unit_test(test_paths_of_a_run),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_one_at_a_time),
         cmocka_unit_test(test_resume_nothing),
