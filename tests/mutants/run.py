@@ -58,8 +58,9 @@ lock = threading.Lock()
 def make(tree, *targets, how=()):
     """Did it build? Targets are in the folder of their kind of build."""
     kind = targets[0].split("/")[0]
-    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", "BUILD=" + kind, *(how or KINDS[kind]), *targets], cwd=tree, env=ENV,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(["make", "-s", "--no-print-directory", "CUDA=0", "GIT=planted", "BUILD=" + kind,
+                           *(how or KINDS[kind]), *targets], cwd=tree, env=ENV, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode == 0
 
 
@@ -207,7 +208,8 @@ def run(tree, test, kind, cpu, wall):
     os.makedirs(temp)
     with open(log, "wb") as out:
         child = subprocess.Popen(["prlimit", "--core=0", "--cpu=%d" % cpu, *command], cwd=tree, stdin=subprocess.DEVNULL,
-                                 env={**ENV, "BUILD": kind, "TMPDIR": temp, **more}, stdout=out, stderr=out, start_new_session=True)
+                                 env={**ENV, "BUILD": kind, "TMPDIR": temp, **more}, stdout=out, stderr=out,
+                                 start_new_session=True)
     # seconds in which this program ran, too: it may be stopped for a while, with all that it started
     done, left, failed = (0, 0, None), 4 * wall, None
     while done[0] == 0 and left > 0 and not failed:
@@ -246,21 +248,21 @@ def is_wide(test):
     return test.split()[0] in ("cli", "program", "ranks", "roundtrip", "faults", "fuzz")
 
 
-def cli_tests():
+def cli_tests(root=ROOT):
     """Of every test of the command line: the file it is in (test_NAME.py is NAME)."""
     found = {}
-    for path in sorted(glob.glob(os.path.join(ROOT, "tests/cli/test_*.py"))):
+    for path in sorted(glob.glob(os.path.join(root, "tests/cli/test_*.py"))):
         with open(path, encoding="utf-8") as f:
             for name in re.findall(r"^@test\ndef (\w+)", f.read(), re.M):
                 found[name] = os.path.basename(path)[5:-3]
     return found
 
 
-def all_tests():
+def measured_tests(root):
     """Whose lines are worth to be known; what is emulated takes too long."""
-    units = [os.path.basename(p)[5:-2] for p in sorted(glob.glob(os.path.join(ROOT, "tests/unit/test_*.c")))]
+    units = [os.path.basename(p)[5:-2] for p in sorted(glob.glob(os.path.join(root, "tests/unit/test_*.c")))]
     return (["unit %s" % name for name in units if name not in ("curand", "whole")] +
-            ["cli %s" % name for name, file in cli_tests().items() if file in table.ASKED])
+            ["cli %s" % name for name, file in cli_tests(root).items() if file in table.ASKED])
 
 
 def is_new(test):
@@ -303,17 +305,19 @@ coverage = Coverage(HOME)
 
 
 def measure_coverage():
-    """In a tree of its own, built without sanitizers."""
-    if all(test in coverage.tests for test in all_tests()):
-        return
+    """Once, in a tree of its own, built without sanitizers; tests that are written later count as running all lines."""
     if not coverage.tests:
         copy_tree(coverage.tree)
-    tests = all_tests()
-    if not make(coverage.tree, "-j%d" % JOBS, *{target for test in tests for target in command_of(test)[0]}, how=[FLAGS]):
+    tests = measured_tests(coverage.tree)
+    if all(test in coverage.tests for test in tests):
+        return
+    targets = {target for test in tests for target in command_of(test)[0]}
+    if not make(coverage.tree, "-j%d" % JOBS, *targets, how=[FLAGS]):
         sys.exit("%s does not build" % coverage.tree)
     print("lines that tests run:", flush=True)
-    coverage.measure(tests, {path for _, _, patterns in table.GROUPS for pattern in patterns
-                             for path in glob.glob(os.path.join(ROOT, pattern))}, command_of, {**ENV, "BUILD": "build"}, JOBS)
+    sources = {path for _, _, patterns in table.GROUPS for pattern in patterns
+               for path in glob.glob(os.path.join(ROOT, pattern))}
+    coverage.measure(tests, sources, command_of, {**ENV, "BUILD": "build"}, JOBS)
 
 
 class Baseline:
@@ -423,7 +427,8 @@ def plant(tree, number, sources, baseline, wide, row, others):
             baseline.check(tree, caught, kind)
         return {"number": number, "attempt": attempt, "group": group, "operator": operator, "file": path,
                 "line": line, "diff": diff, "caught": caught, "how": how,
-                "commit": commit, "ran": sorted(set(ran)), "cpu_s": round(took, 1), "wall_s": round(time.monotonic() - began, 1)}
+                "commit": commit, "ran": sorted(set(ran)), "cpu_s": round(took, 1),
+                "wall_s": round(time.monotonic() - began, 1)}
     raise RuntimeError("no fault that can be planted")
 
 
@@ -462,7 +467,8 @@ def tell_counts(rows, key, names):
         same = sum(row["caught"] is None and explanation(row) is not None for row in of)
         if of:
             share = 100 * caught / max(1, len(of) - same)
-            print("%-18s %8d %8d %11d %9d %6.1f %%" % (name or "all", len(of), caught, same, len(of) - caught - same, share))
+            print("%-18s %8d %8d %11d %9d %6.1f %%" % (name or "all", len(of), caught, same,
+                                                       len(of) - caught - same, share))
     return 10 * caught >= 9 * (len(of) - same)
 
 
@@ -481,11 +487,8 @@ def report():
     return len(rows) == MUTANTS and enough
 
 
-held = []
-
-
 def take_tree():
-    """One that no run beside this one works in, with the sources of now."""
+    """One that no run beside this one works in, with the sources of now; and what to close after it."""
     for k in range(64):
         tree = os.path.join(HOME, "tree%d" % k)
         guard = open(tree + ".lock", "w")
@@ -494,19 +497,18 @@ def take_tree():
         except BlockingIOError:
             guard.close()
             continue
-        held.append(guard)
         copy_tree(tree)
-        return tree
+        return tree, guard
     raise RuntimeError("no tree is free in %s" % HOME)
 
 
 def run_all(todo, wide):
     """Mutants by number, on trees of their own."""
     known = results()
-    trees = [take_tree() for _ in range(min(JOBS, len(todo)))]
-    sources = read_sources(trees[0])
+    taken = [take_tree() for _ in range(min(JOBS, len(todo)))]
+    free = [tree for tree, _ in taken]
+    sources = read_sources(free[0])
     baseline = Baseline()
-    free = list(trees)
 
     def one(number):
         with lock:
@@ -515,16 +517,18 @@ def run_all(todo, wide):
         try:
             row = plant(tree, number, sources, baseline, wide, known.get(number), others)
             row["wide"] = wide
-            if wide or ONLY_THESE:  # what has run before counts, too
+            if (wide or ONLY_THESE) and number in known:  # what has run before counts, too
                 row["ran"] = known[number]["ran"] + row["ran"]
                 row["cpu_s"] += known[number]["cpu_s"]
             keep(row)
         finally:
             with lock:
                 free.append(tree)
-    with concurrent.futures.ThreadPoolExecutor(len(trees)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(taken)) as pool:
         for future in [pool.submit(one, number) for number in todo]:
             future.result()
+    for _, guard in taken:
+        guard.close()
 
 
 def main():
