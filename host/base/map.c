@@ -151,6 +151,11 @@ vae_status vae_map_open_fd(vae_map **out, int fd, const char *name, vae_error *e
     return status == VAE_OK || !mappable ? VAE_OK : vae_fail(err, status, "%s", why.text);
 }
 
+const char *vae_map_name(const vae_map *m)
+{
+    return m->name;
+}
+
 const uint8_t *vae_map_bytes(const vae_map *m)
 {
     return m->bytes;

@@ -29,6 +29,9 @@ vae_status vae_map_open_fd(vae_map **out, int fd, const char *name, vae_error *e
 /* NULL-safe. */
 void vae_map_close(vae_map *m);
 
+/* By which it was opened; the map's own. */
+const char *vae_map_name(const vae_map *m);
+
 /* The first byte, at a page's beginning (NULL: there is none), and how many. */
 const uint8_t *vae_map_bytes(const vae_map *m);
 size_t vae_map_size(const vae_map *m);

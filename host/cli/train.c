@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/sweep.h"
+#include "exchange/exchange.h"
 #include "image/image.h"
 #include "model/layout.h"
 #include "ranks/ranks.h"
@@ -175,21 +176,21 @@ static void print_result(const cli_args *args, const vae_config *config, const v
             config->out, config->out, config->out, 2 * config->epochs);
 }
 
-/* Channels of the pictures of the model that is to train on; 0: there is none yet. */
-static size_t channels_of_run(const char *run)
+/* Channels of the pictures of a model, a run's or a file of weights; 0: there is none yet. */
+static size_t channels_of(const char *model)
 {
     char path[VAE_PATH];
     vae_error ignored = {0};
     vae_checkpoint *c;
     size_t channels = 0;
-    if (vae_checkpoint_open_run(&c, run, false, false, path, &ignored) == VAE_OK) {
+    if (vae_open_weights(&c, model, path, &ignored) == VAE_OK) {
         channels = vae_is_picture(c->height, c->width, c->channels) ? c->channels : 0;
         vae_checkpoint_free(c);
     }
     return channels;
 }
 
-/* channels: of the pictures of the model that is to train on, 0: there is none. */
+/* channels: of the pictures of the model that trains on, or that is begun from; 0: none. */
 static vae_status open_sets(const vae_config *config, bool resume, size_t channels,
                             const vae_option_set *given, vae_dataset **train, vae_dataset **test,
                             vae_error *err)
@@ -202,7 +203,7 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
     vae_status status = VAE_OK;
     options.cache = config->cache[0] != '\0' ? config->cache : NULL;
     options.make_cache = options.cache != NULL;
-    if (resume && config->image_channels == 0) {
+    if (config->image_channels == 0) {
         options.channels = channels;
         options.of_model = options.channels > 0;
     }
@@ -211,6 +212,11 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
                      vae_dataset_open(train, config->data, VAE_SPLIT_TRAIN, &options, &why), &why,
                      err));
     TRY(vae_dataset_check_options(*train, given, err));
+    if (options.cache != NULL && (*train)->kind == VAE_KIND_PICTURES && (*train)->map == NULL) {
+        TRY(vae_fail(err, VAE_ERR_USAGE,
+                     "--cache has no effect on %s: it needs a folder of picture files",
+                     (*train)->source));
+    }
     options.means = false;
     if ((*train)->kind == VAE_KIND_PICTURES) {
         options.channels = (*train)->channels;
@@ -261,8 +267,8 @@ static vae_status read_options(const cli_args *args, const vae_train_options *op
     if (c->out[0] != '\0') {
         TRY(vae_run_folder_check(c->out, options->resume, options->anew, options->force, err));
     }
-    if (options->resume) {
-        line->channels = channels_of_run(c->out);
+    if (options->resume || c->init_from[0] != '\0') {
+        line->channels = channels_of(options->resume ? c->out : c->init_from);
     }
     TRY(check_model(c, err));
 done:

@@ -110,7 +110,10 @@ static bool value_to_text(const vae_option *o, const json_t *value, char *text, 
     }
     if (json_is_integer(value) && o->kind == VAE_KIND_CLASSES) {
         const json_int_t label = json_integer_value(value); /* until 1073072 it was a number */
-        snprintf(text, size, label == -1 ? "" : "%" JSON_INTEGER_FORMAT, label);
+        text[0] = '\0';
+        if (label != -1) {
+            snprintf(text, size, "%" JSON_INTEGER_FORMAT, label);
+        }
         return true;
     }
     if (json_is_real(value) && real) {

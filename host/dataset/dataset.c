@@ -86,11 +86,14 @@ static vae_status own_rows(vae_dataset *set, vae_error *err)
             memcpy(rows + i * width, row, width);
         }
     }
+    TRY(vae_map_check(set->map, err));
     vae_map_close(set->map);
     set->map = NULL;
     set->loose = false;
     set->rows = rows;
+    rows = NULL;
 done:
+    free(rows);
     return status;
 }
 
@@ -366,6 +369,11 @@ vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, v
     if (!ok) {
         free_rows(&now);
         return vae_fail_memory(err, n * (row + label + factors), "a part of the rows");
+    }
+    const vae_status unchanged = vae_dataset_check_file(set, err); /* it is let go of */
+    if (unchanged != VAE_OK) {
+        free_rows(&now);
+        return unchanged;
     }
     free_rows(set);
     *set = now;

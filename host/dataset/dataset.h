@@ -196,7 +196,7 @@ vae_status vae_dataset_scan(vae_dataset *set, const vae_data_options *options, v
 vae_status vae_dataset_check_file(const vae_dataset *set, vae_error *err);
 
 /* The rows as the caller's, in memory, (n, vae_dataset_row_bytes), to be freed; the set is left
- * without. VAE_ERR_RUNTIME (memory). */
+ * without. VAE_ERR_RUNTIME (memory); VAE_ERR_IO: as vae_dataset_check_file, of what is copied. */
 vae_status vae_dataset_take_rows(vae_dataset *set, void **rows, vae_error *err);
 
 /* Does the likelihood take every value: those in [0,1] (always so for bytes and bits; of a
@@ -265,12 +265,13 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
 
 /* Rows to (x - shift) / scale, in double and in place; doubles that were kept are freed. The
  * checksum stays that of the rows as they were read.
- * VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: VAE_ERR_RUNTIME. */
+ * VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: as vae_dataset_take_rows. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
 
 /* Keeps the rows index[0..n-1] alone, in that order, with their labels and factors; n > 0. The
- * checksum stays that of the rows as they were read. VAE_ERR_RUNTIME (memory). */
+ * checksum stays that of the rows as they were read. VAE_ERR_RUNTIME (memory); VAE_ERR_IO: as
+ * vae_dataset_check_file, of what is copied. */
 vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err);
 
 /* Number of row i in what was read. */

@@ -142,9 +142,20 @@ vae_status vae_map_rows(vae_map **map, const void **data, const vae_stream *s, s
     *map = NULL;
     if (bytes > most && at % align == 0) {
         TRY(vae_stream_map(s, map, err));
+        const size_t size = *map != NULL ? vae_map_size(*map) : SIZE_MAX;
+        if (size < at || size - at < bytes) { /* its header had been read when it was cut */
+            TRY(vae_fail(err, VAE_ERR_IO,
+                         "%s: was cut short while it was opened: expected %zu bytes of rows at "
+                         "offset %llu, found %zu bytes in all",
+                         vae_stream_name(s), bytes, (unsigned long long)at, size));
+        }
         *data = *map != NULL ? vae_map_bytes(*map) + at : NULL;
     }
 done:
+    if (status != VAE_OK) {
+        vae_map_close(*map);
+        *map = NULL;
+    }
     return status;
 }
 

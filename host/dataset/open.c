@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/map.h"
 #include "base/stream.h"
 #include "base/text.h"
 #include "config/config.h"
@@ -377,7 +378,7 @@ vae_status vae_dataset_open(vae_dataset **out, const char *name, vae_split split
     if (set->recorded != NULL && memcmp(set->recorded, set->sha256, sizeof set->sha256) != 0) {
         TRY(vae_fail(err, VAE_ERR_DATA,
                      "%s: damaged: the rows in it are not those that were written: remove it",
-                     how.cache));
+                     vae_map_name(set->map)));
     }
     set->recorded = NULL;
     if (reader->source != VAE_SOURCE_BUILT_IN && set->kind == VAE_KIND_ARRAY &&

@@ -118,7 +118,7 @@ void vae_idx_clear(vae_idx *idx);
 /* The file that a stream delivers, mapped, where that is worth it: *map is NULL where `bytes` of
  * rows are to be in memory, where the stream is packed, or where what is next in it does not begin
  * at a multiple of `align`; else the caller's, and *data where that lies. Nothing is read.
- * VAE_ERR_IO, VAE_ERR_RUNTIME. */
+ * VAE_ERR_IO (also: it has become shorter than the stream knew it), VAE_ERR_RUNTIME. */
 vae_status vae_map_rows(vae_map **map, const void **data, const vae_stream *s, size_t bytes,
                         size_t align, const vae_data_options *options, vae_error *err);
 

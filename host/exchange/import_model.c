@@ -206,6 +206,7 @@ static vae_status choose_options(vae_config *config, bool *has_config, const vae
             return vae_fail(err, why.status == VAE_ERR_USAGE ? VAE_ERR_DATA : why.status,
                             "%s: metadata: %s", w->path, why.text);
         }
+        config->cache[0] = '\0'; /* a file of the machine it was trained on */
     } else if (options->config != NULL) {
         *config = *options->config;
     }

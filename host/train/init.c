@@ -24,10 +24,10 @@ done:
 }
 
 /* What makes picture files the model's rows. */
-static vae_status take_sizes(vae_config *config, const vae_config *from,
+static vae_status take_reading(vae_config *config, const vae_config *from,
                              const vae_option_set *given, vae_error *err)
 {
-    static const char *const names[] = {"image-size", "image-channels"};
+    static const char *const names[] = {"image-size", "image-channels", "exif"};
     char value[VAE_PATH];
     vae_status status = VAE_OK;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -50,7 +50,7 @@ vae_status vae_init_options(vae_config *config, const vae_config *asked,
     }
     TRY(open_source(&c, asked, err));
     vae_config_take(config, &c->config, VAE_SCOPE_MODEL, given);
-    TRY(take_sizes(config, &c->config, given, err));
+    TRY(take_reading(config, &c->config, given, err));
 done:
     vae_checkpoint_free(c);
     return status;

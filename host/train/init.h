@@ -5,7 +5,7 @@
 #include "run/checkpoint.h"
 
 /* Where `asked` names a model to begin from, the options of config that are about the model become
- * that model's, and so do the sizes that picture files are brought to; those of `given` aside. As
+ * that model's, and so do those that say how picture files are read; those of `given` aside. As
  * vae_init_open. */
 vae_status vae_init_options(vae_config *config, const vae_config *asked,
                             const vae_option_set *given, vae_error *err);

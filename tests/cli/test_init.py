@@ -112,3 +112,25 @@ def init_from_takes_pictures_as_its_model_does():
     assert (config["image-size"], config["image-channels"]) == (8, 1)
     vae("train", "--data", "init/new", "--init-from", "init/pictures", "--image-size", 6, "--out", "init/no", code=3,
         says="pictures of 6 x 6 (width x height), 1 channel; the model takes 8 x 8")
+
+
+@test
+def init_from_takes_colour_and_orientation_as_its_model_does():
+    for name, kind, channels in (("coloured", "P6", 3), ("grey", "P5", 1)):
+        os.makedirs(path("init", name), exist_ok=True)
+        for i in range(3):
+            with open(path("init", name, f"{i}.ppm"), "wb") as file:
+                file.write(f"{kind} 4 4 255\n".encode() + bytes(range(i, 16 * channels + i)))
+        vae("train", "--data", f"init/{name}", "--hidden", 4, "--latent", 2, "--epochs", 1, "--exif", "ignore",
+            "--out", f"init/of-{name}", "-q")
+    vae("export", "init/of-coloured", "--out", "init/of-coloured.npz", "-q")
+    for model, data, says in (("of-coloured", "grey", "3 of 3 pictures are grey and become RGB, as the model has it"),
+                              ("of-coloured.npz", "grey", "3 of 3 pictures are grey and become RGB, as the model has it"),
+                              ("of-grey", "coloured", "3 of 3 pictures are in colour and become grey, as the model has")):
+        vae("train", "--data", f"init/{data}", "--init-from", f"init/{model}", "--epochs", 1, "--out", "init/on",
+            "--force", says=says)
+        assert read_json("init/on/config.json")["exif"] == "ignore"
+        assert vae("eval", "init/on", "--json").json()["n"] == 3
+    vae("train", "--data", "init/grey", "--init-from", "init/of-grey", "--exif", "honour", "--epochs", 1, "--out",
+        "init/on", "--force", "-q")
+    assert read_json("init/on/config.json")["exif"] == "honour"

@@ -228,6 +228,27 @@ def a_test_set_has_a_cache_of_its_own():
     for split, n in (("train", 10), ("test", 6)):
         assert vae("eval", "split-run", "--split", split, "--json").json()["n"] == n
     assert before == [os.stat(path(n)).st_mtime_ns for n in ("split.cache", "split.cache.test")]
+    test = open(path("split.cache.test"), "rb").read()
+    put("split.cache.test", test[:70] + bytes([test[70] ^ 1]) + test[71:])
+    vae("eval", "split-run", code=3, says="vae: split.cache.test: damaged: the rows in it are not")
+    vae("eval", "split-run", "--split", "train")
+
+
+@test
+def a_cache_is_of_a_folder():
+    put("single.png", png(2, 2, [1, 2, 3, 4]))
+    vae("train", "--data", "single.png", *QUICK, "--cache", "single.cache", "--out", "none", code=2,
+        says="--cache has no effect on single.png: it needs a folder of picture files")
+    many("several", 4)
+    vae("train", "--data", "several", "--test-data", "single.png", *QUICK, "--image-size", 2, "--cache", "several.cache",
+        "--out", "several-run", "-q")
+    assert not os.path.exists(path("several.cache.test"))
+    # the model goes elsewhere without it
+    vae("export", "several-run", "--out", "several.safetensors", "-q")
+    vae("import", "several.safetensors", "--out", "several-there", "-q")
+    assert read_json("several-there", "config.json")["cache"] == ""
+    vae("import", "several.safetensors", "--cache", "mine.cache", "--out", "several-mine", "-q")
+    assert read_json("several-mine", "config.json")["cache"] == "mine.cache"
 
 
 @test

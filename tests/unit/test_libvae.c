@@ -180,6 +180,10 @@ static void test_refusals(void **state)
     assert_says(v, vae_save(v, "x.npz"), VAE_RESULT_USAGE, "no model");
     assert_says(v, vae_set_option(v, "latnet", "3"), VAE_RESULT_USAGE, "latent");
     assert_says(v, vae_set_option(v, "limit", "3"), VAE_RESULT_USAGE, "'limit' is the program's");
+    assert_says(v, vae_set_option(v, "cache", "x"), VAE_RESULT_USAGE, "'cache' is the program's");
+    assert_says(v, vae_set_option(v, "exif", "ignore"), VAE_RESULT_USAGE, "'exif' is the program");
+    assert_says(v, vae_set_option(v, "skip-bad", "1"), VAE_RESULT_USAGE, "'skip-bad' is the pro");
+    assert_says(v, vae_set_option(v, "drop-columns", "a"), VAE_RESULT_USAGE, "'drop-columns' is");
     assert_says(v, vae_set_option(v, "threads", "many"), VAE_RESULT_USAGE, "--threads: expected");
     set(v, "lr-gamma", "0.5"); /* without a schedule that uses it: vae_fit says so */
     assert_says(v, fit(v), VAE_RESULT_USAGE, "--lr-gamma");

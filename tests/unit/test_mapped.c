@@ -383,6 +383,59 @@ static void files_of_another_length_are_refused(void **state)
     }
 }
 
+/* Between its header, which a stream has read, and its rows. */
+static void a_file_cut_while_it_is_opened_is_refused(void **state)
+{
+    enum { N = 100, D = 1000 };
+    static const vae_config unset;
+    const vae_data_options how = {.config = &unset, .in_memory = 1};
+    (void)state;
+    for (kind of = U1; of < IDX; of++) {
+        const char *path = write_some(of, N, D);
+        vae_error err = {0};
+        vae_dataset set = {.n = 0};
+        vae_stream *s;
+        assert_int_equal(vae_stream_open(&s, path, &err), VAE_OK);
+        assert_int_equal(truncate(path, 4096), 0);
+        assert_int_equal(vae_npy_reader.load_stream(&set, s, &how, &err), VAE_ERR_IO);
+        assert_non_null(strstr(err.text, "x.npy: was cut short while it was opened: expected"));
+        assert_non_null(strstr(err.text, "found 4096 bytes in all"));
+        assert_null(set.map);
+        vae_stream_close(s);
+    }
+}
+
+/* Rows are copied out of the map, and the file is then let go of: nobody could tell later. */
+static void a_file_that_changes_is_not_copied_from(void **state)
+{
+    static const uint32_t index[] = {1, 3};
+    static const double shift[7] = {0}, scale[7] = {1, 1, 1, 1, 1, 1, 1};
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        vae_error err = {0};
+        const char *path = write_some(F4, 9, 7);
+        vae_dataset *set = open_set(path, true, NULL);
+        vae_map *m;
+        void *rows = NULL;
+        vae_status status = VAE_OK;
+        assert_int_equal(vae_map_open(&m, path, NULL), VAE_OK);
+        assert_int_equal(truncate(path, (off_t)vae_map_size(m) + 1), 0);
+        vae_map_close(m);
+        if (how == 0) {
+            status = vae_dataset_pick(set, index, 2, &err);
+        } else if (how == 1) {
+            status = vae_dataset_take_rows(set, &rows, &err);
+        } else {
+            status = vae_dataset_standardize(set, shift, scale, &err);
+        }
+        assert_int_equal(status, VAE_ERR_IO);
+        assert_non_null(strstr(err.text, "it was changed while it was in use"));
+        assert_null(rows);
+        assert_int_equal(set->n, 9); /* as it was */
+        vae_dataset_free(set);
+    }
+}
+
 /* ---- the pass over a large file ---- */
 
 /* Bytes of files that count as memory of this process. */
@@ -698,6 +751,8 @@ int main(void)
         cmocka_unit_test(closest_rows_are_the_same),
         cmocka_unit_test(bad_values_are_named_by_place),
         cmocka_unit_test(files_of_another_length_are_refused),
+        cmocka_unit_test(a_file_cut_while_it_is_opened_is_refused),
+        cmocka_unit_test(a_file_that_changes_is_not_copied_from),
         cmocka_unit_test(a_long_pass_tells_and_holds_little),
         cmocka_unit_test(batches_are_gathered_from_a_map),
         cmocka_unit_test(planned_rows_are_fetched),

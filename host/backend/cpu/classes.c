@@ -270,7 +270,7 @@ typedef struct {
 } class_loss;
 
 /* What one example gives to the loss, from its C rows, or from its one row if it is labelled.
- * terms: five values, `stride` apart; weight: of its rows, or NULL; dlogits: its data NULL with it. */
+ * terms: five values, `stride` apart; weight: of its rows, or NULL, and dlogits' data with it. */
 static void class_loss_row(const class_loss *loss, float *terms, size_t stride, float *weight,
                            const class_row *dlogits, const class_row *logits,
                            const float *recon_row, const float *kl_row, uint32_t label,

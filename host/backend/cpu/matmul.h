@@ -1,5 +1,5 @@
-/* Matrix products of the CPU backend, the same bits for any number of threads: of floats, and of bf16
- * (matmul_bf16.c). */
+/* Matrix products of the CPU backend, the same bits for any number of threads: of floats, and of
+ * bf16 (matmul_bf16.c). */
 #ifndef VAE_CPU_MATMUL_H
 #define VAE_CPU_MATMUL_H
 

@@ -343,7 +343,7 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae
     }
 }
 
-/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_PIECE where Z is larger,
+/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_PIECE where Z is more,
  * so `from` is the first latent wanted (a multiple of 4). */
 static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n, size_t row,
                         size_t k, size_t Z, vae_noise noise)

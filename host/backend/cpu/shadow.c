@@ -1,5 +1,5 @@
-/* bf16 twins of parameters, where products of bf16 read weights: made when parameters are bound, and
- * kept by adam (ops.c). */
+/* bf16 twins of parameters, where products of bf16 read weights: made when parameters are bound,
+ * and kept by adam (ops.c). */
 #include <stdlib.h>
 
 #include "backend/cpu/cpu.h"
@@ -24,20 +24,31 @@ bool vae_cpu_weights(cpu_backend *be, matmul_bf16 *twin, const float *w, size_t 
     return twin->data != NULL;
 }
 
+/* Takes a twin for a buffer seen for the first time. */
+static uint16_t *add_twin(cpu_backend *be, const float *params, size_t n)
+{
+    vae_cpu_shadow *more = realloc(be->shadows, (be->n_shadows + 1) * sizeof *more);
+    if (more == NULL) {
+        vae_fail_memory(&be->err, (be->n_shadows + 1) * sizeof *more, "a list of parameters");
+        return NULL;
+    }
+    be->shadows = more;
+    uint16_t *twin = malloc(n * sizeof *twin);
+    if (twin == NULL) {
+        vae_fail_memory(&be->err, n * sizeof *twin, "bf16 parameters");
+        return NULL;
+    }
+    be->shadows[be->n_shadows++] = (vae_cpu_shadow){params, n, twin};
+    return twin;
+}
+
 void vae_cpu_shadow_params(cpu_backend *be, const float *params, size_t n)
 {
     uint16_t *twin = vae_cpu_twin(be, params);
-    if (twin == NULL) {
-        vae_cpu_shadow *more = realloc(be->shadows, (be->n_shadows + 1) * sizeof *more);
-        be->shadows = more != NULL ? more : be->shadows;
-        twin = more != NULL ? malloc(n * sizeof *twin) : NULL;
-        if (twin == NULL) {
-            vae_fail_memory(&be->err, n * sizeof *twin, "bf16 parameters");
-            return;
-        }
-        be->shadows[be->n_shadows++] = (vae_cpu_shadow){params, n, twin};
+    twin = twin != NULL ? twin : add_twin(be, params, n);
+    if (twin != NULL) {
+        be->k->narrow(twin, params, n);
     }
-    be->k->narrow(twin, params, n);
 }
 
 void vae_cpu_forget_params(cpu_backend *be, const void *memory)

@@ -1,10 +1,10 @@
 /* Products of panels by tiles of bf16 (Intel AMX): a tile is 16 rows of 64 bytes, of which a thread
  * has eight; one instruction adds to the tile C (16 x 16 floats) the product of A (16 rows of 16
- * pairs) and B (16 rows of pairs, each of 16 columns). Four of C, two of A and two of B are used at a
- * time.
+ * pairs) and B (16 rows of pairs, each of 16 columns). Four of C, two of A and two of B are used at
+ * a time.
  *
- * The four things that are asked of a tile have a name each, so that test_tiles.c can prove the rest
- * on a machine that has none: with VAE_TILES_EMULATED they are that file's. On hardware they were not
+ * The things that are asked of a tile have a name each, so that test_tiles.c can prove the rest on
+ * a machine that has none: with VAE_TILES_EMULATED they are that file's. On hardware they were not
  * run yet. */
 #ifndef VAE_BACKEND_CPU_TILES_H
 #define VAE_BACKEND_CPU_TILES_H
@@ -63,8 +63,8 @@ TILE_TARGET static inline void tile_end(void)
 }
 
 /* C (rows,32) with ldc is set to, or with `add` increased by, A B. a: (rows,words) with lda; b:
- * (words,32); words that are pairs, a multiple of TILE_WORDS. Rows of A and C are read and written up
- * to the next multiple of 32; what comes of those beyond is of no use. */
+ * (words,32); words that are pairs, a multiple of TILE_WORDS. Rows of A and C are read and written
+ * up to the next multiple of 32; what comes of those beyond is of no use. */
 TILE_TARGET static inline void tile_panel(float *c, size_t ldc, const float *a, size_t lda,
                                           const float *b, size_t rows, size_t words, int add)
 {
