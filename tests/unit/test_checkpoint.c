@@ -341,6 +341,48 @@ static void test_lies(void **state)
     free(bytes);
 }
 
+/* Shift and scale: doubles; floats in files of earlier versions. */
+static void test_standard(void **state)
+{
+    scratch *s = *state;
+    vae_error err = {0};
+    uint8_t bytes[1 << 14];
+    vae_checkpoint *c = make(false), *back;
+    const size_t n = 2 * c->d;
+    c->standard = malloc(n * sizeof *c->standard);
+    for (size_t i = 0; i < n; i++) {
+        c->standard[i] = 0.5 + (double)i / 4;
+    }
+    const char *path = scratch_path(s, "standard.vae");
+    assert_int_equal(vae_checkpoint_write(path, c, &err), VAE_OK);
+    FILE *in = fopen(path, "rb");
+    assert_non_null(in);
+    size_t size = fread(bytes, 1, sizeof bytes, in);
+    fclose(in);
+    for (int floats = 0; floats < 2; floats++) {
+        if (floats) { /* the last section, half as long */
+            uint8_t *at = section_at(bytes, "standard"), *entry = bytes + HEADER_BYTES;
+            while (strncmp((const char *)entry, "standard", SECTION_TAG_BYTES) != 0) {
+                entry += SECTION_BYTES;
+            }
+            for (size_t i = 0; i < n; i++) {
+                const float value = (float)c->standard[i];
+                memcpy(at + i * sizeof value, &value, sizeof value);
+            }
+            const uint64_t length = n * sizeof(float), whole = (uint64_t)(at - bytes) + length;
+            assert_int_equal(size, whole + length);
+            memcpy(entry + SECTION_TAG_BYTES + 12, &length, 8);
+            memcpy(bytes + 24, &whole, 8);
+            size = whole;
+            mend(bytes);
+        }
+        assert_int_equal(vae_checkpoint_parse_memory(&back, bytes, size, "it", true, &err), VAE_OK);
+        assert_memory_equal(back->standard, c->standard, n * sizeof *c->standard);
+        vae_checkpoint_free(back);
+    }
+    vae_checkpoint_free(c);
+}
+
 static void test_other_versions(void **state)
 {
     size_t n;
@@ -552,6 +594,7 @@ int main(void)
         cmocka_unit_test(test_trailing_bytes),
         cmocka_unit_test(test_huge_numbers),
         cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_standard),
         cmocka_unit_test(test_other_versions),
         cmocka_unit_test(test_not_files),
         cmocka_unit_test(test_no_permission),
