@@ -238,6 +238,9 @@ def a_cache_is_of_a_folder():
     vae("train", "--data", "single.png", *QUICK, "--cache", "single.cache", "--out", "none", code=2,
         says="--cache has no effect on single.png: it needs a folder of picture files")
     many("several", 4)
+    said = vae("train", "--data", "several", *QUICK, "--image-size", 2, "--cache", "-", "--out", "none", code=2,
+               says="--cache: expected the name of a file, which is kept and mapped, found '-'")
+    assert said.out == ""
     vae("train", "--data", "several", "--test-data", "single.png", *QUICK, "--image-size", 2, "--cache", "several.cache",
         "--out", "several-run", "-q")
     assert not os.path.exists(path("several.cache.test"))
