@@ -137,6 +137,7 @@ static vae_status run(completion *j, float *x_hat, vae_error *err)
             j->x[i * set->d + d] = vae_dataset_value(set, j->rows[i], d);
         }
     }
+    TRY(vae_dataset_check_file(set, err));
     for (size_t i = 0; i < j->R * j->N; i++) {
         if (j->only >= 0) {
             j->label[i] = (uint32_t)j->only;

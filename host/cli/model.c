@@ -97,6 +97,24 @@ vae_status cli_from_run(bool from_run, vae_status status, const vae_error *why, 
                     from_run ? " (that is what the run was trained on: --data names others)" : "");
 }
 
+/* Notes about standard input, on their way: they name what the user named. */
+typedef struct {
+    const cli_spool *spool;
+    const vae_notes *to;
+} spool_notes;
+
+static void pass_on(void *ctx, const char *line)
+{
+    const spool_notes *n = ctx;
+    const char *at = n->spool->fd >= 0 ? strstr(line, n->spool->path) : NULL;
+    if (at == NULL) {
+        vae_note(n->to, "%s", line);
+    } else {
+        vae_note(n->to, "%.*sstandard input%s", (int)(at - line), line,
+                 at + strlen(n->spool->path));
+    }
+}
+
 /* Standard input has no name to be known by: it is a table, if the model was trained on one. */
 static vae_status open_named(vae_trained *m, const char *name, vae_split split, size_t limit,
                              vae_error *err)
@@ -104,7 +122,10 @@ static vae_status open_named(vae_trained *m, const char *name, vae_split split, 
     cli_spool spool = {.fd = -1};
     const bool from_stdin = strcmp(name, "-") == 0;
     vae_data_options options = cli_data_options(&m->config, limit);
+    spool_notes notes = {&spool, err->notes};
+    const vae_notes through = {pass_on, &notes};
     vae_status status = VAE_OK;
+    err->notes = &through;
     if (from_stdin) {
         TRY(cli_spool_open(&spool, err));
         options.nameless = m->checkpoint->columns != NULL;
@@ -115,6 +136,7 @@ static vae_status open_named(vae_trained *m, const char *name, vae_split split, 
         snprintf(m->set->source, sizeof m->set->source, "standard input");
     }
 done:
+    err->notes = notes.to;
     cli_spool_rename(&spool, status, err);
     cli_spool_close(&spool);
     return status;

@@ -238,6 +238,7 @@ static vae_status paint(sampling *s, drawing *d, vae_error *err)
         }
     }
     TRY(vae_paint(&d->painter, &source, s->n, d->sink, err));
+    TRY(s->nearest ? vae_dataset_check_file(s->set, err) : VAE_OK);
     TRY(draw_finish(d, err));
 done:
     return status;

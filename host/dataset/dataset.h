@@ -287,7 +287,8 @@ float vae_dataset_value(const vae_dataset *set, size_t row, size_t col);
 /* mean: (d) out: column means of the n rows whose numbers are in `rows` (each once; NULL = all, n
  * ignored), of the values, or with `threshold` of value >= 1/2. Where set->sums are these, only
  * rows that are left out are read, or none; but floats, whose sums depend on what is added when,
- * are read again unless all of them are meant, in order. VAE_ERR_RUNTIME (memory). */
+ * are read again unless all of them are meant, in order. VAE_ERR_RUNTIME (memory); VAE_ERR_IO: as
+ * vae_dataset_check_file, of what is read. */
 vae_status vae_dataset_mean(const vae_dataset *set, const uint32_t *rows, size_t n, bool threshold,
                             float *mean, vae_error *err);
 

@@ -176,6 +176,7 @@ static vae_status sum_rows(vae_sums *s, const vae_dataset *set, const uint32_t *
     }
     vae_dataset_in_order(set, false);
     vae_sums_settle(s);
+    TRY(vae_dataset_check_file(set, err));
 done:
     free(room);
     free(among);

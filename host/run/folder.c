@@ -235,15 +235,20 @@ void vae_run_folder_close(vae_run_folder *folder)
 
 /* ---- paths in it ---- */
 
-/* path: (VAE_PATH), from `began` where it leads somewhere from there. */
-static vae_status resolve(const char *began, char *path, vae_error *err)
+/* path: (VAE_PATH), from `began` where it leads somewhere from there, or where it is a file to be
+ * made that is in neither place. */
+static vae_status resolve(const char *began, char *path, bool made, vae_error *err)
 {
     char found[2 * VAE_PATH];
-    bool there = false;
+    bool there = false, here = false;
     vae_status status = VAE_OK;
     if (path[0] != '/' && path[0] != '\0' && !vae_dataset_is_built_in(path) &&
         snprintf(found, sizeof found, "%s/%s", began, path) < VAE_PATH) {
         TRY(vae_path_exists(&there, found, err));
+        if (made && !there) {
+            TRY(vae_path_exists(&here, path, err));
+            TRY(here ? VAE_OK : vae_is_folder(&there, began, err));
+        }
     }
     if (there) {
         memcpy(path, found, strlen(found) + 1);
@@ -270,11 +275,11 @@ vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_er
     }
     const char *began = json_string_value(json_object_get(run, "folder"));
     if (began != NULL && (getcwd(here, sizeof here) == NULL || strcmp(here, began) != 0)) {
-        TRY(resolve(began, config->data, err));
-        TRY(resolve(began, config->test_data, err));
-        TRY(resolve(began, config->cache, err));
-        TRY(resolve(began, config->stack, err));
-        TRY(resolve(began, config->init_from, err));
+        TRY(resolve(began, config->data, false, err));
+        TRY(resolve(began, config->test_data, false, err));
+        TRY(resolve(began, config->cache, true, err));
+        TRY(resolve(began, config->stack, false, err));
+        TRY(resolve(began, config->init_from, false, err));
     }
 done:
     json_decref(run);

@@ -44,7 +44,8 @@ void vae_run_folder_path(const vae_run_folder *folder, const char *name, char ou
 void vae_run_folder_place(const vae_run_folder *folder, const char *name, char out[VAE_RUN_PATH]);
 
 /* Relative paths of data and of the run below that were given where the run in `folder` began are
- * tried from there: they become whole ones where there is such a file or folder. The working
+ * tried from there: they become whole ones where there is such a file or folder; that of a cache,
+ * which is made where it is missing, also where it is neither there nor here. The working
  * directory it began in is run.json's "folder"; without a sound run.json they stay.
  * VAE_ERR_IO, VAE_ERR_RUNTIME: it is not known where they lead. */
 vae_status vae_run_resolve_config(const char *folder, vae_config *config, vae_error *err);

@@ -167,6 +167,11 @@ def netpbm_files_are_pictures():
     with open(path("pnm", "1.pgm"), "rb") as file:
         piped = vae("score", "pnm-run", "--data", "-", "--out", "-", "--threshold", 0, stdin=file).out
     assert piped == one
+    with open(path("colour.ppm"), "wb") as file:
+        file.write(b"P6 8 8 255\n" + bytes(range(192)))
+    with open(path("colour.ppm"), "rb") as file:
+        vae("score", "pnm-run", "--data", "-", "--out", "-", "--threshold", 0, stdin=file,
+            says="vae: standard input: 1 of 1 pictures are in colour and become grey")
     with open(path("pnm", "9.pgm"), "wb") as file:
         file.write(b"P5 8 8 255\n" + rows[0][:-1])
     vae("train", "--data", "pnm", *SMALL, code=3, says="9.pgm: the file ends within its 8 x 8 pixels")

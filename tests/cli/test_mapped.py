@@ -2,6 +2,8 @@
 import gzip
 import os
 import random
+import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -13,9 +15,10 @@ LARGE = ["--hidden", 2, "--latent", 2, "--batch-size", 64, "--device", "cpu", "-
          "--sample-every", 0]
 
 
-def write_large(name, rows=ROWS, columns=COLUMNS, descr="<f4", last=()):
-    """Mostly a hole; some rows, and the last values, are not zero."""
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
+def write_large(name, rows=ROWS, columns=COLUMNS, descr="<f4", last=(), shape=None):
+    """Mostly a hole; some rows, and the last values, are not zero. shape: of a row."""
+    shape = (rows, *(shape or (columns,)))
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
     header += " " * (63 - (10 + len(header)) % 64) + "\n"
     kind, size = ("f", 4) if descr == "<f4" else ("B", 1)
     rng = random.Random(5)
@@ -83,6 +86,42 @@ def a_file_cut_short_while_it_trains_ends_the_run_with_words():
     epochs = metrics("cut")[-1]["epoch"] + 1
     vae("train", "--resume", "--out", "cut", "--epochs", epochs)
     assert metrics("cut")[-1]["epoch"] == epochs
+
+
+def touched_after_the_pass(*args):
+    """The data are written to when all was looked at once, and rows are about to be read anew."""
+    if shutil.which("strace") is None:
+        raise Skip("strace is not installed")
+    trace = ["strace", "-f", "-qq", "-e", "trace=madvise", "-o", path("advice.txt")]
+    command = [VAE, *args, "--device", "cpu", "--threads", "1"]
+    how = {"cwd": path(), "env": {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}, "stderr": subprocess.PIPE}
+    if subprocess.run([*trace, "true"], capture_output=True).returncode != 0:
+        raise Skip("strace may not trace here")
+    assert subprocess.run([*trace, *command], **how).returncode == 0
+    said = [line for line in open(path("advice.txt")) if "madvise(" in line]
+    when = 1 + next(i for i, line in enumerate(said) if "MADV_RANDOM" in line)
+    os.unlink(path("advice.txt"))
+    os.unlink(path(args[args.index("--out") + 1]))
+    process = subprocess.Popen([*trace, "-e", f"inject=madvise:signal=SIGSTOP:when={when}", *command], **how)
+    for _ in range(600):
+        said = open(path("advice.txt")).read() if os.path.exists(path("advice.txt")) else ""
+        if process.poll() is not None or "stopped by SIGSTOP" in said:
+            break
+        time.sleep(0.05)
+    os.utime(path("touched.npy"))
+    if process.poll() is None:
+        os.kill(int(said.split()[0]), signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4 and b"vae: touched.npy: was written to while it was in use" in err, (args, err)
+    assert not os.path.exists(path(args[args.index("--out") + 1]))
+
+
+@test
+def rows_that_are_looked_at_singly_are_of_a_file_that_did_not_change():
+    write_large("touched.npy", shape=(128, 128))
+    vae("train", "--data", "touched.npy", *LARGE, "--epochs", 1, "--report=false", "--out", "touched")
+    touched_after_the_pass("complete", "touched", "--mask", "left", "--rounds", "1", "--out", "completed.png")
+    touched_after_the_pass("sample", "touched", "--nearest", "-n", "2", "--out", "near.png")
 
 
 @test

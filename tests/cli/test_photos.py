@@ -240,9 +240,19 @@ def a_cache_is_of_a_folder():
     vae("train", "--data", "single.png", *QUICK, "--cache", "single.cache", "--out", "none", code=2,
         says="--cache has no effect on single.png: it needs a folder of picture files")
     many("several", 4)
+    said = vae("train", "--data", "several", *QUICK, "--image-size", 2, "--cache", "-", "--out", "none", code=2,
+               says="--cache: expected the name of a file, which is kept and mapped, found '-'")
+    assert said.out == ""
     vae("train", "--data", "several", "--test-data", "single.png", *QUICK, "--image-size", 2, "--cache", "several.cache",
         "--out", "several-run", "-q")
     assert not os.path.exists(path("several.cache.test"))
+    # it is made anew where it was, wherever the run is gone on with from
+    os.unlink(path("several.cache"))
+    os.makedirs(path("elsewhere"))
+    there = ["env", "-C", path("elsewhere")]
+    vae("eval", "../several-run", prefix=there)
+    vae("train", "--resume", "--out", "../several-run", "--epochs", 2, "-q", prefix=there)
+    assert os.path.exists(path("several.cache")) and os.listdir(path("elsewhere")) == []
     # the model goes elsewhere without it
     vae("export", "several-run", "--out", "several.safetensors", "-q")
     vae("import", "several.safetensors", "--out", "several-there", "-q")

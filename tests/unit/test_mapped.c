@@ -405,13 +405,14 @@ static void a_file_cut_while_it_is_opened_is_refused(void **state)
     }
 }
 
-/* Rows are copied out of the map, and the file is then let go of: nobody could tell later. */
-static void a_file_that_changes_is_not_copied_from(void **state)
+/* Where rows are copied out of the map the file is then let go of: nobody could tell later. */
+static void rows_of_a_file_that_changes_are_not_taken(void **state)
 {
     static const uint32_t index[] = {1, 3};
     static const double shift[7] = {0}, scale[7] = {1, 1, 1, 1, 1, 1, 1};
     (void)state;
-    for (int how = 0; how < 3; how++) {
+    float mean[7];
+    for (int how = 0; how < 4; how++) {
         vae_error err = {0};
         const char *path = write_some(F4, 9, 7);
         vae_dataset *set = open_set(path, true, NULL);
@@ -425,8 +426,10 @@ static void a_file_that_changes_is_not_copied_from(void **state)
             status = vae_dataset_pick(set, index, 2, &err);
         } else if (how == 1) {
             status = vae_dataset_take_rows(set, &rows, &err);
-        } else {
+        } else if (how == 2) {
             status = vae_dataset_standardize(set, shift, scale, &err);
+        } else {
+            status = vae_dataset_mean(set, index, 2, false, mean, &err);
         }
         assert_int_equal(status, VAE_ERR_IO);
         assert_non_null(strstr(err.text, "it was changed while it was in use"));
@@ -752,7 +755,7 @@ int main(void)
         cmocka_unit_test(bad_values_are_named_by_place),
         cmocka_unit_test(files_of_another_length_are_refused),
         cmocka_unit_test(a_file_cut_while_it_is_opened_is_refused),
-        cmocka_unit_test(a_file_that_changes_is_not_copied_from),
+        cmocka_unit_test(rows_of_a_file_that_changes_are_not_taken),
         cmocka_unit_test(a_long_pass_tells_and_holds_little),
         cmocka_unit_test(batches_are_gathered_from_a_map),
         cmocka_unit_test(planned_rows_are_fetched),
