@@ -147,8 +147,9 @@ vae_status vae_config_check(const vae_config *config, const vae_option_set *give
             "outside [0,1]; use --likelihood gaussian");
     }
     if (strcmp(config->cache, "-") == 0) {
-        return vae_fail(err, VAE_ERR_USAGE,
-                        "--cache: expected the name of a file, which is kept and mapped, found '-'");
+        return vae_fail(
+            err, VAE_ERR_USAGE,
+            "--cache: expected the name of a file, which is kept and mapped, found '-'");
     }
     if (config->image_channels == 2) {
         return vae_fail(err, VAE_ERR_USAGE, "--image-channels: expected 1 or 3, found 2");

@@ -107,9 +107,9 @@ const char *vae_message(const vae *v)
 /* Options about data that the program reads, and models that this library does not run. */
 static bool is_the_programs(size_t row)
 {
-    static const char *const names[] = {
-        "data",  "test-data", "limit",        "image-size",   "image-channels", "exif",
-        "cache", "skip-bad",  "label-column", "drop-columns", "stack",          "stack-weights"};
+    static const char *const names[] = {"data",           "test-data",    "limit", "image-size",
+                                        "image-channels", "exif",         "cache", "skip-bad",
+                                        "label-column",   "drop-columns", "stack", "stack-weights"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (row == vae_config_find(names[i])) {
             return true;

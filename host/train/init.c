@@ -25,7 +25,7 @@ done:
 
 /* What makes picture files the model's rows. */
 static vae_status take_reading(vae_config *config, const vae_config *from,
-                             const vae_option_set *given, vae_error *err)
+                               const vae_option_set *given, vae_error *err)
 {
     static const char *const names[] = {"image-size", "image-channels", "exif"};
     char value[VAE_PATH];
