@@ -265,7 +265,8 @@ vae_status vae_dataset_moments(const vae_dataset *set, const uint32_t *index, si
 
 /* Rows to (x - shift) / scale, in double and in place; doubles that were kept are freed. The
  * checksum stays that of the rows as they were read.
- * VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: as vae_dataset_take_rows. */
+ * VAE_ERR_DATA for bytes. Rows that lie in a map are brought into memory: as
+ * vae_dataset_take_rows. */
 vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const double *scale,
                                    vae_error *err);
 
