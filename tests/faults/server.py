@@ -5,6 +5,7 @@ import ctypes.util
 import glob
 import mmap
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -37,6 +38,7 @@ class Server:
             report = file.name
         ask, self.ask = os.pipe()
         self.answer, answer = os.pipe()
+        shim = shutil.copy(shim, folder)  # names in LD_PRELOAD end at a space
         env = {**os.environ, "LD_PRELOAD": os.path.abspath(shim), "FAULTS_REPORT": report,
                "FAULTS_ASK": f"{ask},{answer}"}
         options = env.get("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1")
