@@ -30,9 +30,10 @@ typedef struct {
 /* Options of training that say nothing about a step. */
 static vae_status refuse_idle_options(const cli_args *args, vae_error *err)
 {
-    static const char *const idle[] = {"epochs",     "out",    "save-every",   "keep",
-                                       "resume",     "force",  "patience",     "validation",
-                                       "batch-size", "config", "sample-every", "test-data"};
+    static const char *const idle[] = {"epochs",      "out",    "save-every",   "keep",
+                                       "resume",      "force",  "patience",     "validation",
+                                       "batch-size",  "config", "sample-every", "test-data",
+                                       "tensorboard", "report", "init-from",    "init-weights"};
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
         if (cli_value(args, idle[i]) != NULL) {
             return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect on bench%s", idle[i],
@@ -251,10 +252,15 @@ static void print_json(const bench *b)
     free(text);
 }
 
-static vae_status open_rows(bench *b, vae_error *err)
+static vae_status open_rows(bench *b, const vae_option_set *given, vae_error *err)
 {
-    const vae_data_options options = cli_data_options(&b->config, b->config.limit);
-    return vae_dataset_open(&b->set, b->config.data, VAE_SPLIT_TRAIN, &options, err);
+    vae_status status = VAE_OK;
+    vae_data_options options = cli_data_options(&b->config, b->config.limit);
+    options.cache = b->config.cache[0] != '\0' ? b->config.cache : NULL; /* as it is there */
+    TRY(vae_dataset_open(&b->set, b->config.data, VAE_SPLIT_TRAIN, &options, err));
+    TRY(vae_dataset_check_options(b->set, given, err));
+done:
+    return status;
 }
 
 static void announce(const cli_args *args, const bench *b)
@@ -288,7 +294,7 @@ static vae_status run_bench(const cli_args *args, vae_error *err)
     TRY(cli_real(args, "seconds", 0.5, 1e-3, 3600, &b.seconds, err));
     TRY(cli_size(args, "warm-up", 2000, 0, SIZE_MAX, &b.warm_up, err));
     TRY(cli_real(args, "warm-up-seconds", 20, 0, 1e6, &b.warm_up_seconds, err));
-    TRY(open_rows(&b, err));
+    TRY(open_rows(&b, &given, err));
     b.rows = json_array();
     TRY(choose_devices(&b, err));
     announce(args, &b);

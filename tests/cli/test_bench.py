@@ -44,6 +44,8 @@ def bench_times_every_kind_of_model():
 def bench_refuses():
     vae("bench", "--epochs", 3, code=2, says="--epochs has no effect on bench")
     vae("bench", "--batch-size", 3, code=2, says="--batches says which")
+    vae("bench", "--init-from", "x", code=2, says="--init-from has no effect on bench")
+    vae("bench", *TINY[:2], "--cache", "x", code=2, says="--cache has no effect on digits")
     vae("bench", "--batches", "3,x", code=2, says="found '3,x'")
     vae("bench", *TINY[:2], "--batches", 301, code=2, says="a batch of 301, but digits has 300 rows")
     vae("bench", "--device", "cuda:99", "--limit", 300, "--batches", 20, code=6, says="CUDA")
