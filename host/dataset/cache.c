@@ -10,19 +10,19 @@
 #include "dataset/cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/map.h"
 #include "base/stream.h"
 
-enum { HEAD = 64, VERSION = 1, PIECE = 1 << 24, AGE = 3600 /* seconds */ };
+enum { HEAD = 64, VERSION = 1, PIECE = 1 << 24 };
 static const uint8_t magic[12] = {0x89, 'v', 'a', 'e', 'c', 'a', 'c', 'h', 'e', '\r', '\n', 0x1a};
 
 typedef struct {
@@ -222,16 +222,22 @@ static bool is_begun(const char *path)
     return is;
 }
 
-/* Was it left by a process that is gone? No process has that number, on this host, and none, on
- * any, has written to it for an hour. */
+/* Was it left by one who is gone? Who makes a cache holds a lock on it, which other hosts see, too;
+ * and no process here has that number. */
 static bool is_left(const char *path, const char *ending)
 {
     long pid = 0;
     int place, end = 0;
-    struct stat info;
-    return sscanf(ending, ".%ld-%d.tmp%n", &pid, &place, &end) == 2 && end > 0 &&
-           ending[end] == '\0' && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH &&
-           stat(path, &info) == 0 && time(NULL) - info.st_mtime > AGE && is_begun(path);
+    if (sscanf(ending, ".%ld-%d.tmp%n", &pid, &place, &end) != 2 || end == 0 ||
+        ending[end] != '\0' || pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) {
+        return false;
+    }
+    const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    const bool left = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_begun(path);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return left;
 }
 
 /* Takes away what vae_file began beside `path` and somebody who was killed left: gigabytes,
@@ -271,6 +277,7 @@ vae_status vae_cache_begin(vae_cache_writer *w, const char *path, vae_error *err
     sweep(path, err);
     w->path = path;
     TRY(vae_file_begin(&w->file, path, err));
+    flock(w->file.fd, LOCK_EX | LOCK_NB); /* for is_left; some file systems have none */
     TRY(vae_file_add(&w->file, head, sizeof head, err));
 done:
     return status;

@@ -42,8 +42,8 @@ typedef struct {
     const char *path; /* the caller's */
 } vae_cache_writer;
 
-/* Who was killed while making one here, an hour ago or more, has left a file beside it, which is
- * removed and told of. VAE_ERR_IO. */
+/* Who was killed while making one here has left a file beside it, which is removed and told of.
+ * VAE_ERR_IO. */
 vae_status vae_cache_begin(vae_cache_writer *w, const char *path, vae_error *err);
 vae_status vae_cache_add(vae_cache_writer *w, const uint8_t *rows, size_t bytes, vae_error *err);
 /* keep: of all that was added, set (n, d, height, width, channels, left_out) and counts tell; else

@@ -1,4 +1,5 @@
 """Folders of photographs: formats that were left out of a build, EXIF's orientation, damaged files, the cache."""
+import fcntl
 import json
 import os
 import struct
@@ -268,14 +269,14 @@ def killed_while_a_cache_is_made():
     options = ["train", "--data", "kill", *QUICK, "--out", "killed", "--cache", "kill.cache"]
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left, fresh, other = f"kill.cache.{dead.pid}-0.tmp", f"kill.cache.{dead.pid}-1.tmp", f"kill.cache.{os.getpid()}-0.tmp"
-    for name in (left, fresh, other, "kill.cache.x-0.tmp"):
+    left, held, other = f"kill.cache.{dead.pid}-0.tmp", f"kill.cache.{dead.pid}-1.tmp", f"kill.cache.{os.getpid()}-0.tmp"
+    for name in (left, held, other, "kill.cache.x-0.tmp"):
         put(name, b"\x89vaecache\r\n\x1a" + bytes(500))
-        if name != fresh:  # which may be that of a process of another host
-            os.utime(path(name), (1, 1))
+    lock = open(path(held), "r+b")  # as one of another host would, whose number is nobody's here
+    fcntl.flock(lock, fcntl.LOCK_EX)
     vae(*options, says=f"{left}: removed: left by one who was killed while making kill.cache")
     assert sorted(n for n in os.listdir(path()) if n.startswith("kill.cache")) == \
-        sorted(["kill.cache", fresh, other, "kill.cache.x-0.tmp"])
+        sorted(["kill.cache", held, other, "kill.cache.x-0.tmp"])
     # a disk that is full leaves what was there
     whole = open(path("kill.cache"), "rb").read()
     vae(*options, "--image-size", 50, "--force", code=4, says="kill.cache", prefix=["prlimit", "--fsize=60000"])
