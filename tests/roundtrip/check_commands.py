@@ -6,6 +6,7 @@ Runtime, Pillow, pandas and, where it is installed, PyTorch.
 VAE is the program, LIBVAE the shared library (its checks are skipped without it). The last line is
 `N passed, N failed, N skipped`."""
 
+import csv
 import hashlib
 import importlib
 import io
@@ -345,7 +346,9 @@ def check_tables_of_pandas():
     ways = {"plain.csv": {}, "tabs.tsv": {"sep": "\t"}, "packed.csv.gz": {}, "german.csv": {"sep": ";", "decimal": ","},
             "marked.csv": {"encoding": "utf-8-sig"}, "quoted.csv": {"quoting": 1}, "lines.csv": {"lineterminator": "\r\n"}}
     table.to_csv("plain.csv", index=False)
-    numbers = pandas.read_csv("plain.csv", float_precision="round_trip").drop(columns="kind")
+    with open("plain.csv", newline="", encoding="utf-8") as file:
+        numbers = pandas.DataFrame([{name: float(text) for name, text in row.items() if name != "kind"}
+                                    for row in csv.DictReader(file)])
     shift, scale = numbers.mean().to_numpy(), numbers.std(ddof=0).to_numpy()
     classes = sorted(set(table["kind"]), key=lambda name: (not name.isdigit(), name.encode()))
     rows = None
@@ -526,10 +529,10 @@ def check_formats_of_pillow():
         assert f"{name}.tif: {says}" in vae("train", "--data", name, "--out", "none", expect=3), name
     # where Pillow clips at 255: 65535 is white, as in PNG and PGM files of 16 bits
     deep = rng.integers(0, 65536, (h, w)).astype(np.uint16)
-    os.makedirs("deep")
-    Image.fromarray(deep).save("deep/a.tif")
+    os.makedirs("sixteen_bits")
+    Image.fromarray(deep).save("sixteen_bits/a.tif")
     want = ((deep.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    assert rows_read("deep")[0] == hashlib.sha256(struct.pack("<QQQ", 1, h * w, 0) + want.tobytes()).hexdigest()
+    assert rows_read("sixteen_bits")[0] == hashlib.sha256(struct.pack("<QQQ", 1, h * w, 0) + want.tobytes()).hexdigest()
 
 
 def check_model_without_hidden_layers():
