@@ -356,6 +356,17 @@ vae_status vae_file_put(const char *path, const struct iovec *parts, size_t n, v
     return status == VAE_OK ? fill_and_end(&f, parts, n, err) : status;
 }
 
+vae_status vae_file_inspect(struct stat *info, int fd, const char *name, vae_error *err)
+{
+    if (fstat(fd, info) != 0) {
+        return vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", name, strerror(errno));
+    }
+    return S_ISREG(info->st_mode)
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", name,
+                          S_ISDIR(info->st_mode) ? "a folder" : "not a regular file");
+}
+
 vae_status vae_file_bytes(char **out, size_t *n_out, const char *path, size_t most, vae_error *err)
 {
     vae_status status = VAE_OK;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -74,6 +75,10 @@ ssize_t vae_read_at(int fd, void *to, size_t n, uint64_t offset);
 
 /* Writes n bytes whatever write() makes of it: short writes, EINTR. False with errno. */
 bool vae_write_all(int fd, const void *bytes, size_t n);
+
+/* What fstat says of an open file, `name` for messages. VAE_ERR_DATA: it is no regular file;
+ * VAE_ERR_IO. */
+vae_status vae_file_inspect(struct stat *info, int fd, const char *name, vae_error *err);
 
 /* A whole file, at most `most` bytes: *n of them and a NUL behind; *bytes is malloc'ed. VAE_ERR_IO,
  * VAE_ERR_DATA (a folder, a pipe or a device, more bytes), VAE_ERR_RUNTIME. */

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
 enum { KNOWN = 64, NAME = 512 };
@@ -75,17 +76,12 @@ void vae_map_close(vae_map *m)
 static vae_status take_bytes(vae_map *m, bool *mappable, vae_error *err)
 {
     struct stat info;
+    vae_status status = VAE_OK;
     *mappable = true;
-    if (fstat(m->fd, &info) != 0) {
-        return vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", m->name, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", m->name,
-                        S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
-    }
+    TRY(vae_file_inspect(&info, m->fd, m->name, err));
     if ((uint64_t)info.st_size > SIZE_MAX / 2) {
-        return vae_fail(err, VAE_ERR_DATA, "%s: %llu bytes, more than this machine can address",
-                        m->name, (unsigned long long)info.st_size);
+        TRY(vae_fail(err, VAE_ERR_DATA, "%s: %llu bytes, more than this machine can address",
+                     m->name, (unsigned long long)info.st_size));
     }
     m->size = (size_t)info.st_size;
     m->written = info.st_mtim;
@@ -95,12 +91,13 @@ static vae_status take_bytes(vae_map *m, bool *mappable, vae_error *err)
     void *bytes = mmap(NULL, m->size, PROT_READ, MAP_PRIVATE, m->fd, 0);
     if (bytes == MAP_FAILED) {
         *mappable = errno != ENODEV;
-        return vae_fail(err, VAE_ERR_RUNTIME, "%s: cannot map its %zu bytes: %s", m->name, m->size,
-                        strerror(errno));
+        TRY(vae_fail(err, VAE_ERR_RUNTIME, "%s: cannot map its %zu bytes: %s", m->name, m->size,
+                     strerror(errno)));
     }
     m->bytes = bytes;
     make_known(m);
-    return VAE_OK;
+done:
+    return status;
 }
 
 /* Takes fd over. */

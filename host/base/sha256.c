@@ -35,10 +35,11 @@ void vae_sha256_add(vae_sha256_sum *sum, const void *bytes, size_t n)
     sum->good = sum->good && EVP_DigestUpdate(sum->ctx, bytes, n);
 }
 
-vae_status vae_sha256_end(vae_sha256_sum *sum, uint8_t digest[VAE_SHA256_BYTES], vae_error *err)
+vae_status vae_sha256_end(vae_sha256_sum **sum, uint8_t digest[VAE_SHA256_BYTES], vae_error *err)
 {
-    const bool good = sum->good && EVP_DigestFinal_ex(sum->ctx, digest, NULL);
-    vae_sha256_drop(sum);
+    const bool good = (*sum)->good && EVP_DigestFinal_ex((*sum)->ctx, digest, NULL);
+    vae_sha256_drop(*sum);
+    *sum = NULL;
     return good ? VAE_OK
                 : vae_fail(err, VAE_ERR_RUNTIME,
                            "libcrypto cannot compute a SHA-256: it has no memory, or its "
@@ -53,7 +54,7 @@ vae_status vae_sha256(uint8_t digest[VAE_SHA256_BYTES], const struct iovec *part
     for (size_t i = 0; status == VAE_OK && i < n; i++) {
         vae_sha256_add(sum, parts[i].iov_base, parts[i].iov_len);
     }
-    return status == VAE_OK ? vae_sha256_end(sum, digest, err) : status;
+    return status == VAE_OK ? vae_sha256_end(&sum, digest, err) : status;
 }
 
 void vae_sha256_hex(const uint8_t digest[VAE_SHA256_BYTES], char hex[VAE_SHA256_HEX])

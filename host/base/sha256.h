@@ -15,11 +15,12 @@ vae_status vae_sha256(uint8_t digest[VAE_SHA256_BYTES], const struct iovec *part
                       vae_error *err);
 
 /* The same of bytes that come piece by piece. Failures stick and are told by vae_sha256_end, which
- * ends it; vae_sha256_drop ends one that is not wanted any more, and is NULL-safe. */
+ * ends it and leaves NULL; vae_sha256_drop ends one that is not wanted any more, and is
+ * NULL-safe. */
 typedef struct vae_sha256_sum vae_sha256_sum;
 vae_status vae_sha256_begin(vae_sha256_sum **out, vae_error *err);
 void vae_sha256_add(vae_sha256_sum *sum, const void *bytes, size_t n);
-vae_status vae_sha256_end(vae_sha256_sum *sum, uint8_t digest[VAE_SHA256_BYTES], vae_error *err);
+vae_status vae_sha256_end(vae_sha256_sum **sum, uint8_t digest[VAE_SHA256_BYTES], vae_error *err);
 void vae_sha256_drop(vae_sha256_sum *sum);
 
 /* Writes the digest as 64 lower-case hex digits and a final NUL. */

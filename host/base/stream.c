@@ -11,6 +11,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/file.h"
+
 enum {
     INPUT_BYTES = 1 << 16,
     FIRST_GROWTH = 1 << 20,
@@ -110,13 +112,7 @@ vae_status vae_stream_open_fd(vae_stream **out, int fd, const char *name, vae_er
     if (s->name == NULL) {
         TRY(vae_fail_memory(err, strlen(name), "a file's name"));
     }
-    if (fstat(fd, &info) != 0) {
-        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", name, strerror(errno)));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", name,
-                     S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
-    }
+    TRY(vae_file_inspect(&info, fd, name, err));
     s->file_bytes = (uint64_t)info.st_size;
     TRY(detect_gzip(s, err));
     *out = s;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 bool vae_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
@@ -159,6 +160,13 @@ void vae_escape(char *text, size_t size)
         at[3] = "0123456789abcdef"[shown & 15];
         at += CODE - 1;
     }
+}
+
+void vae_time_text(char text[VAE_TIME_TEXT])
+{
+    const time_t now = time(NULL);
+    struct tm utc;
+    strftime(text, VAE_TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
 }
 
 const char *vae_base_name(char *text, size_t size, const char *path)

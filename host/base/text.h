@@ -34,6 +34,10 @@ char *vae_join_names(const char *const *names, size_t n);
  * which names and notes in files may hold, become \x1b and the like; cut to `size` - 1 bytes. */
 void vae_escape(char *text, size_t size);
 
+/* Now, as 2026-11-27T10:15:00Z. */
+enum { VAE_TIME_TEXT = 32 };
+void vae_time_text(char text[VAE_TIME_TEXT]);
+
 /* The last part of a path, slashes behind it left out, cut to `size` - 1 bytes. Returns text. */
 const char *vae_base_name(char *text, size_t size, const char *path);
 

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "backend/open.h"
 #include "base/machine.h"
@@ -238,12 +237,10 @@ done:
 
 static void print_json(const bench *b)
 {
-    char cpu[200], date[32];
-    const time_t now = time(NULL);
-    struct tm utc;
+    char cpu[200], date[VAE_TIME_TEXT];
     char *text = vae_config_to_json(&b->config);
     vae_cpu_name(cpu, sizeof cpu);
-    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    vae_time_text(date);
     json_t *o =
         json_pack("{s:i, s:s, s:s, s:s, s:I, s:o*, s:O}", "schema", 1, "version", vae_build_version,
                   "date", date, "cpu", cpu, "cores", (json_int_t)vae_threads(0), "config",

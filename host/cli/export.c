@@ -1,7 +1,6 @@
 /* vae export, vae import: weights and graphs out and in. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/version.h"
@@ -264,11 +263,8 @@ static vae_status add_moments(vae_checkpoint *c, vae_error *err)
  * memory. */
 static char *describe_import(const cli_args *args, const vae_checkpoint *c)
 {
-    char now[32], folder[VAE_PATH];
-    const time_t seconds = time(NULL);
-    struct tm utc;
-    gmtime_r(&seconds, &utc);
-    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    char now[VAE_TIME_TEXT], folder[VAE_PATH];
+    vae_time_text(now);
     json_t *run = json_pack("{s:i, s:s, s:n, s:s, s:s, s:s, s:s, s:{s:s?, s:[I,I,I]}, s:o?, s:o?}",
                             "schema", 1, "status", "imported", "error", "version",
                             vae_build_version, "git", vae_build_git, "started", now, "updated", now,

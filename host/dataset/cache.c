@@ -275,7 +275,6 @@ vae_status vae_cache_begin(vae_cache_writer *w, const char *path, vae_error *err
     memcpy(head, magic, sizeof magic);
     memcpy(head + sizeof magic, &version, sizeof version);
     sweep(path, err);
-    w->path = path;
     TRY(vae_file_begin(&w->file, path, err));
     flock(w->file.fd, LOCK_EX | LOCK_NB); /* for is_left; some file systems have none */
     TRY(vae_file_add(&w->file, head, sizeof head, err));
@@ -294,7 +293,7 @@ static vae_status hash_rows(const vae_cache_writer *w, const vae_dataset *set,
 {
     uint64_t head[3] = {set->n, set->d, VAE_U8};
     const size_t bytes = set->n * set->d;
-    vae_sha256_sum *sum = NULL, *whole;
+    vae_sha256_sum *sum = NULL;
     vae_map *map = NULL;
     vae_status status = VAE_OK;
     TRY(vae_map_open(&map, w->file.temp, err));
@@ -309,9 +308,7 @@ static vae_status hash_rows(const vae_cache_writer *w, const vae_dataset *set,
         vae_sha256_add(sum, vae_map_bytes(map) + HEAD + at, n);
         vae_map_drop(map, HEAD + at, n);
     }
-    whole = sum;
-    sum = NULL;
-    TRY(vae_sha256_end(whole, digest, err));
+    TRY(vae_sha256_end(&sum, digest, err));
 done:
     vae_sha256_drop(sum);
     vae_map_close(map);
@@ -351,7 +348,7 @@ static vae_status add_end(vae_cache_writer *w, const vae_dataset *set,
                   .files = key->files->n,
                   .n_left_out = set->n_left_out,
                   .counts = *counts};
-    vae_sha256_sum *sum = NULL, *whole;
+    vae_sha256_sum *sum = NULL;
     vae_status status = VAE_OK;
     memcpy(end.digest, key->files->digest, sizeof end.digest);
     snprintf(end.settings, sizeof end.settings, "%s", key->settings);
@@ -359,9 +356,7 @@ static vae_status add_end(vae_cache_writer *w, const vae_dataset *set,
     TRY(vae_sha256_begin(&sum, err));
     TRY(add_list(w, set, sum, &end.list_bytes, err));
     vae_sha256_add(sum, &end, offsetof(footer, check));
-    whole = sum;
-    sum = NULL;
-    TRY(vae_sha256_end(whole, end.check, err));
+    TRY(vae_sha256_end(&sum, end.check, err));
     TRY(vae_file_add(&w->file, &end, sizeof end, err));
 done:
     vae_sha256_drop(sum);

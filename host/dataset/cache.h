@@ -39,7 +39,6 @@ vae_status vae_cache_open(vae_dataset *set, vae_picture_counts *counts, bool *fi
  * was there stays. */
 typedef struct {
     vae_file file;
-    const char *path; /* the caller's */
 } vae_cache_writer;
 
 /* Who was killed while making one here has left a file beside it, which is removed and told of.

@@ -445,9 +445,7 @@ vae_status vae_folder_list(vae_folder *files, const char *folder, vae_error *err
     if (files->n == 0) {
         TRY(vae_fail(err, VAE_ERR_DATA, "%s: no %s files in it", folder, VAE_PICTURE_FORMATS));
     }
-    vae_sha256_sum *sum = l.sum;
-    l.sum = NULL;
-    TRY(vae_sha256_end(sum, files->digest, err));
+    TRY(vae_sha256_end(&l.sum, files->digest, err));
 done:
     vae_sha256_drop(l.sum);
     free(l.seen);

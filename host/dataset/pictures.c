@@ -378,7 +378,7 @@ done:
 static vae_status need_cache(job *j, const char *path, const vae_cache_key *key, vae_error *err)
 {
     const vae_notes *notes = err != NULL ? err->notes : NULL;
-    vae_cache_writer writer = {.path = path};
+    vae_cache_writer writer = {.file.open = false};
     char why[256];
     bool fits = false;
     vae_status status = VAE_OK;

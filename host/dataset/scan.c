@@ -246,9 +246,7 @@ vae_status vae_dataset_scan(vae_dataset *set, const vae_data_options *options, v
     TRY(vae_sha256_begin(&s.hash, err));
     vae_sha256_add(s.hash, head, sizeof head);
     TRY(scan_blocks(&s, options, err));
-    const vae_status hashed = vae_sha256_end(s.hash, set->sha256, err);
-    s.hash = NULL;
-    TRY(hashed);
+    TRY(vae_sha256_end(&s.hash, set->sha256, err));
     s.facts.known = true;
     set->facts = s.facts;
     if (s.sums != NULL) {

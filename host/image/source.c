@@ -18,13 +18,7 @@ vae_status vae_picture_open(vae_picture_file *f, const char *path, vae_error *er
     if (fd < 0) {
         return vae_fail(err, VAE_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
     }
-    if (fstat(fd, &info) != 0) {
-        TRY(vae_fail(err, VAE_ERR_IO, "%s: cannot inspect: %s", path, strerror(errno)));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        TRY(vae_fail(err, VAE_ERR_DATA, "%s: is %s; expected a file", path,
-                     S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
-    }
+    TRY(vae_file_inspect(&info, fd, path, err));
     f->bytes = (uint64_t)info.st_size;
     f->file = fdopen(fd, "rb");
     if (f->file == NULL) {

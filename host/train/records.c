@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -26,14 +25,6 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-static void time_text(char text[32])
-{
-    time_t now = time(NULL);
-    struct tm utc;
-    gmtime_r(&now, &utc);
-    strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
 void vae_train_lose(training_run *t, const vae_error *why)
 {
     if (t->lost.status == VAE_OK && (why->status == VAE_ERR_IO || why->status == VAE_ERR_RUNTIME)) {
@@ -44,8 +35,8 @@ void vae_train_lose(training_run *t, const vae_error *why)
 
 void vae_train_log(training_run *t, const char *text)
 {
-    char line[VAE_ERROR_TEXT + 64], when[32];
-    time_text(when);
+    char line[VAE_ERROR_TEXT + 64], when[VAE_TIME_TEXT];
+    vae_time_text(when);
     snprintf(line, sizeof line, "%s %s\n", when, text);
     vae_error err = {0};
     if (t->folder.log >= 0 && !t->log_lost &&
@@ -162,10 +153,10 @@ static json_t *describe_init(const vae_config *c)
 
 static json_t *describe_run(training_run *t, const char *status, const char *why)
 {
-    char seed[24], now[32], device[512], folder[VAE_PATH], preset[32];
+    char seed[24], now[VAE_TIME_TEXT], device[512], folder[VAE_PATH], preset[32];
     struct rusage usage;
     snprintf(seed, sizeof seed, "%" PRIu64, t->loop.config->seed);
-    time_text(now);
+    vae_time_text(now);
     /* again, as a backend makes some of its choices at the first step */
     t->loop.be->ops->describe(t->loop.be, device, sizeof device);
     getrusage(RUSAGE_SELF, &usage);
@@ -217,7 +208,7 @@ vae_status vae_train_write_run(training_run *t, const char *status, const char *
 {
     char path[VAE_RUN_PATH];
     if (t->start_time[0] == '\0') {
-        time_text(t->start_time);
+        vae_time_text(t->start_time);
     }
     json_t *run = describe_run(t, status, why);
     char *text = run != NULL ? json_dumps(run, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;

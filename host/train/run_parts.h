@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "base/text.h"
 #include "infer/trained.h"
 #include "train/run.h"
 
@@ -19,7 +20,7 @@ typedef struct {
     vae_dataset *stacked[2];               /* with --stack: both sets, encoded; else NULL */
     double saved;                          /* monotonic time of the last checkpoint */
     double report_written, report_seconds; /* monotonic time of the last report; what it took */
-    char start_time[32];
+    char start_time[VAE_TIME_TEXT];
     json_t *places; /* of the ranks, for run.json; NULL: it runs alone */
     bool log_lost;  /* log.txt could not be written: no more is */
     vae_error lost; /* the first thing that should be in the folder and could not be written */
