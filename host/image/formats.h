@@ -38,7 +38,8 @@ vae_status vae_picture_open(vae_picture_file *f, const char *path, vae_error *er
 vae_status vae_picture_bytes(const vae_picture_file *f, void *to, size_t n, uint64_t offset,
                              size_t *got, vae_error *err);
 
-/* VAE_ERR_DATA unless both sides are 1 to VAE_PNG_SIDE. */
+/* VAE_ERR_DATA unless both sides are 1 to VAE_PNG_SIDE, and the file is one that can hold so many
+ * pixels in any format. */
 vae_status vae_picture_check_sides(const vae_picture_file *f, uint64_t width, uint64_t height,
                                    vae_error *err);
 /* VAE_ERR_DATA if a picture of these sides needs more bytes than the file has. */

@@ -42,16 +42,6 @@ vae_status vae_picture_bytes(const vae_picture_file *f, void *to, size_t n, uint
                      : vae_fail(err, VAE_ERR_IO, "%s: cannot read: %s", f->path, strerror(errno));
 }
 
-vae_status vae_picture_check_sides(const vae_picture_file *f, uint64_t width, uint64_t height,
-                                   vae_error *err)
-{
-    if (width >= 1 && width <= VAE_PNG_SIDE && height >= 1 && height <= VAE_PNG_SIDE) {
-        return VAE_OK;
-    }
-    return vae_fail(err, VAE_ERR_DATA, "%s: picture of %llu x %llu pixels: expected 1 to %d a side",
-                    f->path, (unsigned long long)width, (unsigned long long)height, VAE_PNG_SIDE);
-}
-
 vae_status vae_picture_check_fit(const vae_picture_file *f, uint64_t width, uint64_t height,
                                  uint64_t needs, vae_error *err)
 {
@@ -62,4 +52,19 @@ vae_status vae_picture_check_fit(const vae_picture_file *f, uint64_t width, uint
                     "%s: header says %llu x %llu pixels, but %llu bytes cannot hold them", f->path,
                     (unsigned long long)width, (unsigned long long)height,
                     (unsigned long long)f->bytes);
+}
+
+vae_status vae_picture_check_sides(const vae_picture_file *f, uint64_t width, uint64_t height,
+                                   vae_error *err)
+{
+    /* What is all of one colour is packed into some bytes, whatever its sides: a blank page, but
+     * none of more pixels than these. Else no format packs more than a bit a pixel by deflate. */
+    enum { BLANK = 1 << 26, A_BYTE = 8 * 1032 };
+    const uint64_t pixels = width * height;
+    if (width < 1 || width > VAE_PNG_SIDE || height < 1 || height > VAE_PNG_SIDE) {
+        return vae_fail(err, VAE_ERR_DATA,
+                        "%s: picture of %llu x %llu pixels: expected 1 to %d a side", f->path,
+                        (unsigned long long)width, (unsigned long long)height, VAE_PNG_SIDE);
+    }
+    return vae_picture_check_fit(f, width, height, pixels > BLANK ? pixels / A_BYTE : 0, err);
 }

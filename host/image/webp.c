@@ -104,8 +104,7 @@ static vae_status decode(vae_picture *p, const vae_picture_file *f, const uint8_
     return code == VP8_STATUS_OK ? VAE_OK : damaged(f, code, err);
 }
 
-/* Size and kind, from n first bytes. A picture of one colour takes some bytes, whatever its sides:
- * there is no size that a file is too small for. */
+/* Size and kind, from n first bytes. */
 static vae_status read_header(vae_picture *p, const vae_picture_file *f, const uint8_t *bytes,
                               size_t n, vae_error *err)
 {

@@ -222,6 +222,32 @@ typedef struct {
     size_t n;
 } bmp;
 
+/* Headers that claim more pixels than any format packs into so few bytes are refused before anything
+ * is allocated for them; a blank page is not. */
+static void claims_are_judged(void **state)
+{
+    const uint8_t claims[] = "RIFF\x2a\0\0\0WEBPVP8 \x1e\0\0\0\xf0\x01\0\x9d\x01\x2a";
+    scratch *s = *state;
+    for (size_t side = 8192; side <= 16380; side += 8188) {
+        uint8_t file[50] = {0};
+        vae_picture p;
+        vae_error err = {0};
+        memcpy(file, claims, sizeof claims - 1);
+        file[26] = file[28] = side & 0xff;
+        file[27] = file[29] = (uint8_t)(side >> 8);
+        scratch_write(s, "claims.webp", file, sizeof file);
+        const vae_status status = vae_picture_read(&p, s->path, VAE_PICTURE_HEADER, &err);
+        if (status == VAE_ERR_RUNTIME) {
+            assert_non_null(strstr(err.text, "built without libwebp"));
+        } else if (side == 8192) {
+            assert_true(status == VAE_OK && p.width == side && p.height == side);
+        } else {
+            assert_int_equal(status, VAE_ERR_DATA);
+            assert_non_null(strstr(err.text, "header says 16380 x 16380 pixels, but 50 bytes"));
+        }
+    }
+}
+
 static void put(bmp *b, uint32_t value, size_t size)
 {
     for (size_t i = 0; i < size; i++) {
@@ -370,11 +396,9 @@ static void damaged_bmp_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exif_says_how_it_lies),
-        cmocka_unit_test(pictures_are_turned_upright),
-        cmocka_unit_test(files_of_pillow_are_read),
-        cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(bmp_is_read),
+        cmocka_unit_test(exif_says_how_it_lies),    cmocka_unit_test(pictures_are_turned_upright),
+        cmocka_unit_test(files_of_pillow_are_read), cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(claims_are_judged),        cmocka_unit_test(bmp_is_read),
         cmocka_unit_test(damaged_bmp_is_refused),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
