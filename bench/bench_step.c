@@ -64,9 +64,8 @@ typedef void product(matmul_form form, float *c, size_t ldc, const float *a, siz
 
 typedef struct {
     const bench *x;
-    float *c;
+    uint16_t *c;
     size_t ldc;
-    bool floats;
 } bf16_result;
 
 static void put_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
@@ -74,13 +73,8 @@ static void put_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, 
 {
     const bf16_result *to = ctx;
     for (size_t r = 0; r < rows; r++) {
-        const size_t at = (row0 + r) * to->ldc + col0;
-        if (to->floats) {
-            memcpy(to->c + at, c + r * ldc, cols * sizeof *c);
-        } else {
-            vae_cpu_kernels(to->x->level)
-                ->narrow((uint16_t *)(void *)to->c + at, c + r * ldc, cols);
-        }
+        vae_cpu_kernels(to->x->level)
+            ->narrow(to->c + (row0 + r) * to->ldc + col0, c + r * ldc, cols);
     }
 }
 
@@ -88,10 +82,14 @@ static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, s
                        const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x)
 {
     if (x->room != NULL) {
-        bf16_result to = {x, c, ldc, form == MATMUL_TN};
-        vae_cpu_matmul_bf16(form, (matmul_bf16){(const void *)a, lda},
-                            (matmul_bf16){(const void *)b, ldb}, m, n, k, put_bf16, &to, x->threads,
-                            x->level, x->room);
+        const matmul_bf16 left = {(const void *)a, lda}, right = {(const void *)b, ldb};
+        bf16_result to = {x, (void *)c, ldc};
+        if (form == MATMUL_TN) {
+            vae_cpu_matmul_bf16_tn(c, ldc, left, right, m, n, k, x->threads, x->level, x->room);
+        } else {
+            vae_cpu_matmul_bf16(form, left, right, m, n, k, false, put_bf16, &to, x->threads,
+                                x->level, x->room);
+        }
         return;
     }
     vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, x->threads, x->level);
@@ -329,7 +327,7 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
             die(&err);
         }
         if (config.precision == VAE_BF16) {
-            x.room = aligned_alloc(64, (size_t)x.threads * MATMUL_BF16_ROOM);
+            x.room = aligned_alloc(64, vae_cpu_matmul_bf16_room(x.threads));
             if (x.room == NULL) {
                 exit(1);
             }

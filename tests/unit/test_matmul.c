@@ -336,6 +336,7 @@ static void free_bf16(bf16_operands *o)
 typedef struct {
     const product *p;
     float *c;
+    size_t *done; /* columns of each row, where tiles come in order */
 } copying;
 
 static void copy_tile(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
@@ -343,6 +344,11 @@ static void copy_tile(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
 {
     const copying *to = ctx;
     for (size_t r = 0; r < rows; r++) {
+        if (to->done != NULL) {
+            assert_int_equal(col0, to->done[row0 + r]);
+            assert_int_equal(col0 % MATMUL_BF16_COLS, 0);
+            to->done[row0 + r] += cols;
+        }
         for (size_t i = 0; i < cols; i++) {
             float *at = to->c + (row0 + r) * to->p->ldc + col0 + i;
             *at = isnan(*at) ? c[r * ldc + i] : INFINITY; /* once */
@@ -351,20 +357,42 @@ static void copy_tile(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
     }
 }
 
-/* The first m rows and n columns. */
-static float *run_bf16(const product *p, const bf16_operands *o, size_t m, size_t n, int threads)
+enum { MOST_THREADS = 3 };
+
+/* Memory for products, kept: it is large. All of it is NaN where `fresh`. */
+static void *room_of_products(bool fresh)
+{
+    static void *room;
+    const size_t bytes = vae_cpu_matmul_bf16_room(MOST_THREADS);
+    if (room == NULL) {
+        room = aligned_alloc(64, bytes);
+        assert_non_null(room);
+        fresh = true;
+    }
+    return fresh ? memset(room, 0xFF, bytes) : room;
+}
+
+/* The first m rows and n columns; in_order: NULL, or a counter for each row. */
+static float *run_bf16(const product *p, const bf16_operands *o, size_t m, size_t n, int threads,
+                       size_t *in_order)
 {
     const size_t size = p->m * p->ldc;
     float *c = malloc((size + 1) * sizeof *c);
-    void *room = aligned_alloc(64, (size_t)threads * MATMUL_BF16_ROOM);
-    assert_true(c != NULL && room != NULL);
+    void *room = room_of_products(threads == 1);
+    assert_non_null(c);
     for (size_t i = 0; i < size; i++) {
         c[i] = NAN;
     }
-    memset(room, 0xFF, (size_t)threads * MATMUL_BF16_ROOM); /* NaN */
-    copying to = {p, c};
-    vae_cpu_matmul_bf16(p->form, o->a, o->b, m, n, p->k, copy_tile, &to, threads, level, room);
-    free(room);
+    copying to = {p, c, in_order};
+    if (p->form == MATMUL_TN) {
+        vae_cpu_matmul_bf16_tn(c, p->ldc, o->a, o->b, m, n, p->k, threads, level, room);
+    } else {
+        vae_cpu_matmul_bf16(p->form, o->a, o->b, m, n, p->k, in_order != NULL, copy_tile, &to,
+                            threads, level, room);
+    }
+    for (size_t i = 0; i < size; i++) { /* nothing else was written */
+        assert_true((i / p->ldc < m && i % p->ldc < n) || isnan(c[i]));
+    }
     return c;
 }
 
@@ -375,7 +403,11 @@ static void check_bf16(matmul_form form, size_t m, size_t n, size_t k)
     float *fused = NULL;
     expect(&p);
     for (level = VAE_CPU_BASELINE; level <= best_bf16; level++) {
-        float *c = run_bf16(&p, &o, m, n, 1), *other = run_bf16(&p, &o, m, n, 3);
+        size_t *done = calloc(m, sizeof *done);
+        assert_non_null(done);
+        float *c = run_bf16(&p, &o, m, n, 1, NULL);
+        float *other = run_bf16(&p, &o, m, n, MOST_THREADS, level % 2 == 0 ? done : NULL);
+        free(done);
         compare(&p, c, false);
         for (size_t i = 0; i < m; i++) {
             assert_memory_equal(c + i * p.ldc, other + i * p.ldc, n * sizeof *c);
@@ -403,6 +435,11 @@ static void bf16_every_form_and_size(void **state)
             check_bf16((matmul_form)form, sizes[i][0], sizes[i][1], sizes[i][2]);
         }
     }
+    /* more than is made words of at a time: columns of C, terms of the sum, rows, columns */
+    check_bf16(MATMUL_NN, 193, 290, 4300);
+    check_bf16(MATMUL_NT, 193, 9, 8200);
+    check_bf16(MATMUL_TN, 1930, 40, 3);
+    check_bf16(MATMUL_TN, 10, 2060, 3);
     for (int form = MATMUL_NT; form <= MATMUL_TN; form++) { /* every small remainder of a tile */
         for (size_t m = 1; m <= 13; m++) {
             for (size_t n = m % 3 + 1; n <= 34; n += 3) {
@@ -421,9 +458,9 @@ static void bf16_rows_do_not_see_each_other(void **state)
         level = (vae_cpu_level)(i / 3);
         product p = make_product(form, 45, 70, 901, 1);
         bf16_operands o = make_bf16(&p);
-        float *all = run_bf16(&p, &o, 45, 70, 2);
+        float *all = run_bf16(&p, &o, 45, 70, 2, NULL);
         o.memory[0][form == MATMUL_TN ? 400 * o.a.ld + 17 : 17 * o.a.ld + 400] = 0x7FC0;
-        float *some = run_bf16(&p, &o, 34, 37, 2);
+        float *some = run_bf16(&p, &o, 34, 37, 2, NULL);
         for (size_t r = 0; r < 34; r++) {
             for (size_t j = 0; j < 37; j++) {
                 const float *one = some + r * p.ldc + j;

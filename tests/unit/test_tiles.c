@@ -87,10 +87,18 @@ static void emulated_zero(int t)
 #define TILE_CONFIGURE(from)       emulated_configure(from)
 #define TILE_RELEASE()             (configured = false)
 #define vae_cpu_matmul_bf16        by_tiles
+#define vae_cpu_matmul_bf16_tn     by_tiles_tn
+#define vae_cpu_matmul_bf16_room   room_of_tiles
 void by_tiles(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
-              matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level, void *room);
+              bool in_order, matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
+              void *room);
+void by_tiles_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
+                 int threads, vae_cpu_level level, void *room);
+size_t room_of_tiles(int threads);
 #include "backend/cpu/matmul_bf16.c"
 #undef vae_cpu_matmul_bf16
+#undef vae_cpu_matmul_bf16_tn
+#undef vae_cpu_matmul_bf16_room
 
 typedef struct {
     float *c;
@@ -128,14 +136,22 @@ static void check(matmul_form form, size_t m, size_t n, size_t k)
     const matmul_bf16 b = form == MATMUL_NT ? operand(&memory[1], n, k, n + 3 * k)
                                             : operand(&memory[1], k, n, n + 3 * k);
     float *got = calloc(3 * m * n + 1, sizeof *got);
-    void *room = aligned_alloc(64, 3 * (size_t)MATMUL_BF16_ROOM);
+    const size_t bytes = vae_cpu_matmul_bf16_room(3);
+    void *room = aligned_alloc(64, bytes);
     double error = 0, power = 1e-30;
     assert_true(got != NULL && room != NULL);
-    memset(room, 0xFF, 3 * (size_t)MATMUL_BF16_ROOM); /* NaN */
+    memset(room, 0xFF, bytes); /* NaN */
     whole to[3] = {{got, n}, {got + m * n, n}, {got + 2 * m * n, n}};
-    by_tiles(form, a, b, m, n, k, copy_out, &to[0], 1, VAE_CPU_AMX_BF16, room);
-    by_tiles(form, a, b, m, n, k, copy_out, &to[1], 3, VAE_CPU_AMX_BF16, room);
-    vae_cpu_matmul_bf16(form, a, b, m, n, k, copy_out, &to[2], 1, VAE_CPU_BASELINE, room);
+    if (form == MATMUL_TN) {
+        by_tiles_tn(to[0].c, n, a, b, m, n, k, 1, VAE_CPU_AMX_BF16, room);
+        by_tiles_tn(to[1].c, n, a, b, m, n, k, 3, VAE_CPU_AMX_BF16, room);
+        vae_cpu_matmul_bf16_tn(to[2].c, n, a, b, m, n, k, 1, VAE_CPU_BASELINE, room);
+    } else {
+        by_tiles(form, a, b, m, n, k, false, copy_out, &to[0], 1, VAE_CPU_AMX_BF16, room);
+        by_tiles(form, a, b, m, n, k, true, copy_out, &to[1], 3, VAE_CPU_AMX_BF16, room);
+        vae_cpu_matmul_bf16(form, a, b, m, n, k, false, copy_out, &to[2], 1, VAE_CPU_BASELINE,
+                            room);
+    }
     assert_memory_equal(to[0].c, to[1].c, m * n * sizeof *got);
     for (size_t i = 0; i < m * n; i++) {
         const double e = (double)to[0].c[i] - (double)to[2].c[i];

@@ -306,7 +306,7 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     be->threads = vae_threads(options->threads);
     be->bf16 = options->precision == VAE_BF16;
     if (be->bf16) {
-        const size_t bytes = (size_t)be->threads * MATMUL_BF16_ROOM;
+        const size_t bytes = vae_cpu_matmul_bf16_room(be->threads);
         be->room = aligned_alloc(64, bytes);
         if (be->room == NULL) {
             free(be);

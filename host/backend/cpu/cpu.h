@@ -48,7 +48,7 @@ typedef struct {
     size_t n_weights;
     vae_cpu_shadow *shadows; /* with bf16: one for every buffer that was bound */
     size_t n_shadows;
-    char *room; /* with bf16: MATMUL_BF16_ROOM for each thread */
+    void *room; /* with bf16: vae_cpu_matmul_bf16_room */
 } cpu_backend;
 
 struct vae_data {

@@ -3,6 +3,7 @@
 #ifndef VAE_CPU_MATMUL_H
 #define VAE_CPU_MATMUL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,10 +33,14 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level);
 
 /* The same product of bf16, summed in floats: A and B as above, at 4-byte aligned addresses with
- * even leading dimensions; C is what the epilogue makes of its tiles, which are at most
- * MATMUL_BF16_COLS wide. Rows of A, and of B under NT, are read to the next even
+ * even leading dimensions. Rows of A under NT and NN, and of B under NT, are read to the next even
  * number of terms, where A or B must hold a zero and the other nothing that is not finite. room:
- * MATMUL_BF16_ROOM bytes for each thread, 64-byte aligned.
+ * vae_cpu_matmul_bf16_room bytes, 64-byte aligned.
+ *
+ * NT, NN: C is what the epilogue makes of its tiles, which are at most MATMUL_BF16_COLS wide.
+ * in_order: a row's tiles come one after another, from left to right, from one thread, and begin at
+ * multiples of that; else more threads find work where there are few rows. TN: C is written, all of
+ * it and nothing else.
  *
  * At the levels below VAE_CPU_AVX512_BF16 the values are made floats and multiplied as such, which
  * is no faster than fp32. Bits follow the level, never the threads or the other rows. */
@@ -43,16 +48,13 @@ typedef struct {
     const uint16_t *data;
     size_t ld;
 } matmul_bf16;
-enum {
-    MATMUL_BF16_ROWS = 192,
-    MATMUL_BF16_COLS = 256,
-    MATMUL_BF16_WORDS = 256, /* of the sum, at a time */
-    MATMUL_BF16_ROOM =
-        4 * (MATMUL_BF16_ROWS * (2 * MATMUL_BF16_WORDS + MATMUL_BF16_COLS) + 32 * MATMUL_BF16_WORDS)
-};
+enum { MATMUL_BF16_COLS = 256 };
+size_t vae_cpu_matmul_bf16_room(int threads);
 void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
-                         size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
+                         size_t k, bool in_order, matmul_epilogue *epilogue, void *ctx, int threads,
                          vae_cpu_level level, void *room);
+void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
+                            size_t k, int threads, vae_cpu_level level, void *room);
 
 /* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols
  * at most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of

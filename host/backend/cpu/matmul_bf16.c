@@ -1,10 +1,16 @@
 /* Products of bf16 on the CPU, summed in floats.
  *
- * A task is a part of C, MATMUL_BF16_ROWS * MATMUL_BF16_COLS floats at most, summed up in its own
- * memory, some hundred terms at a time, and hands to the epilogue as floats. What it multiplies are
- * words: at level avx512_bf16 pairs of bf16, two terms of the sum each, of which one instruction
- * adds both products to a float; at the levels below, the values as floats. Then the kernels of
- * matmul.c are used as they are. At level amx_bf16 the pairs are multiplied as tiles (tiles.h). */
+ * What is multiplied are words: at level avx512_bf16 pairs of bf16, two terms of the sum each, of
+ * which one instruction adds both products to a float; at the levels below, the values as floats.
+ * Then the kernels of matmul.c are used as they are. At level amx_bf16 the pairs are multiplied as
+ * tiles (tiles.h).
+ *
+ * Making words costs as much as some rows of the product, so it is done once and by all threads:
+ * of B, where C has more rows than a task; under TN, whose sum is over the batch, of A and B, a
+ * part of the sum at a time. What becomes of it lies in memory that the threads share.
+ *
+ * NT, NN: a task is some rows of C, summed up in its own memory, MATMUL_BF16_COLS columns at a
+ * time, and hands them to the epilogue as floats. TN: a task is a part of C where it lies. */
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
@@ -19,35 +25,72 @@
 
 enum {
     PANEL = MATMUL_PANEL,
-    WORDS = MATMUL_BF16_WORDS,
     ROW_UNIT = 12,        /* of the kernels' tiles */
+    ROWS = 16 * ROW_UNIT, /* of a task: what is read of A stays in L2 */
+    COLS = MATMUL_BF16_COLS,
+    WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
+    STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
+    TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
+    PART_STEPS = 2,             /* under TN, of WORDS at most each */
     AHEAD = 24,           /* rows, of a read across rows: the hardware stops at a page's end */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
+    SERIAL_WORDS = 16384, /* the same of words to be made */
+    SHARED = 1 << 20,     /* words that threads share */
+    /* parts of C under TN, such that WORDS of A and B are SHARED at most */
+    MOST_ROWS = 1920,
+    MOST_COLS = 2048,
 };
+_Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % (2 * STRIP) == 0 &&
+                   MOST_ROWS % TILE_STRIP == 0 && MOST_COLS % PANEL == 0,
+               "parts are whole");
+
+/* A thread's room. */
+typedef struct {
+    float c[ROWS * COLS];
+    float a[ROWS * WORDS];     /* (rows,words) */
+    float b[PANEL * WORDS];    /* (words,PANEL) */
+    float flat[STRIP * WORDS]; /* what either is the transpose of */
+} task_room;
 
 typedef struct {
     matmul_form form;
     matmul_bf16 a, b;
     size_t m, n, k;
-    matmul_epilogue *epilogue;
-    void *ctx;
     vae_cpu_level level;
     const cpu_kernels *kernels;
     size_t pair;   /* terms in a word */
     bool tiles;    /* words are filled up with zeros to whole tiles, rows of A with whatever */
     size_t k_step; /* terms at a time, a multiple of that: decides the bits */
-    size_t row_step, col_step, col_tasks;
-    char *room;
+    size_t deep;   /* words of as many, filled up */
+    float *shared;
+    task_room *rooms;
 } job;
 
-/* A thread's room. */
-typedef struct {
-    float c[MATMUL_BF16_ROWS * MATMUL_BF16_COLS];
-    float a[MATMUL_BF16_ROWS * WORDS];    /* (rows,words), or under TN (words,rows) */
-    float b[PANEL * WORDS];               /* (words,PANEL) */
-    float flat[MATMUL_BF16_ROWS * WORDS]; /* what b, or of tiles a, is the transpose of */
-} task_room;
-_Static_assert(sizeof(task_room) == MATMUL_BF16_ROOM, "as matmul.h says");
+size_t vae_cpu_matmul_bf16_room(int threads)
+{
+    return SHARED * sizeof(float) + (size_t)threads * sizeof(task_room);
+}
+
+static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
+                 vae_cpu_level level, void *room)
+{
+    job q = {.form = form,
+             .a = a,
+             .b = b,
+             .m = m,
+             .n = n,
+             .k = k,
+             .level = level,
+             .kernels = vae_cpu_kernels(level),
+             .pair = level >= VAE_CPU_AVX512_BF16 ? 2 : 1,
+             .tiles = level >= VAE_CPU_AMX_BF16,
+             .shared = room,
+             .rooms = (task_room *)(void *)((float *)room + SHARED)};
+    const size_t most = WORDS * q.pair, unit = q.tiles ? 2 * TILE_WORDS : q.pair;
+    q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), unit) * unit : unit;
+    q.deep = q.k_step / q.pair;
+    return q;
+}
 
 /* ---- words ---- */
 
@@ -97,25 +140,10 @@ static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, s
     }
 }
 
-/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on, as words; *lda: from one row to the next,
- * under TN from one word to the next. */
-static const float *words_of_a(const job *q, float *to, float *flat, size_t *lda, size_t row0,
-                               size_t rows, size_t p0, size_t k)
+/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on, as words; *lda: from one row to the next. */
+static const float *words_of_a(const job *q, float *to, size_t *lda, size_t row0, size_t rows,
+                               size_t p0, size_t k)
 {
-    if (q->form == MATMUL_TN) {
-        const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
-        *lda = rows;
-        if (q->tiles) { /* their rows are A's */
-            *lda = WORDS;
-            pair_rows(flat, rows, a, q->a.ld, rows, rows, k);
-            vae_cpu_pack_transposed(to, WORDS, flat, rows, ceil_div(k, 2), rows);
-        } else if (q->pair == 2) {
-            pair_rows(to, rows, a, q->a.ld, rows, rows, k);
-        } else {
-            widen_rows(q, to, rows, a, q->a.ld, rows, rows, k);
-        }
-        return to;
-    }
     const uint16_t *a = q->a.data + row0 * q->a.ld + p0;
     const bool whole = !q->tiles || (k % (2 * TILE_WORDS) == 0 && rows % (2 * TILE_ROWS) == 0);
     if (q->pair == 2 && whole) { /* pairs lie there as they are */
@@ -136,120 +164,321 @@ static const float *words_of_a(const job *q, float *to, float *flat, size_t *lda
     return to;
 }
 
-/* The same of columns col0 .. of B, cols <= PANEL, to room->b. */
-static void words_of_b(const job *q, task_room *room, size_t col0, size_t cols, size_t p0, size_t k)
+/* to: (words,PANEL) of the same terms of columns col0 .. of B, cols <= PANEL. flat: room. */
+static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t cols, size_t p0,
+                       size_t k)
 {
+    const size_t words = ceil_div(k, q->pair);
     if (q->form == MATMUL_NT) {
         const uint16_t *b = q->b.data + col0 * q->b.ld + p0;
         if (q->pair == 2) {
-            vae_cpu_pack_transposed(room->b, PANEL, (const float *)(const void *)b, q->b.ld / 2,
-                                    cols, ceil_div(k, 2));
+            vae_cpu_pack_transposed(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols,
+                                    words);
         } else {
-            widen_rows(q, room->flat, WORDS, b, q->b.ld, k, k, cols);
-            vae_cpu_pack_transposed(room->b, PANEL, room->flat, WORDS, cols, k);
+            widen_rows(q, flat, WORDS, b, q->b.ld, k, k, cols);
+            vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k);
         }
-        return;
-    }
-    const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
-    if (q->pair == 2) {
-        pair_rows(room->b, PANEL, b, q->b.ld, cols, PANEL, k);
     } else {
-        widen_rows(q, room->b, PANEL, b, q->b.ld, cols, PANEL, k);
+        const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
+        if (q->pair == 2) {
+            pair_rows(to, PANEL, b, q->b.ld, cols, PANEL, k);
+        } else {
+            widen_rows(q, to, PANEL, b, q->b.ld, cols, PANEL, k);
+        }
+    }
+    if (q->tiles) {
+        memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
     }
 }
 
-/* ---- tasks ---- */
+/* Of A under TN, rows <= STRIP of C. to: (words,STRIP); of tiles (TILE_STRIP,WORDS). */
+static void words_of_strip(const job *q, float *to, float *flat, size_t row0, size_t rows,
+                           size_t p0, size_t k)
+{
+    const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
+    if (q->tiles) {
+        pair_rows(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
+        vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP);
+    } else if (q->pair == 2) {
+        pair_rows(to, STRIP, a, q->a.ld, rows, STRIP, k);
+    } else {
+        widen_rows(q, to, STRIP, a, q->a.ld, rows, STRIP, k);
+    }
+}
 
-static void run_task(const job *q, size_t task, task_room *room)
+/* Adds to, or sets, C (rows,cols <= PANEL) with ldc by k terms of words; of C as many columns are
+ * written as the kernels round up to, and of tiles as many rows. */
+static void multiply(const job *q, float *c, size_t ldc, const float *a, size_t lda, const float *b,
+                     size_t rows, size_t cols, size_t k, bool add)
 {
     const int transposed = q->form == MATMUL_TN;
-    const size_t row0 = task / q->col_tasks * q->row_step, col0 = task % q->col_tasks * q->col_step;
-    const size_t rows = min_size(q->m - row0, q->row_step),
-                 cols = min_size(q->n - col0, q->col_step);
+    const size_t words = ceil_div(k, q->pair);
+    if (q->tiles) {
+        tile_panel(c, ldc, a, lda, b, rows, tile_words(words), add);
+    } else if (q->pair == 2) {
+        vae_cpu_panel_dot(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add);
+    } else {
+        vae_cpu_panel_product(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add,
+                              q->level);
+    }
+}
+
+/* Where the i-th of `parts` equal parts of n begins. */
+static size_t part_begin(size_t n, size_t parts, size_t i)
+{
+    return n * i / parts;
+}
+
+/* ---- NT, NN ---- */
+
+typedef struct {
+    job q;
+    matmul_epilogue *epilogue;
+    void *ctx;
+    bool packed;       /* B is, in shared: each panel of all terms */
+    size_t deep;       /* words of such a panel */
+    size_t col0, cols; /* of C, whose B that is */
+    size_t unit;       /* of rows of tasks */
+    size_t row_tasks, col_tasks;
+} rows_job;
+
+static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, size_t cols,
+                     task_room *room)
+{
+    const job *q = &t->q;
     size_t p0 = 0, lda;
     do {
-        const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, q->pair);
-        const float *a = words_of_a(q, room->a, room->flat, &lda, row0, rows, p0, k);
+        const size_t k = min_size(q->k - p0, q->k_step);
+        const float *a = words_of_a(q, room->a, &lda, row0, rows, p0, k);
         for (size_t j = 0; j < cols; j += PANEL) {
-            const size_t some = min_size(cols - j, PANEL);
-            words_of_b(q, room, col0 + j, some, p0, k);
-            if (q->tiles) {
-                const size_t whole = tile_words(words);
-                memset(room->b + words * PANEL, 0, (whole - words) * PANEL * sizeof *room->b);
-                tile_panel(room->c + j, q->col_step, a, lda, room->b, rows, whole, p0 > 0);
-            } else if (q->pair == 2) {
-                vae_cpu_panel_dot(transposed, room->c + j, q->col_step, a, lda, room->b, PANEL,
-                                  rows, some, words, p0 > 0);
+            const size_t some = min_size(cols - j, PANEL), col = col0 + j;
+            const float *b = room->b;
+            if (t->packed) {
+                b = q->shared + ((col - t->col0) / PANEL * t->deep + p0 / q->pair) * PANEL;
             } else {
-                vae_cpu_panel_product(transposed, room->c + j, q->col_step, a, lda, room->b, PANEL,
-                                      rows, some, words, p0 > 0, q->level);
+                words_of_b(q, room->b, room->flat, col, some, p0, k);
             }
+            multiply(q, room->c + j, COLS, a, lda, b, rows, some, k, p0 > 0);
         }
         p0 += k;
     } while (p0 < q->k);
-    q->epilogue(q->ctx, room->c, q->col_step, row0, col0, rows, cols);
+    t->epilogue(t->ctx, room->c, COLS, row0, col0, rows, cols);
 }
 
-static void run_tasks(void *ctx, int thread, size_t first, size_t end)
+static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
 {
-    const job *q = ctx;
-    if (q->tiles) {
+    const rows_job *t = ctx;
+    const size_t units = ceil_div(t->q.m, t->unit), panels = ceil_div(t->cols, PANEL);
+    if (t->q.tiles) {
         tile_begin();
     }
     for (size_t task = first; task < end; task++) {
-        run_task(q, task, (task_room *)(void *)(q->room + (size_t)thread * MATMUL_BF16_ROOM));
+        const size_t i = task / t->col_tasks, j = task % t->col_tasks;
+        const size_t row0 = part_begin(units, t->row_tasks, i) * t->unit;
+        const size_t row1 = min_size(t->q.m, part_begin(units, t->row_tasks, i + 1) * t->unit);
+        const size_t left = part_begin(panels, t->col_tasks, j) * PANEL;
+        const size_t right = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
+        for (size_t col = left; col < right; col += COLS) {
+            run_rows(t, row0, row1 - row0, t->col0 + col, min_size(right - col, COLS),
+                     t->q.rooms + thread);
+        }
     }
-    if (q->tiles) {
+    if (t->q.tiles) {
         tile_end();
     }
 }
 
-/* Parts of C: as large as the room, but as many as keep the threads busy, first by fewer columns:
- * those cost reading A again, fewer rows packing B again. Where A lies there as words, which costs
- * nothing, a part is narrow and high. */
-static size_t plan_tasks(job *q, size_t threads)
+static void pack_panels(void *ctx, int thread, size_t first, size_t end)
 {
-    const size_t narrow = q->pair == 2 && !q->tiles && q->form != MATMUL_TN ? 2 : 1;
-    const size_t unit = q->tiles ? 2 * TILE_ROWS : ROW_UNIT;
-    size_t rows = MATMUL_BF16_ROWS * narrow, cols = MATMUL_BF16_COLS / narrow;
-    for (;;) {
-        q->row_step = ceil_div(ceil_div(q->m, ceil_div(q->m, rows)), unit) * unit;
-        q->col_step = ceil_div(ceil_div(q->n, ceil_div(q->n, cols)), PANEL) * PANEL;
-        q->col_tasks = ceil_div(q->n, q->col_step);
-        const size_t tasks = ceil_div(q->m, q->row_step) * q->col_tasks;
-        if (tasks >= 4 * threads || (cols == PANEL && rows <= 4 * ROW_UNIT)) {
-            return tasks;
-        }
-        if (cols > PANEL) {
-            cols /= 2;
-        } else {
-            rows /= 2;
+    const rows_job *t = ctx;
+    for (size_t panel = first; panel < end; panel++) {
+        const size_t j = panel * PANEL, cols = min_size(t->cols - j, PANEL);
+        for (size_t p0 = 0; p0 < t->q.k; p0 += t->q.k_step) {
+            words_of_b(&t->q, t->q.shared + (panel * t->deep + p0 / t->q.pair) * PANEL,
+                       t->q.rooms[thread].flat, t->col0 + j, cols, p0,
+                       min_size(t->q.k - p0, t->q.k_step));
         }
     }
 }
 
+/* Tasks: as many rows as fit, but as many tasks as keep the threads busy. Few rows are cut by
+ * columns first: a task then packs its own. */
+static void plan_rows(rows_job *t, size_t threads, bool in_order)
+{
+    const size_t units = ceil_div(t->q.m, t->unit), panels = ceil_div(t->cols, PANEL);
+    const size_t many = threads > 1 ? 4 * threads : 1, fewest = ceil_div(t->q.m, ROWS);
+    t->row_tasks = fewest;
+    t->col_tasks = 1;
+    if (!in_order && fewest == 1) {
+        t->col_tasks = min_size(panels, many);
+    }
+    const size_t rows = ceil_div(many, t->col_tasks);
+    if (rows > t->row_tasks) { /* but with some tiles each */
+        t->row_tasks = min_size(rows, fewest > 1 ? ceil_div(units, 4) : units);
+        t->row_tasks = t->row_tasks < fewest ? fewest : t->row_tasks;
+    }
+    if (!in_order && t->row_tasks * t->col_tasks < many) {
+        t->col_tasks = min_size(panels, ceil_div(many, t->row_tasks));
+    }
+}
+
 void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
-                         size_t k, matmul_epilogue *epilogue, void *ctx, int threads,
+                         size_t k, bool in_order, matmul_epilogue *epilogue, void *ctx, int threads,
                          vae_cpu_level level, void *room)
 {
     if (m == 0 || n == 0) {
         return;
     }
-    job q = {.form = form,
-             .a = a,
-             .b = b,
-             .m = m,
-             .n = n,
-             .k = k,
-             .epilogue = epilogue,
-             .ctx = ctx,
-             .level = level,
-             .kernels = vae_cpu_kernels(level),
-             .pair = level >= VAE_CPU_AVX512_BF16 ? 2 : 1,
-             .tiles = level >= VAE_CPU_AMX_BF16,
-             .room = room};
-    const size_t most = WORDS * q.pair, unit = q.tiles ? 2 * TILE_WORDS : q.pair;
-    q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), unit) * unit : 1;
+    rows_job t = {.q = begin(form, a, b, m, n, k, level, room), .epilogue = epilogue, .ctx = ctx};
+    t.unit = t.q.tiles ? 2 * TILE_ROWS : ROW_UNIT;
+    t.deep = ceil_div(k, t.q.k_step) * t.q.deep;
+    /* as many columns at a time as can be packed */
+    const size_t most = t.deep > 0 ? SHARED / (t.deep * PANEL) * PANEL / COLS * COLS : n;
+    t.packed = m > ROWS && most > 0;
+    const size_t step = t.packed ? most : n;
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
-    vae_parallel(some, plan_tasks(&q, (size_t)some), 1, run_tasks, &q);
+    for (t.col0 = 0; t.col0 < n; t.col0 += step) {
+        t.cols = min_size(n - t.col0, step);
+        if (t.packed) {
+            vae_parallel(some, ceil_div(t.cols, PANEL), 1, pack_panels, &t);
+        }
+        plan_rows(&t, (size_t)some, in_order);
+        vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_row_tasks, &t);
+    }
+}
+
+/* ---- TN ---- */
+
+typedef struct {
+    job q;
+    float *c;
+    size_t ldc;
+    size_t row0, rows, col0, cols; /* the part of C */
+    size_t p0, k;                  /* and of the sum: some steps of it */
+    size_t strip, strips, panels;  /* rows of a strip; of that part */
+    size_t row_tasks, col_tasks;
+} sum_job;
+
+/* Words of the s-th step of a strip, and of a panel. */
+static float *a_words(const sum_job *t, size_t s, size_t strip)
+{
+    const size_t size = t->q.tiles ? TILE_STRIP * WORDS : STRIP * t->q.deep;
+    return t->q.shared + (s * t->strips + strip) * size;
+}
+
+static float *b_words(const sum_job *t, size_t s, size_t panel)
+{
+    return a_words(t, ceil_div(t->k, t->q.k_step), 0) + (s * t->panels + panel) * PANEL * t->q.deep;
+}
+
+static void pack_both(void *ctx, int thread, size_t first, size_t end)
+{
+    const sum_job *t = ctx;
+    float *flat = t->q.rooms[thread].flat;
+    for (size_t i = first; i < end; i++) {
+        for (size_t p = 0, s = 0; p < t->k; p += t->q.k_step, s++) {
+            const size_t k = min_size(t->k - p, t->q.k_step);
+            if (i < t->strips) {
+                const size_t r = i * t->strip;
+                words_of_strip(&t->q, a_words(t, s, i), flat, t->row0 + r,
+                               min_size(t->rows - r, t->strip), t->p0 + p, k);
+            } else {
+                const size_t panel = i - t->strips, j = panel * PANEL;
+                words_of_b(&t->q, b_words(t, s, panel), flat, t->col0 + j,
+                           min_size(t->cols - j, PANEL), t->p0 + p, k);
+            }
+        }
+    }
+}
+
+/* One step of a strip's rows and a panel's columns. */
+static void sum_step(const sum_job *t, size_t s, size_t strip, size_t panel, size_t k)
+{
+    const size_t row = strip * t->strip, col = panel * PANEL;
+    const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
+    const float *a = a_words(t, s, strip), *b = b_words(t, s, panel);
+    const size_t lda = t->q.tiles ? WORDS : STRIP;
+    const bool add = t->p0 > 0 || s > 0;
+    float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
+    if (cols == PANEL && (!t->q.tiles || rows == t->strip)) {
+        multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, k, add);
+        return;
+    }
+    float edge[STRIP * PANEL];
+    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, k, false);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t j = 0; j < cols; j++) {
+            const float x = edge[r * PANEL + j];
+            c[r * t->ldc + j] = add ? c[r * t->ldc + j] + x : x;
+        }
+    }
+}
+
+static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
+{
+    const sum_job *t = ctx;
+    (void)thread;
+    if (t->q.tiles) {
+        tile_begin();
+    }
+    for (size_t task = first; task < end; task++) {
+        const size_t i = task / t->col_tasks, j = task % t->col_tasks;
+        const size_t strip1 = part_begin(t->strips, t->row_tasks, i + 1);
+        const size_t panel1 = part_begin(t->panels, t->col_tasks, j + 1);
+        size_t p = 0, s = 0;
+        do {
+            const size_t k = min_size(t->k - p, t->q.k_step);
+            for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
+                for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
+                    sum_step(t, s, x, y, k);
+                }
+            }
+            p += k, s++;
+        } while (p < t->k);
+    }
+    if (t->q.tiles) {
+        tile_end();
+    }
+}
+
+/* Tasks: parts of C that stay in L2 with their words, at least as many as keep the threads busy. */
+static void plan_sum(sum_job *t, size_t threads)
+{
+    const size_t many = threads > 1 ? 4 * threads : 1;
+    t->strips = ceil_div(t->rows, t->strip);
+    t->panels = ceil_div(t->cols, PANEL);
+    t->row_tasks = ceil_div(t->strips, ROWS / STRIP);
+    t->col_tasks = ceil_div(t->panels, COLS / PANEL);
+    while (t->row_tasks * t->col_tasks < many && t->row_tasks < t->strips) {
+        t->row_tasks++;
+    }
+    while (t->row_tasks * t->col_tasks < many && t->col_tasks < t->panels) {
+        t->col_tasks++;
+    }
+}
+
+void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
+                            size_t k, int threads, vae_cpu_level level, void *room)
+{
+    sum_job t = {.q = begin(MATMUL_TN, a, b, m, n, k, level, room), .c = c, .ldc = ldc};
+    const size_t some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : (size_t)threads;
+    t.strip = t.q.tiles ? TILE_STRIP : STRIP;
+    for (t.row0 = 0; t.row0 < m; t.row0 += MOST_ROWS) {
+        for (t.col0 = 0; t.col0 < n; t.col0 += MOST_COLS) {
+            t.rows = min_size(m - t.row0, MOST_ROWS);
+            t.cols = min_size(n - t.col0, MOST_COLS);
+            plan_sum(&t, some);
+            const size_t words = (t.strips * t.strip + t.panels * PANEL) * WORDS;
+            const size_t step = min_size(PART_STEPS, SHARED / words) * t.q.k_step;
+            t.p0 = 0;
+            do {
+                t.k = min_size(k - t.p0, step);
+                const size_t work = (t.rows + t.cols) * t.k;
+                vae_parallel(work < SERIAL_WORDS ? 1 : (int)some, t.strips + t.panels, 1, pack_both,
+                             &t);
+                vae_parallel((int)some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
+                t.p0 += t.k;
+            } while (t.p0 < k);
+        }
+    }
 }

@@ -233,16 +233,6 @@ static void finish_backward_bf16(void *ctx, float *c, size_t ldc, size_t row0, s
     }
 }
 
-/* A weight's gradient: floats. ctx: its vae_mat. */
-static void finish_weight_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
-                               size_t rows, size_t cols)
-{
-    const vae_mat *dw = ctx;
-    for (size_t r = 0; r < rows; r++, c += ldc) {
-        memcpy(vae_cpu_row(*dw, row0 + r) + col0, c, cols * sizeof *c);
-    }
-}
-
 void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
                             size_t ldw, const float *b, size_t rows, size_t in, size_t out,
                             vae_activation act)
@@ -253,8 +243,8 @@ void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, 
         matmul_bf16 twin;
         bf16_epilogue to = {be, y, {vae_act_keeps_input(act) ? aux : NULL, y.ld}, b, act};
         if (vae_cpu_weights(be, &twin, w, ldw)) {
-            vae_cpu_matmul_bf16(MATMUL_NT, operand(x), twin, rows, out, in, finish_forward_bf16,
-                                &to, be->threads, be->level, be->room);
+            vae_cpu_matmul_bf16(MATMUL_NT, operand(x), twin, rows, out, in, false,
+                                finish_forward_bf16, &to, be->threads, be->level, be->room);
         }
         return;
     }
@@ -293,9 +283,8 @@ void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, fl
 {
     cpu_backend *be = vae_cpu_self(base);
     if (be->bf16) {
-        vae_mat to = {dw, ldw};
-        vae_cpu_matmul_bf16(MATMUL_TN, operand(dy), operand(x), out, in, rows, finish_weight_bf16,
-                            &to, be->threads, be->level, be->room);
+        vae_cpu_matmul_bf16_tn(dw, ldw, operand(dy), operand(x), out, in, rows, be->threads,
+                               be->level, be->room);
     } else {
         vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
                        be->threads, be->level);
@@ -331,8 +320,8 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae
         if (!vae_cpu_weights(be, &twin, w, ldw)) {
             return;
         }
-        vae_cpu_matmul_bf16(MATMUL_NN, operand(dy), twin, rows, in, out, finish_backward_bf16, &to,
-                            be->threads, be->level, be->room);
+        vae_cpu_matmul_bf16(MATMUL_NN, operand(dy), twin, rows, in, out, false,
+                            finish_backward_bf16, &to, be->threads, be->level, be->room);
     } else {
         backward_epilogue e = {be->k, from, x.ld, act};
         vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
