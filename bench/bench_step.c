@@ -85,7 +85,8 @@ static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, s
         const matmul_bf16 left = {(const void *)a, lda}, right = {(const void *)b, ldb};
         bf16_result to = {x, (void *)c, ldc};
         if (form == MATMUL_TN) {
-            vae_cpu_matmul_bf16_tn(c, ldc, left, right, m, n, k, x->threads, x->level, x->room);
+            vae_cpu_matmul_bf16_tn(c, ldc, NULL, left, right, m, n, k, x->threads, x->level,
+                                   x->room);
         } else {
             vae_cpu_matmul_bf16(form, left, right, m, n, k, false, put_bf16, &to, x->threads,
                                 x->level, x->room);

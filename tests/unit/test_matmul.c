@@ -372,6 +372,21 @@ static void *room_of_products(bool fresh)
     return fresh ? memset(room, 0xFF, bytes) : room;
 }
 
+/* Column sums of A, which lies as (k,m). */
+static void check_sums(const bf16_operands *o, const float *sums, size_t m, size_t k)
+{
+    for (size_t i = 0; i < m; i++) {
+        double sum = 0, size = 1e-30;
+        for (size_t j = 0; j < k; j++) {
+            float value;
+            vae_cpu_kernels(VAE_CPU_BASELINE)->widen(&value, o->a.data + j * o->a.ld + i, 1);
+            sum += (double)value;
+            size += fabs((double)value);
+        }
+        assert_true(isnan(sum) ? isnan(sums[i]) : fabs((double)sums[i] - sum) <= 1e-5 * size);
+    }
+}
+
 /* The first m rows and n columns; in_order: NULL, or a counter for each row. */
 static float *run_bf16(const product *p, const bf16_operands *o, size_t m, size_t n, int threads,
                        size_t *in_order)
@@ -385,7 +400,12 @@ static float *run_bf16(const product *p, const bf16_operands *o, size_t m, size_
     }
     copying to = {p, c, in_order};
     if (p->form == MATMUL_TN) {
-        vae_cpu_matmul_bf16_tn(c, p->ldc, o->a, o->b, m, n, p->k, threads, level, room);
+        float *sums = threads > 1 ? malloc(m * sizeof *sums) : NULL;
+        vae_cpu_matmul_bf16_tn(c, p->ldc, sums, o->a, o->b, m, n, p->k, threads, level, room);
+        if (sums != NULL) {
+            check_sums(o, sums, m, p->k);
+        }
+        free(sums);
     } else {
         vae_cpu_matmul_bf16(p->form, o->a, o->b, m, n, p->k, in_order != NULL, copy_tile, &to,
                             threads, level, room);

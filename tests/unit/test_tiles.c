@@ -92,8 +92,8 @@ static void emulated_zero(int t)
 void by_tiles(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
               bool in_order, matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
               void *room);
-void by_tiles_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
-                 int threads, vae_cpu_level level, void *room);
+void by_tiles_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_bf16 b, size_t m,
+                 size_t n, size_t k, int threads, vae_cpu_level level, void *room);
 size_t room_of_tiles(int threads);
 #include "backend/cpu/matmul_bf16.c"
 #undef vae_cpu_matmul_bf16
@@ -143,9 +143,9 @@ static void check(matmul_form form, size_t m, size_t n, size_t k)
     memset(room, 0xFF, bytes); /* NaN */
     whole to[3] = {{got, n}, {got + m * n, n}, {got + 2 * m * n, n}};
     if (form == MATMUL_TN) {
-        by_tiles_tn(to[0].c, n, a, b, m, n, k, 1, VAE_CPU_AMX_BF16, room);
-        by_tiles_tn(to[1].c, n, a, b, m, n, k, 3, VAE_CPU_AMX_BF16, room);
-        vae_cpu_matmul_bf16_tn(to[2].c, n, a, b, m, n, k, 1, VAE_CPU_BASELINE, room);
+        by_tiles_tn(to[0].c, n, NULL, a, b, m, n, k, 1, VAE_CPU_AMX_BF16, room);
+        by_tiles_tn(to[1].c, n, NULL, a, b, m, n, k, 3, VAE_CPU_AMX_BF16, room);
+        vae_cpu_matmul_bf16_tn(to[2].c, n, NULL, a, b, m, n, k, 1, VAE_CPU_BASELINE, room);
     } else {
         by_tiles(form, a, b, m, n, k, false, copy_out, &to[0], 1, VAE_CPU_AMX_BF16, room);
         by_tiles(form, a, b, m, n, k, true, copy_out, &to[1], 3, VAE_CPU_AMX_BF16, room);

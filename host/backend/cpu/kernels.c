@@ -119,12 +119,73 @@ static void widen(float *restrict to, const uint16_t *restrict from, size_t n)
     }
 }
 
+static inline __attribute__((always_inline)) uint16_t bf16_of_float(float v)
+{
+    const uint32_t bits = (uint32_t)vae_bits_of_float(v);
+    const uint32_t nearest = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+    return (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FFFu : nearest);
+}
+
 static void narrow(uint16_t *restrict to, const float *restrict from, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        const uint32_t bits = (uint32_t)vae_bits_of_float(from[i]);
-        const uint32_t nearest = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
-        to[i] = (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FFFu : nearest);
+        to[i] = bf16_of_float(from[i]);
+    }
+}
+
+#define FOR_BF16(to, body)                                                                         \
+    for (size_t r = 0; r < rows; r++) {                                                            \
+        uint16_t *restrict out = (to) + r * ldy;                                                   \
+        const float *restrict in = c + r * ldc;                                                    \
+        for (size_t i = 0; i < cols; i++) {                                                        \
+            const float v = in[i] + b[i];                                                          \
+            out[i] = bf16_of_float(body);                                                          \
+        }                                                                                          \
+    }
+#define BF16_CASE(ACT, name, f, df, keeps)                                                         \
+    case VAE_ACT_##ACT:                                                                            \
+        FOR_BF16(y, f(v))                                                                          \
+        break;
+
+static void bias_act_bf16(uint16_t *y, uint16_t *pre, size_t ldy, const float *c, size_t ldc,
+                          const float *restrict b, size_t rows, size_t cols, vae_activation act)
+{
+    if (pre != NULL) {
+        FOR_BF16(pre, v)
+    }
+    switch (act) {
+    case VAE_ACT_NONE:
+        FOR_BF16(y, v)
+        break;
+        VAE_ACTIVATIONS(BF16_CASE)
+    }
+}
+
+#define FOR_GRAD_BF16(factor)                                                                      \
+    for (size_t r = 0; r < rows; r++) {                                                            \
+        uint16_t *restrict out = dx + r * ldx;                                                     \
+        const float *restrict in = c + r * ldc;                                                    \
+        const uint16_t *restrict v = from + r * ldf;                                               \
+        for (size_t i = 0; i < cols; i++) {                                                        \
+            out[i] = bf16_of_float(in[i] * (factor));                                              \
+        }                                                                                          \
+    }                                                                                              \
+    break
+#define GRAD_BF16_CASE(ACT, name, f, df, keeps)                                                    \
+    case VAE_ACT_##ACT:                                                                            \
+        FOR_GRAD_BF16(df(float_of_bf16(v[i])));
+
+static void act_grad_bf16(uint16_t *dx, size_t ldx, const float *c, size_t ldc,
+                          const uint16_t *from, size_t ldf, size_t rows, size_t cols,
+                          vae_activation act)
+{
+    switch (act) {
+    case VAE_ACT_NONE:
+        for (size_t r = 0; r < rows; r++) {
+            narrow(dx + r * ldx, c + r * ldc, cols);
+        }
+        break;
+        VAE_ACTIVATIONS(GRAD_BF16_CASE)
     }
 }
 
@@ -567,6 +628,8 @@ const cpu_kernels JOIN(vae_cpu_kernels_, VAE_ISA) = {
     .column_sums_bf16 = column_sums_bf16,
     .widen = widen,
     .narrow = narrow,
+    .bias_act_bf16 = bias_act_bf16,
+    .act_grad_bf16 = act_grad_bf16,
     .convert_row = convert_row,
     .normals = normals,
     .latent_row = latent_row,

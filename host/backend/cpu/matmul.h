@@ -40,7 +40,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
  * NT, NN: C is what the epilogue makes of its tiles, which are at most MATMUL_BF16_COLS wide.
  * in_order: a row's tiles come one after another, from left to right, from one thread, and begin at
  * multiples of that; else more threads find work where there are few rows. TN: C is written, all of
- * it and nothing else.
+ * it and nothing else; sums: (m) out, column sums of A, or NULL.
  *
  * At the levels below VAE_CPU_AVX512_BF16 the values are made floats and multiplied as such, which
  * is no faster than fp32. Bits follow the level, never the threads or the other rows. */
@@ -53,8 +53,9 @@ size_t vae_cpu_matmul_bf16_room(int threads);
 void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
                          size_t k, bool in_order, matmul_epilogue *epilogue, void *ctx, int threads,
                          vae_cpu_level level, void *room);
-void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
-                            size_t k, int threads, vae_cpu_level level, void *room);
+void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_bf16 b,
+                            size_t m, size_t n, size_t k, int threads, vae_cpu_level level,
+                            void *room);
 
 /* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols
  * at most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of

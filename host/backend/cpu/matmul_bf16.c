@@ -6,8 +6,9 @@
  * tiles (tiles.h).
  *
  * Making words costs as much as some rows of the product, so it is done once and by all threads:
- * of B, where C has more rows than a task; under TN, whose sum is over the batch, of A and B, a
- * part of the sum at a time. What becomes of it lies in memory that the threads share.
+ * of B, where C has more rows than a task; under TN, whose sum is over the batch, of A and B, so
+ * many terms at a time that what becomes of them stays in the caches. It lies in memory that the
+ * threads share.
  *
  * NT, NN: a task is some rows of C, summed up in its own memory, MATMUL_BF16_COLS columns at a
  * time, and hands them to the epilogue as floats. TN: a task is a part of C where it lies. */
@@ -31,7 +32,6 @@ enum {
     WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
     STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
     TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
-    PART_STEPS = 2,             /* under TN, of WORDS at most each */
     AHEAD = 24,           /* rows, of a read across rows: the hardware stops at a page's end */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
     SERIAL_WORDS = 16384, /* the same of words to be made */
@@ -62,13 +62,15 @@ typedef struct {
     bool tiles;    /* words are filled up with zeros to whole tiles, rows of A with whatever */
     size_t k_step; /* terms at a time, a multiple of that: decides the bits */
     size_t deep;   /* words of as many, filled up */
-    float *shared;
+    float *shared; /* SHARED words */
+    double *sums;  /* MOST_ROWS */
     task_room *rooms;
 } job;
 
 size_t vae_cpu_matmul_bf16_room(int threads)
 {
-    return SHARED * sizeof(float) + (size_t)threads * sizeof(task_room);
+    return SHARED * sizeof(float) + MOST_ROWS * sizeof(double) +
+           (size_t)threads * sizeof(task_room);
 }
 
 static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
@@ -85,7 +87,8 @@ static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_
              .pair = level >= VAE_CPU_AVX512_BF16 ? 2 : 1,
              .tiles = level >= VAE_CPU_AMX_BF16,
              .shared = room,
-             .rooms = (task_room *)(void *)((float *)room + SHARED)};
+             .sums = (double *)(void *)((float *)room + SHARED)};
+    q.rooms = (task_room *)(void *)(q.sums + MOST_ROWS);
     const size_t most = WORDS * q.pair, unit = q.tiles ? 2 * TILE_WORDS : q.pair;
     q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), unit) * unit : unit;
     q.deep = q.k_step / q.pair;
@@ -106,19 +109,21 @@ pair_rows(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols, siz
     }
     const __m512i low = _mm512_loadu_si512(order[0]), high = _mm512_loadu_si512(order[1]);
     for (size_t p = 0; p < k; p += 2, to += ldt, b += 2 * ldb) {
+        const uint16_t *next = p + 1 < k ? b + ldb : b;
+        const bool ahead = p + AHEAD + 1 < k;
         for (size_t j = 0; j < width; j += 32) {
-            if (p + AHEAD < k) {
+            const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
+            const __mmask32 mask = some < 32 ? (1u << some) - 1 : UINT32_MAX;
+            if (ahead) {
                 __builtin_prefetch(b + AHEAD * ldb + j);
                 __builtin_prefetch(b + (AHEAD + 1) * ldb + j);
             }
-            const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
-            const __mmask32 mask = (__mmask32)((1ull << some) - 1);
-            const uint32_t out = left < 32 ? (1u << left) - 1 : UINT32_MAX;
             const __m512i x = _mm512_maskz_loadu_epi16(mask, b + j);
-            const __m512i y = _mm512_maskz_loadu_epi16(p + 1 < k ? mask : 0, b + ldb + j);
-            _mm512_mask_storeu_epi32(to + j, (__mmask16)out, _mm512_permutex2var_epi16(x, low, y));
-            _mm512_mask_storeu_epi32(to + j + 16, (__mmask16)(out >> 16),
-                                     _mm512_permutex2var_epi16(x, high, y));
+            const __m512i y = _mm512_maskz_loadu_epi16(p + 1 < k ? mask : 0, next + j);
+            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
+            if (left > 16) {
+                _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
+            }
         }
     }
 }
@@ -351,24 +356,36 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
 
 typedef struct {
     job q;
-    float *c;
+    float *c, *sums;
     size_t ldc;
     size_t row0, rows, col0, cols; /* the part of C */
-    size_t p0, k;                  /* and of the sum: some steps of it */
+    size_t p0, k;                  /* and of the sum */
     size_t strip, strips, panels;  /* rows of a strip; of that part */
     size_t row_tasks, col_tasks;
 } sum_job;
 
-/* Words of the s-th step of a strip, and of a panel. */
-static float *a_words(const sum_job *t, size_t s, size_t strip)
+static float *a_words(const sum_job *t, size_t strip)
 {
-    const size_t size = t->q.tiles ? TILE_STRIP * WORDS : STRIP * t->q.deep;
-    return t->q.shared + (s * t->strips + strip) * size;
+    return t->q.shared + strip * (t->q.tiles ? TILE_STRIP * WORDS : STRIP * t->q.deep);
 }
 
-static float *b_words(const sum_job *t, size_t s, size_t panel)
+static float *b_words(const sum_job *t, size_t panel)
 {
-    return a_words(t, ceil_div(t->k, t->q.k_step), 0) + (s * t->panels + panel) * PANEL * t->q.deep;
+    return a_words(t, t->strips) + panel * PANEL * t->q.deep;
+}
+
+/* Column sums of A, while a strip of it is in the cache: a thread has all of them for a strip, and
+ * the next terms come when all have these. */
+static void add_sums(const sum_job *t, size_t row, size_t rows)
+{
+    float some[STRIP];
+    double *sums = t->q.sums + row;
+    t->q.kernels->column_sums_bf16(some, t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row, t->q.a.ld,
+                                   t->k, rows);
+    for (size_t r = 0; r < rows; r++) {
+        sums[r] = (double)some[r] + (t->p0 > 0 ? sums[r] : 0);
+        t->sums[t->row0 + row + r] = (float)sums[r];
+    }
 }
 
 static void pack_both(void *ctx, int thread, size_t first, size_t end)
@@ -376,36 +393,35 @@ static void pack_both(void *ctx, int thread, size_t first, size_t end)
     const sum_job *t = ctx;
     float *flat = t->q.rooms[thread].flat;
     for (size_t i = first; i < end; i++) {
-        for (size_t p = 0, s = 0; p < t->k; p += t->q.k_step, s++) {
-            const size_t k = min_size(t->k - p, t->q.k_step);
-            if (i < t->strips) {
-                const size_t r = i * t->strip;
-                words_of_strip(&t->q, a_words(t, s, i), flat, t->row0 + r,
-                               min_size(t->rows - r, t->strip), t->p0 + p, k);
-            } else {
-                const size_t panel = i - t->strips, j = panel * PANEL;
-                words_of_b(&t->q, b_words(t, s, panel), flat, t->col0 + j,
-                           min_size(t->cols - j, PANEL), t->p0 + p, k);
+        if (i < t->strips) {
+            const size_t row = i * t->strip, rows = min_size(t->rows - row, t->strip);
+            words_of_strip(&t->q, a_words(t, i), flat, t->row0 + row, rows, t->p0, t->k);
+            if (t->sums != NULL && t->col0 == 0) {
+                add_sums(t, row, rows);
             }
+        } else {
+            const size_t panel = i - t->strips, col = panel * PANEL;
+            words_of_b(&t->q, b_words(t, panel), flat, t->col0 + col,
+                       min_size(t->cols - col, PANEL), t->p0, t->k);
         }
     }
 }
 
-/* One step of a strip's rows and a panel's columns. */
-static void sum_step(const sum_job *t, size_t s, size_t strip, size_t panel, size_t k)
+/* A strip's rows and a panel's columns of C. */
+static void add_product(const sum_job *t, size_t strip, size_t panel)
 {
     const size_t row = strip * t->strip, col = panel * PANEL;
     const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
-    const float *a = a_words(t, s, strip), *b = b_words(t, s, panel);
+    const float *a = a_words(t, strip), *b = b_words(t, panel);
     const size_t lda = t->q.tiles ? WORDS : STRIP;
-    const bool add = t->p0 > 0 || s > 0;
+    const bool add = t->p0 > 0;
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
     if (cols == PANEL && (!t->q.tiles || rows == t->strip)) {
-        multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, k, add);
+        multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, t->k, add);
         return;
     }
     float edge[STRIP * PANEL];
-    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, k, false);
+    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, t->k, false);
     for (size_t r = 0; r < rows; r++) {
         for (size_t j = 0; j < cols; j++) {
             const float x = edge[r * PANEL + j];
@@ -425,16 +441,11 @@ static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t strip1 = part_begin(t->strips, t->row_tasks, i + 1);
         const size_t panel1 = part_begin(t->panels, t->col_tasks, j + 1);
-        size_t p = 0, s = 0;
-        do {
-            const size_t k = min_size(t->k - p, t->q.k_step);
-            for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
-                for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
-                    sum_step(t, s, x, y, k);
-                }
+        for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
+            for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
+                add_product(t, x, y);
             }
-            p += k, s++;
-        } while (p < t->k);
+        }
     }
     if (t->q.tiles) {
         tile_end();
@@ -457,26 +468,25 @@ static void plan_sum(sum_job *t, size_t threads)
     }
 }
 
-void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
-                            size_t k, int threads, vae_cpu_level level, void *room)
+void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_bf16 b,
+                            size_t m, size_t n, size_t k, int threads, vae_cpu_level level,
+                            void *room)
 {
-    sum_job t = {.q = begin(MATMUL_TN, a, b, m, n, k, level, room), .c = c, .ldc = ldc};
-    const size_t some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : (size_t)threads;
+    sum_job t = {
+        .q = begin(MATMUL_TN, a, b, m, n, k, level, room), .c = c, .ldc = ldc, .sums = sums};
+    const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     t.strip = t.q.tiles ? TILE_STRIP : STRIP;
     for (t.row0 = 0; t.row0 < m; t.row0 += MOST_ROWS) {
         for (t.col0 = 0; t.col0 < n; t.col0 += MOST_COLS) {
             t.rows = min_size(m - t.row0, MOST_ROWS);
             t.cols = min_size(n - t.col0, MOST_COLS);
-            plan_sum(&t, some);
-            const size_t words = (t.strips * t.strip + t.panels * PANEL) * WORDS;
-            const size_t step = min_size(PART_STEPS, SHARED / words) * t.q.k_step;
+            plan_sum(&t, (size_t)some);
             t.p0 = 0;
             do {
-                t.k = min_size(k - t.p0, step);
-                const size_t work = (t.rows + t.cols) * t.k;
-                vae_parallel(work < SERIAL_WORDS ? 1 : (int)some, t.strips + t.panels, 1, pack_both,
-                             &t);
-                vae_parallel((int)some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
+                t.k = min_size(k - t.p0, t.q.k_step);
+                const bool little = (t.rows + t.cols) * t.k < SERIAL_WORDS;
+                vae_parallel(little ? 1 : some, t.strips + t.panels, 1, pack_both, &t);
+                vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
                 t.p0 += t.k;
             } while (t.p0 < k);
         }

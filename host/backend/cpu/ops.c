@@ -209,28 +209,18 @@ static void finish_forward_bf16(void *ctx, float *c, size_t ldc, size_t row0, si
                                 size_t rows, size_t cols)
 {
     const bf16_epilogue *e = ctx;
-    float pre[MATMUL_BF16_COLS], *kept = e->other.data != NULL ? pre : NULL;
-    for (size_t r = 0; r < rows; r++, c += ldc) {
-        e->be->k->bias_act(c, kept, ldc, e->b + col0, 1, cols, e->act);
-        vae_cpu_put(e->be, e->to, row0 + r, col0, c, cols);
-        if (kept != NULL) {
-            vae_cpu_put(e->be, e->other, row0 + r, col0, pre, cols);
-        }
-    }
+    uint16_t *pre = e->other.data != NULL ? vae_cpu_bf16(e->other, row0, col0) : NULL;
+    e->be->k->bias_act_bf16(vae_cpu_bf16(e->to, row0, col0), pre, e->to.ld, c, ldc, e->b + col0,
+                            rows, cols, e->act);
 }
 
 static void finish_backward_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0,
                                  size_t rows, size_t cols)
 {
     const bf16_epilogue *e = ctx;
-    for (size_t r = 0; r < rows; r++, c += ldc) {
-        if (e->act != VAE_ACT_NONE) {
-            float room[MATMUL_BF16_COLS];
-            const float *from = vae_cpu_read(e->be, room, e->other, row0 + r, col0, cols);
-            e->be->k->act_grad(c, ldc, from, e->other.ld, 1, cols, e->act);
-        }
-        vae_cpu_put(e->be, e->to, row0 + r, col0, c, cols);
-    }
+    const uint16_t *from = e->act != VAE_ACT_NONE ? vae_cpu_bf16(e->other, row0, col0) : NULL;
+    e->be->k->act_grad_bf16(vae_cpu_bf16(e->to, row0, col0), e->to.ld, c, ldc, from, e->other.ld,
+                            rows, cols, e->act);
 }
 
 void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, const float *w,
@@ -283,14 +273,14 @@ void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, fl
 {
     cpu_backend *be = vae_cpu_self(base);
     if (be->bf16) {
-        vae_cpu_matmul_bf16_tn(dw, ldw, operand(dy), operand(x), out, in, rows, be->threads,
+        vae_cpu_matmul_bf16_tn(dw, ldw, db, operand(dy), operand(x), out, in, rows, be->threads,
                                be->level, be->room);
     } else {
         vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
                        be->threads, be->level);
-    }
-    if (db != NULL) {
-        vae_cpu_column_sums(be, db, dy, rows, out);
+        if (db != NULL) {
+            vae_cpu_column_sums(be, db, dy, rows, out);
+        }
     }
 }
 
@@ -547,12 +537,49 @@ void vae_cpu_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, fl
     }
 }
 
+typedef struct {
+    const recon_job *a;
+    const float *b;
+} loss_epilogue;
+
+/* Of tiles in order: a row's loss is the sum of its tiles'. */
+static void finish_loss_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, size_t rows,
+                             size_t cols)
+{
+    const loss_epilogue *e = ctx;
+    const recon_job *a = e->a;
+    for (size_t r = row0; r < row0 + rows; r++, c += ldc) {
+        float room[MATMUL_BF16_COLS];
+        const float *x = vae_cpu_read(a->be, room, a->x, r / a->K, col0, cols);
+        a->be->k->bias_act(c, NULL, ldc, e->b + col0, 1, cols, VAE_ACT_NONE);
+        const float part = a->be->k->recon_row(c, c, x, cols, a->recon, a->scale);
+        a->recon_row[r] = col0 == 0 ? part : a->recon_row[r] + part;
+        vae_cpu_put(a->be, a->dlogits, r, col0, c, cols);
+    }
+}
+
 void vae_cpu_linear_recon_loss(vae_backend *base, float *recon_row, vae_mat logits, float *db,
                                vae_mat h, const float *w, size_t ldw, const float *b, vae_mat x,
                                size_t B, size_t K, size_t in, size_t D, vae_recon recon,
                                float scale)
 {
-    const size_t out = vae_likelihood_of(recon.likelihood)->outputs * D;
+    enum { ROWS_IN_ORDER = 256 }; /* fewer are shared among threads by columns */
+    cpu_backend *be = vae_cpu_self(base);
+    const size_t outputs = vae_likelihood_of(recon.likelihood)->outputs, out = outputs * D;
+    if (be->bf16 && outputs == 1 && B * K >= ROWS_IN_ORDER) {
+        matmul_bf16 twin;
+        recon_job a = {be, recon_row, logits, {NULL, 0}, x, K, D, recon, scale};
+        loss_epilogue e = {&a, b};
+        if (!vae_cpu_weights(be, &twin, w, ldw)) {
+            return;
+        }
+        vae_cpu_matmul_bf16(MATMUL_NT, operand(h), twin, B * K, out, in, true, finish_loss_bf16, &e,
+                            be->threads, be->level, be->room);
+        if (db != NULL) {
+            vae_cpu_column_sums(be, db, logits, B * K, out);
+        }
+        return;
+    }
     void *aux = h.data; /* not used; cppcheck would take a NULL for that of every operation */
     vae_cpu_linear_forward(base, logits, aux, h, w, ldw, b, B * K, in, out, VAE_ACT_NONE);
     vae_cpu_recon_loss(base, recon_row, logits, db, logits, x, B, K, D, recon, scale);
