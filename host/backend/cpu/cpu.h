@@ -101,6 +101,15 @@ static inline uint16_t *vae_cpu_bf16(vae_mat m, size_t r, size_t c)
     return (uint16_t *)m.data + r * m.ld + c;
 }
 
+/* Asks for memory that is read soon, where what is read before it does not show the hardware that. */
+static inline void vae_cpu_prefetch(const void *from, size_t bytes)
+{
+    enum { LINE = 64 };
+    for (size_t i = 0; i < bytes; i += LINE) {
+        __builtin_prefetch((const char *)from + i);
+    }
+}
+
 /* n values of row r from column c on; room: n floats, used for bf16. */
 static inline const float *vae_cpu_read(const cpu_backend *be, float *room, vae_mat m, size_t r,
                                         size_t c, size_t n)

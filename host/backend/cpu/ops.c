@@ -67,13 +67,18 @@ static void gather_rows(void *ctx, int thread, size_t first, size_t end)
     const vae_plan *plan = vae_cpu_now(a->be);
     const vae_dataset *set = a->data->set;
     const uint64_t block = a->binarize == VAE_BINARIZE_DYNAMIC ? vae_rng_block(plan->draw, 0) : 0;
-    const size_t quads = (a->D + 3) / 4;
+    const size_t quads = (a->D + 3) / 4, stride = vae_dataset_stride(set);
     (void)thread;
     if (a->data->fetch_ahead > 0 && a->be->cursor + a->data->fetch_ahead < a->be->plan_n) {
         vae_cpu_fetch(a->data, plan + a->data->fetch_ahead, first, end);
     }
     for (size_t r = first; r < end; r++) {
         const size_t row = vae_cpu_data_row(a->data, plan, r);
+        if (r + 1 < end) { /* rows lie anywhere; of a long one the beginning will do */
+            const size_t next = vae_cpu_data_row(a->data, plan, r + 1);
+            vae_cpu_prefetch((const char *)set->rows + next * stride,
+                             stride < ROW_PIECE ? stride : ROW_PIECE);
+        }
         for (size_t j = 0, some; j < a->D; j += some) {
             float room[ROW_PIECE], *x = vae_cpu_make(a->be, room, a->x, r, j);
             some = vae_cpu_piece(a->be, a->D - j);
@@ -551,6 +556,9 @@ static void finish_loss_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_
     for (size_t r = row0; r < row0 + rows; r++, c += ldc) {
         float room[MATMUL_BF16_COLS];
         const float *x = vae_cpu_read(a->be, room, a->x, r / a->K, col0, cols);
+        if (r + 1 < row0 + rows) {
+            vae_cpu_prefetch(vae_cpu_bf16(a->x, (r + 1) / a->K, col0), cols * sizeof(uint16_t));
+        }
         a->be->k->bias_act(c, NULL, ldc, e->b + col0, 1, cols, VAE_ACT_NONE);
         const float part = a->be->k->recon_row(c, c, x, cols, a->recon, a->scale);
         a->recon_row[r] = col0 == 0 ? part : a->recon_row[r] + part;
