@@ -101,7 +101,7 @@ static inline uint16_t *vae_cpu_bf16(vae_mat m, size_t r, size_t c)
     return (uint16_t *)m.data + r * m.ld + c;
 }
 
-/* Asks for memory that is read soon, where what is read before it does not show the hardware that. */
+/* Asks for memory that is read soon, where the reads before it do not show the hardware that. */
 static inline void vae_cpu_prefetch(const void *from, size_t bytes)
 {
     enum { LINE = 64 };

@@ -28,8 +28,8 @@ typedef struct {
      * stays one. */
     void (*widen)(float *to, const uint16_t *from, size_t n);
     void (*narrow)(uint16_t *to, const float *from, size_t n);
-    /* bias_act and act_grad of a product's sums c: (rows,cols) with ldc, which become bf16 in one pass. y, and
-     * pre: NULL or gets c + b, with ldy; from with ldf. */
+    /* bias_act and act_grad of a product's sums c: (rows,cols) with ldc, which become bf16 in one
+     * pass. y, and pre: NULL or gets c + b, with ldy; from with ldf. */
     void (*bias_act_bf16)(uint16_t *y, uint16_t *pre, size_t ldy, const float *c, size_t ldc,
                           const float *b, size_t rows, size_t cols, vae_activation act);
     void (*act_grad_bf16)(uint16_t *dx, size_t ldx, const float *c, size_t ldc,
