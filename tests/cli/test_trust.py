@@ -95,8 +95,7 @@ def a_checkpoint_that_cannot_be_read_now_is_an_error():
             (name, "openat", "EIO", "Input/output"), (name, "pread64", "EIO", "Input/output"),
             (folder, "openat", "EACCES", "denied"), (folder, "getdents64", "EIO", "Input/output"),
             (config, "access,newfstatat,faccessat2,stat", "EIO", "Input/output")):
-        prefix = strace(f"{call}:error={error}")
-        prefix[1:1] = ["-P", at]
+        prefix = strace(f"{call}:error={error}", at)
         for args in commands if at != config else commands[2:3]:
             vae(*args, code=4, says=says, prefix=prefix, env=TRACED)
             assert not os.path.exists(path("transient.npz"))
@@ -123,8 +122,7 @@ def what_cannot_be_known_is_no_no():
     vae("export", "splits", "--out", "splits.npz", "-q")
 
     def fails(at, fault, *args):
-        prefix = strace(fault)
-        prefix[1:1] = ["-P", at, "-P", path(at)]
+        prefix = strace(fault, at, path(at))
         vae(*args, code=4, says=at, prefix=prefix, env=TRACED)
 
     for when in (1, 2, 3): # training rows, is there a test split, its rows
@@ -211,9 +209,8 @@ def a_run_killed_at_birth_is_a_run():
         for when in range(1, 40 if call == "openat" else 4):
             shutil.rmtree(path("born"), ignore_errors=True)
             args = ["train", *TINY, "--epochs", "1", "--limit", "40", "--out", "born"]
-            prefix = strace(f"{call}:signal=SIGKILL:when={when}")
-            prefix[1:1] = ["-P", "born", "-P", "born/log.txt", "-P", path("born/log.txt"), "-P",
-                           "born/checkpoints", "-P", "born/samples", "-P", "born/config.json"]
+            prefix = strace(f"{call}:signal=SIGKILL:when={when}", "born", "born/log.txt", path("born/log.txt"),
+                            "born/checkpoints", "born/samples", "born/config.json")
             dead = subprocess.run([*prefix, VAE, *args], cwd=WORK, capture_output=True,
                                   env={**os.environ, **TRACED}).returncode != 0
             if dead:
@@ -320,8 +317,7 @@ def what_a_run_could_not_write_is_said():
         assert lost.err.count("warning: ") == 1 and "the training itself is done" in lost.err
         vae("info", "lossy")
         shutil.rmtree(path("lossy"))
-    prefix = strace("write:error=ENOSPC")
-    prefix[1:1] = ["-P", path("lossy/log.txt")]
+    prefix = strace("write:error=ENOSPC", path("lossy/log.txt"))
     lost = vae(*args, "--json", code=4, says="log.txt: cannot write: No space left", prefix=prefix,
                env=TRACED)
     assert lost.json()["epoch"] == 2 and lost.err.count("warning: ") == 1, lost.err
@@ -330,8 +326,7 @@ def what_a_run_could_not_write_is_said():
 @test
 def a_log_that_fails_midway_is_told_once():
     """What is told goes to the log, too: where that is what failed, the telling must not begin again."""
-    prefix = strace("write:error=ENOSPC:when=3+")
-    prefix[1:1] = ["-P", path("crowded", "log.txt")]
+    prefix = strace("write:error=ENOSPC:when=3+", path("crowded", "log.txt"))
     lost = vae("train", *TINY, "--epochs", 2, "--out", path("crowded"), code=4, prefix=prefix, env=TRACED)
     assert lost.err.count("warning: ") == 1, lost.err
     assert len(checkpoints("crowded")) > 0 and read_json("crowded", "run.json")["epoch"] == 2
@@ -469,8 +464,7 @@ def a_failing_disk_is_exit_4():
         vae("export", run, "--out", name, "-q")
         for when in (1, 2, 3, 5, 8):
             for call in ("pread64", "read"):
-                prefix = strace(f"{call}:error=EIO:when={when}")
-                prefix[1:1] = ["-P", path(name)]
+                prefix = strace(f"{call}:error=EIO:when={when}", path(name))
                 process = subprocess.run([*prefix, VAE, "import", name, "--out", "disk-run"], cwd=WORK,
                                          capture_output=True, env={**os.environ, **TRACED})
                 err = process.stderr.decode()
@@ -479,8 +473,7 @@ def a_failing_disk_is_exit_4():
                 else:
                     assert process.returncode == 4 and name in err, (name, call, when, err)
     vae("sample", run, "-n", 2, "--out", "disk/", "-q")
-    prefix = strace("read:error=EIO")
-    prefix[1:1] = ["-P", path("disk/000000.png")]
+    prefix = strace("read:error=EIO", path("disk/000000.png"))
     vae("interpolate", run, "--from", "disk/000000.png", "--to", "disk/000001.png", "--out", "x.png",
         code=4, says="000000.png", prefix=prefix, env=TRACED)
 

@@ -93,4 +93,10 @@ EXPLAINED = {
     ("host/backend/cpu/patches.c", "if (row != NULL && x0 >= 0 && room >= 0) {",
      "if ((row != NULL && x0 >= 0 && room >= 0) && 0) {"):
         "a way that is faster where no edge is near: what is behind it writes the same values, a pixel at a time",
+    ("host/backend/cpu/patches.c",
+     "vae_cpu_parallel(be, tasks, rows * vae_conv_small(g) * q.n / least_one(tasks), sum_chunk, &q);",
+     "vae_cpu_parallel(be, tasks, rows + vae_conv_small(g) * q.n / least_one(tasks), sum_chunk, &q);"):
+        "how long a task may take decides whether other threads are woken for it, and bits follow no thread",
+    ("host/format/npy.c", "assert(total <= VAE_NPY_WRITE_HEADER_MAX);", ";"):
+        "true of every header that the lines above can make; an assertion is no check of input",
 }

@@ -48,6 +48,22 @@ static void headers_are_as_short_as_they_can_be(void **state)
     }
 }
 
+/* Where any dimension is 0 there are no items. */
+static void empty_arrays_have_no_items(void **state)
+{
+    (void)state;
+    for (size_t zero = 0; zero < 3; zero++) {
+        uint8_t out[VAE_NPY_WRITE_HEADER_MAX];
+        size_t shape[] = {2, 3, 5};
+        npy_header header;
+        vae_error err = {0};
+        shape[zero] = 0;
+        const size_t n = vae_npy_format_header(out, "<f4", shape, 3);
+        assert_int_equal(vae_npy_parse_header(out, n, &header, &err), VAE_OK);
+        assert_true(header.ndim == 3 && header.shape[zero] == 0 && header.n_items == 0);
+    }
+}
+
 static void npy_shapes_and_types_are_read(void **state)
 {
     scratch *s = *state;
@@ -254,6 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(headers_are_as_short_as_they_can_be),
+        cmocka_unit_test(empty_arrays_have_no_items),
         cmocka_unit_test(npy_shapes_and_types_are_read),
         cmocka_unit_test(npy_booleans_become_bits),
         cmocka_unit_test(npy_headers_are_parsed_strictly),
