@@ -242,7 +242,7 @@ install: deps ## program, library, Python module, man pages into PREFIX (DESTDIR
 uninstall: ## what install put there
 	rm -f "$(BIN_TO)/vae" "$(INC_TO)/vae.h" "$(LIB_TO)/libvae.a" "$(LIB_TO)/pkgconfig/libvae.pc" \
 	    "$(LIB_TO)/libvae.so" "$(LIB_TO)/libvae.so.$(SOVERSION)" "$(LIB_TO)/libvae.so.$(VERSION)" \
-	    "$(PY_TO)/vae.py" "$(BASH_TO)/vae" "$(MAN_TO)/vae.1"
+	    "$(PY_TO)/vae.py" "$(PY_TO)"/__pycache__/vae.*.pyc "$(BASH_TO)/vae" "$(MAN_TO)/vae.1"
 	for c in $(COMMANDS); do rm -f "$(MAN_TO)/vae-$$c.1"; done
 
 deb: deps ## a Debian package of what install installs, build/vae_VERSION_ARCH.deb

@@ -23,7 +23,29 @@ typedef struct {
     const char *wants;
 } need;
 
-static vae_status check_needs(const vae_config *c, const vae_option_set *given, vae_error *err)
+/* Is it the preset's word alone that `name` is what it is? Then it goes back to its default. */
+static bool yields(vae_config *c, const vae_config *defaults, const vae_option_set *given,
+                   const char *name)
+{
+    const vae_preset_row *preset = vae_config_preset(c->preset);
+    char wanted[VAE_PATH], found[VAE_PATH];
+    for (size_t i = 0; i < preset->n; i++) {
+        if (strcmp(preset->values[i].name, name) == 0 &&
+            !vae_option_in(given, vae_config_find(name))) {
+            vae_config said = *defaults;
+            vae_config_set(&said, name, preset->values[i].value, NULL);
+            vae_config_get(&said, name, wanted, sizeof wanted);
+            vae_config_get(c, name, found, sizeof found);
+            if (strcmp(wanted, found) == 0) {
+                vae_config_get(defaults, name, found, sizeof found);
+                return vae_config_set(c, name, found, NULL) == VAE_OK;
+            }
+        }
+    }
+    return false;
+}
+
+static vae_status check_needs(vae_config *c, const vae_option_set *given, vae_error *err)
 {
     const bool elbo = c->objective == VAE_OBJ_ELBO;
     const bool semi = c->semi_supervised;
@@ -54,7 +76,8 @@ static vae_status check_needs(const vae_config *c, const vae_option_set *given, 
     vae_config defaults;
     vae_config_defaults(&defaults);
     for (size_t i = 0; i < sizeof needs / sizeof needs[0]; i++) {
-        if (!needs[i].holds && asked(c, &defaults, given, needs[i].name)) {
+        if (!needs[i].holds && asked(c, &defaults, given, needs[i].name) &&
+            !yields(c, &defaults, given, needs[i].name)) {
             return vae_fail(err, VAE_ERR_USAGE, "--%s has no effect here: it needs %s",
                             needs[i].name, needs[i].wants);
         }
@@ -111,7 +134,7 @@ static vae_status check_semi(const vae_config *c, vae_error *err)
                           "--semi-supervised needs --labelled N: how many rows have a label");
 }
 
-vae_status vae_config_check(const vae_config *config, const vae_option_set *given, vae_error *err)
+vae_status vae_config_check(vae_config *config, const vae_option_set *given, vae_error *err)
 {
     const vae_likelihood_row *likelihood = vae_likelihood_of(config->likelihood);
     if (config->semi_supervised && check_semi(config, err) != VAE_OK) {

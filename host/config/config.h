@@ -195,8 +195,9 @@ vae_status vae_config_from_json(vae_config *config, const char *text, const char
 /* Refuses combinations in which an option would have no effect or no meaning (VAE_ERR_USAGE).
  * given: what the user named on the command line; those count even if they say the default, all
  * others only if they differ from it. So a config.json, which holds every value, can be fed
- * back. */
-vae_status vae_config_check(const vae_config *config, const vae_option_set *given, vae_error *err);
+ * back. What would have no effect and is only as the preset has it goes back to its default: a
+ * preset gives way to what is set beside it. */
+vae_status vae_config_check(vae_config *config, const vae_option_set *given, vae_error *err);
 
 /* First option of the table for which a and b differ, `except` aside; SIZE_MAX if there is none. */
 size_t vae_config_difference(const vae_config *a, const vae_config *b,

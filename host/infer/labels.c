@@ -26,16 +26,16 @@ void vae_label_csv(FILE *out, const vae_dataset *set, size_t row)
 static void widen(uint32_t *to, size_t width, const vae_classes *classes)
 {
     for (size_t i = 0; i < classes->n; i++) {
-        uint32_t *at = to + i * width - 1;
+        uint32_t *at = to + i * width; /* of the next character */
         for (const char *c = classes->name[i]; *c != '\0'; c++) {
             const unsigned char byte = (unsigned char)*c;
             if (byte < 0x80) {
-                *++at = byte;
+                *at++ = byte;
             } else if (byte < 0xc0) {
-                *at = *at << 6 | (byte & 0x3f);
+                at[-1] = at[-1] << 6 | (byte & 0x3f);
             } else {
                 const uint32_t three = byte < 0xf0 ? 0x0f : 0x07;
-                *++at = byte & (byte < 0xe0 ? 0x1f : three);
+                *at++ = byte & (byte < 0xe0 ? 0x1f : three);
             }
         }
     }

@@ -328,7 +328,7 @@ static void take_note(void *ctx, const char *line)
     vae_train_log(t, line);
 }
 
-static vae_status check(const training_run *t, const vae_config *config, vae_error *err)
+static vae_status check(const training_run *t, vae_config *config, vae_error *err)
 {
     const vae_train_options *o = t->options;
     vae_status status = VAE_OK;
@@ -364,7 +364,7 @@ vae_status vae_train(const vae_config *config, vae_dataset *train_set, vae_datas
     err = err != NULL ? err : &own;
     *result = (vae_train_result){0};
     t.notes = (vae_notes){take_note, &t};
-    TRY(vae_ranks_all_ok(options->ranks, check(&t, config, err), err));
+    TRY(vae_ranks_all_ok(options->ranks, check(&t, &resolved, err), err));
     TRY(stack_data(&t, &resolved, sets, err));
     if (options->resume) { /* the model that is there says how its data are taken */
         TRY(vae_ranks_all_ok(options->ranks,

@@ -166,6 +166,12 @@ def presets():
             found = ",".join(map(str, found)) or "none" if isinstance(found, list) else str(found)
             assert value == [found] or (value == [] and found == "True") or float(value[0]) == float(found), name
     vae("train", "--preset", "photo", code=2, says="--preset: expected one of none|photos|burgess")
+    # what it sets and another option leaves without effect gives way, too; what is asked for does not
+    over = [*small, "--preset", "photos", "--data", "photos", "--epochs", 1, "--likelihood", "bernoulli"]
+    vae("train", *over, "--flip=false", "--out", "over")
+    assert read_json("over", "config.json")["mean"] == "linear"
+    vae("train", *over, "--mean", "sigmoid", "--out", "over-x", code=2, says="--mean has no effect here")
+    vae("train", "--resume", "--out", "over", "--epochs", 2, "-q")
     # the run's own options come back without it, and it may be said again
     vae("train", "--resume", "--out", "of-photos", "--epochs", 2, "-q")
     vae("train", *small, "--resume", "--preset", "photos", "--out", "of-photos", "--epochs", 2)

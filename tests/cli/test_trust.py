@@ -172,7 +172,7 @@ def what_is_not_a_run_stays_as_it_is():
     put('{"name": "mine"}', "mixed/config.json")
     before = snapshot("mixed")
     for args in (["train", *TINY, "--force"], ["train", "--resume"], ["import", "weights.npz", "--force"]):
-        vae(*args, "--out", "mixed", code=2, says="config.json is another program's")
+        vae(*args, "--out", "mixed", code=2, says="mixed: not a run of vae: its config.json is another program's")
         assert snapshot("mixed") == before
 
     # a checkpoint that cannot be read may be anyone's

@@ -36,7 +36,10 @@ staged() { # DESTDIR goes before PREFIX, and not into the pkg-config file
         grep -qx 'prefix=/opt/a b' "$stage/dest dir/opt/a b/lib/pkgconfig/libvae.pc" &&
         rm -r "$stage/dest dir" && [ ! -e "$stage/dest" ]
 }
-uninstalled() { # nothing stays but folders and what this script put there
+uninstalled() { # nothing stays but folders and what this script put there; of Python's either
+    env -u PYTHONDONTWRITEBYTECODE -u PYTHONPYCACHEPREFIX \
+        python3 -m py_compile "$(find "$stage" -name vae.py)" || return
+    [ -n "$(find "$stage" -name 'vae.*.pyc')" ] || return
     "${MAKE:-make}" --no-print-directory -C "$repository" uninstall PREFIX="$stage" BUILD="$as_given" || return
     find "$stage/bin" "$stage/include" "$stage/lib" "$stage/share" ! -type d | grep . && return 1 || return 0
 }

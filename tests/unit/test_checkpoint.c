@@ -228,6 +228,9 @@ static void test_huge_numbers(void **state)
             memcpy(section_at(copy, "shape") + 8 * field, &huge[i], 8);
             mend(copy);
             assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+            if (field == 4) {
+                assert_non_null(strstr(err.text, "parameters, the file says"));
+            }
         }
     }
     for (size_t i = 0; i < 3; i++) { /* a tensor's rows, cols, offset */

@@ -415,6 +415,31 @@ static void test_presets(void **state)
     assert_says(vae_config_set(&c, "preset", "photo", &err), VAE_ERR_USAGE, &err, "'photos'");
 }
 
+/* What a preset sets and another option leaves without effect is as if it had not been set. */
+static void test_presets_yield(void **state)
+{
+    (void)state;
+    vae_config c;
+    vae_error err = {0};
+    vae_config_defaults(&c);
+    assert_int_equal(vae_config_set(&c, "preset", "photos", &err), VAE_OK);
+    vae_option_set named = {{0}};
+    assert_int_equal(vae_config_set(&c, "likelihood", "bernoulli", &err), VAE_OK);
+    assert_true(c.mean == VAE_MEAN_SIGMOID);
+    vae_option_add(&named, vae_config_find("mean"));
+    assert_says(vae_config_check(&c, &named, &err), VAE_ERR_USAGE, &err, "--mean has no effect");
+    assert_says(vae_config_check(&c, NULL, &err), VAE_OK, &err, "");
+    assert_true(c.mean == VAE_MEAN_LINEAR && c.flip);
+    err = (vae_error){0};
+    assert_int_equal(vae_config_set(&c, "preset", "burgess", &err), VAE_OK);
+    assert_int_equal(vae_config_set(&c, "objective", "iwae", &err), VAE_OK);
+    assert_int_equal(vae_config_set(&c, "beta", "2", &err), VAE_OK); /* not as the preset has it */
+    assert_says(vae_config_check(&c, NULL, &err), VAE_ERR_USAGE, &err, "--beta has no effect");
+    assert_int_equal(vae_config_set(&c, "beta", "4", &err), VAE_OK);
+    assert_says(vae_config_check(&c, NULL, &err), VAE_OK, &err, "");
+    assert_true(c.beta == 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,7 +447,7 @@ int main(void)
         cmocka_unit_test(test_set),          cmocka_unit_test(test_json_round_trip),
         cmocka_unit_test(test_json_refused), cmocka_unit_test(test_check),
         cmocka_unit_test(test_texts),        cmocka_unit_test(test_earlier_names),
-        cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_presets),      cmocka_unit_test(test_presets_yield),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }
