@@ -154,6 +154,7 @@ typedef void vae_kl_dims_fn(vae_backend *be, float *kl_dim, vae_mat head, size_t
  * weight: (B*K) normalized importance weights (objectives other than elbo); under elbo NULL, or
  * with K = 1 (B): each row's share, by which its KL's gradient is multiplied, as the caller has
  * multiplied dz.
+ * dz has no rows that particle_weights dropped.
  * kl_dim: (Z) or NULL (with free_bits). Formulas: model/model.c. */
 typedef void vae_latent_backward_fn(vae_backend *be, vae_mat dhead, vae_mat dz, vae_mat head,
                                     const float *weight, const float *kl_dim, size_t B, size_t K,
@@ -173,10 +174,26 @@ typedef void vae_linear_recon_loss_fn(vae_backend *be, float *recon_row, vae_mat
                                       vae_recon recon, float scale);
 /* weight: (B*K) out = softmax over k of log w = log_pq - recon_row; bound_row: (B) out =
  * -log mean_k w_k. dlogits: (B*K,cols) rows are multiplied by their weight, in place; data
- * NULL = not wanted. db: their column sums then, out or NULL. */
-typedef void vae_particle_weights_fn(vae_backend *be, float *weight, float *bound_row,
-                                     vae_mat dlogits, float *db, const float *recon_row,
-                                     const float *log_pq, size_t B, size_t K, size_t cols);
+ * NULL = not wanted. db: their column sums then, out or NULL. Returns how many rows dlogits has
+ * then.
+ *
+ * That may be fewer than B*K: a backend may make a weight below vae_weight_floor(K) 0, and drop
+ * its row of dlogits, those behind moving up. All that is dropped of an example is less than
+ * 2^-24 of it, which is what rounding one float may lose, and less than what log w, a difference of
+ * floats of some hundreds, is exact to; of 50 particles of a trained model it is more than half. A
+ * backend that drops rows has drop_rows. */
+typedef size_t vae_particle_weights_fn(vae_backend *be, float *weight, float *bound_row,
+                                       vae_mat dlogits, float *db, const float *recon_row,
+                                       const float *log_pq, size_t B, size_t K, size_t cols);
+static inline float vae_weight_floor(size_t K)
+{
+    return 0x1p-24f / (float)K;
+}
+/* m: (rows,cols) in place: without the rows whose weight is 0, those behind moving up, as
+ * particle_weights left dlogits: for what layers read whose dy lacks them. weight: (rows). NULL: a
+ * backend that drops none. */
+typedef void vae_drop_rows_fn(vae_backend *be, vae_mat m, const float *weight, size_t rows,
+                              size_t cols);
 /* [plan] totals +=: recon (mean over particles), kl, examples; objective: bound_row if given,
  * else recon + beta*(kl, or B*sum_j max(free_bits, kl_dim_j) if kl_dim is given). A sum that is
  * not finite sets bad_step. */
@@ -301,6 +318,7 @@ typedef struct {
     vae_run_whole_fn *run_whole;
     vae_forget_fn *forget;
     vae_sync_fn *sync;
+    vae_drop_rows_fn *drop_rows;
     VAE_STEP_OPS(VAE_OP_FIELD)
 } vae_backend_ops;
 #undef VAE_OP_FIELD

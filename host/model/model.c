@@ -83,19 +83,36 @@ static void sum_kl_dims(vae_model *m, bool training, bool adds)
     }
 }
 
-/* Importance weights, free bits' averages, and the running totals. */
-static void account(vae_model *m, const pass *p, bool keep)
+/* What the decoder's layers read, without the rows of particles that dlogits lack now. */
+static void drop_inputs(vae_model *m, size_t rows)
+{
+    const float *weight = array(m, m->plan.weight);
+    for (size_t l = m->layout.n_encoder; l < m->n_layers; l++) {
+        m->be->ops->drop_rows(m->be, input_of(m, l), weight, rows, m->layout.layers[l].in);
+        if (l > m->layout.n_encoder && aux_of(m, l - 1) != NULL) {
+            const vae_mat aux = {aux_of(m, l - 1), y_of(m, l - 1).ld};
+            m->be->ops->drop_rows(m->be, aux, weight, rows, m->layout.layers[l - 1].out);
+        }
+    }
+}
+
+/* Importance weights, free bits' averages, and the running totals. Returns the rows of dlogits. */
+static size_t account(vae_model *m, const pass *p, bool keep)
 {
     const size_t B = p->rows, K = p->particles, last = m->n_layers - 1;
     const bool weighted = m->config.objective != VAE_OBJ_ELBO;
     const bool free_bits = m->config.free_bits > 0;
     float *bound_row = weighted ? array(m, m->plan.bound_row) : NULL;
     float *kl_dim = free_bits ? array(m, m->plan.kl_dim) : NULL;
+    size_t rows = B * K;
     if (weighted) {
-        m->be->ops->particle_weights(
+        rows = m->be->ops->particle_weights(
             m->be, array(m, m->plan.weight), bound_row, keep ? dy_of(m, last) : no_mat(),
             keep ? vae_bias_early(m, last, B * K) : NULL, array(m, m->plan.recon_row),
             array(m, m->plan.log_pq), B, K, m->layout.layers[last].out);
+    }
+    if (keep && rows < B * K) {
+        drop_inputs(m, B * K);
     }
     if (free_bits) {
         m->be->ops->kl_dims(m->be, kl_dim, y_of(m, head_of(m)), B, p->all, m->layout.z);
@@ -103,6 +120,7 @@ static void account(vae_model *m, const pass *p, bool keep)
     }
     m->be->ops->accumulate(m->be, m->totals, array(m, m->plan.recon_row), array(m, m->plan.kl_row),
                            bound_row, kl_dim, B, K, m->layout.z, (float)m->config.free_bits);
+    return rows;
 }
 
 /* The step of a rank that has no row of a batch smaller than the ranks: the others' sums, in the
@@ -130,8 +148,8 @@ static void train_step(void *ctx)
     const size_t head = head_of(m);
     encode(m, p, true);
     decode_and_compare(m, p, true, weighted);
-    account(m, p, true);
-    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, p->rows * p->particles, true);
+    const size_t rows = account(m, p, true);
+    vae_layers_backward(m, m->layout.n_encoder, m->n_layers, rows, true);
     vae_latent_grad grad = {.objective = m->config.objective,
                             .kl_scale = 1.0f / (float)p->all,
                             .free_bits = (float)m->config.free_bits};

@@ -723,21 +723,38 @@ static void expect_latent_backward(double *dhead, const latent_call *c, const va
 }
 
 static void check_latent_backward(device *d, size_t B, size_t K, size_t Z, const vae_plan *plan,
-                                  vae_objective objective, bool free_bits)
+                                  vae_objective objective, bool free_bits, bool drop)
 {
     uint64_t rng = B + 100 * K + 10000 * Z;
     float *head = random_floats(d, &rng, B * 2 * Z, 1), *dz = random_floats(d, &rng, B * K * Z, 1);
     float *weight = device_host(d, B * K), *kl_dim = device_host(d, Z);
     double *dhead = device_host_doubles(d, B * 2 * Z);
     for (size_t i = 0; i < B * K; i++) {
-        weight[i] = random_uniform(&rng, 0, 1);
+        weight[i] = drop && i % 3 != 1 ? 0 : random_uniform(&rng, 0, 1);
+        for (size_t j = 0; j < Z && weight[i] == 0; j++) {
+            dz[i * Z + j] = 0;
+        }
     }
     for (size_t j = 0; j < Z; j++) { /* on both sides of free_bits, and on it */
         kl_dim[j] = 0.25f * (float)(j % 5);
     }
     latent_call c = {.d = d, .B = B, .K = K, .Z = Z, .noise = {99}};
     c.grad = (vae_latent_grad){objective, 1.0f / (float)B, free_bits ? 0.5f : 0.0f};
-    c.head = device_input(d, head, B, 2 * Z), c.dz = device_input(d, dz, B * K, Z);
+    c.head = device_input(d, head, B, 2 * Z);
+    float *rows = device_host(d, B * K * Z); /* of dz as particle_weights leaves it */
+    const bool dropped = drop && d->be->ops->drop_rows != NULL;
+    size_t left = 0;
+    for (size_t i = 0; i < B * K; i++) {
+        if (!dropped || weight[i] > 0) {
+            memcpy(rows + left++ * Z, dz + i * Z, Z * sizeof *dz);
+        }
+    }
+    c.dz = device_input(d, rows, left, Z);
+    for (size_t i = B * K; i-- > 0;) { /* as rounded */
+        if (!dropped || weight[i] > 0) {
+            memcpy(dz + i * Z, rows + --left * Z, Z * sizeof *dz);
+        }
+    }
     c.dhead = device_output(d, B, 2 * Z);
     bool weighted = objective != VAE_OBJ_ELBO;
     c.weight = weighted ? device_array_input(d, weight, B * K) : NULL;
@@ -754,10 +771,15 @@ static void latents_backward(void **state)
     for (size_t i = 0; i < N_LATENT_CASES; i++) {
         for (int objective = VAE_OBJ_ELBO; objective <= VAE_OBJ_STL; objective++) {
             check_latent_backward(*state, latent_cases[i].B, latent_cases[i].K, latent_cases[i].Z,
-                                  &latent_plans[i % 4], (vae_objective)objective, false);
+                                  &latent_plans[i % 4], (vae_objective)objective, false, false);
+            if (objective != VAE_OBJ_ELBO && latent_cases[i].B * latent_cases[i].K > 1) {
+                check_latent_backward(*state, latent_cases[i].B, latent_cases[i].K,
+                                      latent_cases[i].Z, &latent_plans[i % 4],
+                                      (vae_objective)objective, false, true);
+            }
         }
         check_latent_backward(*state, latent_cases[i].B, latent_cases[i].K, latent_cases[i].Z,
-                              &latent_plans[i % 4], VAE_OBJ_ELBO, true);
+                              &latent_plans[i % 4], VAE_OBJ_ELBO, true, false);
     }
 }
 

@@ -27,7 +27,7 @@ typedef struct {
     float *p, *m, *v;
     vae_totals *totals;
     vae_adam adam;
-    size_t cols;
+    size_t cols, left;
 } call;
 
 /* ---- reconstruction ---- */
@@ -270,11 +270,12 @@ static void decoder_means(void **state)
 static void weights_step(void *ctx)
 {
     call *c = ctx;
-    c->d->be->ops->particle_weights(c->d->be, c->weight, c->bound_row, c->dlogits, c->db,
-                                    c->recon_in, c->log_pq, c->B, c->K, c->cols);
+    c->left = c->d->be->ops->particle_weights(c->d->be, c->weight, c->bound_row, c->dlogits, c->db,
+                                              c->recon_in, c->log_pq, c->B, c->K, c->cols);
 }
 
-static void check_weights(device *d, size_t B, size_t K, size_t cols, float spread, bool dlogits)
+/* Returns how many rows were dropped. */
+static size_t check_weights(device *d, size_t B, size_t K, size_t cols, float spread, bool dlogits)
 {
     const size_t rows = B * K;
     uint64_t rng = B + 100 * K + 10000 * cols;
@@ -304,25 +305,78 @@ static void check_weights(device *d, size_t B, size_t K, size_t cols, float spre
         }
     }
     device_run(d, &(vae_plan){0}, NULL, B, weights_step, &c);
-    assert_close_to("weight", device_get_array(d, c.weight, rows), weight, rows, false);
+    const float *got = device_get_array(d, c.weight, rows);
+    assert_close_to("weight", got, weight, rows, false);
     assert_close_to("bound_row", device_get_array(d, c.bound_row, B), bound, B, false);
+    size_t left = 0;
+    for (size_t r = 0; r < rows; r++) {
+        const bool dropped = d->be->ops->drop_rows != NULL && got[r] == 0.0f;
+        const double floor =
+            ldexp(1, -24) / (double)K; /* here where float and double agree on it */
+        assert_true(fabs(weight[r] / floor - 1) < 1e-3 || dropped == (weight[r] < floor) ||
+                    d->be->ops->drop_rows == NULL);
+        if (!dropped) {
+            memmove(scaled + left++ * cols, scaled + r * cols, cols * sizeof *scaled);
+        }
+    }
+    assert_int_equal(c.left, left);
     if (dlogits) {
-        assert_close_to("weighted dlogits", device_get_mat(d, c.dlogits, rows, cols), scaled,
-                        rows * cols, true);
+        assert_close_to("weighted dlogits", device_get_mat(d, c.dlogits, left, cols), scaled,
+                        left * cols, true);
         assert_close_to("db of weighted dlogits", device_get_tensor(d, c.db, 1, cols),
-                        column_sums_of(d, scaled, rows, cols), cols, true);
+                        column_sums_of(d, scaled, left, cols), cols, true);
     }
     device_clear(d);
+    return rows - left;
 }
 
 static void particles_are_weighted(void **state)
 {
     static const size_t sizes[][3] = {{1, 1, 1},   {1, 3, 31}, {31, 5, 33},  {33, 1, 257},
                                       {257, 3, 2}, {2, 64, 5}, {16, 5, 784}, {700, 3, 9}};
+    device *d = *state;
+    size_t dropped = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (int dlogits = 0; dlogits < 2; dlogits++) {
-            check_weights(*state, sizes[i][0], sizes[i][1], sizes[i][2], 2, dlogits);
-            check_weights(*state, sizes[i][0], sizes[i][1], sizes[i][2], 100, dlogits);
+            check_weights(d, sizes[i][0], sizes[i][1], sizes[i][2], 2, dlogits);
+            dropped += check_weights(d, sizes[i][0], sizes[i][1], sizes[i][2], 100, dlogits);
+        }
+    }
+    assert_true((dropped > 1000) == (d->be->ops->drop_rows != NULL));
+}
+
+static void drop_step(void *ctx)
+{
+    call *c = ctx;
+    c->d->be->ops->drop_rows(c->d->be, c->logits, c->weight, c->B, c->cols);
+}
+
+static void rows_of_no_weight_are_dropped(void **state)
+{
+    device *d = *state;
+    static const size_t sizes[][2] = {{1, 1}, {5, 31}, {64, 33}, {500, 200}, {300, 1300}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0] && d->be->ops->drop_rows; i++) {
+        const size_t rows = sizes[i][0], cols = sizes[i][1];
+        for (uint64_t most = 0; most < 4; most++) { /* none, half, two thirds, all but few */
+            uint64_t rng = rows + cols;
+            float *m = random_floats(d, &rng, rows * cols, 1), *weight = device_host(d, rows);
+            call c = {.d = d, .B = rows, .cols = cols};
+            size_t left = 0;
+            for (size_t r = 0; r < rows; r++) {
+                weight[r] = random_u64(&rng) % (most == 3 ? 100 : most + 1) == 0 ? 0.5f : 0.0f;
+            }
+            weight[rows - 1] = 0.25f;
+            c.logits = device_inout(d, m, rows, cols);
+            c.weight = device_array_inout(d, weight, rows);
+            device_run(d, &(vae_plan){0}, NULL, rows, drop_step, &c);
+            for (size_t r = 0; r < rows; r++) {
+                if (weight[r] > 0) {
+                    memmove(m + left++ * cols, m + r * cols, cols * sizeof *m);
+                }
+            }
+            assert_memory_equal(device_get_mat(d, c.logits, left, cols), m,
+                                left * cols * sizeof *m);
+            device_clear(d);
         }
     }
 }
@@ -721,12 +775,19 @@ static void nan_reaches_the_bound(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        device_test(reconstruction_losses),        device_test(last_layer_and_loss),
-        device_test(large_logits_do_not_overflow), device_test(decoder_means),
-        device_test(particles_are_weighted),       device_test(totals_pile_up),
-        device_test(bad_sums_name_the_first_step), device_test(gradient_norms),
-        device_test(adam_follows_the_papers),      device_test(norm_and_update_together),
-        device_test(moments_do_not_stay_denormal), device_test(nan_reaches_the_totals),
+        device_test(reconstruction_losses),
+        device_test(last_layer_and_loss),
+        device_test(large_logits_do_not_overflow),
+        device_test(decoder_means),
+        device_test(particles_are_weighted),
+        device_test(rows_of_no_weight_are_dropped),
+        device_test(totals_pile_up),
+        device_test(bad_sums_name_the_first_step),
+        device_test(gradient_norms),
+        device_test(adam_follows_the_papers),
+        device_test(norm_and_update_together),
+        device_test(moments_do_not_stay_denormal),
+        device_test(nan_reaches_the_totals),
         device_test(nan_reaches_the_bound),
     };
     const struct CMUnitTest large_layers[] = {device_test(last_layer_of_784_400_20)};

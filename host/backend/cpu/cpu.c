@@ -280,6 +280,7 @@ static const vae_backend_ops cpu_ops = {
     .run = cpu_run,
     .forget = cpu_forget,
     .sync = cpu_sync,
+    .drop_rows = vae_cpu_drop_rows,
     VAE_STEP_OPS(ENTRY) /* ops.c, classes.c */
 };
 #undef ENTRY

@@ -196,6 +196,7 @@ void vae_cpu_scale_row(const cpu_backend *be, vae_mat m, size_t r, float factor,
 #define VAE_CPU_OP(op) vae_##op##_fn vae_cpu_##op;
 VAE_STEP_OPS(VAE_CPU_OP)
 #undef VAE_CPU_OP
+vae_drop_rows_fn vae_cpu_drop_rows;
 /* In conv.c. */
 vae_conv_bytes_fn vae_cpu_conv_bytes;
 

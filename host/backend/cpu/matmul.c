@@ -206,6 +206,10 @@ static void pack_rows(float *to, size_t width, const float *b, size_t ldb, size_
         for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
             __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
         }
+        if (cols == MAX_COLS) {
+            memcpy(to, b, MAX_COLS * sizeof *to); /* a constant: no loop */
+            continue;
+        }
         copy_row(to, b, cols);
         for (size_t j = cols; j < width; j++) {
             to[j] = 0.0f;

@@ -429,17 +429,28 @@ static void add_kl_grad(float *dmu, float *dlogvar, const float *mu, const float
     }
 }
 
+/* How many of n weights are not 0. */
+static size_t count_live(const float *weight, size_t n)
+{
+    size_t live = 0;
+    for (size_t i = 0; i < n; i++) {
+        live += weight[i] != 0.0f;
+    }
+    return live;
+}
+
 typedef struct {
     const cpu_backend *be;
     vae_mat dhead, dz, head;
     const float *weight, *kl_dim;
+    bool drops; /* dz lacks rows of weight 0 */
     size_t K, Z;
     vae_latent_grad grad;
     vae_noise noise;
 } latent_grad_job;
 
-/* Latents j .. j+n-1 of one row, n <= ROW_PIECE. */
-static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t j, size_t n)
+/* Latents j .. j+n-1 of one example, n <= ROW_PIECE; its first row of dz. */
+static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t dz_row, size_t j, size_t n)
 {
     const cpu_backend *be = a->be;
     const size_t K = a->K, Z = a->Z;
@@ -452,8 +463,11 @@ static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t j, size
     memset(dlogvar, 0, n * sizeof *dlogvar);
     for (size_t k = 0; k < K; k++) {
         float eps[ROW_PIECE], room[ROW_PIECE], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
+        if (a->drops && w == 0.0f) {
+            continue;
+        }
         row_normals(be, eps, j, n, r, k, Z, a->noise);
-        be->k->latent_grad_row(dmu, dlogvar, vae_cpu_read(be, room, a->dz, r * K + k, j, n), mu,
+        be->k->latent_grad_row(dmu, dlogvar, vae_cpu_read(be, room, a->dz, dz_row++, j, n), mu,
                                logvar, eps, n, w, a->grad.kl_scale, a->grad.objective);
     }
     if (a->grad.objective == VAE_OBJ_ELBO) {
@@ -468,11 +482,14 @@ static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t j, size
 static void latent_grad_rows(void *ctx, int thread, size_t first, size_t end)
 {
     const latent_grad_job *a = ctx;
+    const size_t K = a->K;
+    size_t dz_row = a->drops ? count_live(a->weight, first * K) : first * K;
     (void)thread;
     for (size_t r = first; r < end; r++) {
         for (size_t j = 0; j < a->Z; j += ROW_PIECE) {
-            latent_grad_piece(a, r, j, a->Z - j < ROW_PIECE ? a->Z - j : ROW_PIECE);
+            latent_grad_piece(a, r, dz_row, j, a->Z - j < ROW_PIECE ? a->Z - j : ROW_PIECE);
         }
+        dz_row += a->drops ? count_live(a->weight + r * K, K) : K;
     }
 }
 
@@ -481,7 +498,8 @@ void vae_cpu_latent_backward(vae_backend *base, vae_mat dhead, vae_mat dz, vae_m
                              vae_latent_grad grad, vae_noise noise)
 {
     cpu_backend *be = vae_cpu_self(base);
-    latent_grad_job a = {be, dhead, dz, head, weight, kl_dim, K, Z, grad, noise};
+    const bool drops = grad.objective != VAE_OBJ_ELBO;
+    latent_grad_job a = {be, dhead, dz, head, weight, kl_dim, drops, K, Z, grad, noise};
     vae_cpu_parallel(be, B, 8 * K * Z, latent_grad_rows, &a);
 }
 
@@ -607,17 +625,16 @@ void vae_cpu_scale_row(const cpu_backend *be, vae_mat m, size_t r, float factor,
 }
 
 typedef struct {
-    const cpu_backend *be;
     float *weight, *bound_row;
-    vae_mat dlogits;
     const float *recon_row, *log_pq;
-    size_t K, cols;
+    size_t K;
 } weight_job;
 
-static void weigh_rows(void *ctx, int thread, size_t first, size_t end)
+static void weigh_particles(void *ctx, int thread, size_t first, size_t end)
 {
     const weight_job *a = ctx;
     const size_t K = a->K;
+    const float floor = vae_weight_floor(K);
     (void)thread;
     for (size_t r = first; r < end; r++) {
         double most = -INFINITY, sum = 0;
@@ -633,24 +650,92 @@ static void weigh_rows(void *ctx, int thread, size_t first, size_t end)
         for (size_t i = r * K; i < (r + 1) * K; i++) {
             const float weight =
                 (float)(exp((double)a->log_pq[i] - (double)a->recon_row[i] - most) / sum);
-            a->weight[i] = weight;
-            if (a->dlogits.data != NULL) {
-                vae_cpu_scale_row(a->be, a->dlogits, i, weight, a->cols);
-            }
+            a->weight[i] = weight < floor ? 0.0f : weight;
         }
     }
 }
 
-void vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
-                              float *db, const float *recon_row, const float *log_pq, size_t B,
-                              size_t K, size_t cols)
+/* Rows of particles that no gradient passes are left out of the backward pass, two thirds of a step
+ * with many particles: `weight` says which, and every matrix is moved together in the same way. */
+typedef struct {
+    const cpu_backend *be;
+    vae_mat m;
+    const float *weight;
+    size_t rows, cols;
+    bool scale; /* multiply by the weight, too */
+} drop_job;
+
+enum { DROP_COLS = 16 }; /* a thread takes a multiple of these columns, of all rows */
+
+/* Columns c .. c+n-1, n <= ROW_PIECE with bf16; rows move up, so in their order. */
+static void drop_in_columns(const drop_job *a, size_t c, size_t n)
+{
+    const size_t size = a->be->bf16 ? sizeof(uint16_t) : sizeof(float);
+    char *const base = (char *)a->m.data + c * size;
+    size_t to = 0;
+    for (size_t r = 0; r < a->rows; r++) {
+        const float weight = a->weight[r];
+        if (weight == 0.0f) {
+            continue;
+        }
+        if (a->scale) {
+            float room[ROW_PIECE], made_room[ROW_PIECE];
+            const float *from = vae_cpu_read(a->be, room, a->m, r, c, n);
+            float *made = vae_cpu_make(a->be, made_room, a->m, to, c);
+            for (size_t i = 0; i < n; i++) {
+                made[i] = from[i] * weight;
+            }
+            vae_cpu_put(a->be, a->m, to, c, made, n);
+        } else if (to < r) {
+            memcpy(base + to * a->m.ld * size, base + r * a->m.ld * size, n * size);
+        }
+        to++;
+    }
+}
+
+static void drop_columns(void *ctx, int thread, size_t first, size_t end)
+{
+    const drop_job *a = ctx;
+    const size_t end_col = end * DROP_COLS < a->cols ? end * DROP_COLS : a->cols;
+    (void)thread;
+    for (size_t c = first * DROP_COLS, n; c < end_col; c += n) {
+        n = vae_cpu_piece(a->be, end_col - c);
+        drop_in_columns(a, c, n);
+    }
+}
+
+static void drop(drop_job *a)
+{
+    const size_t n = (a->cols + DROP_COLS - 1) / DROP_COLS, threads = (size_t)a->be->threads;
+    if (a->rows * a->cols < PARALLEL_FLOATS) {
+        drop_columns(a, 0, 0, n);
+    } else {
+        vae_parallel(a->be->threads, n, (n + threads - 1) / threads, drop_columns, a);
+    }
+}
+
+void vae_cpu_drop_rows(vae_backend *base, vae_mat m, const float *weight, size_t rows, size_t cols)
+{
+    drop_job a = {vae_cpu_self(base), m, weight, rows, cols, false};
+    drop(&a);
+}
+
+size_t vae_cpu_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
+                                float *db, const float *recon_row, const float *log_pq, size_t B,
+                                size_t K, size_t cols)
 {
     cpu_backend *be = vae_cpu_self(base);
-    weight_job a = {be, weight, bound_row, dlogits, recon_row, log_pq, K, cols};
-    vae_cpu_parallel(be, B, K * cols, weigh_rows, &a);
-    if (db != NULL) {
-        vae_cpu_column_sums(be, db, dlogits, B * K, cols);
+    weight_job a = {weight, bound_row, recon_row, log_pq, K};
+    vae_cpu_parallel(be, B, 32 * K, weigh_particles, &a);
+    const size_t live = count_live(weight, B * K);
+    if (dlogits.data != NULL) {
+        drop_job scaled = {be, dlogits, weight, B * K, cols, true};
+        drop(&scaled);
     }
+    if (db != NULL) {
+        vae_cpu_column_sums(be, db, dlogits, live, cols);
+    }
+    return live;
 }
 
 void vae_cpu_accumulate(vae_backend *base, vae_totals *totals, const float *recon_row,

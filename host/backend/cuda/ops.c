@@ -76,9 +76,10 @@ void vae_cuda_recon_loss(vae_backend *base, float *recon_row, vae_mat dlogits, f
     }
 }
 
-void vae_cuda_particle_weights(vae_backend *base, float *weight, float *bound_row, vae_mat dlogits,
-                               float *db, const float *recon_row, const float *log_pq, size_t B,
-                               size_t K, size_t cols)
+/* Drops no rows: a graph's sizes are fixed. */
+size_t vae_cuda_particle_weights(vae_backend *base, float *weight, float *bound_row,
+                                 vae_mat dlogits, float *db, const float *recon_row,
+                                 const float *log_pq, size_t B, size_t K, size_t cols)
 {
     cuda_backend *be = vae_cuda_self(base);
     if (vae_cuda_begin(be, NULL)) {
@@ -86,6 +87,7 @@ void vae_cuda_particle_weights(vae_backend *base, float *weight, float *bound_ro
                                                 log_pq, vae_cuda_sums(be, 0), B, K, cols,
                                                 be->lane[0].stream));
     }
+    return B * K;
 }
 
 void vae_cuda_accumulate(vae_backend *base, vae_totals *totals, const float *recon_row,
