@@ -28,17 +28,15 @@ static bool yields(vae_config *c, const vae_config *defaults, const vae_option_s
                    const char *name)
 {
     const vae_preset_row *preset = vae_config_preset(c->preset);
-    char wanted[VAE_PATH], found[VAE_PATH];
     for (size_t i = 0; i < preset->n; i++) {
         if (strcmp(preset->values[i].name, name) == 0 &&
             !vae_option_in(given, vae_config_find(name))) {
-            vae_config said = *defaults;
+            vae_config said = *c;
             vae_config_set(&said, name, preset->values[i].value, NULL);
-            vae_config_get(&said, name, wanted, sizeof wanted);
-            vae_config_get(c, name, found, sizeof found);
-            if (strcmp(wanted, found) == 0) {
-                vae_config_get(defaults, name, found, sizeof found);
-                return vae_config_set(c, name, found, NULL) == VAE_OK;
+            if (vae_config_difference(c, &said, NULL) == SIZE_MAX) {
+                char usual[VAE_PATH];
+                vae_config_get(defaults, name, usual, sizeof usual);
+                return vae_config_set(c, name, usual, NULL) == VAE_OK;
             }
         }
     }

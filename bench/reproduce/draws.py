@@ -12,19 +12,20 @@ the training rows as there are photographs, and compared with these:
 A network's features (FID) would judge more, and there is none here. So look at the grids, too: RUNS/NAME-prior.png
 and RUNS/NAME-posterior.png, the same seed in all.
 
-    bench/draws.py PHOTOS [--build build] [--epochs 24] [--threads 1] [--only NAME,NAME] [--runs runs/draws]
-                   [--json FILE]
+    bench/reproduce/draws.py PHOTOS [--build build] [--epochs 24] [--threads 1] [--only NAME,NAME]
+                             [--runs runs/draws] [--json FILE]
 needs NumPy and Pillow.
 """
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 
 import numpy as np
 from PIL import Image
+
+sys.dont_write_bytecode = True
+from common import append, commit, cpu, now, run
 
 SIDE, COMPONENTS = 64, 64
 VARIANTS = {
@@ -103,12 +104,6 @@ def main():
     args = p.parse_args()
     vae = os.path.join(args.build, "vae")
 
-    def run(*words):
-        done = subprocess.run([vae, *words], stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            sys.exit(f"draws: {' '.join([vae, *words])} failed ({done.returncode})")
-        return done.stdout
-
     os.makedirs(args.runs, exist_ok=True)
     judge = Judge(photographs(args.photos))
     n = str(len(judge.real))
@@ -116,25 +111,25 @@ def main():
     for name in args.only.split(","):
         folder = os.path.join(args.runs, name)
         if not os.path.exists(os.path.join(folder, "run.json")):
-            run("train", "--data", args.photos, "--preset", "photos", *VARIANTS[name], "--epochs", args.epochs,
-                "--threads", args.threads, "--out", folder, "-q")
+            run([vae, "train", "--data", args.photos, "--preset", "photos", *VARIANTS[name], "--epochs", args.epochs,
+                 "--threads", args.threads, "--out", folder, "-q"], False)
         else:
-            run("train", "--resume", "--out", folder, "-q")
-        found = json.loads(run("eval", folder, "--split", "validation", "--json", "--threads", args.threads, "-q"))
+            run([vae, "train", "--resume", "--out", folder, "-q"], False)
+        found = json.loads(run([vae, "eval", folder, "--split", "validation", "--json", "--threads", args.threads,
+                                "-q"], True))
         row = {"schema": 1, "benchmark": "draws", "variant": name, "options": VARIANTS[name],
                "epochs": int(args.epochs), "kl": found["kl"], "psnr": found["psnr"],
                "bits": found.get("bits_per_dim"), "floor": round(judge.floor, 3),
-               "date": time.strftime("%Y-%m-%d")}
+               "commit": commit(), "cpu": cpu(), "threads": int(args.threads), "date": now()}
         for source in ("prior", "posterior"):
             drawn = os.path.join(args.runs, f"{name}-{source}.npy")
-            draw = ["sample", folder, "--from", source, "--threads", args.threads, "-q"]
-            run(*draw, "-n", n, "--out", drawn)
-            run(*draw, "-n", "64", "--out", drawn[:-4] + ".png")
+            draw = [vae, "sample", folder, "--from", source, "--threads", args.threads, "-q"]
+            run([*draw, "-n", n, "--out", drawn], False)
+            run([*draw, "-n", "64", "--out", drawn[:-4] + ".png"], False)
             row[source] = judge(np.load(drawn).reshape(-1, SIDE, SIDE, 3).astype(np.float32))
             os.remove(drawn)
         if args.json:
-            with open(args.json, "a") as f:
-                f.write(json.dumps(row) + "\n")
+            append(args.json, row)
         print(f"{name:10s} KL {row['kl']:6.1f}  PSNR {row['psnr']:5.2f} dB  prior {row['prior']}  "
               f"posterior {row['posterior']}", flush=True)
 
