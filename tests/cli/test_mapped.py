@@ -9,6 +9,7 @@ import subprocess
 import time
 
 from harness import VAE, Skip, metrics, path, read_json, same_end, test, vae
+from test_program import TRACED
 
 ROWS, COLUMNS = 1056, 16384  # of floats: 66 MiB
 LARGE = ["--hidden", 2, "--latent", 2, "--batch-size", 64, "--device", "cpu", "--threads", 2,
@@ -94,7 +95,7 @@ def touched_after_the_pass(*args):
         raise Skip("strace is not installed")
     trace = ["strace", "-f", "-qq", "-e", "trace=madvise", "-o", path("advice.txt")]
     command = [VAE, *args, "--device", "cpu", "--threads", "1"]
-    how = {"cwd": path(), "env": {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}, "stderr": subprocess.PIPE}
+    how = {"cwd": path(), "env": {**os.environ, **TRACED}, "stderr": subprocess.PIPE}
     if subprocess.run([*trace, "true"], capture_output=True).returncode != 0:
         raise Skip("strace may not trace here")
     assert subprocess.run([*trace, *command], **how).returncode == 0
