@@ -67,7 +67,7 @@ const char *vae_message(const vae *v);
  * say where and how all functions compute:
  *
  *   "device"    "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"      [auto]
- *   "threads"   CPU threads; "0" = OMP_NUM_THREADS, or all cores granted     [0]
+ *   "threads"   CPU threads at most; "0" = OMP_NUM_THREADS, or all cores granted     [0]
  *   "seed"      of all that is drawn: z, samples, drawn binarization   [the model's]
  *
  * VAE_RESULT_USAGE for an unknown name or a bad value, and for options that say where the program

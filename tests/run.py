@@ -111,6 +111,7 @@ def environment():
     os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     # A program a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_DYNAMIC", "false")
     os.environ.update(BUILD=BUILD, FULL="1" if FULL else "")
 
 

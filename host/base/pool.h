@@ -2,6 +2,7 @@
 #ifndef VAE_POOL_H
 #define VAE_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { VAE_MOST_THREADS = 1024 };
@@ -32,6 +33,10 @@ void vae_parallel(int threads, size_t n, size_t grain, vae_part_fn *fn, void *ct
  * the processors that this thread may run on (its affinity mask), but no more than the control
  * group's quota of processor time pays for (cpu.max; cpu.cfs_quota_us of version 1), rounded up. */
 int vae_threads(size_t asked);
+
+/* False where the environment says OMP_DYNAMIC=false: then as many threads run as were asked for,
+ * also where fewer are faster (base/team_size.h). */
+bool vae_threads_vary(void);
 
 /* The quota in processors, rounded up; 0: none. Of the groups that `membership`
  * ("/proc/self/cgroup") names and those above them, under `root` ("/sys/fs/cgroup"). */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/pool.h"
@@ -137,4 +138,10 @@ int vae_threads(size_t asked)
     }
     asked = asked > 0 ? asked : processors();
     return asked < VAE_MOST_THREADS ? (int)asked : VAE_MOST_THREADS;
+}
+
+bool vae_threads_vary(void)
+{
+    const char *text = getenv("OMP_DYNAMIC");
+    return text == NULL || strcasecmp(text, "false") != 0;
 }

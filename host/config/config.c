@@ -157,7 +157,7 @@ static const vae_option options[] = {
     {"precision", 0, "fp32|tf32|bf16", "of the matrix products and activations; tf32 on a GPU only",
      VAE_SCOPE_RUN, VAE_KIND_CHOICE, AT(precision), "fp32", VAE_FP32, 0},
     {"threads", 't', "N",
-     "CPU threads; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant", VAE_SCOPE_RUN,
+     "CPU threads at most; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant", VAE_SCOPE_RUN,
      VAE_KIND_SIZE, AT(threads), "0", 0, 1024},
     {"save-every", 0, "EPOCHS", "epochs between checkpoints", VAE_SCOPE_RUN, VAE_KIND_SIZE,
      AT(save_every), "1", 1, 1e9},

@@ -362,14 +362,19 @@ static void blocks_go_by_their_place_in_a_weight(void **state)
     device_end(&d);
 }
 
-/* A hundred steps at a level; params: what they end with. */
-static vae_totals train_at(const char *isa, const vae_config *config, float *params)
+/* A hundred steps on threads, of which fewer take part in some if they vary; params: what they end
+ * with. */
+static vae_totals train(const vae_config *config, int threads, bool vary, float *params)
 {
     enum { N = 200, ROWS = 40, COLUMNS = 70 };
     model_fixture f;
-    setenv("VAE_ISA", isa, 1);
-    fixture_open(&f, config, VAE_U8, N, COLUMNS, ROWS, 1);
+    fixture_open(&f, config, VAE_U8, N, COLUMNS, ROWS, (size_t)threads);
     for (size_t t = 0; t < 100; t++) {
+        for (int slot = 0; slot < VAE_SLOTS; slot++) {
+            vae_team_size *team = &vae_cpu_self(f.be)->team[slot];
+            team->fixed = true;
+            team->fewer = vary ? (int)(5 * t % (size_t)threads) : 0;
+        }
         vae_plan plan = still_plan(t, t * ROWS % N, 1);
         const double bias1 = 1 - pow(0.9, (double)t + 1), bias2 = 1 - pow(0.999, (double)t + 1);
         plan.lr = 1e-3f;
@@ -383,6 +388,29 @@ static vae_totals train_at(const char *isa, const vae_config *config, float *par
     assert_true(totals.bad_step == 0 && totals.examples == 100 * ROWS);
     fixture_close(&f);
     return totals;
+}
+
+static vae_totals train_at(const char *isa, const vae_config *config, float *params)
+{
+    setenv("VAE_ISA", isa, 1);
+    return train(config, 1, false, params);
+}
+
+enum { MOST_PARAMS = 8192 };
+
+static void threads_may_change_between_steps(void **state)
+{
+    (void)state;
+    static float one[MOST_PARAMS], other[MOST_PARAMS];
+    vae_config config = small_config();
+    config.hidden = (vae_sizes){1, {33}};
+    const size_t n = ref_n_params(&config, 70);
+    assert_true(n <= MOST_PARAMS);
+    train(&config, 1, false, one);
+    for (int threads = 2; threads <= 8; threads += 3) {
+        train(&config, threads, true, other);
+        assert_memory_equal(other, one, n * sizeof *one);
+    }
 }
 
 static void assert_near(vae_totals got, vae_totals want, double few)
@@ -399,7 +427,6 @@ static void assert_near(vae_totals got, vae_totals want, double few)
 static void training_at_every_level(void **state)
 {
     (void)state;
-    enum { MOST_PARAMS = 8192 };
     static float fused[MOST_PARAMS], other[MOST_PARAMS];
     vae_config config = small_config();
     vae_cpu_level best;
@@ -444,6 +471,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_leave_no_trace),
+        cmocka_unit_test(threads_may_change_between_steps),
         cmocka_unit_test(blocks_go_by_their_place_in_a_weight),
         cmocka_unit_test(levels_give_the_same_bits),
         cmocka_unit_test(levels_can_be_named),

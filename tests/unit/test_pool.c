@@ -354,6 +354,18 @@ static void threads_follow_what_is_asked_for(void **state)
     unsetenv("OMP_NUM_THREADS");
 }
 
+static void threads_may_be_fixed(void **state)
+{
+    (void)state;
+    unsetenv("OMP_DYNAMIC");
+    assert_true(vae_threads_vary());
+    setenv("OMP_DYNAMIC", "true", 1);
+    assert_true(vae_threads_vary());
+    setenv("OMP_DYNAMIC", "FALSE", 1);
+    assert_false(vae_threads_vary());
+    unsetenv("OMP_DYNAMIC");
+}
+
 static void threads_follow_the_affinity_mask(void **state)
 {
     (void)state;
@@ -440,6 +452,7 @@ int main(void)
         cmocka_unit_test(threads_compute_as_their_caller_does),
         cmocka_unit_test(signals_are_the_callers),
         cmocka_unit_test(threads_follow_what_is_asked_for),
+        cmocka_unit_test(threads_may_be_fixed),
         cmocka_unit_test(threads_follow_the_affinity_mask),
         cmocka_unit_test(threads_follow_the_control_groups_quota),
     };

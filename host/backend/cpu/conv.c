@@ -100,7 +100,7 @@ typedef struct {
 
 static size_t way_bytes(const vae_backend *be, vae_conv g)
 {
-    return ceil_div(way_of(g)->bytes(g, ((const cpu_backend *)be)->threads), 64) * 64;
+    return ceil_div(way_of(g)->bytes(g, ((const cpu_backend *)be)->most_threads), 64) * 64;
 }
 
 static float_room plan_room(const vae_backend *be, vae_conv g, char *scratch)
@@ -128,7 +128,7 @@ size_t vae_cpu_conv_bytes(const vae_backend *be, vae_conv g, size_t rows)
 {
     (void)rows;
     if (!((const cpu_backend *)be)->bf16) {
-        return way_of(g)->bytes(g, ((const cpu_backend *)be)->threads);
+        return way_of(g)->bytes(g, ((const cpu_backend *)be)->most_threads);
     }
     const float_room p = plan_room(be, g, NULL);
     const size_t most = p.big > p.small ? p.big : p.small;

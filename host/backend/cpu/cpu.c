@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "backend/open.h"
+#include "base/clock.h"
 #include "base/float_control.h"
 
 /* ---- memory and running ---- */
@@ -235,11 +236,15 @@ static void cpu_run(vae_backend *base, int slot, size_t n, vae_step_fn *fn, void
 {
     const uint64_t before = vae_float_control();
     cpu_backend *be = vae_cpu_self(base);
-    (void)slot;
+    vae_team_size *team = &be->team[slot];
     vae_float_control_set(before | vae_flush_to_zero);
     for (size_t i = 0; i < n && be->err.status == VAE_OK; i++, be->cursor++) {
+        const double begin = vae_clock();
+        be->threads = vae_team_size_next(team);
         fn(ctx);
+        vae_team_size_took(team, vae_clock() - begin);
     }
+    be->threads = be->most_threads;
     vae_float_control_set(before);
 }
 
@@ -304,7 +309,10 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     be->base.ranks = options->ranks;
     be->level = level;
     be->k = vae_cpu_kernels(level);
-    be->threads = vae_threads(options->threads);
+    be->threads = be->most_threads = vae_threads(options->threads);
+    for (int slot = 0; slot < VAE_SLOTS; slot++) {
+        be->team[slot] = (vae_team_size){.most = be->threads, .fixed = !vae_threads_vary()};
+    }
     be->bf16 = options->precision == VAE_BF16;
     if (be->bf16) {
         const size_t bytes = vae_cpu_matmul_bf16_room(be->threads);

@@ -6,6 +6,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/matmul.h"
 #include "base/pool.h"
+#include "base/team_size.h"
 #include "dataset/dataset.h"
 
 enum {
@@ -34,7 +35,9 @@ typedef struct {
     bool bf16; /* the activation type is bf16, else float */
     const cpu_kernels *k;
     vae_cpu_level level;
-    int threads;
+    int most_threads; /* room for threads is for so many */
+    int threads;      /* at present: fewer while they are faster */
+    vae_team_size team[VAE_SLOTS];
     vae_error err;
     vae_plan *plan;
     size_t plan_room, plan_n, cursor;
