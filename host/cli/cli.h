@@ -132,7 +132,7 @@ void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
         {"device", 0, "auto|cpu|cuda[:N]", "where to compute"},                                    \
     {                                                                                              \
         "threads", 't', "N",                                                                       \
-            "CPU threads at most; 0 = OMP_NUM_THREADS, or all cores that affinity and quota grant"         \
+            "CPU threads at most; 0 = OMP_NUM_THREADS, or cores that affinity and quota grant"     \
     }
 #define CLI_DATA_OPTIONS                                                                           \
     {"data", 'd', "DATA", "data set, or - for standard input; default: what it was trained on"},   \
