@@ -8,7 +8,9 @@
  * its bits are its own. */
 #include "backend/cpu/matmul.h"
 
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/cpu/sizes.h"
 #include "base/pool.h"
@@ -21,7 +23,7 @@ enum {
     K_BLOCK = 400,        /* the most terms summed in registers at a time: decides the bits */
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
-    TASK_ROWS = 192,      /* rows of A that share one packed strip of B; they stay in L2 */
+    TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
     PART_K = 1024,        /* TN: terms that all threads sum up before any goes on, about */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_ROWS = 24,   /* how far ahead of a strided read: the hardware stops at a page's end */
@@ -186,6 +188,8 @@ typedef struct {
     tile_kernel *kernel;
     const float *b; /* (k,width) with row stride ldb */
     size_t ldb;
+    const float *next; /* the rows of B that are packed after these, next_k of them */
+    size_t next_k;
 } strip;
 
 INLINE void copy_row(float *to, const float *from, size_t n)
@@ -265,6 +269,17 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
     }
 }
 
+/* Asks for what is packed next, a part of it for each of a strip's tiles: with rows far apart the
+ * hardware does not, and packing would wait for them. */
+INLINE void fetch_next(const matmul_job *job, const strip *s, size_t row, size_t rows)
+{
+    const size_t end = s->next_k * (row + rows) / s->rows;
+    for (size_t p = s->next_k * row / s->rows; p < end; p++) {
+        __builtin_prefetch(s->next + p * job->ldb, 0, 2);
+        __builtin_prefetch(s->next + p * job->ldb + s->width - 1, 0, 2);
+    }
+}
+
 static void run_strip(const matmul_job *job, const strip *s)
 {
     const int transposed = job->form == MATMUL_TN;
@@ -272,6 +287,7 @@ static void run_strip(const matmul_job *job, const strip *s)
     const size_t step = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
         const size_t rows = min_size(s->rows - r0, step), row = s->row0 + r0;
+        fetch_next(job, s, r0, rows);
         const float *a = job->a + (transposed ? s->p0 * job->lda + row : row * job->lda + s->p0);
         float *c = job->c + row * job->ldc + s->col0;
         int add = s->p0 > 0;
@@ -310,6 +326,24 @@ static void prepare_b(const matmul_job *job, strip *s, float *packed)
     }
 }
 
+/* Sets s->next, next_k, where rows are packed and strips are whole: those of the next terms up to
+ * `end`, else from p0 on of the next columns, which are the next task's. */
+static void find_next(const matmul_job *job, strip *s, size_t p0, size_t end)
+{
+    const size_t p = s->p0 + s->k, col = s->col0 + s->cols, whole = job->isa->cols[2];
+    s->next_k = 0;
+    if (job->form == MATMUL_NT || s->rows <= UNPACKED_ROWS || s->cols < whole) {
+        return;
+    }
+    if (p < end) {
+        s->next = job->b + p * job->ldb + s->col0;
+        s->next_k = min_size(end - p, job->k_step);
+    } else if (col + whole <= job->n) {
+        s->next = job->b + p0 * job->ldb + col;
+        s->next_k = min_size(end - p0, job->k_step);
+    }
+}
+
 /* One task's part of C over k terms of the sum from p0. */
 static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
 {
@@ -331,6 +365,7 @@ static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
             s.cols = min_size(rest, s.width);
             s.kernel = set->kernel[job->form == MATMUL_TN][tile];
             prepare_b(job, &s, packed);
+            find_next(job, &s, p0, p0 + k);
             run_strip(job, &s);
         }
         s.p0 += s.k;
@@ -341,6 +376,24 @@ static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
     }
 }
 
+static size_t level2_bytes; /* of a processor's own cache; 0: not known */
+
+static void find_level2(void)
+{
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    level2_bytes = bytes > 0 ? (size_t)bytes : 0;
+#endif
+}
+
+/* How many rows of k_step values each stay in L2 beside a strip of B and what is read next. */
+static size_t rows_in_level2(size_t k_step)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_level2);
+    return max_size(level2_bytes / 8 * 5 / (k_step * sizeof(float)), TASK_ROWS);
+}
+
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
  * this changes the bits, but k_step, which follows from K. */
 static void plan_tasks(matmul_job *job, size_t threads)
@@ -348,7 +401,7 @@ static void plan_tasks(matmul_job *job, size_t threads)
     size_t unit = job->isa->rows;
     job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
     job->col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    size_t rows = TASK_ROWS, row_tasks = 1;
+    size_t rows = rows_in_level2(job->k_step), row_tasks = 1;
     for (;; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
         row_tasks = ceil_div(job->m, job->row_step);

@@ -9,6 +9,11 @@ static inline size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+static inline size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* b > 0; a + b does not overflow. */
 static inline size_t ceil_div(size_t a, size_t b)
 {
