@@ -249,11 +249,11 @@ def a_cache_is_of_a_folder():
     assert not os.path.exists(path("several.cache.test"))
     # it is made anew where it was, wherever the run is gone on with from
     os.unlink(path("several.cache"))
-    os.makedirs(path("elsewhere"))
-    there = ["env", "-C", path("elsewhere")]
+    os.makedirs(path("afar"))
+    there = ["env", "-C", path("afar")]
     vae("eval", "../several-run", prefix=there)
     vae("train", "--resume", "--out", "../several-run", "--epochs", 2, "-q", prefix=there)
-    assert os.path.exists(path("several.cache")) and os.listdir(path("elsewhere")) == []
+    assert os.path.exists(path("several.cache")) and os.listdir(path("afar")) == []
     # the model goes elsewhere without it
     vae("export", "several-run", "--out", "several.safetensors", "-q")
     vae("import", "several.safetensors", "--out", "several-there", "-q")

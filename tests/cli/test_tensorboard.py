@@ -67,12 +67,12 @@ def tensorboard_is_written_if_asked_for():
 
 @test
 def tensorboard_is_not_written_through_links():
-    os.makedirs(path("elsewhere"))
+    os.makedirs(path("no-board"))
     vae("train", *TINY, "--epochs", 1, "--out", "linked", "-q")
-    os.symlink(path("elsewhere"), path("linked", "tensorboard"))
+    os.symlink(path("no-board"), path("linked", "tensorboard"))
     vae("train", "--resume", "--out", "linked", "--epochs", 2, "--tensorboard", code=2,
         says="a symbolic link")
-    assert os.listdir(path("elsewhere")) == []
+    assert os.listdir(path("no-board")) == []
 
 
 @test
