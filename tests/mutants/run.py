@@ -176,7 +176,8 @@ def command_of(test, kind="build"):
     what, *rest = test.split()
     vae, emulated = kind + "/test/vae", kind + "/simt/vae"
     if what == "unit":
-        return ["%s/test/test_%s" % (kind, rest[0])], ["%s/test/test_%s" % (kind, rest[0])], {}
+        more = {"VAE_TEST_PRECISION": rest[1]} if len(rest) > 1 else {}
+        return ["%s/test/test_%s" % (kind, rest[0])], ["%s/test/test_%s" % (kind, rest[0])], more
     if what == "simt":
         more = {"VAE_TEST_DEVICE": "cuda", "VAE_TEST_PRECISION": rest[1] if len(rest) > 1 else "fp32"}
         if rest[-1] == "whole-steps":

@@ -12,7 +12,8 @@ GROUPS = [
 SETS = ["unit mapped", "unit dataset", "unit formats", "unit npy"]
 RUNS = ["unit resume", "unit checkpoint", "unit trainer", "unit libvae"]
 STEP = ["unit model", "unit gradients", "unit determinism", "unit trainer"]
-CPU = ["unit ops", "unit ops_loss", "unit ops_classes", "unit ops_conv", "unit matmul", *STEP, "unit score"]
+CPU = ["unit ops", "unit ops_loss", "unit ops_classes", "unit ops_conv", "unit matmul", *STEP, "unit score",
+       "unit ops bf16", "unit ops_loss bf16"]
 KERNELS = ["simt ops", "simt ops_loss", "simt ops_classes", "simt ops bf16", "simt ops_loss bf16"]
 STEPS = ["simt model", "simt gradients", "simt gradients bf16"]
 WHOLE = ["simt whole", "simt whole bf16", "simt gradients fp32 whole-steps"]
@@ -49,7 +50,7 @@ TESTS = [
     ("host/model/layout.c", ["unit layout", *STEP, "unit import"]),
     ("host/model/classes.c", ["unit ops_classes", *STEP]),
     ("host/model/*.c", [*STEP, "unit layout", "unit score", "unit libvae"]),
-    ("host/backend/cpu/conv.c", ["unit ops_conv", *STEP]),
+    ("host/backend/cpu/conv.c", ["unit ops_conv", "unit ops_conv bf16", *STEP]),
     ("host/backend/cpu/patches.c", ["unit ops_conv", *STEP]),
     ("host/backend/cpu/winograd.c", ["unit ops_conv", *STEP]),
     ("host/backend/cpu/matmul.c", ["unit matmul", *CPU]),
@@ -60,7 +61,7 @@ TESTS = [
     ("kernels/loss.cu", ["simt ops_loss", "simt ops_loss bf16", "simt ops_classes", *STEPS]),
     ("kernels/hopper.cu", ["simt ops bf16", "simt gradients bf16"]),
     ("kernels/persistent.cu", [*WHOLE, "program parity"]),
-    ("kernels/*.cu", ["simt ops", "simt ops bf16", *STEPS, *WHOLE]),
+    ("kernels/*.cu", [*KERNELS, *STEPS, *WHOLE]),
     ("host/backend/cuda/conv.c", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),
     ("host/backend/cuda/classes.c", ["simt ops_classes", *STEPS, "program failures"]),
     ("host/backend/cuda/persistent.c", [*WHOLE, "program parity", "program bits"]),
@@ -69,7 +70,7 @@ TESTS = [
     ("host/backend/cuda/libs.c", ["simt model", "program refusals", "program failures"]),
     ("host/backend/cuda/linear.c", ["simt ops", "simt ops bf16", *STEPS, "program failures"]),
     ("host/backend/cuda/matmul.c", ["simt ops", "simt ops bf16", *STEPS, "program failures"]),
-    ("host/backend/cuda/*.c", [*STEPS, *KERNELS, "simt ops_conv", *WHOLE, "program bits", "program failures",
+    ("host/backend/cuda/*.c", [*STEPS, *KERNELS, "simt ops_conv", "simt mapped", *WHOLE, "program bits", "program failures",
                                "program refusals", "ranks"]),
 ]
 
@@ -80,6 +81,11 @@ ASKED = ("trust", "program", "splits", "tables", "data", "init", "tensorboard", 
 # Faults that change nothing that a test could see: (source, what was there, what was planted): why. Lines of
 # several are joined by line feeds, without the spaces before them.
 EXPLAINED = {
+    ("host/backend/cuda/conv.c", "key.op_b = CUBLAS_OP_N;", ";"):
+        "it says what a new key has: CUBLAS_OP_N is 0, and what is not named is zero",
+    ("host/backend/cpu/matmul.c", "to[p * width + j] = j < cols ? b[j * ldb + p] : 0.0f;",
+     "to[p * width + j] = j < cols ? b[j * ldb + p] : 1.0f;"):
+        "columns that fill up a strip: what is computed of them is not copied to C",
     ("host/format/protobuf.c", "if (b->failed || n == 0) {", "if (b->failed && n == 0) {"):
         "nothing is appended where n is 0, either way; once memory has failed, `failed` stays, and whoever looks at "
         "it throws away what is there",
