@@ -70,8 +70,8 @@ TESTS = [
     ("host/backend/cuda/libs.c", ["simt model", "program refusals", "program failures"]),
     ("host/backend/cuda/linear.c", ["simt ops", "simt ops bf16", *STEPS, "program failures"]),
     ("host/backend/cuda/matmul.c", ["simt ops", "simt ops bf16", *STEPS, "program failures"]),
-    ("host/backend/cuda/*.c", [*STEPS, *KERNELS, "simt ops_conv", "simt mapped", *WHOLE, "program bits", "program failures",
-                               "program refusals", "ranks"]),
+    ("host/backend/cuda/*.c", [*STEPS, *KERNELS, "simt ops_conv", "simt mapped", *WHOLE, "program bits",
+                               "program failures", "program refusals", "ranks"]),
 ]
 
 # Files of command-line tests (cli/test_NAME.py) that are about reading, running and training: the others take
