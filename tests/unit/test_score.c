@@ -365,6 +365,19 @@ static void test_training_rows(void **state)
         assert_true(labels[rows[i]] != 3 && !seen[rows[i]]);
         seen[rows[i]] = true;
     }
+    /* drawn from everywhere, of a table in order too, and by another seed other ones */
+    uint32_t held[45];
+    memcpy(held, rows + n, sizeof held);
+    size_t early = 0;
+    for (size_t i = 0; i < n_validation; i++) {
+        early += held[i] < ROWS / 2;
+        assert_true(i == 0 || held[i] > held[i - 1]);
+    }
+    assert_in_range(early, 10, 35);
+    free(rows);
+    config.seed++;
+    assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err), VAE_OK);
+    assert_memory_not_equal(rows + n, held, sizeof held);
     free(rows);
     set.labels = NULL;
     assert_int_equal(vae_training_rows(&rows, &n, &n_validation, &config, &set, &err),
