@@ -2,8 +2,11 @@
 (tests/roundtrip/check_commands.py)."""
 import os
 import struct
+import time
 
 from harness import TINY, path, test, vae
+
+BEGAN = time.time()
 
 
 def board(run):
@@ -37,7 +40,8 @@ def fields(raw):
 
 
 def summaries(run):
-    """(step, {tag: {field: value}}) of each event in the files of a run, in order."""
+    """(step, {tag: {field: value}}) of each event in the files of a run, in order. Each was written by now, and
+    not before this program began."""
     raw, at = b"", 0
     for name in board(run):
         if "tfevents" in name:
@@ -46,6 +50,7 @@ def summaries(run):
     while at < len(raw):
         (size,) = struct.unpack_from("<Q", raw, at)
         event = dict(fields(raw[at + 12:at + 12 + size]))
+        assert BEGAN <= event[1] <= time.time(), event[1]
         values = [dict(fields(value)) for _, value in fields(event.get(5, b""))]
         yield event.get(2, 0), {value[1].decode(): value for value in values}
         at += 12 + size + 4

@@ -239,7 +239,9 @@ static void test_huge_numbers(void **state)
         memcpy(section_at(copy, "tensors") + TENSOR_NAME_BYTES + 8 * i, &huge[5], 8);
         mend(copy);
         assert_int_equal(parse(copy, n, &err), VAE_ERR_DATA);
+        static const char *const said[] = {", 1099511627776 x ", " x 1099511627776, ", "tensor 0"};
         assert_non_null(strstr(err.text, "tensor 0"));
+        assert_non_null(strstr(err.text, said[i]));
     }
     for (size_t i = 0; i < 2; i++) { /* a section's offset, length: CRCs cannot be put right */
         vae_error err = {0};
