@@ -72,12 +72,12 @@ def tensorboard_is_written_if_asked_for():
 
 @test
 def tensorboard_is_not_written_through_links():
-    os.makedirs(path("no-board"))
+    os.makedirs(path("linked-to"))
     vae("train", *TINY, "--epochs", 1, "--out", "linked", "-q")
-    os.symlink(path("no-board"), path("linked", "tensorboard"))
+    os.symlink(path("linked-to"), path("linked", "tensorboard"))
     vae("train", "--resume", "--out", "linked", "--epochs", 2, "--tensorboard", code=2,
         says="a symbolic link")
-    assert os.listdir(path("no-board")) == []
+    assert os.listdir(path("linked-to")) == []
 
 
 @test
