@@ -216,6 +216,18 @@ def pictures_are_kept_decoded():
 
 
 @test
+def a_large_cache_is_read_as_it_was_written():
+    """Of 18 MB: its checksum is taken in pieces."""
+    for i in range(400):
+        put(f"large/{i}.ppm", b"P6\n128 128\n255\n" + bytes((i + j) % 251 for j in range(128)) * 384)
+    options = ["train", "--data", "large", *QUICK, "--batch-size", 100, "--force", "--cache", "large.cache"]
+    vae(*options, "--out", "large-run", says="400 pictures of large are decoded into this cache")
+    assert os.path.getsize(path("large.cache")) > 18 << 20
+    weights = sha("large-run")
+    assert "decoded" not in vae(*options, "--out", "large-run").err and sha("large-run") == weights
+
+
+@test
 def a_test_set_has_a_cache_of_its_own():
     for split in ("train", "test"):
         many(f"split/{split}", 10 if split == "train" else 6)
