@@ -188,7 +188,8 @@ def command_of(test, kind="build"):
     if what == "ranks":
         return [emulated], ["tests/simt/ranks.py"], {"VAE": emulated}
     if what == "cli":
-        more = [kind + "/test/fail_mpi.so", kind + "/test/vae_alone"] if "ranks" in rest else []
+        more = [kind + "/test/vae_alone"] if {"ranks", "photos"} & set(rest) else []  # as new as the other
+        more += [kind + "/test/fail_mpi.so"] if "ranks" in rest else []
         return [vae, *more], ["tests/cli/run", *rest], {"VAE": vae}
     if what == "roundtrip":
         return [kind + "/vae", kind + "/roundtrip/random_model"], ["tests/roundtrip/run.sh", rest[0]], {"MODELS": "30"}
