@@ -46,9 +46,12 @@ static void judge(vae_team_size *t, double usual)
 
 void vae_team_size_took(vae_team_size *t, double seconds)
 {
+    if (t->fixed || t->most < 2) {
+        return;
+    }
     t->steps++;
     t->took += seconds;
-    if (t->fixed || t->most < 2 || t->took < block_seconds) {
+    if (t->took < block_seconds) {
         return;
     }
     const double block = t->took, step = block / t->steps;

@@ -150,6 +150,7 @@ static void a_fixed_number_stays(void **state)
     for (int i = 0; i < 100; i++) {
         (void)go_on(&c, 0.5);
         assert_int_equal(vae_team_size_next(&c.team), 64);
+        assert_int_equal(c.team.steps, 0);
     }
 }
 
