@@ -225,6 +225,10 @@ def a_large_cache_is_read_as_it_was_written():
     assert os.path.getsize(path("large.cache")) > 18 << 20
     weights = sha("large-run")
     assert "decoded" not in vae(*options, "--out", "large-run").err and sha("large-run") == weights
+    with open(path("large.cache"), "r+b") as file:
+        file.seek(17 << 20)
+        file.write(b"\xff\0\xff")
+    vae(*options, "--out", "none", code=3, says="large.cache: damaged: the rows in it are not")
 
 
 @test
