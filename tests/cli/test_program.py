@@ -531,6 +531,17 @@ def second_signal_kills_at_once():
 
 
 @test
+def the_best_variance_is_no_less_than_a_millionth():
+    """Of rows that a decoder gives back to the bit it would be 0."""
+    write_npy("zeros.npy", 64, 4, [0] * 256)
+    vae("train", "--data", "zeros.npy", "--likelihood", "gaussian-optimal", "--standardize", "none", "--hidden", 1,
+        "--latent", 1, "--batch-size", 8, "--epochs", 500, "--save-every", 1000, "--sample-every", 0, "--device", "cpu",
+        "--report=false", "--threads", 1, "--out", "zeros", "-q")
+    assert read_json("zeros", "config.json")["variance"] == 1
+    assert vae("info", "zeros", "--json").json()["config"]["variance"] == 1e-6
+
+
+@test
 def kills_lose_nothing():
     """SIGKILL at random moments of the training, over and over: the end is that of a run left alone."""
     reference()
