@@ -50,7 +50,8 @@ typedef struct {
     vae_cpu_level level;
     float *w, *a, *b; /* operands of the products: weights, activations, gradients; in bf16 two
                        * in a float's place, rows as far apart in values */
-    void *room;       /* in bf16: what products need */
+    bool bf16;
+    void *room; /* what products need */
 } bench;
 
 static void die(const vae_error *err)
@@ -81,7 +82,7 @@ static void put_bf16(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, 
 static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                        const float *b, size_t ldb, size_t m, size_t n, size_t k, const bench *x)
 {
-    if (x->room != NULL) {
+    if (x->bf16) {
         const matmul_bf16 left = {(const void *)a, lda}, right = {(const void *)b, ldb};
         bf16_result to = {x, (void *)c, ldc};
         if (form == MATMUL_TN) {
@@ -93,7 +94,8 @@ static void by_backend(matmul_form form, float *c, size_t ldc, const float *a, s
         }
         return;
     }
-    vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, x->threads, x->level);
+    vae_cpu_matmul(form, c, ldc, a, lda, b, ldb, m, n, k, NULL, NULL, x->threads, x->level,
+                   x->room);
 }
 
 static void by_openblas(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
@@ -182,7 +184,7 @@ static void open_operands(bench *x)
     size_t sizes[3] = {l->total, floats * x->batch, l->total + most * x->batch};
     float **to[3] = {&x->w, &x->a, &x->b};
     for (int i = 0; i < 3; i++) {
-        *to[i] = aligned_alloc(256, (sizes[i] * sizeof(float) + 255) / 256 * 256);
+        *to[i] = x->be->ops->alloc(x->be, sizes[i] * sizeof(float), "operands"); /* as a step's */
         if (*to[i] == NULL) {
             fprintf(stderr, "bench_step: out of memory\n");
             exit(1);
@@ -190,7 +192,7 @@ static void open_operands(bench *x)
         for (size_t j = 0; j < sizes[i]; j++) {
             float value = (float)((double)((j * 2654435761u) % 1000003) / 1000003.0 - 0.5) * 0.1f;
             uint16_t bf16[2];
-            if (x->room != NULL) {
+            if (x->bf16) {
                 const float pair[2] = {value, -value};
                 vae_cpu_kernels(x->level)->narrow(bf16, pair, 2);
                 memcpy(&value, bf16, sizeof value);
@@ -259,7 +261,7 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     const uint64_t after = vae_step_timer_steps(x->timer);
     for (int r = 0; r < o->repeats; r++) {
         if (n_work > 1) {
-            peak.v[peak.n++] = peak_flops(x->threads, x->level, x->room != NULL);
+            peak.v[peak.n++] = peak_flops(x->threads, x->level, x->bf16);
         }
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
@@ -327,11 +329,11 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
         if (vae_cpu_level_choose(&x.level, &err) != VAE_OK) {
             die(&err);
         }
-        if (config.precision == VAE_BF16) {
-            x.room = aligned_alloc(64, vae_cpu_matmul_bf16_room(x.threads));
-            if (x.room == NULL) {
-                exit(1);
-            }
+        x.bf16 = config.precision == VAE_BF16;
+        x.room = aligned_alloc(64, x.bf16 ? vae_cpu_matmul_bf16_room(x.threads)
+                                          : MATMUL_ROOM * sizeof(float));
+        if (x.room == NULL) {
+            exit(1);
         }
         open_operands(&x);
     }
@@ -343,9 +345,11 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
     snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.latent);
     measure_batch(&x, o, json, shape);
     free(x.room);
-    free(x.w);
-    free(x.a);
-    free(x.b);
+    if (x.w != NULL) {
+        x.be->ops->free(x.be, x.w);
+        x.be->ops->free(x.be, x.a);
+        x.be->ops->free(x.be, x.b);
+    }
     vae_step_timer_close(x.timer);
     free(bytes);
 }

@@ -129,7 +129,7 @@ vae_status vae_knn(uint32_t *guess, const float *x, size_t m, const vae_labelled
         for (size_t at = 0; at < train->n; at += STORE) {
             const size_t cols = train->n - at < STORE ? train->n - at : STORE;
             vae_cpu_matmul(MATMUL_NT, dots, cols, x + first * d, d, train->x + at * d, d, rows,
-                           cols, d, NULL, NULL, threads, isa);
+                           cols, d, NULL, NULL, threads, isa, NULL);
             offers o = {near, found, norm + at, dots, k, at, cols};
             vae_parallel(threads, rows, 1, offer_rows, &o);
         }
@@ -151,7 +151,7 @@ static void logits(float *out, const float *weights, const float *x, size_t n, s
                    size_t classes, int threads, vae_cpu_level isa)
 {
     vae_cpu_matmul(MATMUL_NT, out, classes, x, d, weights, d, n, classes, d, NULL, NULL, threads,
-                   isa);
+                   isa, NULL);
     const float *bias = weights + classes * d;
     for (size_t i = 0; i < n; i++) {
         for (size_t c = 0; c < classes; c++) {
@@ -211,7 +211,7 @@ double vae_logistic_objective(float *gradient, float *scratch, const float *weig
         loss += (double)losses[i];
     }
     vae_cpu_matmul(MATMUL_TN, gradient, d, scratch, classes, train->x, d, classes, d, n, NULL, NULL,
-                   threads, isa);
+                   threads, isa, NULL);
     float *bias = gradient + classes * d;
     for (size_t c = 0; c < classes; c++) {
         double sum = 0;

@@ -20,6 +20,7 @@
 
 static vae_cpu_level level; /* that products run at: each of 0 .. best in turn */
 static vae_cpu_level best;
+static bool make_room;          /* for products to pack B in, once for all tasks */
 static vae_cpu_level best_bf16; /* of products of bf16, which have levels that floats have not */
 
 typedef struct {
@@ -101,6 +102,7 @@ static void epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, 
 /* C with a guard around it, NaN all over. */
 static float *run_product(const product *p, bool with_epilogue, int threads)
 {
+    float *room = make_room ? aligned_alloc(64, MATMUL_ROOM * sizeof *room) : NULL;
     const size_t size = p->m * p->ldc;
     float *c = malloc((size + 1) * sizeof *c);
     assert_non_null(c);
@@ -109,7 +111,8 @@ static float *run_product(const product *p, bool with_epilogue, int threads)
     }
     cover v = {p, c, calloc(p->m * p->n + 1, 1), true};
     vae_cpu_matmul(p->form, c, p->ldc, p->a, p->lda, p->b, p->ldb, p->m, p->n, p->k,
-                   with_epilogue ? epilogue : NULL, &v, threads, level);
+                   with_epilogue ? epilogue : NULL, &v, threads, level, room);
+    free(room);
     assert_true(v.good);
     for (size_t i = 0; i < p->m * p->n; i++) {
         if (v.seen[i] != with_epilogue) {
@@ -210,13 +213,37 @@ static void large_products(void **state)
     }
 }
 
+/* B packed once: several parts of the sum, and more columns than the room holds of one; edges. */
+static void room_changes_no_bits(void **state)
+{
+    (void)state;
+    const size_t sizes[][3] = {{2049, 45, 1203}, {2100, 1300, 1025}, {2048, 20, 3}, {5000, 7, 401}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+            product p =
+                make_product((matmul_form)form, sizes[i][0], sizes[i][1], sizes[i][2], i % 2 * 3);
+            for (level = i == 1 ? best : VAE_CPU_BASELINE; level <= best; level++) {
+                float *own = run_product(&p, true, 3);
+                make_room = true;
+                float *shared = run_product(&p, true, 3);
+                make_room = false;
+                for (size_t r = 0; r < p.m; r++) {
+                    assert_memory_equal(shared + r * p.ldc, own + r * p.ldc, p.n * sizeof *own);
+                }
+                free(own), free(shared);
+            }
+            free_product(&p);
+        }
+    }
+}
+
 static void nothing_to_do(void **state)
 {
     (void)state;
     float c = NAN, x = 1;
     for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
-        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 0, 1, 1, NULL, NULL, 2, level);
-        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 1, 0, 1, NULL, NULL, 2, level);
+        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 0, 1, 1, NULL, NULL, 2, level, NULL);
+        vae_cpu_matmul((matmul_form)form, &c, 1, &x, 1, &x, 1, 1, 0, 1, NULL, NULL, 2, level, NULL);
     }
     assert_true(isnan(c));
 }
@@ -536,6 +563,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_form_and_size),
         cmocka_unit_test(large_products),
+        cmocka_unit_test(room_changes_no_bits),
         cmocka_unit_test(nothing_to_do),
         cmocka_unit_test(threads_leave_no_trace),
         cmocka_unit_test(rows_do_not_see_each_other),

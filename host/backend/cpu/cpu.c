@@ -314,13 +314,12 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
         be->team[slot] = (vae_team_size){.most = be->threads, .fixed = !vae_threads_vary()};
     }
     be->bf16 = options->precision == VAE_BF16;
-    if (be->bf16) {
-        const size_t bytes = vae_cpu_matmul_bf16_room(be->threads);
-        be->room = aligned_alloc(64, bytes);
-        if (be->room == NULL) {
-            free(be);
-            TRY(vae_fail_memory(err, bytes, "the CPU's products"));
-        }
+    const size_t bytes =
+        be->bf16 ? vae_cpu_matmul_bf16_room(be->threads) : MATMUL_ROOM * sizeof(float);
+    be->room = aligned_alloc(64, bytes);
+    if (be->room == NULL) {
+        free(be);
+        TRY(vae_fail_memory(err, bytes, "the CPU's products"));
     }
     *out = &be->base;
 done:

@@ -9,6 +9,7 @@
 #include "backend/cpu/matmul.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,10 +25,12 @@ enum {
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
-    PART_K = 1024,        /* TN: terms that all threads sum up before any goes on, about */
+    PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
+    SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_ROWS = 24,   /* how far ahead of a strided read: the hardware stops at a page's end */
     PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
+    PREFETCH_A = 24,      /* terms ahead, of transposed A */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
 
@@ -78,6 +81,9 @@ typedef struct {
                 UNROLL for (int v = 0; v < vectors; v++) {                                         \
                     acc[r][v] = FMA(x, y[v], acc[r][v]);                                           \
                 }                                                                                  \
+            }                                                                                      \
+            if (transposed) {                                                                      \
+                __builtin_prefetch(a + PREFETCH_A * a_stride);                                     \
             }                                                                                      \
             a += transposed ? a_stride : 1, a4++, a8++, b += ldb;                                  \
         }                                                                                          \
@@ -177,8 +183,17 @@ typedef struct {
     void *ctx;
     size_t k_step;   /* terms summed in registers at a time */
     size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
-    size_t col_tasks, tasks;
+    float *room;     /* MATMUL_ROOM floats for what is packed once for all tasks, or NULL */
 } matmul_job;
+
+/* What all tasks are to do before any goes on: so many terms of the sum for some columns of C. */
+typedef struct {
+    const matmul_job *job;
+    size_t p0, k;
+    size_t col0, cols;
+    size_t col_tasks;
+    bool packed; /* B is, in the room */
+} matmul_part;
 
 /* One pass of kernels: `rows` rows by one tile's width over one block of K. */
 typedef struct {
@@ -188,8 +203,8 @@ typedef struct {
     tile_kernel *kernel;
     const float *b; /* (k,width) with row stride ldb */
     size_t ldb;
-    const float *next; /* the rows of B that are packed after these, next_k of them */
-    size_t next_k;
+    const float *next; /* the rows of B that are read after these, next_k of them, next_ld apart */
+    size_t next_k, next_ld;
 } strip;
 
 INLINE void copy_row(float *to, const float *from, size_t n)
@@ -271,12 +286,12 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
 
 /* Asks for what is packed next, a part of it for each of a strip's tiles: with rows far apart the
  * hardware does not, and packing would wait for them. */
-INLINE void fetch_next(const matmul_job *job, const strip *s, size_t row, size_t rows)
+INLINE void fetch_next(const strip *s, size_t row, size_t rows)
 {
     const size_t end = s->next_k * (row + rows) / s->rows;
     for (size_t p = s->next_k * row / s->rows; p < end; p++) {
-        __builtin_prefetch(s->next + p * job->ldb, 0, 2);
-        __builtin_prefetch(s->next + p * job->ldb + s->width - 1, 0, 2);
+        __builtin_prefetch(s->next + p * s->next_ld, 0, 2);
+        __builtin_prefetch(s->next + p * s->next_ld + s->width - 1, 0, 2);
     }
 }
 
@@ -287,7 +302,7 @@ static void run_strip(const matmul_job *job, const strip *s)
     const size_t step = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
         const size_t rows = min_size(s->rows - r0, step), row = s->row0 + r0;
-        fetch_next(job, s, r0, rows);
+        fetch_next(s, r0, rows);
         const float *a = job->a + (transposed ? s->p0 * job->lda + row : row * job->lda + s->p0);
         float *c = job->c + row * job->ldc + s->col0;
         int add = s->p0 > 0;
@@ -306,73 +321,128 @@ static void run_strip(const matmul_job *job, const strip *s)
     }
 }
 
-/* Sets s->b, ldb: the strip's columns of B, in `packed` where that pays. */
-static void prepare_b(const matmul_job *job, strip *s, float *packed)
+/* to: (k,width) is the strip's part of B. */
+static void pack_strip(const matmul_job *job, const strip *s, float *to)
 {
-    int whole = s->cols == s->width;
-    s->b = packed;
-    s->ldb = s->width;
     if (job->form == MATMUL_NT) {
-        vae_cpu_pack_transposed(packed, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb,
+        vae_cpu_pack_transposed(to, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb,
                                 s->cols, s->k);
-        return;
+    } else {
+        pack_rows(to, s->width, job->b + s->p0 * job->ldb + s->col0, job->ldb, s->cols, s->k);
     }
-    const float *b = job->b + s->p0 * job->ldb + s->col0;
-    if (whole && s->rows <= UNPACKED_ROWS) {
-        s->b = b;
+}
+
+/* Sets the strip's columns: those from col0 on up to col1, or a tile's width of them. */
+static void choose_tile(const matmul_job *job, strip *s, size_t col1)
+{
+    const isa *set = job->isa;
+    const size_t rest = col1 - s->col0;
+    int tile = rest > set->cols[0];
+    if (rest > set->cols[2] - set->cols[0]) {
+        tile = 2;
+    }
+    s->width = set->cols[tile];
+    s->cols = min_size(rest, s->width);
+    s->kernel = set->kernel[job->form == MATMUL_TN][tile];
+}
+
+/* Where the strip lies in the room: all terms of some columns after those of the columns before. */
+static float *place_of(const matmul_part *part, const strip *s)
+{
+    return part->job->room + (s->col0 - part->col0) * part->k + (s->p0 - part->p0) * s->width;
+}
+
+/* Sets s->b, ldb: the strip's columns of B, in `own` where each task packs and that pays. */
+static void prepare_b(const matmul_part *part, strip *s, float *own)
+{
+    const matmul_job *job = part->job;
+    s->b = own;
+    s->ldb = s->width;
+    if (part->packed) {
+        s->b = place_of(part, s);
+    } else if (job->form != MATMUL_NT && s->cols == s->width && s->rows <= UNPACKED_ROWS) {
+        s->b = job->b + s->p0 * job->ldb + s->col0;
         s->ldb = job->ldb;
     } else {
-        pack_rows(packed, s->width, b, job->ldb, s->cols, s->k);
+        pack_strip(job, s, own);
     }
 }
 
-/* Sets s->next, next_k, where rows are packed and strips are whole: those of the next terms up to
- * `end`, else from p0 on of the next columns, which are the next task's. */
-static void find_next(const matmul_job *job, strip *s, size_t p0, size_t end)
+/* Sets s->next, next_k, where rows are packed and strips are whole: those of the next terms of the
+ * part, else the first of the next columns, which are the next task's. */
+static void find_next(const matmul_part *part, strip *s)
 {
-    const size_t p = s->p0 + s->k, col = s->col0 + s->cols, whole = job->isa->cols[2];
+    const matmul_job *job = part->job;
+    const size_t end = part->p0 + part->k, whole = job->isa->cols[2];
+    strip next = *s;
     s->next_k = 0;
-    if (job->form == MATMUL_NT || s->rows <= UNPACKED_ROWS || s->cols < whole) {
+    if ((!part->packed && (job->form == MATMUL_NT || s->rows <= UNPACKED_ROWS)) ||
+        s->cols < whole) {
         return;
     }
-    if (p < end) {
-        s->next = job->b + p * job->ldb + s->col0;
-        s->next_k = min_size(end - p, job->k_step);
-    } else if (col + whole <= job->n) {
-        s->next = job->b + p0 * job->ldb + col;
-        s->next_k = min_size(end - p0, job->k_step);
+    next.p0 += s->k;
+    if (next.p0 == end) {
+        next.p0 = part->p0;
+        next.col0 += s->cols;
+    }
+    if (next.col0 + whole <= part->col0 + part->cols) {
+        s->next_k = min_size(end - next.p0, job->k_step);
+        s->next_ld = part->packed ? whole : job->ldb;
+        s->next = part->packed ? place_of(part, &next) : job->b + next.p0 * job->ldb + next.col0;
     }
 }
 
-/* One task's part of C over k terms of the sum from p0. */
-static void run_task(const matmul_job *job, size_t task, size_t p0, size_t k)
+/* One task's part of C over the part's terms. */
+static void run_task(const matmul_part *part, size_t task)
 {
-    float packed[K_BLOCK * MAX_COLS] __attribute__((aligned(64)));
-    const isa *set = job->isa;
-    const size_t col0 = task % job->col_tasks * set->cols[2];
-    const size_t col1 = min_size(job->n, col0 + set->cols[2]);
-    strip s = {.row0 = task / job->col_tasks * job->row_step, .p0 = p0};
+    float own[K_BLOCK * MAX_COLS] __attribute__((aligned(64)));
+    const matmul_job *job = part->job;
+    const size_t end = part->p0 + part->k, width = job->isa->cols[2];
+    const size_t col0 = part->col0 + task % part->col_tasks * width;
+    const size_t col1 = min_size(part->col0 + part->cols, col0 + width);
+    strip s = {.row0 = task / part->col_tasks * job->row_step, .p0 = part->p0};
     s.rows = min_size(job->m - s.row0, job->row_step);
     do {
-        s.k = min_size(p0 + k - s.p0, job->k_step);
+        s.k = min_size(end - s.p0, job->k_step);
         for (s.col0 = col0; s.col0 < col1; s.col0 += s.cols) {
-            const size_t rest = col1 - s.col0;
-            int tile = rest > set->cols[0];
-            if (rest > set->cols[2] - set->cols[0]) {
-                tile = 2;
-            }
-            s.width = set->cols[tile];
-            s.cols = min_size(rest, s.width);
-            s.kernel = set->kernel[job->form == MATMUL_TN][tile];
-            prepare_b(job, &s, packed);
-            find_next(job, &s, p0, p0 + k);
+            choose_tile(job, &s, col1);
+            prepare_b(part, &s, own);
+            find_next(part, &s);
             run_strip(job, &s);
         }
         s.p0 += s.k;
-    } while (s.p0 < p0 + k);
-    if (job->epilogue && s.p0 == job->k) {
+    } while (s.p0 < end);
+    if (job->epilogue && end == job->k) {
         job->epilogue(job->ctx, job->c + s.row0 * job->ldc + col0, job->ldc, s.row0, col0, s.rows,
                       col1 - col0);
+    }
+}
+
+static void run_tasks(void *ctx, int thread, size_t first, size_t end)
+{
+    (void)thread;
+    for (size_t task = first; task < end; task++) {
+        run_task(ctx, task);
+    }
+}
+
+/* Items: strips of B, all terms of the part. */
+static void pack_strips(void *ctx, int thread, size_t first, size_t end)
+{
+    const matmul_part *part = ctx;
+    const matmul_job *job = part->job;
+    const size_t width = job->isa->cols[2];
+    (void)thread;
+    for (size_t i = first; i < end; i++) {
+        strip s = {.col0 = part->col0 + i * width};
+        const size_t col1 = min_size(part->col0 + part->cols, s.col0 + width);
+        for (; s.col0 < col1; s.col0 += s.cols) {
+            choose_tile(job, &s, col1);
+            for (s.p0 = part->p0; s.p0 < part->p0 + part->k; s.p0 += s.k) {
+                s.k = min_size(part->p0 + part->k - s.p0, job->k_step);
+                pack_strip(job, &s, place_of(part, &s));
+            }
+        }
     }
 }
 
@@ -395,36 +465,28 @@ static size_t rows_in_level2(size_t k_step)
 }
 
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
- * this changes the bits, but k_step, which follows from K. */
+ * this changes the bits, but k_step, which follows from K. Many tasks share the rows of B: those
+ * are packed first, once, as many columns at a time as the room holds. */
 static void plan_tasks(matmul_job *job, size_t threads)
 {
-    size_t unit = job->isa->rows;
+    const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
     job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
-    job->col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    size_t rows = rows_in_level2(job->k_step), row_tasks = 1;
-    for (;; rows /= 2) {
+    for (size_t rows = rows_in_level2(job->k_step);; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
-        row_tasks = ceil_div(job->m, job->row_step);
-        if (row_tasks * job->col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
+        if (ceil_div(job->m, job->row_step) * col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
             break;
         }
     }
-    job->tasks = row_tasks * job->col_tasks;
 }
 
-/* Terms of the sum that all tasks are to add up before any goes on. */
-typedef struct {
-    const matmul_job *job;
-    size_t p0, k;
-} matmul_part;
-
-static void run_tasks(void *ctx, int thread, size_t first, size_t end)
+static void run_part(matmul_part *part, int threads)
 {
-    const matmul_part *part = ctx;
-    (void)thread;
-    for (size_t task = first; task < end; task++) {
-        run_task(part->job, task, part->p0, part->k);
+    const matmul_job *job = part->job;
+    part->col_tasks = ceil_div(part->cols, job->isa->cols[2]);
+    if (part->packed) {
+        vae_parallel(threads, part->col_tasks, 1, pack_strips, part);
     }
+    vae_parallel(threads, ceil_div(job->m, job->row_step) * part->col_tasks, 1, run_tasks, part);
 }
 
 static void run_job(matmul_job *job, int threads, vae_cpu_level level)
@@ -440,12 +502,20 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
     /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
      * then read in place; a part is several blocks, for the barrier after it waits for whichever
      * thread the system delays. */
-    size_t step = job->form == MATMUL_TN ? PART_K / job->k_step * job->k_step : job->k, p0 = 0;
+    const bool packed = job->room != NULL && job->m >= SHARED_ROWS && job->k > 0;
+    const size_t few = PART_K / job->k_step * job->k_step;
+    const size_t step = packed || job->form == MATMUL_TN ? few : job->k;
+    matmul_part part = {.job = job, .packed = packed};
     do {
-        matmul_part part = {job, p0, min_size(job->k - p0, step)};
-        vae_parallel(threads, job->tasks, 1, run_tasks, &part);
-        p0 += part.k;
-    } while (p0 < job->k);
+        part.k = min_size(job->k - part.p0, step);
+        const size_t width = job->isa->cols[2];
+        const size_t some = packed ? MATMUL_ROOM / part.k / width * width : job->n;
+        for (part.col0 = 0; part.col0 < job->n; part.col0 += some) {
+            part.cols = min_size(job->n - part.col0, some);
+            run_part(&part, threads);
+        }
+        part.p0 += part.k;
+    } while (part.p0 < job->k);
 }
 
 /* unit: what columns are rounded up to; the narrowest tile. */
@@ -489,7 +559,8 @@ void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, siz
 
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
-                    matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level)
+                    matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
+                    float *room)
 {
     matmul_job job = {.form = form,
                       .c = c,
@@ -502,6 +573,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .n = n,
                       .k = k,
                       .epilogue = epilogue,
-                      .ctx = ctx};
+                      .ctx = ctx,
+                      .room = room};
     run_job(&job, threads, level);
 }

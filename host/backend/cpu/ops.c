@@ -245,7 +245,7 @@ void vae_cpu_linear_forward(vae_backend *base, vae_mat y, void *aux, vae_mat x, 
     }
     forward_epilogue e = {be->k, vae_act_keeps_input(act) ? aux : NULL, y.ld, b, act};
     vae_cpu_matmul(MATMUL_NT, y.data, y.ld, x.data, x.ld, w, ldw, rows, out, in, finish_forward, &e,
-                   be->threads, be->level);
+                   be->threads, be->level, be->room);
 }
 
 typedef struct {
@@ -282,7 +282,7 @@ void vae_cpu_linear_backward_weight(vae_backend *base, float *dw, size_t ldw, fl
                                be->level, be->room);
     } else {
         vae_cpu_matmul(MATMUL_TN, dw, ldw, dy.data, dy.ld, x.data, x.ld, out, in, rows, NULL, NULL,
-                       be->threads, be->level);
+                       be->threads, be->level, be->room);
         if (db != NULL) {
             vae_cpu_column_sums(be, db, dy, rows, out);
         }
@@ -320,7 +320,8 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae
     } else {
         backward_epilogue e = {be->k, from, x.ld, act};
         vae_cpu_matmul(MATMUL_NN, dx.data, dx.ld, dy.data, dy.ld, w, ldw, rows, in, out,
-                       act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level);
+                       act == VAE_ACT_NONE ? NULL : finish_backward, &e, be->threads, be->level,
+                       be->room);
     }
     if (db != NULL) {
         vae_cpu_column_sums(be, db, dx, rows, in);
