@@ -7,7 +7,7 @@
 
 #include "philox.h"
 
-enum { LANES = 16, QUADS = 16 };
+enum { LANES = 16, QUADS = NORMAL_GROUPS };
 
 static float combine(const float lane[LANES])
 {

@@ -10,7 +10,7 @@
 #include "backend/cpu/level.h"
 #include "step.h"
 
-enum { ALL_LINES = 3 };
+enum { ALL_LINES = 3, NORMAL_GROUPS = 16 };
 
 typedef struct {
     const char *isa;
@@ -39,7 +39,8 @@ typedef struct {
      * of (seed, stream + i/4, block). Bits are 0 or 1 whatever is asked. */
     void (*convert_row)(float *x, const void *row, vae_dtype dtype, size_t n, vae_binarize binarize,
                         uint64_t seed, uint64_t stream, uint64_t block);
-    /* n_quads groups of four standard normals: group i is vae_eps4's of stream + i. */
+    /* n_quads groups of four standard normals: group i is vae_eps4's of stream + i. NORMAL_GROUPS
+     * cost as much as one. */
     void (*normals)(float *eps, size_t n_quads, uint64_t seed, uint64_t stream, uint64_t block);
     /* One example, one particle: z, and log p(z) - log q(z|x) unless log_pq is NULL. */
     void (*latent_row)(float *z, float *log_pq, const float *mu, const float *logvar,

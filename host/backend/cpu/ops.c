@@ -328,16 +328,37 @@ void vae_cpu_linear_backward_input(vae_backend *base, vae_mat dx, float *db, vae
     }
 }
 
-/* eps of one example and particle into eps: (4*ceil(Z/4)); in pieces of ROW_PIECE where Z is more,
- * so `from` is the first latent wanted (a multiple of 4). */
-static void row_normals(const cpu_backend *be, float *eps, size_t from, size_t n, size_t row,
-                        size_t k, size_t Z, vae_noise noise)
+/* Normals of the row at hand, and of some after it: few latents fill a part of the kernel's lanes,
+ * the next rows' the others. Begins with rows = 0. */
+typedef struct {
+    size_t row, rows;
+    float eps[ROW_PIECE]; /* (rows,4*ceil(Z/4)), or a piece of one row */
+} drawn_rows;
+
+/* eps of one example and particle: (n), from latent `from` on, a multiple of 4; n <= ROW_PIECE. Good
+ * until the next call. */
+static const float *row_normals(const cpu_backend *be, drawn_rows *drawn, size_t from, size_t n,
+                                size_t row, size_t k, size_t K, size_t Z, vae_noise noise)
 {
     const vae_plan *plan = vae_cpu_now(be);
     const size_t quads = (Z + 3) / 4;
-    uint64_t element = vae_plan_eps(plan, row) * quads + from / 4;
-    be->k->normals(eps, (n + 3) / 4, noise.seed, vae_rng_stream(VAE_RNG_EPS, element),
+    if (drawn->rows > 0 && row >= drawn->row && row - drawn->row < drawn->rows) {
+        return drawn->eps + (row - drawn->row) * 4 * quads;
+    }
+    size_t rows = 0, groups = (n + 3) / 4;
+    if (K == 1 && quads <= NORMAL_GROUPS / 2) {
+        rows = NORMAL_GROUPS / quads;
+        if (row < plan->eps_at && plan->eps_at - row < rows) {
+            rows = (size_t)plan->eps_at - row;
+        }
+        groups = rows * quads;
+    }
+    drawn->row = row;
+    drawn->rows = rows;
+    const uint64_t element = vae_plan_eps(plan, row) * quads + from / 4;
+    be->k->normals(drawn->eps, groups, noise.seed, vae_rng_stream(VAE_RNG_EPS, element),
                    vae_rng_block(plan->draw, plan->particle0 + (uint32_t)k));
+    return drawn->eps;
 }
 
 typedef struct {
@@ -354,6 +375,8 @@ static void latent_rows(void *ctx, int thread, size_t first, size_t end)
     const latent_job *a = ctx;
     const cpu_kernels *kernels = a->be->k;
     const size_t K = a->K, Z = a->Z;
+    drawn_rows drawn;
+    drawn.rows = 0;
     (void)thread;
     for (size_t r = first; r < end; r++) {
         float room[ROW_PIECE], mu_room[ROW_PIECE], logvar_room[ROW_PIECE], kl = 0;
@@ -364,11 +387,11 @@ static void latent_rows(void *ctx, int thread, size_t first, size_t end)
         }
         a->kl_row[r] = kl;
         for (size_t k = 0; k < K; k++) {
-            float eps[ROW_PIECE], part, sum = 0;
+            float part, sum = 0;
             for (size_t j = 0; j < Z; j += ROW_PIECE) {
                 size_t n = Z - j < ROW_PIECE ? Z - j : ROW_PIECE;
                 float *z = vae_cpu_make(a->be, room, a->z, r * K + k, j);
-                row_normals(a->be, eps, j, n, r, k, Z, a->noise);
+                const float *eps = row_normals(a->be, &drawn, j, n, r, k, K, Z, a->noise);
                 kernels->latent_row(z, a->log_pq != NULL ? &part : NULL,
                                     vae_cpu_read(a->be, mu_room, a->head, r, j, n),
                                     vae_cpu_read(a->be, logvar_room, a->head, r, Z + j, n), eps, n);
@@ -451,7 +474,8 @@ typedef struct {
 } latent_grad_job;
 
 /* Latents j .. j+n-1 of one example, n <= ROW_PIECE; its first row of dz. */
-static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t dz_row, size_t j, size_t n)
+static void latent_grad_piece(const latent_grad_job *a, drawn_rows *drawn, size_t r, size_t dz_row,
+                              size_t j, size_t n)
 {
     const cpu_backend *be = a->be;
     const size_t K = a->K, Z = a->Z;
@@ -463,11 +487,11 @@ static void latent_grad_piece(const latent_grad_job *a, size_t r, size_t dz_row,
     memset(dmu, 0, n * sizeof *dmu);
     memset(dlogvar, 0, n * sizeof *dlogvar);
     for (size_t k = 0; k < K; k++) {
-        float eps[ROW_PIECE], room[ROW_PIECE], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
+        float room[ROW_PIECE], w = a->weight != NULL ? a->weight[r * K + k] : 1.0f;
         if (a->drops && w == 0.0f) {
             continue;
         }
-        row_normals(be, eps, j, n, r, k, Z, a->noise);
+        const float *eps = row_normals(be, drawn, j, n, r, k, K, Z, a->noise);
         be->k->latent_grad_row(dmu, dlogvar, vae_cpu_read(be, room, a->dz, dz_row++, j, n), mu,
                                logvar, eps, n, w, a->grad.kl_scale, a->grad.objective);
     }
@@ -485,10 +509,12 @@ static void latent_grad_rows(void *ctx, int thread, size_t first, size_t end)
     const latent_grad_job *a = ctx;
     const size_t K = a->K;
     size_t dz_row = a->drops ? count_live(a->weight, first * K) : first * K;
+    drawn_rows drawn;
+    drawn.rows = 0;
     (void)thread;
     for (size_t r = first; r < end; r++) {
         for (size_t j = 0; j < a->Z; j += ROW_PIECE) {
-            latent_grad_piece(a, r, dz_row, j, a->Z - j < ROW_PIECE ? a->Z - j : ROW_PIECE);
+            latent_grad_piece(a, &drawn, r, dz_row, j, a->Z - j < ROW_PIECE ? a->Z - j : ROW_PIECE);
         }
         dz_row += a->drops ? count_live(a->weight + r * K, K) : K;
     }
