@@ -45,7 +45,7 @@ typedef struct {
     const float *params; /* bound; n_params of them */
     size_t n_params;
     double *partial; /* sums of blocks of the gradient */
-    size_t *order;   /* those of params in the order of loops over them, if n_weights > 0 (ops.c) */
+    size_t *order;   /* those of params as loops go over them, if n_weights > 0 (optimizer.c) */
     size_t n_blocks; /* room of the two */
     vae_cpu_weight weight[MOST_WEIGHTS];
     size_t n_weights;
@@ -168,6 +168,22 @@ static inline double vae_cpu_sum(const float *v, size_t n)
     return sum;
 }
 
+/* Of a product of bf16. */
+static inline matmul_bf16 vae_cpu_operand(vae_mat m)
+{
+    return (matmul_bf16){m.data, m.ld};
+}
+
+/* How many of n weights are not 0. */
+static inline size_t vae_cpu_count_live(const float *weight, size_t n)
+{
+    size_t live = 0;
+    for (size_t i = 0; i < n; i++) {
+        live += weight[i] != 0.0f;
+    }
+    return live;
+}
+
 /* Makes the bf16 twins of n parameters, and forgets those of parameters that are freed. In
  * shadow.c. */
 void vae_cpu_shadow_params(cpu_backend *be, const float *params, size_t n);
@@ -177,7 +193,7 @@ void vae_cpu_forget_params(cpu_backend *be, const void *memory);
 uint16_t *vae_cpu_twin(const cpu_backend *be, const float *w);
 bool vae_cpu_weights(cpu_backend *be, matmul_bf16 *twin, const float *w, size_t ldw);
 
-/* sums: (cols) out: column sums of m: (rows,cols). In ops.c. */
+/* sums: (cols) out: column sums of m: (rows,cols). In layers.c. */
 void vae_cpu_column_sums(cpu_backend *be, float *sums, vae_mat m, size_t rows, size_t cols);
 /* The same of up to COLUMN_BLOCK columns from (row, col) on, of rows `stride` rows apart, on the
  * calling thread. */
@@ -192,10 +208,15 @@ static inline void vae_cpu_some_sums(const cpu_backend *be, float *sums, vae_mat
     }
 }
 
-/* cols values of row r of m times factor. In ops.c. */
+/* w: n floats of the parameters, the same at every step: where they lie is learnt when they are met
+ * first, and loops over all parameters then go in an order that suits it. In optimizer.c. */
+void vae_cpu_meet_weight(cpu_backend *be, const float *w, size_t n);
+
+/* cols values of row r of m times factor. In layers.c. */
 void vae_cpu_scale_row(const cpu_backend *be, vae_mat m, size_t r, float factor, size_t cols);
 
-/* The step's operations, as backend.h says: ops.c, classes.c. */
+/* The step's operations, as backend.h says: in batch.c, layers.c, latent.c, loss.c, optimizer.c and
+ * classes.c. */
 #define VAE_CPU_OP(op) vae_##op##_fn vae_cpu_##op;
 VAE_STEP_OPS(VAE_CPU_OP)
 #undef VAE_CPU_OP

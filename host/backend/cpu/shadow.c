@@ -1,5 +1,5 @@
 /* bf16 twins of parameters, where products of bf16 read weights: made when parameters are bound,
- * and kept by adam (ops.c). */
+ * and kept by adam (optimizer.c). */
 #include <stdlib.h>
 
 #include "backend/cpu/cpu.h"
