@@ -44,7 +44,7 @@ typedef size_t vae_aux_bytes_fn(const vae_backend *be, vae_activation act, size_
 /* Zero-filled, 256-byte aligned; `what` names it in the out-of-memory message. */
 typedef void *vae_alloc_fn(vae_backend *be, size_t bytes, const char *what);
 typedef void vae_free_fn(vae_backend *be, void *memory);
-/* Bytes that alloc could still give; 0 = not known. */
+/* Bytes that alloc could still give, at most; 0 = not known. */
 typedef size_t vae_free_bytes_fn(const vae_backend *be);
 /* Blocking copies between the host and the backend's memory, in bytes. */
 typedef void vae_upload_fn(vae_backend *be, void *dst_dev, const void *src, size_t bytes);

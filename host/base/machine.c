@@ -1,10 +1,11 @@
-/* What the machine's processors are and may do. */
+/* What the machine's processors are and may do, and what memory there is. */
 #include "base/machine.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
@@ -76,4 +77,10 @@ void vae_cpu_instructions(char *text, size_t size)
     (void)at;
     (void)size;
 #endif
+}
+
+size_t vae_machine_memory(void)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
 }

@@ -1,4 +1,4 @@
-/* What the machine's processors are and may do. */
+/* What the machine's processors are and may do, and what memory there is. */
 #ifndef VAE_MACHINE_H
 #define VAE_MACHINE_H
 
@@ -11,5 +11,8 @@ void vae_cpu_name(char *text, size_t size);
  * avx512_bf16 amx_bf16", with a space between; "" if it has none of them. avx512 is F, BW, DQ and
  * VL together. */
 void vae_cpu_instructions(char *text, size_t size);
+
+/* Bytes of memory, used or not; 0 = the system does not say. */
+size_t vae_machine_memory(void);
 
 #endif

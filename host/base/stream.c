@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +11,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "base/machine.h"
 
 enum {
     INPUT_BYTES = 1 << 16,
@@ -38,12 +38,11 @@ bool vae_checked_mul(size_t a, size_t b, size_t *product)
 
 vae_status vae_check_memory(uint64_t bytes, const char *what, vae_error *err)
 {
-    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    const double most = pages > 0 && page > 0 ? (double)pages * (double)page : INFINITY;
-    return (double)bytes <= most
+    const size_t most = vae_machine_memory();
+    return bytes <= most || most == 0
                ? VAE_OK
                : vae_fail(err, VAE_ERR_RUNTIME,
-                          "%s: %llu bytes, and this machine has %.0f bytes of memory", what,
+                          "%s: %llu bytes, and this machine has %zu bytes of memory", what,
                           (unsigned long long)bytes, most);
 }
 

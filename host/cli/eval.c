@@ -216,6 +216,7 @@ static vae_status prepare(vae_trained *m, const cli_args *args, vae_eval_job *jo
     job->keep_examples = cli_given(args, "per-example");
     vae_eval_shape(job, &rows, &particles);
     TRY(vae_trained_start(m, rows, particles, err));
+    job->most = m->batch;
     TRY(vae_trained_put(m, NULL, 0, err));
 done:
     return status;

@@ -50,6 +50,7 @@ void vae_eval_shape(const vae_eval_job *job, size_t *rows, size_t *particles)
     *particles = block > job->particles || job->shared ? block : job->particles;
     *rows = MOST_ROWS / *particles < 1 ? 1 : MOST_ROWS / *particles;
     *rows = *rows > MOST_BATCH ? MOST_BATCH : *rows;
+    *rows = job->most > 0 && *rows > job->most ? job->most : *rows;
 }
 
 static void clear_work(work *w)

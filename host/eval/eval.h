@@ -34,6 +34,7 @@ typedef struct {
     size_t samples;     /* K of the NLL; 0 = no NLL */
     size_t aggregate;   /* N; taken as at most n; 0 = no aggregate posterior */
     uint64_t draws;     /* number of the first of two draws: the ELBO's noise, then the NLL's */
+    size_t most;        /* rows that `batch` takes (for each of the ranks); 0: as it is best */
     size_t ranks;       /* that share the rows of each batch, so many times more of them; 0: as 1 */
     bool keep_examples; /* fill the per-example arrays */
     /* recon (and with it the ELBO) is the mean over the NLL's own `samples` draws, which come in

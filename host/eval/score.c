@@ -232,6 +232,7 @@ static vae_eval_job eval_job(const vae_score_job *job)
                           .n = job->n,
                           .samples = job->samples,
                           .draws = DRAWS,
+                          .most = job->on != NULL ? job->on->batch : 0,
                           .ranks = job->on != NULL ? vae_ranks_n(job->on->ranks) : 1,
                           .keep_examples = true,
                           .shared = true};

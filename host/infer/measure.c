@@ -16,15 +16,15 @@ void vae_pace_adapt(vae_pace *p, size_t ran, double seconds)
     p->n = want < 1 ? 1 : (size_t)want;
 }
 
-size_t vae_measure_batch(const vae_config *config, size_t most)
+size_t vae_measure_batch(const vae_config *config, row_shape shape, size_t most)
 {
     /* 1024 rows of the decoder keep matmuls efficient and cost a few MB; a row of a convolution is
      * a picture, so 64 are as good, and they may cost a MB each */
     const size_t rows = config->conv.n > 0 ? 64 : 1024;
     const size_t each = config->semi_supervised ? config->classes : config->particles;
-    const size_t least = each < rows ? rows / each : 1;
+    const size_t best = each < rows ? rows / each : 1;
     const size_t batch = config->batch_size < most ? config->batch_size : most;
-    return batch > least ? batch : least;
+    return vae_model_rows_at_once(config, shape, batch, batch > best ? batch : best);
 }
 
 /* Another rank's clock and signals count as much as one's own: all go on, or stop, together. */

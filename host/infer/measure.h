@@ -17,8 +17,8 @@ typedef struct {
 } vae_measurement;
 
 /* The batch of measuring passes: training's, of which there are `most` rows to be had, or a larger
- * one where that is small. */
-size_t vae_measure_batch(const vae_config *config, size_t most);
+ * one where that is small and such rows' activations are. */
+size_t vae_measure_batch(const vae_config *config, row_shape shape, size_t most);
 
 /* Mean losses of `data` (n examples) under the model (of config): one pass in order, in batches of
  * which the model must take a rank's share, or all where there are no ranks; with noise of draw

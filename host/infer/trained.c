@@ -46,9 +46,10 @@ vae_status vae_trained_start(vae_trained *m, size_t batch, size_t particles, vae
     config.objective = VAE_OBJ_ELBO;
     config.free_bits = 0;
     config.particles = particles;
+    const row_shape shape = vae_checkpoint_shape(m->checkpoint);
+    batch = vae_model_rows_at_once(&config, shape, 1, batch);
     TRY(vae_backend_for(&m->be, &config, m->ranks, err));
-    TRY(vae_model_create(&m->model, &config, vae_checkpoint_shape(m->checkpoint), batch, false,
-                         m->be, err));
+    TRY(vae_model_create(&m->model, &config, shape, batch, false, m->be, err));
     TRY(vae_model_set(m->model, VAE_PARAMS, m->checkpoint->params, err));
     m->batch = batch;
 done:

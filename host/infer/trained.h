@@ -51,8 +51,9 @@ vae_status vae_trained_open(vae_trained *m, const char *run, bool best, vae_erro
 /* The same of a checkpoint that was read, which must outlive it. */
 void vae_trained_of(vae_trained *m, const vae_checkpoint *checkpoint);
 
-/* Puts it on the config's device, without gradients, for batches of up to `batch` rows of up to
- * `particles` each. Errors: as vae_backend_open and vae_model_create. */
+/* Puts it on the config's device, without gradients, for batches of `batch` rows of up to
+ * `particles` each; of fewer where their activations would be large (vae_rows_at_once): m->batch
+ * says how many. Errors: as vae_backend_open and vae_model_create. */
 vae_status vae_trained_start(vae_trained *m, size_t batch, size_t particles, vae_error *err);
 void vae_trained_close(vae_trained *m);
 

@@ -22,6 +22,7 @@
  * (z_k - eps_k/sigma is the derivative of -log p(z) + log q(z|x) along z.)
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -330,11 +331,47 @@ static size_t batch_that_fits(const vae_model *m, size_t room)
     return low;
 }
 
+/* Refuses what there is no room for before any of it is taken, which may be long after the start of
+ * what takes it and, where the kernel overcommits, the end of the process. */
+static vae_status check_room(const vae_model *m, vae_error *err)
+{
+    const vae_backend_ops *ops = m->be->ops;
+    const size_t room = ops->free_bytes(m->be);
+    const size_t flats = (m->train ? 4 : 1) * m->layout.total * sizeof(float);
+    vae_status status = VAE_OK;
+    if (room > 0 && flats > room) {
+        TRY(vae_fail(err, VAE_ERR_RUNTIME,
+                     "out of memory on %s: %zu parameters%s need %zu bytes, there are %zu",
+                     ops->name, m->layout.n_params,
+                     m->train ? ", their gradients and Adam's moments" : "", flats, room));
+    }
+    if (room > 0 && m->plan.bytes > room - flats) {
+        const size_t left = room - flats, batch = batch_that_fits(m, left);
+        char fits[64] = "";
+        if (batch > 0) {
+            snprintf(fits, sizeof fits, "; a batch of %zu would fit", batch);
+        }
+        TRY(vae_fail(err, VAE_ERR_RUNTIME,
+                     "out of memory on %s: the activations of a batch of %zu%s need %zu bytes, %zu "
+                     "are left%s",
+                     ops->name, m->max_batch, m->max_particles > 1 ? " with so many particles" : "",
+                     m->plan.bytes, left, fits));
+    }
+done:
+    return status;
+}
+
 static vae_status allocate(vae_model *m, vae_error *err)
 {
     const vae_backend_ops *ops = m->be->ops;
     const size_t flat = m->layout.total * sizeof(float);
     vae_status status = VAE_OK;
+    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->labelled.n, m->max_particles,
+                            m->train, m->be)) {
+        TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
+                     m->max_batch, m->max_particles));
+    }
+    TRY(check_room(m, err));
     m->staging = malloc(flat);
     if (m->staging == NULL) {
         TRY(vae_fail_memory(err, flat, "a host copy of the parameters"));
@@ -352,19 +389,6 @@ static vae_status allocate(vae_model *m, vae_error *err)
         m->adam_v = ops->alloc(m->be, flat, "Adam's second moments");
     }
     m->totals = ops->alloc(m->be, sizeof *m->totals, "totals");
-    TRY(ops->sync(m->be, err));
-    if (!vae_workspace_plan(&m->plan, &m->layout, m->max_batch, m->labelled.n, m->max_particles,
-                            m->train, m->be)) {
-        TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu examples x %zu particles is too large",
-                     m->max_batch, m->max_particles));
-    }
-    size_t room = ops->free_bytes(m->be);
-    if (room > 0 && m->plan.bytes > room) {
-        TRY(vae_fail(err, VAE_ERR_RUNTIME,
-                     "out of memory on %s: the activations of a batch of %zu need %zu bytes, %zu "
-                     "are free; a batch of %zu would fit",
-                     ops->name, m->max_batch, m->plan.bytes, room, batch_that_fits(m, room)));
-    }
     m->workspace = ops->alloc(m->be, m->plan.bytes, "activations");
     ops->bind_params(m->be, m->params, m->layout.total);
     TRY(ops->sync(m->be, err));
@@ -396,6 +420,18 @@ done:
         vae_model_free(m);
     }
     return status;
+}
+
+size_t vae_model_rows_at_once(const vae_config *config, row_shape shape, size_t least, size_t most)
+{
+    param_layout layout;
+    vae_error unused = {.notes = NULL};
+    if (vae_layout_build(&layout, config, shape, &unused) != VAE_OK) {
+        return most;
+    }
+    most = vae_rows_at_once(&layout, config->particles, least, most);
+    vae_layout_clear(&layout);
+    return most;
 }
 
 void vae_model_free(vae_model *model)

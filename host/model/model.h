@@ -17,6 +17,8 @@ typedef enum { VAE_PARAMS = 0, VAE_ADAM_M, VAE_ADAM_V, VAE_GRADS } vae_state;
  * Errors: VAE_ERR_USAGE, VAE_ERR_RUNTIME (memory: says how much, and what batch would fit). */
 vae_status vae_model_create(vae_model **out, const vae_config *config, row_shape shape,
                             size_t max_batch, bool train, vae_backend *be, vae_error *err);
+/* vae_rows_at_once of such a model; most, where none can be created. */
+size_t vae_model_rows_at_once(const vae_config *config, row_shape shape, size_t least, size_t most);
 void vae_model_free(vae_model *model);
 const param_layout *vae_model_layout(const vae_model *model);
 /* Those of its backend. */

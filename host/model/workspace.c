@@ -1,9 +1,11 @@
 /* Placing what a step writes in one piece of memory. */
 #include "model/workspace.h"
 
+#include <math.h>
 #include <stdint.h>
 
 static const size_t alignment = 256;
+static const double at_once = 256 << 20; /* bytes */
 
 /* Takes rows*cols*size bytes; returns their offset. An overflow sticks in *ok. */
 static size_t take(workspace_plan *plan, bool *ok, size_t rows, size_t cols, size_t size)
@@ -93,4 +95,21 @@ bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t
     size_t decode_rows = rows < VAE_DECODE_ROWS ? rows : VAE_DECODE_ROWS;
     plan->x_hat = take(plan, &ok, decode_rows, layout->d, sizeof(float));
     return ok;
+}
+
+size_t vae_rows_at_once(const param_layout *layout, size_t particles, size_t least, size_t most)
+{
+    const size_t n_vae = layout->n_encoder + layout->n_decoder;
+    const bool semi = layout->n_classifier > 0;
+    const double q = semi ? (double)layout->c : 1, z = semi ? q : (double)particles;
+    double floats = (double)layout->d + z * (double)layout->layers[layout->n_encoder].in;
+    for (size_t l = 0; l < n_vae + layout->n_classifier; l++) {
+        const layer_desc *layer = &layout->layers[l];
+        const bool once = l >= n_vae || (semi && l < layout->n_conv);
+        const double rows = once ? 1 : l < layout->n_encoder ? q : z;
+        floats += rows * (double)(layer->out + layer->beside);
+    }
+    const double fit = floor(at_once / (floats * sizeof(float)));
+    const size_t rows = fit < (double)most ? (size_t)fit : most;
+    return rows > least ? rows : least;
 }

@@ -29,4 +29,9 @@ typedef struct {
 bool vae_workspace_plan(workspace_plan *plan, const param_layout *layout, size_t batch,
                         size_t labelled, size_t particles, bool train, const vae_backend *be);
 
+/* Rows to pass at once where `most` would be best: fewer, but at least `least`, where activations
+ * would take more than 256 MiB (a row of a picture's convolutions alone may take 10). It is a
+ * matter of the layout alone, so that all ranks find the same. */
+size_t vae_rows_at_once(const param_layout *layout, size_t particles, size_t least, size_t most);
+
 #endif

@@ -87,7 +87,7 @@ static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
     const uint32_t *index = l->n_train == l->train_set->n ? NULL : l->rows;
     vae_status status = VAE_OK;
     TRY(vae_backend_for(&l->be, c, l->ranks, err));
-    l->measure_batch = vae_measure_batch(c, l->n_train);
+    l->measure_batch = vae_measure_batch(c, shape, l->n_train);
     TRY(vae_model_create(&l->model, c, shape, vae_ranks_most(l->ranks, l->measure_batch), true,
                          l->be, err));
     l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/layout.h"
+#include "backend/open.h"
+#include "base/machine.h"
+#include "model/model.h"
+#include "model/workspace.h"
 
 static vae_config config_of(vae_sizes hidden, vae_sizes decoder, size_t latent,
                             vae_likelihood likelihood)
@@ -423,6 +426,65 @@ static void initial_parameters_follow_the_seed(void **state)
     vae_layout_clear(&layout);
 }
 
+/* What passes at once holds 256 MiB of activations, unless more is asked for at least. */
+static void rows_at_once(void **state)
+{
+    (void)state;
+    vae_config config = config_of((vae_sizes){1, {400}}, (vae_sizes){0}, 20, VAE_BERNOULLI);
+    config.particles = 1;
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(784), 1, 1024), 1024);
+    /* x, z, 16, mu and logvar, 16, x_hat: 268435456 / 4 / 200038 */
+    config = config_of((vae_sizes){1, {16}}, (vae_sizes){0}, 2, VAE_BERNOULLI);
+    config.particles = 1;
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 1, 1024), 335);
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 400, 1024), 400);
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 1, 100), 100);
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000000), 1, 1024), 1);
+    /* z, 16 and x_hat of ten: 100020 + 10 * 100018 */
+    config.particles = 10;
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 1, 1024), 60);
+    /* of 3 classes; z with the class beside it; the classifier's 16 and 3 once:
+     * 100019 + 3 * (5 + 16 + 4 + 16 + 100000) */
+    config.particles = 1;
+    config.semi_supervised = true;
+    config.classes = 3;
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 1, 1024), 167);
+}
+
+/* A model that the machine has no memory for is refused before any of it is taken. */
+static void models_beyond_memory_are_refused(void **state)
+{
+    (void)state;
+    const vae_backend_options options = {.device = VAE_DEVICE_CPU, .threads = 1};
+    const size_t memory = vae_machine_memory();
+    vae_config config = config_of((vae_sizes){1, {16}}, (vae_sizes){0}, 2, VAE_BERNOULLI);
+    vae_backend *be;
+    vae_model *model;
+    vae_error err = {0};
+    char want[80];
+    assert_int_equal(vae_backend_open(&be, &options, &err), VAE_OK);
+    assert_true(memory > 1 << 28);
+    config.particles = 1;
+    const size_t batch = memory / 1600; /* x and x_hat of 100 floats, padded, are 896 bytes */
+    assert_int_equal(vae_model_create(&model, &config, vae_flat(100), 2 * batch, false, be, &err),
+                     VAE_ERR_RUNTIME);
+    snprintf(want, sizeof want, "the activations of a batch of %zu need ", 2 * batch);
+    assert_non_null(strstr(err.text, want));
+    const char *fits = strstr(err.text, "; a batch of ");
+    assert_non_null(fits);
+    const size_t fit = strtoull(fits + strlen("; a batch of "), NULL, 10);
+    assert_true(fit > batch / 2 && fit < 2 * batch);
+    /* four times so many floats as half of the memory has */
+    err = (vae_error){0};
+    const size_t d = memory / 8 / 33;
+    assert_int_equal(vae_model_create(&model, &config, vae_flat(d), 1, true, be, &err),
+                     VAE_ERR_RUNTIME);
+    assert_non_null(strstr(err.text, " parameters, their gradients and Adam's moments need "));
+    snprintf(want, sizeof want, " bytes, there are %zu", memory);
+    assert_non_null(strstr(err.text, want));
+    be->ops->close(be);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +494,8 @@ int main(void)
         cmocka_unit_test(convolutions_halve_pictures),
         cmocka_unit_test(classes_widen_the_first_layers),
         cmocka_unit_test(sizes_beyond_memory_are_refused),
+        cmocka_unit_test(rows_at_once),
+        cmocka_unit_test(models_beyond_memory_are_refused),
         cmocka_unit_test(padding_sizes),
         cmocka_unit_test(packing_there_and_back),
         cmocka_unit_test(initial_parameters),

@@ -249,6 +249,29 @@ static void test_same_bits(void **state)
     fixture_close(&f);
 }
 
+/* Where the model takes fewer rows at once, no more are asked of it, and the scores are the same. */
+static void test_few_at_once(void **state)
+{
+    (void)state;
+    model_fixture f;
+    open_scored(&f, VAE_BERNOULLI, VAE_MEAN_LINEAR);
+    vae_score_job job = job_of(&f, L);
+    job.contributions = true;
+    vae_row_scores all = score(&job);
+    on.batch = 2;
+    size_t rows, particles;
+    vae_score_shape(&job, &rows, &particles);
+    assert_int_equal(rows, 2);
+    vae_row_scores few = score(&job);
+    for (int k = 0; k < VAE_SCORES; k++) {
+        assert_memory_equal(all.of[k], few.of[k], N * sizeof(float));
+    }
+    assert_memory_equal(all.contributions, few.contributions, N * D * sizeof(float));
+    vae_row_scores_clear(&few);
+    vae_row_scores_clear(&all);
+    fixture_close(&f);
+}
+
 /* Rows far out score +Inf, the others as without them; only if all do is it an error. */
 static void test_overflow(void **state)
 {
@@ -389,10 +412,10 @@ static void test_training_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scores),       cmocka_unit_test(test_contributions),
-        cmocka_unit_test(test_top_and_row),  cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_overflow),     cmocka_unit_test(test_training_rows),
-        cmocka_unit_test(test_column_names),
+        cmocka_unit_test(test_scores),        cmocka_unit_test(test_contributions),
+        cmocka_unit_test(test_top_and_row),   cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_few_at_once),   cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_training_rows), cmocka_unit_test(test_column_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -203,6 +203,26 @@ static void test_batch_of_all(void **state)
     run_free_set(&set);
 }
 
+/* Rows that are large do not come by the thousand. */
+static void test_batch_of_wide_rows(void **state)
+{
+    (void)state;
+    enum { SIDE = 2000 };
+    vae_dataset set;
+    vae_config c;
+    vae_error err = {0};
+    run_make_set(&set, 3, SIDE, SIDE, 1);
+    run_small_config(&c, "x");
+    run_set_option(&c, "hidden", "1");
+    run_set_option(&c, "latent", "1");
+    run_set_option(&c, "batch-size", "2");
+    vae_loop l;
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(l.measure_batch, (256 << 20) / sizeof(float) / (2 * SIDE * SIDE + 5));
+    vae_loop_close(&l);
+    run_free_set(&set);
+}
+
 /* ---- steps against the clock ---- */
 
 static void test_step_timer(void **state)
@@ -777,6 +797,7 @@ int main(void)
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_measure),
         cmocka_unit_test(test_batch_of_all),
+        cmocka_unit_test(test_batch_of_wide_rows),
         cmocka_unit_test(test_step_timer),
         cmocka_unit_test(test_flops_and_medians),
         cmocka_unit_test(test_threads),

@@ -13,6 +13,7 @@
 #include "backend/open.h"
 #include "base/clock.h"
 #include "base/float_control.h"
+#include "base/machine.h"
 
 /* ---- memory and running ---- */
 
@@ -92,8 +93,8 @@ static void cpu_free(vae_backend *base, void *memory)
 
 static size_t cpu_free_bytes(const vae_backend *be)
 {
-    (void)be; /* an overcommitting kernel does not say */
-    return 0;
+    (void)be; /* what is left an overcommitting kernel does not say: it kills who takes more */
+    return vae_machine_memory();
 }
 
 static void cpu_copy(vae_backend *base, void *dst, const void *src, size_t bytes)
