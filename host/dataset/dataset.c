@@ -194,6 +194,11 @@ static void free_rows(vae_dataset *set)
     free(set->labels);
     free(set->factors);
     free(set->picked);
+    free(set->place);
+    if (set->whole != NULL) {
+        free_rows(set->whole);
+        free(set->whole);
+    }
 }
 
 void vae_left_out_free(vae_left_out *files, size_t n)
@@ -359,23 +364,37 @@ vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, v
     now.factors = pick(set->factors, factors, index, n);
     now.factor_sizes = NULL; /* no whole grid any more */
     now.picked = malloc(n * sizeof *now.picked);
-    for (size_t i = 0; now.picked != NULL && i < n; i++) {
+    now.place = malloc(n * sizeof *now.place);
+    now.whole = malloc(sizeof *now.whole);
+    const bool room = now.picked != NULL && now.place != NULL && now.whole != NULL;
+    for (size_t i = 0; room && i < n; i++) {
         now.picked[i] = (uint32_t)vae_dataset_number(set, index[i]);
+        now.place[i] = set->place != NULL ? set->place[index[i]] : index[i];
     }
-    const bool ok = now.rows != NULL && now.picked != NULL &&
-                    (now.wide != NULL) == (set->wide != NULL) &&
+    const bool ok = now.rows != NULL && room && (now.wide != NULL) == (set->wide != NULL) &&
                     (now.labels != NULL) == (set->labels != NULL) &&
                     (now.factors != NULL) == (set->factors != NULL);
     if (!ok) {
+        free(now.whole);
+        now.whole = NULL;
         free_rows(&now);
         return vae_fail_memory(err, n * (row + label + factors), "a part of the rows");
     }
-    const vae_status unchanged = vae_dataset_check_file(set, err); /* it is let go of */
+    const vae_status unchanged = vae_dataset_check_file(set, err); /* of which this is a copy */
     if (unchanged != VAE_OK) {
+        free(now.whole);
+        now.whole = NULL;
         free_rows(&now);
         return unchanged;
     }
-    free_rows(set);
+    if (set->whole != NULL) { /* picked again: from the same */
+        free(now.whole);
+        now.whole = set->whole;
+        set->whole = NULL;
+        free_rows(set);
+    } else {
+        *now.whole = *set;
+    }
     *set = now;
     return VAE_OK;
 }

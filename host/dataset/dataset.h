@@ -96,6 +96,10 @@ typedef struct vae_dataset {
     /* (n) numbers of the rows in what was read, if only some of it is here (vae_dataset_pick), or
      * NULL */
     uint32_t *picked;
+    /* what vae_dataset_pick took the rows from, as it was, and their places in it (n); or NULL. For
+     * backends, which binarize a row by its place */
+    struct vae_dataset *whole;
+    uint32_t *place;
     uint8_t
         sha256[32]; /* of the content: n, d, dtype as u64 LE, then the rows' bytes (bits packed) */
     const uint8_t *recorded; /* (32) what sha256 must be, as the file says that the rows lie in;
@@ -271,14 +275,21 @@ vae_status vae_dataset_standardize(vae_dataset *set, const double *shift, const 
                                    vae_error *err);
 
 /* Keeps the rows index[0..n-1] alone, in that order, with their labels and factors; n > 0. The
- * checksum stays that of the rows as they were read. VAE_ERR_RUNTIME (memory); VAE_ERR_IO: as
- * vae_dataset_check_file, of what is copied. */
+ * checksum stays that of the rows as they were read, which are kept beside as set->whole.
+ * VAE_ERR_RUNTIME (memory); VAE_ERR_IO: as vae_dataset_check_file, of what is copied. */
 vae_status vae_dataset_pick(vae_dataset *set, const uint32_t *index, size_t n, vae_error *err);
 
 /* Number of row i in what was read. */
 static inline size_t vae_dataset_number(const vae_dataset *set, size_t i)
 {
     return set->picked != NULL ? set->picked[i] : i;
+}
+
+/* Where backends find the rows so that each is drawn as it is among all: the set that they were
+ * picked from, or this one. */
+static inline const vae_dataset *vae_dataset_whole(const vae_dataset *set)
+{
+    return set->whole != NULL ? set->whole : set;
 }
 
 /* Value (row, col) as the model sees it before binarization, the mean where rows are drawn. row <

@@ -89,12 +89,38 @@ void vae_trained_close_set(vae_trained *m)
     m->set = NULL;
 }
 
+/* Rows of a set on the backend, all of them where rows is NULL. Of a set that was picked from
+ * another, it is given that one: a row is binarized as it was in training. */
+static vae_status open_rows(vae_backend *be, vae_data **data, const vae_dataset *set,
+                            const uint32_t *rows, size_t n, vae_error *err)
+{
+    uint32_t *place = NULL;
+    vae_status status = VAE_OK;
+    *data = NULL;
+    if (set->whole != NULL && rows != NULL) {
+        place = malloc(n * sizeof *place);
+        if (place == NULL) {
+            TRY(vae_fail_memory(err, n * sizeof *place, "row numbers"));
+        }
+        for (size_t i = 0; i < n; i++) {
+            place[i] = set->place[rows[i]];
+        }
+        rows = place;
+    } else if (set->whole != NULL) {
+        rows = set->place;
+    }
+    *data = be->ops->data_open(be, vae_dataset_whole(set), rows, n);
+    TRY(be->ops->sync(be, err));
+done:
+    free(place);
+    return status;
+}
+
 vae_status vae_trained_put(vae_trained *m, const uint32_t *rows, size_t n, vae_error *err)
 {
     drop_data(m);
     m->n = rows != NULL ? n : m->set->n;
-    m->data = m->be->ops->data_open(m->be, m->set, rows, m->n);
-    return m->be->ops->sync(m->be, err);
+    return open_rows(m->be, &m->data, m->set, rows, m->n, err);
 }
 
 /* ---- passes ---- */
@@ -253,8 +279,7 @@ static vae_status put_set(const vae_trained *m, vae_data **data, const vae_datas
     if (m->config.condition == VAE_CONDITION_LABELS) {
         TRY(vae_dataset_check_labels(set, m->config.classes, true, err));
     }
-    *data = m->be->ops->data_open(m->be, set, NULL, 0);
-    TRY(m->be->ops->sync(m->be, err));
+    TRY(open_rows(m->be, data, set, NULL, set->n, err));
 done:
     return status;
 }

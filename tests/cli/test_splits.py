@@ -143,6 +143,17 @@ def rows_held_out_can_be_asked_for():
     assert len(labels) == 270 and 3 not in labels
 
 
+@test
+def a_row_held_out_is_binarized_as_in_training():
+    for how in ("static", "dynamic"):
+        run = f"splits-{how}"
+        vae("train", *TINY, "--epochs", 1, "--binarize", how, "--validation", "0.1", "--out", run)
+        last = [line for line in metrics(run) if line["split"] == "validation"][-1]
+        found = vae("eval", run, "--split", "validation", "--json").json()
+        for key in ("n", "elbo", "recon", "kl"):
+            assert found[key] == last[key], (how, key, found[key], last[key])
+
+
 def shades(folder, n=20):
     for kind in "ab":
         for i in range(n):

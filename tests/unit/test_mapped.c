@@ -188,6 +188,15 @@ static void rows_are_those_that_are_read(void **state)
             assert_int_equal(vae_dataset_pick(mapped, index, 4, NULL), VAE_OK);
             assert_null(mapped->map);
             assert_same_rows(read, mapped);
+            assert_memory_equal(mapped->place, index, sizeof index);
+            assert_int_equal(vae_dataset_whole(mapped)->n, mapped->whole->n);
+            assert_non_null(mapped->whole->map);
+            assert_int_equal(vae_dataset_pick(mapped, (uint32_t[]){2, 1}, 2, NULL), VAE_OK);
+            assert_int_equal(vae_dataset_pick(read, (uint32_t[]){2, 1}, 2, NULL), VAE_OK);
+            assert_memory_equal(mapped->place, ((uint32_t[]){0, 19}), 2 * sizeof(uint32_t));
+            assert_non_null(mapped->whole->map);
+            assert_null(mapped->whole->whole);
+            assert_same_rows(read, mapped);
             assert_same_means(read, mapped);
             vae_dataset_free(read);
             vae_dataset_free(mapped);
