@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 void vae_make_way(const char *path)
@@ -219,6 +220,21 @@ static vae_status write_failed(const vae_file *f, int reason, vae_error *err)
                            : "; the file that was there before is untouched";
     return vae_fail(err, VAE_ERR_IO, "%s: cannot write: %s%s", f->name, strerror(reason),
                     f->replaces ? then : "");
+}
+
+vae_status vae_file_expect(const vae_file *f, uint64_t bytes, vae_error *err)
+{
+    struct statvfs info;
+    uint64_t room;
+    /* a file system without blocks has no limit of its own */
+    if (!f->replaces || fstatvfs(f->fd, &info) != 0 || info.f_blocks == 0 ||
+        __builtin_mul_overflow((uint64_t)info.f_bavail, (uint64_t)info.f_frsize, &room) ||
+        bytes <= room) {
+        return VAE_OK;
+    }
+    return vae_fail(err, VAE_ERR_IO,
+                    "%s: cannot write %llu bytes: %llu are free; free some space, or ask for less",
+                    f->name, (unsigned long long)bytes, (unsigned long long)room);
 }
 
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err)

@@ -95,9 +95,10 @@ vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likeli
                           bernoulli ? "the Bernoulli likelihood needs" : "--mean sigmoid needs",
                           bernoulli ? "likelihood gaussian" : "mean linear")
                : vae_fail(err, VAE_ERR_DATA,
-                          "%s: row %zu, column %zu: value %g is not a finite number; clean the "
+                          "%s: row %zu, column %zu: value %g is not a finite number%s; clean the "
                           "data",
-                          set->source, i / width, i % width, (double)value);
+                          set->source, i / width, i % width, (double)value,
+                          isinf(value) ? ", or beyond a float's 3.4e38" : "");
 }
 
 /* ---- all types ---- */

@@ -139,7 +139,14 @@ static vae_status open_npy(vae_row_sink *sink, vae_error *err)
     const size_t bytes =
         vae_npy_format_header(header, s->wide ? "<f8" : "<f4", shape, picture ? of_picture : 2);
     vae_status status = VAE_OK;
+    const size_t item = s->wide ? sizeof(double) : sizeof(float);
+    uint64_t all;
+    if (__builtin_mul_overflow((uint64_t)s->n, (uint64_t)(sink->d * item), &all) ||
+        __builtin_add_overflow(all, (uint64_t)bytes, &all)) {
+        all = UINT64_MAX;
+    }
     TRY(vae_file_begin(&sink->file, sink->path, err));
+    TRY(vae_file_expect(&sink->file, all, err));
     TRY(vae_file_add(&sink->file, header, bytes, err));
 done:
     return status;

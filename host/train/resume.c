@@ -66,7 +66,7 @@ static vae_status check_data(const vae_dataset *set, const vae_checkpoint *c, co
         vae_sha256_hex(c->data_sha256, there);
         return vae_fail(err, VAE_ERR_USAGE,
                         "%s: it was trained on other data: SHA-256 %.16s..., %s has %.16s...; give "
-                        "the --data it was trained on",
+                        "the --data and the --limit it was trained with",
                         path, there, set->source, here);
     }
     return vae_checkpoint_check_set(c, set, err);

@@ -460,6 +460,14 @@ def small_disk():
 
 
 @test
+def what_no_disk_has_room_for_is_not_begun():
+    n = 4294967295
+    vae("sample", trained(), "-n", n, "--out", "huge.npy", code=4, preexec_fn=small_disk,
+        says=f"huge.npy: cannot write {128 + 4 * 784 * n} bytes: ")
+    assert not [name for name in os.listdir(path()) if name.startswith(("huge.npy", ".huge.npy"))]
+
+
+@test
 def full_disk_while_training():
     vae("train", *TINY, "--epochs", 2, "--out", "no-room", code=4, says="cannot write",
         preexec_fn=small_disk)
