@@ -102,7 +102,9 @@ size_t vae_rows_at_once(const param_layout *layout, size_t particles, size_t lea
     const size_t n_vae = layout->n_encoder + layout->n_decoder;
     const bool semi = layout->n_classifier > 0;
     const double q = semi ? (double)layout->c : 1, z = semi ? q : (double)particles;
-    double floats = (double)layout->d + z * (double)layout->layers[layout->n_encoder].in;
+    /* x with the class beside it, which is as wide as there are classes */
+    const size_t x = semi ? layout->d : layout->layers[0].in;
+    double floats = (double)x + z * (double)layout->layers[layout->n_encoder].in;
     for (size_t l = 0; l < n_vae + layout->n_classifier; l++) {
         const layer_desc *layer = &layout->layers[l];
         const bool once = l >= n_vae || (semi && l < layout->n_conv);

@@ -17,6 +17,16 @@ struct vae_step_timer {
     uint64_t step, per_epoch;
 };
 
+/* n rows of the set are trained on, as far as is known yet. */
+static vae_status check_batch(const vae_config *config, const vae_dataset *set, size_t n,
+                              vae_error *err)
+{
+    return config->batch_size <= n
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows%s",
+                          config->batch_size, set->source, n, n < set->n ? " to train on" : "");
+}
+
 vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, vae_dataset *set,
                                const vae_ranks *ranks, vae_error *err)
 {
@@ -26,12 +36,9 @@ vae_status vae_step_timer_open(vae_step_timer **out, const vae_config *config, v
     if (t == NULL) {
         return vae_fail_memory(err, sizeof *t, "a timer");
     }
+    TRY(check_batch(config, set, set->n, err)); /* before there is a model for them */
     TRY(vae_loop_open(&t->loop, config, set, NULL, NULL, ranks, NULL, NULL, err));
-    if (config->batch_size > t->loop.n_train) {
-        TRY(vae_fail(err, VAE_ERR_USAGE, "a batch of %zu, but %s has %zu rows%s",
-                     config->batch_size, set->source, t->loop.n_train,
-                     t->loop.n_train < set->n ? " to train on" : ""));
-    }
+    TRY(check_batch(config, set, t->loop.n_train, err));
     TRY(vae_loop_begin(&t->loop, NULL, err));
     t->per_epoch = t->loop.n_train / config->batch_size;
     *out = t;

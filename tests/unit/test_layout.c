@@ -446,6 +446,10 @@ static void rows_at_once(void **state)
     /* of 3 classes; z with the class beside it; the classifier's 16 and 3 once:
      * 100019 + 3 * (5 + 16 + 4 + 16 + 100000) */
     config.particles = 1;
+    config.condition = VAE_CONDITION_LABELS;
+    config.classes = 65536; /* beside x and beside z: 65636 + 65538 + 16 + 4 + 16 + 100 */
+    assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100), 1, 1024), 511);
+    config.condition = VAE_CONDITION_NONE;
     config.semi_supervised = true;
     config.classes = 3;
     assert_int_equal(vae_model_rows_at_once(&config, vae_flat(100000), 1, 1024), 167);
