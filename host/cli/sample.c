@@ -28,6 +28,7 @@ typedef struct {
     double held_out, prior_held_out; /* mean log densities of the rows held out, nats */
     size_t latent;
     vae_dataset *set; /* with nearest */
+    const vae_stop_flag *stop;
     size_t *nearest_row;
     double *distance;
     float *example; /* (D), of the set */
@@ -214,7 +215,11 @@ static void label_lines(void *ctx, uint32_t *label, size_t first, size_t n)
 static void draw_nearest(void *ctx, vae_row_sink *sink, const float *x_hat, size_t first, size_t n)
 {
     const sampling *s = ctx;
-    vae_closest_rows(s->nearest_row + first, s->distance + first, x_hat, n, s->set);
+    vae_error unused = {.notes = NULL}; /* paint looks at the flag again */
+    if (vae_closest_rows(s->nearest_row + first, s->distance + first, x_hat, n, s->set, s->stop,
+                         &unused) != VAE_OK) {
+        return;
+    }
     for (size_t i = first; i < first + n; i++) {
         for (size_t j = 0; j < s->set->d; j++) {
             s->example[j] = vae_dataset_value(s->set, s->nearest_row[i], j);
@@ -230,6 +235,7 @@ static vae_status paint(sampling *s, drawing *d, vae_error *err)
     vae_status status = VAE_OK;
     if (s->nearest) {
         s->set = d->m.set;
+        s->stop = d->painter.watch.stop_signal;
         s->nearest_row = malloc(s->n * sizeof *s->nearest_row);
         s->distance = malloc(s->n * sizeof *s->distance);
         s->example = malloc(s->set->d * sizeof *s->example);
@@ -238,6 +244,9 @@ static vae_status paint(sampling *s, drawing *d, vae_error *err)
         }
     }
     TRY(vae_paint(&d->painter, &source, s->n, d->sink, err));
+    if (s->nearest && vae_stopping(s->stop)) { /* the last of them were not looked for */
+        TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted"));
+    }
     TRY(s->nearest ? vae_dataset_check_file(s->set, err) : VAE_OK);
     TRY(draw_finish(d, err));
 done:

@@ -6,7 +6,10 @@
 
 #include "base/pool.h"
 
-enum { PART = 64 }; /* columns between looks at whether the row can still win */
+enum {
+    PART = 64,     /* columns between looks at whether the row can still win */
+    A_LOOK = 1024, /* rows between looks at whether to stop */
+};
 
 /* Columns at .. at+n-1 of a row as floats. */
 static void unpack(float *out, const vae_dataset *set, size_t row, size_t at, size_t n)
@@ -47,6 +50,7 @@ typedef struct {
     double *distance;
     const float *x;
     const vae_dataset *set;
+    const vae_stop_flag *stop;
 } search;
 
 static void search_rows(void *ctx, int thread, size_t first, size_t end)
@@ -57,6 +61,9 @@ static void search_rows(void *ctx, int thread, size_t first, size_t end)
         double least = INFINITY;
         s->row[i] = 0;
         for (size_t r = 0; r < s->set->n; r++) {
+            if (r % A_LOOK == 0 && vae_stopping(s->stop)) {
+                return;
+            }
             const double away = away_from(s->x + i * s->set->d, s->set, r, least);
             if (away < least) {
                 least = away;
@@ -67,11 +74,12 @@ static void search_rows(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-void vae_closest_rows(size_t *row, double *distance, const float *x, size_t n,
-                      const vae_dataset *set)
+vae_status vae_closest_rows(size_t *row, double *distance, const float *x, size_t n,
+                            const vae_dataset *set, const vae_stop_flag *stop, vae_error *err)
 {
-    search s = {row, distance, x, set};
+    search s = {row, distance, x, set, stop};
     vae_dataset_in_order(set, true);
     vae_parallel(vae_threads(0), n, 1, search_rows, &s);
     vae_dataset_in_order(set, false);
+    return vae_stopping(stop) ? vae_fail(err, VAE_ERR_INTERRUPTED, "interrupted") : VAE_OK;
 }

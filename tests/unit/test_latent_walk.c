@@ -164,7 +164,11 @@ static void closest_rows_are_found(void **state)
             }
             x[i * D + i] += 0.25f; /* a little away */
         }
-        vae_closest_rows(row, distance, x, 3, &set);
+        const vae_stop_flag go = 0, stop = 2;
+        vae_error err = {0};
+        assert_int_equal(vae_closest_rows(row, distance, x, 3, &set, &stop, &err),
+                         VAE_ERR_INTERRUPTED);
+        assert_int_equal(vae_closest_rows(row, distance, x, 3, &set, &go, &err), VAE_OK);
         for (size_t i = 0; i < 3; i++) {
             assert_int_equal(row[i], near[i]);
             assert_true(fabs(distance[i] - 0.25) < 1e-5);

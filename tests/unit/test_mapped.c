@@ -280,7 +280,7 @@ static void closest_rows_are_the_same(void **state)
         const char *path = write_some(of, N, D);
         for (int mapped = 0; mapped < 2; mapped++) {
             vae_dataset *set = open_set(path, mapped, NULL);
-            vae_closest_rows(row[mapped], distance[mapped], x, 2, set);
+            vae_closest_rows(row[mapped], distance[mapped], x, 2, set, NULL, NULL);
             vae_dataset_free(set);
         }
         assert_memory_equal(row[0], row[1], sizeof row[0]);
