@@ -195,13 +195,13 @@ if part script; then
     script() { # OUT SECTION...
         local out=$temp/$1
         shift
-        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 tests/check_gpu.sh "$@" >"$out.log" 2>&1
+        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 CHECK_CONV=2 tests/check_gpu.sh "$@" >"$out.log" 2>&1
     }
     rows() { python3 -c 'import json, sys; rows = [json.loads(l) for l in open(sys.argv[1])]
 print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"; }
     LIMIT=900 script whole bits # emulated on a busy machine it may take as long as it likes
     ok "check_gpu.sh passes" $? "$(tail -n 2 "$temp/whole.log" | tr '\n' ' ')"
-    [ "$(rows whole passed)" -eq 9 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
+    [ "$(rows whole passed)" -eq 13 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
     ok "a row for each check, and one for the section" $? "$(cat "$temp/whole.log")"
     mkdir "$temp/killed"
     BIN=$build/simt OUT=$temp/killed LOGS=$temp/logs CHECK_ROWS=256 setsid tests/check_gpu.sh smoke \
