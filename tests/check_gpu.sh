@@ -5,9 +5,9 @@
 # Time on a GPU is short and a run may be cut off: every check and every timing appends its row to
 # $OUT/rows.jsonl at once, $OUT/logs.tar.gz is made anew after every section, and every section has a
 # limit of its own. Exit status 0 only if no row says "failed".
-# Environment: OUT (gpu-report), MNIST (a folder with the four files), REPEATS, SECONDS_EACH,
-# WARM_UP_SECONDS (of training before what is timed counts: some steps of all would be most of the time),
-# PYTHON.
+# Environment: OUT (gpu-report), LOGS (a new folder, packed into OUT), BUDGET (seconds for all sections:
+# what does not fit is cut short or skipped, and the archive is whole), MNIST (a folder with the four
+# files), REPEATS, SECONDS_EACH, WARM_UP_SECONDS (of training before what is timed counts), PYTHON.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 self=$here/$(basename "$0")
@@ -26,7 +26,8 @@ sections="device:30 smoke:40 ops:200 parity:80 bits:80 mnist:60 memcheck:90 prof
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 rows=$out/rows.jsonl
-logs=${LOGS:-$out/logs}
+# not in $out: of many files there few might come back from a borrowed node
+logs=${LOGS:-$(mktemp -d "${TMPDIR:-/tmp}/check-gpu.XXXXXX")}
 export OUT=$out LOGS=$logs
 
 clean() { printf '%s' "$1" | tr -c '[:print:]' ' ' | tr '"\\' "' " | cut -c1-"${2:-300}"; }
@@ -329,22 +330,29 @@ if [ ! -e "$here/lib/libcublasLt.so.13" ] && [ ! -e /usr/local/cuda/lib64/libcub
     [ -n "$found" ] && export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${found%/*}"
 fi
 mkdir -p "$logs"
+end=${BUDGET:+$((SECONDS + BUDGET))}
 for entry in $sections; do
-    section=${entry%:*} limit=${entry#*:}
+    section=${entry%:*} limit=${LIMIT:-${entry#*:}}
     if [ $# -gt 0 ] && [[ " $* " != *" $section "* ]]; then
         continue
     fi
+    left=$((${end:-SECONDS + limit} - SECONDS))
+    if [ -n "$end" ] && [ $left -lt 3 ]; then
+        row "section $section" skipped 0 "no time left of BUDGET=$BUDGET"
+        continue
+    fi
+    limit=$((left < limit ? left : limit))
     t=$(now)
-    timeout -k 5 "${LIMIT:-$limit}" bash "$self" --one "$section"
+    timeout -k 5 "$limit" bash "$self" --one "$section"
     rc=$?
     if [ $rc -eq 124 ] || [ $rc -eq 137 ]; then
-        row "section $section" failed "$(since "$t")" "ran past its ${LIMIT:-$limit} s; the rows before are kept"
+        row "section $section" failed "$(since "$t")" "ran past its $limit s; the rows before are kept"
     else
         row "section $section" passed "$(since "$t")" "done"
     fi
     tar -C "$logs" --exclude='*.vae' --exclude='*.png' --exclude=report.html --exclude='*.bytes' --exclude='*.npy' -czf "$out/logs.tmp" . && mv "$out/logs.tmp" "$out/logs.tar.gz"
 done
 failed=$(grep -c '"status": "failed"' "$rows")
-echo "rows: $rows; $failed failed"
+echo "rows: $rows; $failed failed; logs: $logs"
 grep '"status": "failed"' "$rows"
 [ "$failed" -eq 0 ]

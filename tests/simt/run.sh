@@ -217,6 +217,9 @@ print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"
     LIMIT=1 script limited smoke
     [ $? -eq 1 ] && [ "$(rows limited failed)" -ge 1 ] && grep -q 'ran past its 1 s' "$temp/limited/rows.jsonl"
     ok "a section that runs past its limit is said so" $? "$(cat "$temp/limited.log")"
+    BUDGET=2 script budget smoke bits
+    [ $? -eq 0 ] && [ "$(rows budget skipped)" -eq 2 ] && [ -s "$temp/budget/rows.jsonl" ]
+    ok "and none is begun when the budget is spent" $? "$(cat "$temp/budget.log")"
 fi
 
 echo "$passed passed, $failed failed, 0 skipped"
