@@ -211,7 +211,7 @@ section_profile() { # one step, kernel by kernel
             VAE_CUDA_GRAPHS=0 "$ncu" --clock-control none --cache-control none --csv --launch-skip 50 \
                 --launch-count 60 --metrics gpu__time_duration.sum,dram__bytes.sum,launch__grid_size \
                 "$bin/bench_step" --device cuda --precision $precision "${model[@]}" --batches $batch \
-                --repeats 1 --seconds 0.01 >"$log" 2>&1
+                --repeats 1 --seconds 0.01 --warm-up-seconds 0 >"$log" 2>&1
             if grep -q gpu__time_duration "$log"; then
                 row "ncu $precision $batch" passed 0 "in the logs"
             else
