@@ -87,8 +87,8 @@ static size_t bias_of(const ops_bench *b, size_t l)
     return b->layout.tensors[b->layout.layers[l].bias].offset;
 }
 
-/* The gradient of layer l's bias, where what makes the layer's gradient sums its columns, too: as in
- * a step (model/layers.c), not where convolutions are on either side. */
+/* The gradient of layer l's bias, where what makes the layer's gradient sums its columns, too: as
+ * in a step (model/layers.c), not where convolutions are on either side. */
 static float *bias_early(const ops_bench *b, size_t l)
 {
     const layer_desc *y = b->layout.layers;

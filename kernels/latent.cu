@@ -48,7 +48,7 @@ static __device__ __forceinline__ float row_sum(float v, unsigned lane, unsigned
     return v;
 }
 
-/* vae_plan_eps, its fields read early; two places, not an array, which would lie in local memory. */
+/* vae_plan_eps, its fields read early; no array of two, which would lie in local memory. */
 struct eps_positions {
     uint64_t first, before, from, at;
     __device__ __forceinline__ uint64_t of(uint32_t b) const

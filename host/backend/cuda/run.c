@@ -256,8 +256,8 @@ static chained *find(chained *all, size_t n, cudaGraphNode_t node)
 }
 
 /* Nodes of the longest chain through n nodes and their edges, which CUDA gives in any order and of
- * which there are tens of thousands where convolutions of many pictures take turns. next: room for n.
- * 0 if an edge is of none of these nodes. */
+ * which there are tens of thousands where convolutions of many pictures take turns. next: room for
+ * n. 0 if an edge is of none of these nodes. */
 static size_t longest_chain(chained *all, size_t n, edge *edges, size_t n_edges, chained **next)
 {
     size_t most = 0, ready = 0;
