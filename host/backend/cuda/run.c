@@ -387,7 +387,8 @@ static void run_graphs(cuda_backend *be, cuda_slot *slot, size_t n, vae_step_fn 
         slot->one = capture(be, 1, fn, ctx, &slot->one_size);
     }
     const bool groups = !streamed || vae_row_stream_many(be->plan_data->stream, 0);
-    if (groups && slot->many == NULL && n >= VAE_CUDA_MANY) {
+    const bool small = slot->one_size.nodes <= VAE_CUDA_MANY_NODES;
+    if (groups && small && slot->many == NULL && n >= VAE_CUDA_MANY) {
         prepare(be, fn, ctx); /* another step may have been captured since */
         slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &slot->many_size);
     }
