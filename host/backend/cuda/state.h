@@ -112,10 +112,9 @@ struct cuda_backend {
     vae_precision precision;
     vae_elem elem;
     size_t elem_bytes;
-    size_t patch_bytes; /* of a convolution's patches at a time: VAE_CUDA_PATCH_BYTES */
-    size_t threads;     /* of the host, for reading data; 0 = as vae_threads says */
-    size_t
-        hopper_rows; /* from so many on, products by kernels/hopper.cu where they fit; 0: never */
+    size_t patch_bytes;             /* of a convolution's patches at a time: VAE_CUDA_PATCH_BYTES */
+    size_t threads;                 /* of the host, for reading data; 0 = as vae_threads says */
+    size_t hopper_rows;             /* from so many on, Hopper's products are our own; 0: never */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
 
     vae_cublaslt lt;
