@@ -20,18 +20,16 @@ void complete_barrier()
 }
 
 /* Operands as float: of tf32 the upper 19 bits, of bf16 one of two in a word. */
-__attribute__((always_inline, no_sanitize("address", "undefined"))) inline float
-mma_value(uint32_t word, bool bf16, int in)
+inline float mma_value(uint32_t word, bool bf16, int in)
 {
     return simt_bits<float>(!bf16 ? word & 0xFFFFE000u : in % 2 ? word & 0xFFFF0000u : word << 16);
 }
 
 /* d += a b, with the matrices put together from the lanes that hold them: PTX ISA, "Matrix Fragments
- * for mma.m16n8k8" and "mma.m16n8k16". Thousands of these are a training step: the sanitizers look
- * at the kernel, not at this. */
-__attribute__((no_sanitize("address", "undefined"))) void complete_mma(int base, bool bf16)
+ * for mma.m16n8k8" and "mma.m16n8k16". Thousands of these are a training step. */
+template <bool bf16> void complete_mma(int base)
 {
-    const int K = bf16 ? 16 : 8, half = K / 2;
+    constexpr int K = bf16 ? 16 : 8, half = K / 2;
     const simt_fragments *lane[WARP];
     float a[16][16], b[16][8], d[16][8];
     for (int l = 0; l < WARP; l++) {
@@ -68,7 +66,7 @@ void complete_warp(int base, unsigned mask, int self)
     uint64_t in[WARP] = {}, all = 0;
     bool first = true;
     if (op == SIMT_OP_MMA_TF32 || op == SIMT_OP_MMA_BF16) {
-        complete_mma(base, op == SIMT_OP_MMA_BF16);
+        op == SIMT_OP_MMA_BF16 ? complete_mma<true>(base) : complete_mma<false>(base);
     }
     for (unsigned left = mask; left; left &= left - 1) {
         int l = __builtin_ctz(left);
