@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs every test program that `make test` built, as many side by side as there are cores, longest
-first, and closes with the line CI reads: N passed, N failed, N skipped.
+"""Runs every test program that `make test` built, as many side by side as there are cores, one more
+while those leave a core idle, longest first, and closes with the line CI reads: N passed, N failed,
+N skipped.
 
     tests/run.py [WORD...]    only the programs whose name holds one of the words
 
-Environment: BUILD (the build folder), JOBS (programs side by side, default: cores), FULL=1 (the long
-form), VAE_DATA_DIR (a folder that holds mnist/, to test on it). tests/README.md says more."""
+Environment: BUILD (the build folder), JOBS (cores to keep busy, default: all), FULL=1 (the long form), VAE_DATA_DIR (a folder that holds mnist/, to test on it). tests/README.md says more."""
 import glob
 import json
 import os
@@ -130,15 +130,53 @@ def longest_first(todo):
     return sorted(todo, key=lambda p: record.get(p.name, guess.get(p.name, 0)), reverse=True)
 
 
+class Cores:
+    """How many cores of the machine are at work, whoever's work it is: a program that waits (for a disk, a
+    browser, ranks for one another) leaves its own to another program."""
+    LOOK = 2  # seconds
+
+    def __init__(self):
+        self.then, self.idle = time.monotonic(), self.idle_seconds()
+
+    @staticmethod
+    def idle_seconds():
+        """Of all cores since the machine started, without work or with work that waits for the disk."""
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                words = file.readline().split()
+            return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return 0  # which lets nobody in: all cores are busy
+
+    def busy(self):
+        """Since the last look, if that is long enough ago, else None."""
+        now = time.monotonic()
+        if now - self.then < self.LOOK:
+            return None
+        idle = self.idle_seconds()
+        was, self.idle = (idle - self.idle) / (now - self.then), idle
+        self.then = now
+        return os.cpu_count() - was
+
+    def forget(self):
+        self.then, self.idle = time.monotonic(), self.idle_seconds()
+
+
 def run_all(todo, jobs):
-    running, done = {}, []
+    running, done, cores = {}, [], Cores()
     try:
         while todo or running:
-            while todo and len(running) < jobs:
+            busy = cores.busy()
+            while todo and (len(running) < jobs or (busy is not None and busy < jobs - 0.5 and len(running) < 2 * jobs)):
                 program = todo.pop(0)
                 program.start()
                 running[program.process.pid] = program
-            pid, status, usage = os.wait4(-1, 0)
+                busy = None
+                cores.forget()  # what the new one takes shows in the next look
+            pid, status, usage = os.wait4(-1, os.WNOHANG if todo else 0)
+            if pid == 0:
+                time.sleep(0.05)
+                continue
             program = running.pop(pid)
             program.end(status, usage)
             done.append(program)
@@ -162,7 +200,7 @@ def tell(program):
 
 
 def keep_record(done):
-    record = {**read_record(), **{p.name: round(p.cpu, 2) for p in done}}
+    record = {**read_record(), **{p.name: round(p.wall, 2) for p in done}}
     with open(RECORD + ".new", "w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, sort_keys=True)
     os.replace(RECORD + ".new", RECORD)
