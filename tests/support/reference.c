@@ -193,14 +193,13 @@ static void convolve(double *small, double *big, const double *w, row_shape s, s
         for (size_t part = 0; part < parts; part++) {
             for (size_t k = 0; k < 16 * s.c; k++, w++) {
                 const size_t ky = k / s.c / 4, kx = k / s.c % 4, ch = k % s.c;
-                for (size_t p = 0; p < s.h / 2 * (s.w / 2); p++) {
-                    const size_t y = p / (s.w / 2) * 2 + ky, x = p % (s.w / 2) * 2 + kx;
-                    if (y < 1 || y > s.h || x < 1 || x > s.w) {
-                        continue;
+                for (size_t i = ky == 0; i < s.h / 2 && i * 2 + ky <= s.h; i++) {
+                    double *line = &big[(part * s.h + i * 2 + ky - 1) * s.w * s.c];
+                    for (size_t j = kx == 0; j < s.w / 2 && j * 2 + kx <= s.w; j++) {
+                        double *b = &line[(j * 2 + kx - 1) * s.c + ch];
+                        double *a = &small[(i * (s.w / 2) + j) * c + o];
+                        *(up ? b : a) += *w * (up ? *a : *b);
                     }
-                    double *b = &big[((part * s.h + y - 1) * s.w + x - 1) * s.c + ch];
-                    double *a = &small[p * c + o];
-                    *(up ? b : a) += *w * (up ? *a : *b);
                 }
             }
         }
