@@ -29,6 +29,8 @@ cu.asan  =
 isa.asan = -O2
 $(eval $(call variant,asan))
 
+# the reference in double has no other memory than what it is given and arrays of a size that it checks
+$(BUILD)/asan/tests/support/reference.o: SAN := -O2 $(SAN_DEBUG)
 # but those that another rule builds, or that need CUDA, emulated or not
 UNIT    := $(filter-out tests/unit/test_curand.c tests/unit/test_whole.c tests/unit/test_twins.c,$(wildcard tests/unit/test_*.c))
 SUPPORT := $(wildcard tests/support/*.c)

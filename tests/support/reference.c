@@ -3,10 +3,21 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDEST = 512 };
+enum { WIDEST = 512, PARTICLES = 64 };
+
+/* No sanitizer sees the arrays below, or the tests would wait for the reference. */
+static size_t fits(size_t n, size_t room)
+{
+    if (n > room) {
+        fprintf(stderr, "the reference has room for %zu, not for %zu\n", room, n);
+        abort();
+    }
+    return n;
+}
 
 double ref_act(vae_activation act, double x)
 {
@@ -166,9 +177,9 @@ static void mlp(double *y, const double *x, const double *params, size_t in, vae
                 size_t out, vae_activation act)
 {
     double a[WIDEST], b[WIDEST];
-    memcpy(a, x, in * sizeof *a);
+    memcpy(a, x, fits(in, WIDEST) * sizeof *a);
     for (size_t l = 0; l <= hidden.n; l++) {
-        size_t n = l < hidden.n ? hidden.size[l] : out;
+        size_t n = fits(l < hidden.n ? hidden.size[l] : out, WIDEST);
         const double *bias = params + n * in;
         for (size_t o = 0; o < n; o++) {
             double sum = bias[o];
@@ -211,10 +222,10 @@ static const double *convs_down(double *y, const vae_config *c, const double *x,
                                 const double *params)
 {
     double a[WIDEST], b[WIDEST];
-    memcpy(a, x, D * sizeof *a);
+    memcpy(a, x, fits(D, WIDEST) * sizeof *a);
     for (size_t i = 0; i < c->conv.n; i++) {
         const row_shape s = level_of(c, D, i);
-        const size_t n = c->conv.size[i], out = s.h / 2 * (s.w / 2) * n;
+        const size_t n = c->conv.size[i], out = fits(s.h / 2 * (s.w / 2) * n, WIDEST);
         memset(b, 0, sizeof b);
         convolve(b, a, params, s, n, 1, false);
         params += 16 * s.c * n;
@@ -235,6 +246,7 @@ static void convs_up(double *y, const vae_config *c, size_t D, const double *par
         const row_shape s = level_of(c, D, i);
         const size_t n = c->conv.size[i], plane = s.h * s.w * s.c;
         const size_t parts = i == 0 ? outputs(c, D) / D : 1;
+        fits(parts * plane, WIDEST);
         memset(b, 0, sizeof b);
         convolve(y, b, params, s, n, parts, true);
         params += 16 * s.c * n * parts;
@@ -249,6 +261,7 @@ static void convs_up(double *y, const vae_config *c, size_t D, const double *par
 /* to: [values | onehot(label)], n values. */
 static void with_class(double *to, const double *values, size_t n, size_t C, size_t label)
 {
+    fits(n + C, WIDEST);
     memcpy(to, values, n * sizeof *to);
     for (size_t c = 0; c < C; c++) {
         to[n + c] = c == label;
@@ -292,14 +305,14 @@ typedef struct {
 
 /* Everything of example b that the objective needs. */
 typedef struct {
-    double head[WIDEST], recon[64], log_pq[64], kl;
+    double head[WIDEST], recon[PARTICLES], log_pq[PARTICLES], kl;
 } example;
 
 static void run_example(example *e, ref_result *out, const ref_batch *batch, const double *params,
                         const double *q_params, size_t b)
 {
     const vae_config *c = batch->config;
-    const size_t Z = c->latent, D = batch->D, K = batch->K;
+    const size_t Z = c->latent, D = batch->D, K = fits(batch->K, PARTICLES);
     const size_t label = batch->label != NULL ? batch->label[b] : 0;
     double q[WIDEST], z[WIDEST], logits[WIDEST];
     encode(e->head, c, batch->x + b * D, D, label, params);
