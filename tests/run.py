@@ -22,11 +22,13 @@ RECORD = os.path.join(BUILD, "test", "seconds.json")  # of the last run, by name
 TIMEOUT = 1200
 SHOWN = 400  # lines of a failed program's output; all of it is in its log
 # Where there is no record: what takes long comes first in this order, the rest after it.
-LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", "cli pictures", "cli probe",
-           "cli program", "emulated test_model_tsan", "emulated program: bits", "cli conditional", "cli report",
-           "cli sprites", "cli score", "parsers on bad input", "emulated test_model", "report in a browser",
-           "test_sprites", "emulated program: failures", "cli data", "round trips: commands",
-           "round trips: models")
+LONGEST = ("cli ranks", "emulated program: parity", "emulated ranks", "emulated test_model_tsan", "cli trust",
+           "cli program", "installed library", "cli probe", "emulated program: bits", "round trips: tutorial",
+           "cli conv", "cli pictures", "cli conditional", "faults", "emulated program: script", "cli report",
+           "report in a browser", "emulated test_ops_loss fp32", "emulated test_ops_loss tf32",
+           "emulated test_ops_loss bf16", "emulated test_model", "parsers on bad input", "cli photos", "cli score",
+           "emulated test_ops fp32", "emulated test_ops tf32", "emulated test_ops bf16", "cli data",
+           "round trips: commands", "test_ops_loss", "test_ops_loss bf16", "cli mapped", "test_matmul")
 PRECISIONS = ("fp32", "tf32", "bf16")
 CPU_BF16 = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_determinism", "test_mapped")
 BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
@@ -133,7 +135,7 @@ def longest_first(todo):
 class Cores:
     """How many cores of the machine are at work, whoever's work it is: a program that waits (for a disk, a
     browser, ranks for one another) leaves its own to another program."""
-    LOOK = 2  # seconds
+    LOOK = 1  # seconds
 
     def __init__(self):
         self.then, self.idle = time.monotonic(), self.idle_seconds()
