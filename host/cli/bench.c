@@ -211,11 +211,12 @@ static vae_status run_batch(const cli_args *args, bench *b, size_t batch, vae_er
     }
     TRY(time_steps(b, timer, n, steady, err));
     for (size_t i = 0; i < b->n_devices; i++) {
-        /* M2's rows are of every class, and of one where the label is known: not counted */
-        const double flops =
-            b->config.semi_supervised
-                ? 0
-                : vae_step_flops(vae_step_timer_layout(timer[i]), batch, b->config.particles);
+        /* not counted: M2's rows, of every class, or of one where the label is known; nor those of
+         * particles, of which the CPU's backward pass leaves out what has no weight */
+        const bool counted = !b->config.semi_supervised && (b->config.objective == VAE_OBJ_ELBO ||
+                                                            b->devices[i] != VAE_DEVICE_CPU);
+        const param_layout *layout = vae_step_timer_layout(timer[i]);
+        const double flops = counted ? vae_step_flops(layout, batch, b->config.particles) : 0;
         vae_config config = b->config;
         double alone_us = 0;
         config.device = b->devices[i];

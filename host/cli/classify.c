@@ -190,9 +190,11 @@ vae_status cli_eval_semi(vae_trained *m, const cli_args *args, vae_error *err)
     TRY(check_eval(args, err));
     TRY(cli_binarize(m, args, err));
     TRY(cli_open_set(m, args, err));
-    TRY(vae_trained_start(m, vae_ranks_most(m->ranks, vae_measure_batch(&m->config)), 1, err));
+    const size_t batch = vae_measure_batch(&m->config, m->n);
+    TRY(vae_trained_start(m, vae_ranks_most(m->ranks, batch), 1, err));
     TRY(vae_trained_put(m, NULL, 0, err));
-    TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, VAE_EVAL_DRAW(0), NULL, err));
+    TRY(vae_measure(&result, m->model, &m->config, m->data, m->n, batch, VAE_EVAL_DRAW(0), NULL,
+                    err));
     const vae_plan plan = vae_eval_plan(VAE_EVAL_DRAW(0), 0);
     TRY(vae_bytes_measure(&bytes, m, m->n, &plan, NULL, err));
     bytes.bits = vae_bits_per_dim(result.elbo, bytes.noise, m->checkpoint->d);

@@ -16,14 +16,15 @@ void vae_pace_adapt(vae_pace *p, size_t ran, double seconds)
     p->n = want < 1 ? 1 : (size_t)want;
 }
 
-size_t vae_measure_batch(const vae_config *config)
+size_t vae_measure_batch(const vae_config *config, size_t most)
 {
     /* 1024 rows of the decoder keep matmuls efficient and cost a few MB; a row of a convolution is
      * a picture, so 64 are as good, and they may cost a MB each */
     const size_t rows = config->conv.n > 0 ? 64 : 1024;
     const size_t each = config->semi_supervised ? config->classes : config->particles;
-    const size_t most = each < rows ? rows / each : 1;
-    return config->batch_size > most ? config->batch_size : most;
+    const size_t least = each < rows ? rows / each : 1;
+    const size_t batch = config->batch_size < most ? config->batch_size : most;
+    return batch > least ? batch : least;
 }
 
 /* Another rank's clock and signals count as much as one's own: all go on, or stop, together. */
@@ -70,10 +71,9 @@ done:
 }
 
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
-                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
-                       vae_error *err)
+                       vae_data *data, size_t n, size_t batch, uint64_t draw,
+                       const vae_stop_flag *stop_signal, vae_error *err)
 {
-    const size_t batch = vae_measure_batch(config);
     *out = (vae_measurement){0};
     vae_plan *plan = malloc(VAE_PACE_MOST * sizeof *plan);
     if (plan == NULL) {

@@ -16,17 +16,18 @@ typedef struct {
     double error;
 } vae_measurement;
 
-/* The batch of measuring passes: larger than training's where that is small. Of it vae_measure's
- * model must take a rank's share, or all where there are no ranks. */
-size_t vae_measure_batch(const vae_config *config);
+/* The batch of measuring passes: training's, of which there are `most` rows to be had, or a larger
+ * one where that is small. */
+size_t vae_measure_batch(const vae_config *config, size_t most);
 
-/* Mean losses of `data` (n examples) under the model (of config): one pass in order, with noise of
- * draw `draw`. The model's totals must be clear, and are afterwards. Where its backend has ranks
+/* Mean losses of `data` (n examples) under the model (of config): one pass in order, in batches of
+ * which the model must take a rank's share, or all where there are no ranks; with noise of draw
+ * `draw`. The model's totals must be clear, and are afterwards. Where its backend has ranks
  * all of them call it, and share each batch. stop_signal may be NULL; VAE_ERR_INTERRUPTED when it
  * is set. VAE_ERR_DIVERGED if the loss is not finite. */
 vae_status vae_measure(vae_measurement *out, vae_model *model, const vae_config *config,
-                       vae_data *data, size_t n, uint64_t draw, const vae_stop_flag *stop_signal,
-                       vae_error *err);
+                       vae_data *data, size_t n, size_t batch, uint64_t draw,
+                       const vae_stop_flag *stop_signal, vae_error *err);
 
 /* How many steps to ask for at once: as many as take about 0.15 s, so that signals and progress are
  * served a few times a second and the waiting for totals costs nothing. Steps do not depend on it.

@@ -87,8 +87,9 @@ static vae_status open_model(vae_loop *l, row_shape shape, vae_error *err)
     const uint32_t *index = l->n_train == l->train_set->n ? NULL : l->rows;
     vae_status status = VAE_OK;
     TRY(vae_backend_for(&l->be, c, l->ranks, err));
-    l->measure_batch = vae_ranks_most(l->ranks, vae_measure_batch(c));
-    TRY(vae_model_create(&l->model, c, shape, l->measure_batch, true, l->be, err));
+    l->measure_batch = vae_measure_batch(c, l->n_train);
+    TRY(vae_model_create(&l->model, c, shape, vae_ranks_most(l->ranks, l->measure_batch), true,
+                         l->be, err));
     l->train = l->be->ops->data_open(l->be, l->train_set, index, n_rows);
     if (l->n_validation > 0) {
         l->validation =
@@ -482,8 +483,8 @@ static vae_status measure(vae_loop *l, vae_measurement *out, vae_data *data, siz
     if (data == NULL) {
         return VAE_OK;
     }
-    vae_status status =
-        vae_measure(out, l->model, l->config, data, n, VAE_EVAL_DRAW(0), l->stop, &inner);
+    vae_status status = vae_measure(out, l->model, l->config, data, n, l->measure_batch,
+                                    VAE_EVAL_DRAW(0), l->stop, &inner);
     if (status == VAE_ERR_DIVERGED) {
         char text[VAE_ERROR_TEXT];
         snprintf(text, sizeof text, "%s: %.800s", what, inner.text);

@@ -67,7 +67,7 @@ typedef struct {
     vae_data *train, *validation, *test; /* on the backend; NULL: there are none */
     uint32_t *rows; /* of train_set, in this order: those that train, labelled ones, validation's */
     size_t n_train, n_labelled, n_validation;
-    size_t measure_batch; /* the model's max_batch */
+    size_t measure_batch; /* of all ranks; the model takes a share */
     uint64_t steps_per_epoch;
     double started; /* monotonic time of vae_loop_begin */
     /* its own */

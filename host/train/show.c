@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "image/image.h"
 #include "infer/paint.h"
+#include "ranks/ranks.h"
 #include "report/report.h"
 #include "train/run_parts.h"
 
@@ -20,7 +21,7 @@ const uint32_t *vae_train_view(const vae_loop *l, vae_trained *on)
     vae_trained_of(on, l->now);
     on->be = l->be;
     on->model = l->model;
-    on->batch = l->measure_batch;
+    on->batch = vae_ranks_most(l->ranks, l->measure_batch);
     if (l->test != NULL) {
         on->set = l->test_set;
         on->split = "test";

@@ -200,13 +200,13 @@ if part script; then
     script() { # OUT SECTION...
         local out=$temp/$1
         shift
-        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 tests/check_gpu.sh "$@" >"$out.log" 2>&1
+        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 CHECK_CONV=2 tests/check_gpu.sh "$@" >"$out.log" 2>&1
     }
     rows() { python3 -c 'import json, sys; rows = [json.loads(l) for l in open(sys.argv[1])]
 print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"; }
     LIMIT=900 script whole bits # emulated on a busy machine it may take as long as it likes
     ok "check_gpu.sh passes" $? "$(tail -n 2 "$temp/whole.log" | tr '\n' ' ')"
-    [ "$(rows whole passed)" -eq 9 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
+    [ "$(rows whole passed)" -eq 13 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
     ok "a row for each check, and one for the section" $? "$(cat "$temp/whole.log")"
     mkdir "$temp/killed"
     BIN=$build/simt OUT=$temp/killed LOGS=$temp/logs CHECK_ROWS=256 setsid tests/check_gpu.sh smoke \
@@ -222,6 +222,9 @@ print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"
     LIMIT=1 script limited smoke
     [ $? -eq 1 ] && [ "$(rows limited failed)" -ge 1 ] && grep -q 'ran past its 1 s' "$temp/limited/rows.jsonl"
     ok "a section that runs past its limit is said so" $? "$(cat "$temp/limited.log")"
+    BUDGET=2 script budget smoke bits
+    [ $? -eq 0 ] && [ "$(rows budget skipped)" -eq 2 ] && [ -s "$temp/budget/rows.jsonl" ]
+    ok "and none is begun when the budget is spent" $? "$(cat "$temp/budget.log")"
 fi
 
 echo "$passed passed, $failed failed, 0 skipped"

@@ -184,6 +184,8 @@ cudaError_t capture_forbids(bool legacy_work, const char *what);
 cudaError_t capture_record(CUstream_st *stream, cudaEvent_t event);
 cudaError_t capture_wait(CUstream_st *stream, cudaEvent_t event);
 size_t graphs_alive(bool list);
+/* Does a graph that is not destroyed have a node that is this? */
+bool in_graph(bool (*is)(const work &node, const void *what), const void *what);
 void run_graph(const graph_body &body);
 
 /* ---- simt_sched.cc: threads of a kernel ---- */

@@ -151,9 +151,10 @@ static void test_measure(void **state)
     assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
     vae_measurement m, again, other;
     const uint64_t draw = VAE_EVAL_DRAW(3);
-    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, draw, NULL, &err), VAE_OK);
-    assert_int_equal(vae_measure(&again, l.model, &c, l.train, N, draw, NULL, &err), VAE_OK);
-    assert_int_equal(vae_measure(&other, l.model, &c, l.train, N, draw + 1, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, 1024, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&again, l.model, &c, l.train, N, 1024, draw, NULL, &err), VAE_OK);
+    assert_int_equal(vae_measure(&other, l.model, &c, l.train, N, 1024, draw + 1, NULL, &err),
+                     VAE_OK);
     assert_memory_equal(&m, &again, sizeof m);
     assert_true(m.recon != other.recon && m.kl != other.kl); /* x is drawn, too */
     double recon = 0, kl = 0;
@@ -171,8 +172,33 @@ static void test_measure(void **state)
     assert_true(fabs(recon / N - m.recon) < 1e-6 && fabs(kl / N - m.kl) < 1e-6);
     assert_true(m.n == N && m.bound == m.recon + m.kl && m.elbo == -m.bound);
     vae_stop_flag stop = 15;
-    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, draw, &stop, &err),
+    assert_int_equal(vae_measure(&m, l.model, &c, l.train, N, 1024, draw, &stop, &err),
                      VAE_ERR_INTERRUPTED);
+    vae_loop_close(&l);
+    run_free_set(&set);
+}
+
+/* A batch of more rows than there are takes the memory of those there are. */
+static void test_batch_of_all(void **state)
+{
+    (void)state;
+    enum { N = 1100 };
+    vae_dataset set;
+    vae_config c;
+    vae_error err = {0};
+    run_make_set(&set, N, HEIGHT, WIDTH, 1);
+    run_small_config(&c, "x");
+    run_set_option(&c, "batch-size", "16777216");
+    run_set_option(&c, "epochs", "1");
+    vae_loop l;
+    assert_int_equal(vae_loop_open(&l, &c, &set, NULL, NULL, NULL, NULL, NULL, &err), VAE_OK);
+    assert_int_equal(l.measure_batch, l.n_train);
+    assert_int_equal(vae_loop_begin(&l, NULL, &err), VAE_OK);
+    vae_loop_event event;
+    do {
+        assert_int_equal(vae_loop_next(&l, &event, &err), VAE_OK);
+    } while (event != VAE_LOOP_DONE);
+    assert_int_equal(l.now->state.step, 1);
     vae_loop_close(&l);
     run_free_set(&set);
 }
@@ -750,6 +776,7 @@ int main(void)
         cmocka_unit_test(test_plans),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_batch_of_all),
         cmocka_unit_test(test_step_timer),
         cmocka_unit_test(test_flops_and_medians),
         cmocka_unit_test(test_threads),

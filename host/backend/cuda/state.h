@@ -19,6 +19,9 @@ enum {
      * batch not gathered ahead), and as many in each step left over: least at sqrt(2n) for n
      * steps, 30 in an epoch of MNIST, and within 25% of that from 16 on. */
     VAE_CUDA_MANY = 16,
+    /* Nodes of a step up to which that graph is made: in a step of more, which are milliseconds,
+     * those 7 us are nothing, but the graph would be of ten thousands of nodes. */
+    VAE_CUDA_MANY_NODES = 512,
     VAE_CUDA_PLAN_RING = 4, /* pinned buffers that plans are sent from */
     VAE_CUDA_STAGES = 3,    /* one is read, one copied, one computed on */
 };
