@@ -29,6 +29,8 @@ cu.asan  =
 isa.asan = -O2
 $(eval $(call variant,asan))
 
+# the reference in double has no other memory than what it is given and arrays of a size that it checks
+$(BUILD)/asan/tests/support/reference.o: SAN := -O2 $(SAN_DEBUG)
 # but those that another rule builds, or that need CUDA, emulated or not
 UNIT    := $(filter-out tests/unit/test_curand.c tests/unit/test_whole.c tests/unit/test_twins.c,$(wildcard tests/unit/test_*.c))
 SUPPORT := $(wildcard tests/support/*.c)
@@ -107,7 +109,10 @@ roundtrip: deps ## NumPy, safetensors, onnx and ONNX Runtime read what is export
 # ---- the CUDA backend on the host: kernels and backend/cuda over tests/simt ----
 # What does not see CUDA is the asan variant's.
 cc.simt  = $(CC) $(C11) $(INCLUDE) -DVAE_WITH_CUDA $(SIMT_INC) $(SAN)
-cxx.simt = $(CXX) -std=c++17 $(MATH) $(SAN) -O2 -Wall -Wextra $(SIMT_INC) -Iinclude
+cxx.simt = $(CXX) -std=c++17 $(MATH) $(SIMT_SAN) -Wall -Wextra $(SIMT_INC) -Iinclude
+# what moves from thread to thread of a kernel is plain code: it would be half of the time
+SIMT_SAN := $(SAN) -O2
+$(BUILD)/simt/tests/simt/simt_sched.o $(BUILD)/simt/tests/simt/simt_warp.o: SIMT_SAN := -O3 $(SAN_DEBUG) -fno-omit-frame-pointer -DSIMT_ASAN
 cu.simt  = $(CXX) -std=c++17 -x c++ $(SAN) -Wall -Wextra $(MATH) $(SIMT_INC) $(SIMT_CURAND) -Iinclude \
            -Ikernels
 isa.simt =

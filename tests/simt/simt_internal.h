@@ -22,7 +22,10 @@
 #define __has_feature(x) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define SIMT_ASAN 1
+#undef SIMT_ASAN
+#define SIMT_ASAN /* else tests.mk says it, where a file of a program under ASan goes without */
+#endif
+#ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
