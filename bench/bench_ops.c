@@ -87,6 +87,16 @@ static size_t bias_of(const ops_bench *b, size_t l)
     return b->layout.tensors[b->layout.layers[l].bias].offset;
 }
 
+/* The gradient of layer l's bias, where what makes the layer's gradient sums its columns, too: as
+ * in a step (model/layers.c), not where convolutions are on either side. */
+static float *bias_early(const ops_bench *b, size_t l)
+{
+    const layer_desc *y = b->layout.layers;
+    const bool conv =
+        y[l].is_conv || (l + 1 < b->layout.n_encoder + b->layout.n_decoder && y[l + 1].is_conv);
+    return conv || b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, l);
+}
+
 /* ---- the operations, as model.c calls them ---- */
 
 static void do_gather(void *ctx)
@@ -125,8 +135,7 @@ static void do_backward_weight(void *ctx)
                                          input_of(b, op->layer), b->B, y->conv, b->scratch);
         return;
     }
-    float *db =
-        head || b->be->ops->bias_with_weight(b->be, b->B) ? b->grads + bias_of(b, op->layer) : NULL;
+    float *db = head || bias_early(b, op->layer) == NULL ? b->grads + bias_of(b, op->layer) : NULL;
     b->be->ops->linear_backward_weight(b->be, b->grads + w->offset, w->ld, db, b->dy[op->layer],
                                        input_of(b, op->layer), b->B, y->in, y->out);
 }
@@ -145,9 +154,7 @@ static void do_backward_input(void *ctx)
                                         b->layout.layers[op->layer - 1].act, b->scratch);
         return;
     }
-    float *db = to_z || b->be->ops->bias_with_weight(b->be, b->B)
-                    ? NULL
-                    : b->grads + bias_of(b, op->layer - 1);
+    float *db = to_z ? NULL : bias_early(b, op->layer - 1);
     b->be->ops->linear_backward_input(
         b->be, to_z ? b->dz : b->dy[op->layer - 1], db, b->dy[op->layer], b->params + w->offset,
         w->ld, input_of(b, op->layer), to_z ? NULL : b->aux[op->layer - 1], b->B, y->in, y->out,
@@ -174,7 +181,7 @@ static void do_loss(void *ctx)
 {
     ops_bench *b = ((timed_op *)ctx)->bench;
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
-    float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
+    float *db = bias_early(b, last);
     b->be->ops->recon_loss(
         b->be, b->recon_row, b->dy[last], db, b->y[last], b->x, b->B, 1, b->layout.d,
         (vae_recon){.likelihood = b->config.likelihood, .variance = 1}, 1.0f / (float)b->B);
@@ -186,7 +193,7 @@ static void do_output(void *ctx)
     ops_bench *b = ((timed_op *)ctx)->bench;
     const size_t last = b->layout.n_encoder + b->layout.n_decoder - 1;
     const tensor_desc *w = weight_of(b, last);
-    float *db = b->be->ops->bias_with_weight(b->be, b->B) ? NULL : b->grads + bias_of(b, last);
+    float *db = bias_early(b, last);
     b->be->ops->linear_recon_loss(
         b->be, b->recon_row, b->dy[last], db, input_of(b, last), b->params + w->offset, w->ld,
         b->params + bias_of(b, last), b->x, b->B, 1, b->layout.layers[last].in, b->layout.d,

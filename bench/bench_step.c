@@ -4,6 +4,7 @@
  *   bench_step [--device cpu|cuda] [--precision P] [--hidden 400] [--latent 20]
  *              [--batches 20,128,1024,8192] [--repeats 9] [--seconds 0.5] [--threads N] [--json F]
  *              [--data digits] [--warm-up 2000] [--warm-up-seconds 20] [--note TEXT]
+ *              [--conv 32,64,128,256 [--rows 60000]]      on a GPU only
  *   bench_step --dump FILE [--data digits]     the rows as bytes, for the peers
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
@@ -337,8 +338,13 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
         }
         open_operands(&x);
     }
-    char shape[128];
-    int at = snprintf(shape, sizeof shape, "%zu", set.d);
+    char shape[256];
+    int at = o->config.conv.n > 0
+                 ? snprintf(shape, sizeof shape, "%zux%zux%zu", set.height, set.width, set.channels)
+                 : snprintf(shape, sizeof shape, "%zu", set.d);
+    for (size_t i = 0; i < o->config.conv.n; i++) {
+        at += snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.conv.size[i]);
+    }
     for (size_t i = 0; i < o->config.hidden.n; i++) {
         at += snprintf(shape + at, sizeof shape - (size_t)at, "-%zu", o->config.hidden.size[i]);
     }
@@ -410,10 +416,16 @@ int main(int argc, char **argv)
     vae_config_defaults(&o.config);
     o.config.device = VAE_DEVICE_CPU;
     parse(&o, argc, argv);
+    if (o.config.conv.n > 0 && o.config.device == VAE_DEVICE_CPU && o.dump == NULL) {
+        fprintf(stderr,
+                "bench_step: --conv: the products beside a step are those of linear layers; "
+                "conv.py and vae bench time convolutions on a CPU\n");
+        return 2;
+    }
     vae_dataset *set = NULL;
     vae_error err = {0};
-    if (vae_dataset_open(&set, o.config.data, VAE_SPLIT_TRAIN, &(vae_data_options){0}, &err) !=
-        VAE_OK) {
+    const vae_data_options in_memory = {.in_memory = SIZE_MAX};
+    if (vae_dataset_open(&set, o.config.data, VAE_SPLIT_TRAIN, &in_memory, &err) != VAE_OK) {
         die(&err);
     }
     if (set->dtype != VAE_U8) {

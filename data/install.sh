@@ -13,6 +13,7 @@ test_libs=(cmocka:libcmocka-dev)
 browser=(chromium:chromium chromedriver:chromium-driver) # of tests/report, which are skipped without
 lint=(clang-format:clang-format cppcheck:cppcheck)
 fuzz=(clang:clang)
+bench=(xz:xz-utils) # packs the bundle for a GPU node
 bench_libs=(openblas:libopenblas-openmp-dev) # what the products are compared with
 
 missing=() wanted=() # wanted: what can be done without
@@ -65,7 +66,7 @@ look() { # WHAT...: fills missing and wanted
             done
             ;;
         lint) need_commands "${lint[@]}" ;;
-        bench) need_libraries "${bench_libs[@]}" ;;
+        bench) need_commands "${bench[@]}"; need_libraries "${bench_libs[@]}" ;;
         fuzz) need_commands "${fuzz[@]}"; need_clang_parts ;;
         *) echo "usage: $0 build|test|lint|fuzz|bench ..." >&2; exit 2 ;;
         esac

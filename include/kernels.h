@@ -237,7 +237,7 @@ cudaError_t vae_persistent_launch(const vae_persistent *job, vae_product product
 /* *cursor += steps. One thread. */
 cudaError_t vae_advance_launch(uint64_t *cursor, uint64_t steps, cudaStream_t stream);
 
-/* ---- kernels/hopper.cu: products of bf16 with what follows them, for compute capability 9.0 ----
+/* ---- kernels/hopper*.cu: products of bf16 with what follows them, for compute capability 9.0 ----
  * Where built() says that they were compiled, and fits() that the sizes are theirs. Matrices are
  * bf16, w: (out,in) too, biases floats; partial: VAE_HOPPER_SCRATCH bytes. fits() knows nothing of
  * the number of rows, but for the loss's: any number works, many are what they are made for. */

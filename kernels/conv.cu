@@ -147,10 +147,19 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     }
 }
 
+/* Pairs of pixels of a launch: counted in 32 bits, and a large batch of large pictures has more.
+ * Emulated few, so that small ones take several launches, too. */
+#ifdef __CUDACC__
+enum : uint32_t { MIRROR_PAIRS = 1u << 31 };
+#else
+enum : uint32_t { MIRROR_PAIRS = 64 };
+#endif
+
+/* x: from row `row0` of the batch on. */
 template <typename T>
 __global__ void __launch_bounds__(VAE_BLOCK)
-    mirror_kernel(T *x, size_t ld, vae_now now, uint32_t n, uint32_t h, uint32_t w, uint32_t c,
-                  uint64_t seed)
+    mirror_kernel(T *x, size_t ld, vae_now now, uint64_t row0, uint32_t n, uint32_t h, uint32_t w,
+                  uint32_t c, uint64_t seed)
 {
     const vae_plan *entry = plan_entry(now);
     const uint64_t draw = load_early(&entry->draw);
@@ -161,7 +170,7 @@ __global__ void __launch_bounds__(VAE_BLOCK)
     plan.extra_skip = load_early(&entry->extra_skip);
     for (uint32_t v = blockIdx.x * VAE_BLOCK + threadIdx.x; v < n; v += gridDim.x * VAE_BLOCK) {
         const uint32_t j = v % (w / 2), y = v / (w / 2) % h, r = v / (w / 2) / h;
-        if (!vae_mirrored(seed, vae_plan_position(&plan, r), draw)) {
+        if (!vae_mirrored(seed, vae_plan_position(&plan, row0 + r), draw)) {
             continue;
         }
         T *left = x + r * ld + ((size_t)y * w + j) * c;
@@ -252,11 +261,13 @@ template <typename T>
 static cudaError_t mirror_of(vae_mat x, vae_now now, size_t B, size_t h, size_t w, size_t c,
                              uint64_t seed, cudaStream_t stream)
 {
-    const size_t n = B * h * (w / 2);
-    if (n > 0) {
-        VAE_LAUNCH((mirror_kernel<T>), vae_blocks(n, 1u << 16), VAE_BLOCK, 0, stream,
-                   static_cast<T *>(x.data), x.ld, now, (uint32_t)n, (uint32_t)h, (uint32_t)w,
-                   (uint32_t)c, seed);
+    const size_t pairs = h * (w / 2);
+    const size_t most = pairs > 0 && pairs < MIRROR_PAIRS ? MIRROR_PAIRS / pairs : 1;
+    for (size_t row = 0, rows; pairs > 0 && row < B; row += rows) {
+        rows = B - row < most ? B - row : most;
+        VAE_LAUNCH((mirror_kernel<T>), vae_blocks(rows * pairs, 1u << 16), VAE_BLOCK, 0, stream,
+                   static_cast<T *>(x.data) + row * x.ld, x.ld, now, (uint64_t)row,
+                   (uint32_t)(rows * pairs), (uint32_t)h, (uint32_t)w, (uint32_t)c, seed);
     }
     return cudaGetLastError();
 }

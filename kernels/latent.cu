@@ -48,19 +48,18 @@ static __device__ __forceinline__ float row_sum(float v, unsigned lane, unsigned
     return v;
 }
 
-/* vae_plan_eps, its fields read early. */
+/* vae_plan_eps, its fields read early; no array of two, which would lie in local memory. */
 struct eps_positions {
-    uint64_t first, skip[2], at;
+    uint64_t first, before, from, at;
     __device__ __forceinline__ uint64_t of(uint32_t b) const
     {
-        return first + b + skip[b >= at];
+        return first + b + (b >= at ? from : before);
     }
 };
 static __device__ __forceinline__ eps_positions load_positions(const vae_plan *plan)
 {
-    return {load_early(&plan->first),
-            {load_early(&plan->eps_skip[0]), load_early(&plan->eps_skip[1])},
-            load_early(&plan->eps_at)};
+    return {load_early(&plan->first), load_early(&plan->eps_skip[0]),
+            load_early(&plan->eps_skip[1]), load_early(&plan->eps_at)};
 }
 
 /* Grid: a warp per 32/lanes rows of z, `lanes` neighbouring lanes per row, a quad of latents per

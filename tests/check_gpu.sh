@@ -5,7 +5,9 @@
 # Time on a GPU is short and a run may be cut off: every check and every timing appends its row to
 # $OUT/rows.jsonl at once, $OUT/logs.tar.gz is made anew after every section, and every section has a
 # limit of its own. Exit status 0 only if no row says "failed".
-# Environment: OUT (gpu-report), MNIST (a folder with the four files), REPEATS, SECONDS_EACH, PYTHON.
+# Environment: OUT (gpu-report), LOGS (a new folder, packed into OUT), BUDGET (seconds for all sections:
+# what does not fit is cut short or skipped, and the archive is whole), MNIST (a folder with the four
+# files), REPEATS, SECONDS_EACH, WARM_UP_SECONDS (of training before what is timed counts), PYTHON.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 self=$here/$(basename "$0")
@@ -13,17 +15,19 @@ bin=${BIN:-$here}
 bench=${BENCH:-$here/bench}
 out=${OUT:-gpu-report}
 python=${PYTHON:-python3}
-repeats=${REPEATS:-5} each=${SECONDS_EACH:-0.1}
+repeats=${REPEATS:-5} each=${SECONDS_EACH:-0.1} warm=${WARM_UP_SECONDS:-1}
 model=(--hidden 400 --latent 20)
+convolutions=(--conv "${CHECK_CONV:-8,16}" --hidden none --flip)
 
 # section and seconds it may take
-sections="device:30 smoke:40 ops:120 parity:60 bits:60 mnist:60 memcheck:90 profile:60 steps:90
-    whole:60 switches:60 operations:60 models:90 cpu:40 jax:90 torch:90 compiled:150 sanitize:120"
+sections="device:30 smoke:40 ops:200 parity:80 bits:80 mnist:60 memcheck:90 profile:60 steps:90
+    whole:90 conv:120 switches:60 operations:60 models:90 cpu:60 jax:120 torch:120 compiled:150 sanitize:120"
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 rows=$out/rows.jsonl
-logs=${LOGS:-$out/logs}
+# not in $out: of many files there few might come back from a borrowed node
+logs=${LOGS:-$(mktemp -d "${TMPDIR:-/tmp}/check-gpu.XXXXXX")}
 export OUT=$out LOGS=$logs
 
 clean() { printf '%s' "$1" | tr -c '[:print:]' ' ' | tr '"\\' "' " | cut -c1-"${2:-300}"; }
@@ -69,8 +73,8 @@ same() { # WHAT FOLDER FOLDER
     fi
 }
 steps() { # OPTIONS...: rows of bench_step
-    "$bin/bench_step" --device cuda --repeats "$repeats" --seconds "$each" --json "$rows" "$@" ||
-        row "bench_step $*" failed 0 "exit $?"
+    "$bin/bench_step" --device cuda --repeats "$repeats" --seconds "$each" --warm-up-seconds "$warm" \
+        --json "$rows" "$@" || row "bench_step $*" failed 0 "exit $?"
 }
 
 section_device() {
@@ -102,30 +106,32 @@ section_smoke() {
 
 section_ops() { # one after another: side by side they share the GPU in slices of time and take ten times as long
     local precision program
-    for precision in fp32 tf32 bf16; do
-        for program in test_ops test_ops_loss test_ops_classes test_ops_conv; do
+    check "steps in bf16 beside the CPU's" env OMP_NUM_THREADS=1 "$bin/test_twins"
+    check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_gradients"
+    check "the model on the device" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_model"
+    for precision in fp32 bf16 tf32; do
+        for program in test_ops_conv test_ops_loss test_ops_classes test_ops; do
             check "$program $precision" env VAE_TEST_DEVICE=cuda VAE_TEST_PRECISION=$precision \
                 OMP_NUM_THREADS=1 "$bin/$program"
         done
     done
-    check "steps in bf16 beside the CPU's" env OMP_NUM_THREADS=1 "$bin/test_twins"
-    check "whole-step gradients fp32" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_gradients"
-    check "the model on the device" env VAE_TEST_DEVICE=cuda OMP_NUM_THREADS=1 "$bin/test_model"
 }
 
 section_parity() { # 100 steps on both: rounding that Adam amplifies at ReLU's kinks reaches 0.01 nats
-    local precision tolerance t got reference activation
-    for activation in relu tanh; do
-        train cpu_$activation --device cpu --activation $activation
-        reference=$(figure elbo cpu_$activation)
+    local precision tolerance t got reference kind options
+    for kind in relu tanh convolutions; do
+        options=(--activation "$kind")
+        [ $kind = convolutions ] && options=("${convolutions[@]}" --activation tanh)
+        train cpu_$kind --device cpu "${options[@]}"
+        reference=$(figure elbo cpu_$kind)
         for precision in fp32 tf32 bf16; do
             case $precision in fp32) tolerance=0.01 ;; tf32) tolerance=0.05 ;; *) tolerance=0.5 ;; esac
             t=$(now)
-            train ${precision}_$activation --device cuda --precision $precision --activation $activation
-            got=$(figure elbo ${precision}_$activation)
-            row "100 steps $activation $precision against the CPU" \
+            train ${precision}_$kind --device cuda --precision $precision "${options[@]}"
+            got=$(figure elbo ${precision}_$kind)
+            row "100 steps $kind $precision against the CPU" \
                 "$(within "$got" "$reference" $tolerance && echo passed || echo failed)" "$(since "$t")" \
-                "elbo $got against $reference, tolerance $tolerance $(tail -n 1 "$logs/${precision}_$activation.log")"
+                "elbo $got against $reference, tolerance $tolerance $(tail -n 1 "$logs/${precision}_$kind.log")"
         done
     done
 }
@@ -133,19 +139,24 @@ section_parity() { # 100 steps on both: rounding that Adam amplifies at ReLU's k
 section_bits() {
     local precision
     for precision in fp32 bf16; do
-        train once_$precision --device cuda --precision $precision
-        train again_$precision --device cuda --precision $precision
-        VAE_CUDA_STREAM_DATA=1 train streamed_$precision --device cuda --precision $precision
-        VAE_CUDA_GRAPHS=0 train direct_$precision --device cuda --precision $precision
-        same "same bits again, $precision" once_$precision again_$precision
-        same "same bits streamed, $precision" once_$precision streamed_$precision
-        same "same bits without graphs, $precision" once_$precision direct_$precision
-        train two_$precision --device cuda --epochs 2 --precision $precision
-        train halves_$precision --device cuda --precision $precision
-        "$bin/vae" train --resume --out "$logs/halves_$precision" --epochs 2 --device cuda -q \
-            >"$logs/halves_$precision.log" 2>&1
-        same "same bits resumed, $precision" two_$precision halves_$precision
+        same_bits "$precision" --precision $precision
     done
+    same_bits "bf16 convolutions" --precision bf16 "${convolutions[@]}"
+}
+same_bits() { # WHAT OPTIONS...
+    local what=$1 name=${1// /_}
+    shift
+    train "once_$name" --device cuda "$@"
+    train "again_$name" --device cuda "$@"
+    VAE_CUDA_STREAM_DATA=1 train "streamed_$name" --device cuda "$@"
+    VAE_CUDA_GRAPHS=0 train "direct_$name" --device cuda "$@"
+    same "same bits again, $what" "once_$name" "again_$name"
+    same "same bits streamed, $what" "once_$name" "streamed_$name"
+    same "same bits without graphs, $what" "once_$name" "direct_$name"
+    train "two_$name" --device cuda --epochs 2 "$@"
+    train "halves_$name" --device cuda "$@"
+    "$bin/vae" train --resume --out "$logs/halves_$name" --epochs 2 --device cuda -q >"$logs/halves_$name.log" 2>&1
+    same "same bits resumed, $what" "two_$name" "halves_$name"
 }
 
 section_mnist() { # pytorch/examples' model and protocol: 105.2 to 106.0
@@ -161,22 +172,34 @@ section_mnist() { # pytorch/examples' model and protocol: 105.2 to 106.0
     done
 }
 
-section_memcheck() { sanitizer memcheck; }
+section_memcheck() {
+    sanitizer memcheck
+    export VAE_CUDA_HOPPER=1 # for few rows, too
+    sanitizer memcheck "Hopper's products" --limit 1024 --batch-size 512 --precision bf16 --hidden 400 --latent 20
+}
 section_sanitize() { # these look into cuBLAS' kernels too, where they report what is none: own kernels only
     local tool
+    only=(--kernel-regex kns=_kernel)
     for tool in racecheck initcheck synccheck; do
-        sanitizer $tool --kernel-regex kns=_kernel
+        sanitizer $tool
     done
 }
-sanitizer() { # TOOL OPTIONS...
+sanitizer() { # TOOL [WHAT OPTIONS...]: of a small model and of one with convolutions, or of what is named
     local tool=$1 program
-    shift
     program=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
     [ -n "$program" ] || { row "compute-sanitizer $tool" skipped 0 "not on this machine"; return; }
-    check "compute-sanitizer $tool" "$program" --tool "$tool" --error-exitcode 9 "$@" "$bin/vae" train \
-        --data digits --limit 384 --epochs 1 --hidden 48 --latent 6 --batch-size 100 --device cuda \
-        --force -q --sample-every 0 --out "$logs/sanitized"
+    shift
+    if [ $# -eq 0 ]; then
+        sanitizer "$tool" "a small model" --limit 384 --hidden 48 --latent 6 --batch-size 100
+        sanitizer "$tool" convolutions --limit 200 --latent 6 --batch-size 64 --precision bf16 "${convolutions[@]}"
+        return
+    fi
+    local what=$1
+    shift
+    check "compute-sanitizer $tool, $what" "$program" --tool "$tool" --error-exitcode 9 "${only[@]}" "$bin/vae" \
+        train --data digits --epochs 1 --device cuda --force -q --sample-every 0 --out "$logs/sanitized" "$@"
 }
+only=()
 
 section_profile() { # one step, kernel by kernel
     local ncu precision batch log
@@ -188,7 +211,7 @@ section_profile() { # one step, kernel by kernel
             VAE_CUDA_GRAPHS=0 "$ncu" --clock-control none --cache-control none --csv --launch-skip 50 \
                 --launch-count 60 --metrics gpu__time_duration.sum,dram__bytes.sum,launch__grid_size \
                 "$bin/bench_step" --device cuda --precision $precision "${model[@]}" --batches $batch \
-                --repeats 1 --seconds 0.01 >"$log" 2>&1
+                --repeats 1 --seconds 0.01 --warm-up-seconds 0 >"$log" 2>&1
             if grep -q gpu__time_duration "$log"; then
                 row "ncu $precision $batch" passed 0 "in the logs"
             else
@@ -220,6 +243,24 @@ section_whole() { # whole steps by one kernel, which are off by default
         VAE_CUDA_PERSISTENT=1 steps --precision $precision "${model[@]}" --batches 128,256,20 --note "whole steps"
     done
 }
+section_conv() { # pictures of 64 x 64 x 3
+    local precision pictures=$logs/pictures.npy count=1024 head
+    local large=(--conv "32,64,128,256" --hidden none --latent 128 --likelihood gaussian)
+    head="{'descr': '|u1', 'fortran_order': False, 'shape': ($count, 64, 64, 3), }"
+    { printf '\x93NUMPY\x01\x00\x76\x00%-117s\n' "$head" && head -c $((count * 64 * 64 * 3)) /dev/urandom; } >"$pictures"
+    for precision in bf16 tf32 fp32; do
+        steps --precision $precision --data "$pictures" --rows $count "${large[@]}" --batches 64,256,1024
+    done
+    for precision in bf16 fp32; do
+        operations --precision $precision --batch-size 1024 "${large[@]}"
+    done
+    has_peer torch || return
+    for precision in eager:bf16,tf32,fp32 compile:bf16; do # what compiling takes has no bound
+        "$python" "$bench/peers/torch_conv.py" --device cuda --modes "${precision%:*}" \
+            --precision "${precision#*:}" --batches 64,256,1024 --repeats "$repeats" --seconds "$each" \
+            --json "$rows" || row "torch convolutions, $precision" failed 0 "exit $?"
+    done
+}
 section_switches() {
     local precision
     for precision in bf16 fp32; do
@@ -239,20 +280,25 @@ section_operations() {
     local precision batch
     for batch in 65536 128; do
         for precision in bf16 fp32; do
-            "$bin/bench_ops" --device cuda --precision $precision --batch-size $batch --repeats "$repeats" \
-                --seconds 0.03 --json "$rows" || row "bench_ops $precision $batch" failed 0 "exit $?"
+            operations --precision $precision --batch-size $batch
         done
     done
 }
+operations() { # OPTIONS...: rows of bench_ops
+    "$bin/bench_ops" --device cuda --repeats "$repeats" --seconds 0.03 --json "$rows" "$@" ||
+        row "bench_ops $*" failed 0 "exit $?"
+}
 section_cpu() {
-    "$bin/bench_step" --device cpu --batches 128,1024,8192 --repeats 3 --seconds 0.5 --json "$rows"
+    "$bin/bench_step" --device cpu --batches 128,1024,8192 --repeats 3 --seconds 0.5 --warm-up-seconds "$warm" \
+        --json "$rows" || row "bench_step on the CPU" failed 0 "exit $?"
 }
 
 peer() { # torch|jax PRECISION BATCHES OPTIONS...
-    local name=$1 precision=$2 batches=$3
+    local name=$1 precision=$2 batches=$3 data=$logs/digits.bytes # the rows that bench_step has
     shift 3
-    "$python" "$bench/peers/${name}_step.py" --precision "$precision" --batches "$batches" \
-        --repeats "$repeats" --json "$rows" "$@" || row "$name $precision" failed 0 "exit $?"
+    [ -s "$data" ] || "$bin/bench_step" --dump "$data"
+    "$python" "$bench/peers/${name}_step.py" --precision "$precision" --batches "$batches" --data "$data" \
+        --warm-up-seconds "$warm" --repeats "$repeats" --json "$rows" "$@" || row "$name $precision" failed 0 "exit $?"
 }
 has_peer() {
     "$python" -c "import $1" 2>/dev/null && return
@@ -284,22 +330,29 @@ if [ ! -e "$here/lib/libcublasLt.so.13" ] && [ ! -e /usr/local/cuda/lib64/libcub
     [ -n "$found" ] && export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${found%/*}"
 fi
 mkdir -p "$logs"
+end=${BUDGET:+$((SECONDS + BUDGET))}
 for entry in $sections; do
-    section=${entry%:*} limit=${entry#*:}
+    section=${entry%:*} limit=${LIMIT:-${entry#*:}}
     if [ $# -gt 0 ] && [[ " $* " != *" $section "* ]]; then
         continue
     fi
+    left=$((${end:-SECONDS + limit} - SECONDS))
+    if [ -n "$end" ] && [ $left -lt 3 ]; then
+        row "section $section" skipped 0 "no time left of BUDGET=$BUDGET"
+        continue
+    fi
+    limit=$((left < limit ? left : limit))
     t=$(now)
-    timeout -k 5 "${LIMIT:-$limit}" bash "$self" --one "$section"
+    timeout -k 5 "$limit" bash "$self" --one "$section"
     rc=$?
     if [ $rc -eq 124 ] || [ $rc -eq 137 ]; then
-        row "section $section" failed "$(since "$t")" "ran past its ${LIMIT:-$limit} s; the rows before are kept"
+        row "section $section" failed "$(since "$t")" "ran past its $limit s; the rows before are kept"
     else
         row "section $section" passed "$(since "$t")" "done"
     fi
-    tar -C "$logs" --exclude='*.vae' --exclude='*.png' --exclude=report.html -czf "$out/logs.tmp" . && mv "$out/logs.tmp" "$out/logs.tar.gz"
+    tar -C "$logs" --exclude='*.vae' --exclude='*.png' --exclude=report.html --exclude='*.bytes' --exclude='*.npy' -czf "$out/logs.tmp" . && mv "$out/logs.tmp" "$out/logs.tar.gz"
 done
 failed=$(grep -c '"status": "failed"' "$rows")
-echo "rows: $rows; $failed failed"
+echo "rows: $rows; $failed failed; logs: $logs"
 grep '"status": "failed"' "$rows"
 [ "$failed" -eq 0 ]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs every test program that `make test` built, as many side by side as there are cores, longest
-first, and closes with the line CI reads: N passed, N failed, N skipped.
+"""Runs every test program that `make test` built, as many side by side as there are cores, one more
+while those leave a core idle, longest first, and closes with the line CI reads: N passed, N failed,
+N skipped.
 
     tests/run.py [WORD...]    only the programs whose name holds one of the words
 
-Environment: BUILD (the build folder), JOBS (programs side by side, default: cores), FULL=1 (the long
-form), VAE_DATA_DIR (a folder that holds mnist/, to test on it). tests/README.md says more."""
+Environment: BUILD (the build folder), JOBS (cores to keep busy, default: all), FULL=1 (the long form), VAE_DATA_DIR (a folder that holds mnist/, to test on it). tests/README.md says more."""
 import glob
 import json
 import os
@@ -22,11 +22,13 @@ RECORD = os.path.join(BUILD, "test", "seconds.json")  # of the last run, by name
 TIMEOUT = 1200
 SHOWN = 400  # lines of a failed program's output; all of it is in its log
 # Where there is no record: what takes long comes first in this order, the rest after it.
-LONGEST = ("cli ranks", "faults", "emulated ranks", "emulated program: parity", "cli pictures", "cli probe",
-           "cli program", "emulated test_model_tsan", "emulated program: bits", "cli conditional", "cli report",
-           "cli sprites", "cli score", "parsers on bad input", "emulated test_model", "report in a browser",
-           "test_sprites", "emulated program: failures", "cli data", "round trips: commands",
-           "round trips: models")
+LONGEST = ("cli ranks", "emulated program: parity", "emulated ranks", "emulated test_model_tsan", "cli trust",
+           "cli program", "installed library", "cli probe", "emulated program: bits", "round trips: tutorial",
+           "cli conv", "cli pictures", "cli conditional", "faults", "emulated program: script", "cli report",
+           "report in a browser", "emulated test_ops_loss fp32", "emulated test_ops_loss tf32",
+           "emulated test_ops_loss bf16", "emulated test_model", "parsers on bad input", "cli photos", "cli score",
+           "emulated test_ops fp32", "emulated test_ops tf32", "emulated test_ops bf16", "cli data",
+           "round trips: commands", "test_ops_loss", "test_ops_loss bf16", "cli mapped", "test_matmul")
 PRECISIONS = ("fp32", "tf32", "bf16")
 CPU_BF16 = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_determinism", "test_mapped")
 BY_PRECISION = ("test_ops", "test_ops_loss", "test_ops_conv", "test_ops_classes", "test_gradients", "test_whole")
@@ -130,15 +132,53 @@ def longest_first(todo):
     return sorted(todo, key=lambda p: record.get(p.name, guess.get(p.name, 0)), reverse=True)
 
 
+class Cores:
+    """How many cores of the machine are at work, whoever's work it is: a program that waits (for a disk, a
+    browser, ranks for one another) leaves its own to another program."""
+    LOOK = 1  # seconds
+
+    def __init__(self):
+        self.then, self.idle = time.monotonic(), self.idle_seconds()
+
+    @staticmethod
+    def idle_seconds():
+        """Of all cores since the machine started, without work or with work that waits for the disk."""
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                words = file.readline().split()
+            return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return 0  # which lets nobody in: all cores are busy
+
+    def busy(self):
+        """Since the last look, if that is long enough ago, else None."""
+        now = time.monotonic()
+        if now - self.then < self.LOOK:
+            return None
+        idle = self.idle_seconds()
+        was, self.idle = (idle - self.idle) / (now - self.then), idle
+        self.then = now
+        return os.cpu_count() - was
+
+    def forget(self):
+        self.then, self.idle = time.monotonic(), self.idle_seconds()
+
+
 def run_all(todo, jobs):
-    running, done = {}, []
+    running, done, cores = {}, [], Cores()
     try:
         while todo or running:
-            while todo and len(running) < jobs:
+            busy = cores.busy()
+            while todo and (len(running) < jobs or (busy is not None and busy < jobs - 0.5 and len(running) < 2 * jobs)):
                 program = todo.pop(0)
                 program.start()
                 running[program.process.pid] = program
-            pid, status, usage = os.wait4(-1, 0)
+                busy = None
+                cores.forget()  # what the new one takes shows in the next look
+            pid, status, usage = os.wait4(-1, os.WNOHANG if todo else 0)
+            if pid == 0:
+                time.sleep(0.05)
+                continue
             program = running.pop(pid)
             program.end(status, usage)
             done.append(program)
@@ -162,7 +202,7 @@ def tell(program):
 
 
 def keep_record(done):
-    record = {**read_record(), **{p.name: round(p.cpu, 2) for p in done}}
+    record = {**read_record(), **{p.name: round(p.wall, 2) for p in done}}
     with open(RECORD + ".new", "w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, sort_keys=True)
     os.replace(RECORD + ".new", RECORD)

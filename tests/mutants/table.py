@@ -59,7 +59,7 @@ TESTS = [
     ("kernels/conv.cu", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),
     ("kernels/classes.cu", ["simt ops_classes", *STEPS]),
     ("kernels/loss.cu", ["simt ops_loss", "simt ops_loss bf16", "simt ops_classes", *STEPS]),
-    ("kernels/hopper.cu", ["simt ops bf16", "simt gradients bf16"]),
+    ("kernels/hopper*.cu", ["simt ops bf16", "simt gradients bf16"]),
     ("kernels/persistent.cu", [*WHOLE, "program parity"]),
     ("kernels/*.cu", [*KERNELS, *STEPS, *WHOLE]),
     ("host/backend/cuda/conv.c", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),

@@ -33,12 +33,17 @@ figure() { # KEY FOLDER: of the last line of training
         sed -E "s/.*\"$1\": *([-0-9.eE+]+).*/\1/"
 }
 within() { awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN {d = a - b; if (d < 0) d = -d; exit !(d <= t)}'; }
+declare -A on_cpu # elbo there, by options
 parity() { # NAME TOLERANCE OPTIONS...: 100 steps on both
-    local name=$1 tolerance=$2 a b
+    local name=$1 tolerance=$2 model a b
     shift 2
-    train cpu --device cpu "${@/--precision=*/--precision=fp32}"
-    a=$(figure elbo cpu)
-    train cuda --device cuda "$@"
+    model=${*/--precision=*/}
+    if [ -z "${on_cpu[ $model]:-}" ]; then
+        train cpu --device cpu --report=false "${@/--precision=*/--precision=fp32}"
+        on_cpu[ $model]=$(figure elbo cpu)
+    fi
+    a=${on_cpu[ $model]}
+    train cuda --device cuda --report=false "$@"
     b=$(figure elbo cuda)
     within "${a:-x}" "${b:-y}" "$tolerance" && [ -n "$a" ]
     ok "100 steps, $name" $? "elbo ${a:-none} on the CPU, ${b:-none} emulated: $(tail -n 1 "$temp/cuda.log")"
@@ -79,7 +84,7 @@ if part parity; then
     parity "stl" 0.001 --objective stl
     parity "free bits, clipping, AdamW" 0.001 --free-bits 0.1 --clip-norm 5 --optimizer adamw --weight-decay 0.01
     parity "conditional" 0.001 --condition labels
-    parity "semi-supervised" 0.001 --semi-supervised --labelled 100 --activation tanh
+    parity "semi-supervised" 0.001 --semi-supervised --labelled 50 --limit 800 --batch-size 8 --activation tanh
     parity "tf32" 0.05 --precision=tf32
     parity "bf16" 0.5 --precision=bf16
 
@@ -195,13 +200,13 @@ if part script; then
     script() { # OUT SECTION...
         local out=$temp/$1
         shift
-        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 tests/check_gpu.sh "$@" >"$out.log" 2>&1
+        BIN=$build/simt OUT=$out LOGS=$temp/logs CHECK_ROWS=256 CHECK_CONV=2 tests/check_gpu.sh "$@" >"$out.log" 2>&1
     }
     rows() { python3 -c 'import json, sys; rows = [json.loads(l) for l in open(sys.argv[1])]
 print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"; }
     LIMIT=900 script whole bits # emulated on a busy machine it may take as long as it likes
     ok "check_gpu.sh passes" $? "$(tail -n 2 "$temp/whole.log" | tr '\n' ' ')"
-    [ "$(rows whole passed)" -eq 9 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
+    [ "$(rows whole passed)" -eq 13 ] && [ "$(rows whole failed)" -eq 0 ] && tar -tzf "$temp/whole/logs.tar.gz" >/dev/null
     ok "a row for each check, and one for the section" $? "$(cat "$temp/whole.log")"
     mkdir "$temp/killed"
     BIN=$build/simt OUT=$temp/killed LOGS=$temp/logs CHECK_ROWS=256 setsid tests/check_gpu.sh smoke \
@@ -217,6 +222,9 @@ print(sum(r["status"] == sys.argv[2] for r in rows))' "$temp/$1/rows.jsonl" "$2"
     LIMIT=1 script limited smoke
     [ $? -eq 1 ] && [ "$(rows limited failed)" -ge 1 ] && grep -q 'ran past its 1 s' "$temp/limited/rows.jsonl"
     ok "a section that runs past its limit is said so" $? "$(cat "$temp/limited.log")"
+    BUDGET=2 script budget smoke bits
+    [ $? -eq 0 ] && [ "$(rows budget skipped)" -eq 2 ] && [ -s "$temp/budget/rows.jsonl" ]
+    ok "and none is begun when the budget is spent" $? "$(cat "$temp/budget.log")"
 fi
 
 echo "$passed passed, $failed failed, 0 skipped"

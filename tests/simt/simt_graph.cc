@@ -199,6 +199,25 @@ void run_graph(const graph_body &body)
     delete start;
 }
 
+bool in_graph(bool (*is)(const work &node, const void *what), const void *what)
+{
+    std::vector<graph_ref> all;
+    for (const CUgraph_st *g : lists().graphs) {
+        all.push_back(g->body);
+    }
+    for (const CUgraphExec_st *x : lists().execs) {
+        all.push_back(x->body);
+    }
+    for (const graph_ref &body : all) {
+        for (const graph_node &node : body->nodes) {
+            if (is(*node.what, what)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 cudaError_t capture_add(CUstream_st *s, work_ref what)
 {
     capture &cap = *s->capturing;
@@ -427,11 +446,11 @@ cudaError_t cudaGraphGetEdges(cudaGraph_t graph, cudaGraphNode_t *from, cudaGrap
     }
     std::vector<simt::graph_node> &all = graph->body->nodes;
     size_t edges = 0;
-    for (simt::graph_node &node : all) {
-        for (const simt_index &before : node.after) {
+    for (size_t i = all.size(); i-- > 0;) { /* CUDA promises no order; this helps nobody */
+        for (const simt_index &before : all[i].after) {
             if (from && to && edges < *n) {
                 from[edges] = (cudaGraphNode_t)(void *)&all[before.i];
-                to[edges] = (cudaGraphNode_t)(void *)&node;
+                to[edges] = (cudaGraphNode_t)(void *)&all[i];
                 if (data) {
                     data[edges] = cudaGraphEdgeData{};
                 }

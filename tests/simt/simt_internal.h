@@ -22,7 +22,10 @@
 #define __has_feature(x) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#define SIMT_ASAN 1
+#undef SIMT_ASAN
+#define SIMT_ASAN /* else tests.mk says it, where a file of a program under ASan goes without */
+#endif
+#ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -181,6 +184,8 @@ cudaError_t capture_forbids(bool legacy_work, const char *what);
 cudaError_t capture_record(CUstream_st *stream, cudaEvent_t event);
 cudaError_t capture_wait(CUstream_st *stream, cudaEvent_t event);
 size_t graphs_alive(bool list);
+/* Does a graph that is not destroyed have a node that is this? */
+bool in_graph(bool (*is)(const work &node, const void *what), const void *what);
 void run_graph(const graph_body &body);
 
 /* ---- simt_sched.cc: threads of a kernel ---- */

@@ -1,7 +1,7 @@
 /* NCCL between emulated devices of several processes: what ranks share lies in POSIX shared memory that
  * goes by the name in the unique id. A sum is an operation of its stream, captured or not; when it runs,
  * the process waits for the others there, as a GPU does. All must run the same sums in the same order:
- * what differs is said, and ends the program.
+ * what differs is said, and ends the program. A communicator may only go when no graph has a sum of it.
  *
  * Sums are added in the order of ranks, so they have the same bits on all. */
 #include "../../host/backend/cuda/nccl.h"
@@ -91,7 +91,7 @@ comm_ref find(ncclComm *comm)
 }
 
 struct sum_work : work {
-    comm_ref comm; /* graphs outlive what they were captured with */
+    comm_ref comm; /* an aborted one's sums may be under way yet */
     const float *send;
     float *receive;
     size_t n;
@@ -159,8 +159,19 @@ shared_memory *map(const char *name, int flags)
     return p == MAP_FAILED ? nullptr : (shared_memory *)p;
 }
 
-void forget(ncclComm *comm)
+bool is_sum_of(const work &node, const void *comm)
 {
+    const sum_work *sum = dynamic_cast<const sum_work *>(&node);
+    return sum && sum->comm.get() == comm;
+}
+
+/* NCCL polls, in destroying as in aborting, until no graph refers to the communicator any more. */
+void forget(ncclComm *comm, const char *call)
+{
+    if (in_graph(is_sum_of, comm)) {
+        die("%s would wait for ever: a graph that has a sum of this communicator is not destroyed",
+            call);
+    }
     std::vector<comm_ref> &all = comms().all;
     all.erase(std::find(all.begin(), all.end(), find(comm)));
 }
@@ -230,7 +241,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int n, ncclUniqueId id, int rank
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     nccl_call c("ncclCommDestroy");
-    simt::forget(comm);
+    simt::forget(comm, c.name());
     return c.done(ncclSuccess);
 }
 
@@ -238,7 +249,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     nccl_call c("ncclCommAbort");
     comm->aborted = true;
-    simt::forget(comm);
+    simt::forget(comm, c.name());
     return c.done(ncclSuccess);
 }
 

@@ -27,8 +27,6 @@ block_tags *block_tag;
 
 struct fiber {
     simt_context context;
-    char *stack = nullptr;
-    void *fake = nullptr; /* ASan's */
     void *tsan = nullptr;
     int thread = -1; /* the CUDA thread on it, -1 = none */
 };
@@ -48,6 +46,7 @@ enum { STACK = 128 * 1024 };
 #endif
 
 fiber fibers[SETS * MAX_THREADS];
+char *stacks[SETS];    /* of a set's fibers, one after the other */
 int n_made[SETS];      /* fibers of each set that have a stack */
 int idle[MAX_THREADS]; /* fibers without a thread, of the set in use */
 int n_idle;
@@ -56,8 +55,12 @@ int ready[MAX_THREADS], ready_head, n_ready;
 fiber *current; /* NULL: the caller's stack */
 fiber caller;   /* context of whoever launched */
 #ifdef SIMT_ASAN
+/* ASan is told of a switch from the caller's stack to a set's fibers and back, not of those among
+ * them: to it the stacks of a set are one. There are hundreds of switches in a block. */
 const void *caller_bottom;
 size_t caller_size;
+void *fake[SETS + 1]; /* ASan's, of a set's fibers; of the caller */
+bool told;            /* of the switch that is going on */
 #endif
 int set_in_use;
 unsigned context_in_use;
@@ -82,12 +85,26 @@ inline void bind(int t)
 }
 
 #ifdef SIMT_ASAN
-/* The first switch of a grid comes from the caller's stack, whichever host thread's that is. */
-void learn_caller(const void *bottom, size_t size)
+void tell_of_switch(const fiber *from, const fiber *to)
 {
-    if (!caller_bottom) {
-        caller_bottom = bottom;
-        caller_size = size;
+    told = !from || !to;
+    if (told) {
+        __sanitizer_start_switch_fiber(&fake[from ? set_in_use : SETS],
+                                       to ? stacks[set_in_use] : caller_bottom,
+                                       to ? (size_t)STACK * MAX_THREADS : caller_size);
+    }
+}
+void tell_of_arrival(const fiber *at)
+{
+    if (told) {
+        const void *bottom;
+        size_t size;
+        __sanitizer_finish_switch_fiber(fake[at ? set_in_use : SETS], &bottom, &size);
+        /* the first switch of a grid comes from the caller's stack, whichever host thread's it is */
+        if (!caller_bottom) {
+            caller_bottom = bottom;
+            caller_size = size;
+        }
     }
 }
 #endif
@@ -96,24 +113,20 @@ void learn_caller(const void *bottom, size_t size)
 void switch_to(fiber *to)
 {
     fiber *from = current ? current : &caller, *into = to ? to : &caller;
+#ifdef SIMT_ASAN
+    tell_of_switch(current, to);
+#endif
     current = to;
     if (to && to->thread >= 0) {
         bind(to->thread);
         block.threads[to->thread].state = RUNNING;
     }
-#ifdef SIMT_ASAN
-    __sanitizer_start_switch_fiber(&from->fake, to ? to->stack : caller_bottom,
-                                   to ? (size_t)STACK : caller_size);
-#endif
 #ifdef SIMT_TSAN
     __tsan_switch_to_fiber(into->tsan, __tsan_switch_to_fiber_no_sync);
 #endif
     from->context.swap_to(into->context);
 #ifdef SIMT_ASAN
-    const void *bottom;
-    size_t size;
-    __sanitizer_finish_switch_fiber(from->fake, &bottom, &size);
-    learn_caller(bottom, size);
+    tell_of_arrival(current);
 #endif
 }
 
@@ -181,10 +194,7 @@ void exit_thread(int t)
 void fiber_main()
 {
 #ifdef SIMT_ASAN
-    const void *bottom;
-    size_t size;
-    __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
-    learn_caller(bottom, size);
+    tell_of_arrival(current);
 #endif
     for (;;) {
         fiber *me = current;
@@ -215,15 +225,20 @@ void fiber_main()
 
 fiber *make_fiber()
 {
-    const int i = set_in_use * MAX_THREADS + n_made[set_in_use]++;
-    fiber *f = &fibers[i];
-    f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (f->stack == MAP_FAILED) {
-        die("no memory for a fiber's stack");
+    char *&set_stacks = stacks[set_in_use];
+    if (!set_stacks) {
+        void *p = mmap(nullptr, (size_t)STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED) {
+            die("no memory for fibers' stacks");
+        }
+        set_stacks = (char *)p;
     }
-    mprotect(f->stack, 4096, PROT_NONE); /* overflow is a crash, not a corruption */
-    f->context.prepare(f->stack, STACK, fiber_main);
+    const int i = n_made[set_in_use]++;
+    fiber *f = &fibers[set_in_use * MAX_THREADS + i];
+    char *stack = set_stacks + (size_t)i * STACK;
+    mprotect(stack, 4096, PROT_NONE); /* overflow is a crash, not a corruption */
+    f->context.prepare(stack, STACK, fiber_main);
 #ifdef SIMT_TSAN
     f->tsan = __tsan_create_fiber(0);
 #endif

@@ -533,21 +533,18 @@ typedef struct {
     bool emulated;
 } graph_size;
 
-static graph_size train_captured(const vae_config *config)
+static graph_size train_captured(model_fixture *f, size_t steps, size_t rows)
 {
-    model_fixture f;
     graph_size size = {0};
     char text[4096];
-    fixture_open(&f, config, VAE_U8, 200, 20, 10, 1);
-    train(&f, 16, 10, 1e-3, 16);
-    f.be->ops->describe(f.be, text, sizeof text);
+    train(f, steps, rows, 1e-3, steps);
+    f->be->ops->describe(f->be, text, sizeof text);
     const char *graphs = strstr(text, "graphs on (");
     assert_non_null(graphs);
     assert_int_equal(sscanf(graphs, "graphs on (%d nodes a step, %d in a chain; %d steps: %d)",
                             &size.nodes, &size.chain, &size.steps, &size.chain_of_steps),
                      4);
     size.emulated = strstr(text, "Emulated") != NULL && getenv("VAE_SIMT_LT_REFUSE") == NULL;
-    fixture_close(&f);
     return size;
 }
 
@@ -567,7 +564,10 @@ static void little_waits_in_a_step(void **state)
         config.condition = classes ? VAE_CONDITION_LABELS : VAE_CONDITION_NONE;
         config.classes = classes ? 3 : 0;
         const int layers = 6, hidden = 4, batch = classes ? 3 : 1, advance = 1;
-        const graph_size size = train_captured(&config);
+        model_fixture f;
+        fixture_open(&f, &config, VAE_U8, 200, 20, 10, 1);
+        const graph_size size = train_captured(&f, 16, 10);
+        fixture_close(&f);
         const int step = size.chain - batch - advance;
         const int late = classes; /* nodes of the batch that outlast norm and update */
         assert_true(size.nodes >= size.chain + layers); /* weight gradients but one; totals */
@@ -575,6 +575,27 @@ static void little_waits_in_a_step(void **state)
         /* z gets its class */
         assert_true(!size.emulated || step <= 2 * layers + hidden + 5 + classes);
     }
+}
+
+/* Convolutions of many pictures take turns: of a step of so many nodes no larger graph is made, and
+ * one step after another does the same. */
+static void large_steps_are_captured_alone(void **state)
+{
+    (void)state;
+    enum { ROWS = 48, STEPS = 17, PICTURE = 64 };
+    if (!device_is_cuda()) {
+        skip();
+    }
+    vae_config config = small_config();
+    model_fixture f;
+    config.conv = (vae_sizes){1, {2}};
+    fixture_open(&f, &config, VAE_U8, ROWS, PICTURE, ROWS, 1);
+    const graph_size size = train_captured(&f, STEPS, ROWS);
+    if (size.nodes <= 512) {
+        fail_msg("a step of %d nodes: the case does not show what it is to", size.nodes);
+    }
+    assert_int_equal(size.chain_of_steps, 0);
+    fixture_close(&f);
 }
 
 /* The optimizer that the config asks for, with its numbers: three steps beside Adam in double, fed
@@ -733,6 +754,7 @@ static void bad_parameters_are_noticed(void **state)
 
 int main(void)
 {
+    setenv("VAE_CUDA_PATCH_BYTES", "1", 0); /* convolutions take a turn for each picture */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_in_detail),
         cmocka_unit_test(single_details_may_be_asked_for),
@@ -749,6 +771,7 @@ int main(void)
         cmocka_unit_test(training_with_classes_repeats_to_the_bit),
         cmocka_unit_test(streamed_rows_are_the_resident_ones),
         cmocka_unit_test(little_waits_in_a_step),
+        cmocka_unit_test(large_steps_are_captured_alone),
         cmocka_unit_test(optimizer_follows_the_config),
         cmocka_unit_test(training_lowers_the_loss),
         cmocka_unit_test(bad_step_changes_nothing),

@@ -43,44 +43,43 @@ static vae_conv case_of(size_t i, int transposed)
     return g;
 }
 
-/* For each pair of a big and a small value that meet: their places and the weight's, to fn. */
-typedef void meet_fn(void *ctx, size_t big, size_t small, size_t o, size_t column);
-
-static void for_each_meeting(vae_conv g, meet_fn *fn, void *ctx)
-{
-    for (size_t n = 0; n < g.h * g.w * g.c * vae_conv_patch(g); n++) {
-        size_t ch = n % g.C, rest = n / g.C;
-        const size_t kx = rest % g.kernel, ky = rest / g.kernel % g.kernel;
-        rest /= g.kernel * g.kernel;
-        const size_t part = rest % g.parts, o = rest / g.parts % g.c;
-        rest /= g.parts * g.c;
-        const size_t j = rest % g.w, i = rest / g.w;
-        const size_t y = i * g.stride + ky, x = j * g.stride + kx;
-        if (y >= g.pad && y < g.H + g.pad && x >= g.pad && x < g.W + g.pad) {
-            fn(ctx, ((part * g.H + y - g.pad) * g.W + x - g.pad) * g.C + ch,
-               (i * g.w + j) * g.c + o, o, ((part * g.kernel + ky) * g.kernel + kx) * g.C + ch);
-        }
-    }
-}
-
 /* One row of what an operation reads and what is expected of it. */
 typedef struct {
-    size_t patch;
     const float *big, *small, *w;
     double *to_big, *to_small, *to_w;
 } row_sums;
 
-static void add_meeting(void *ctx, size_t big, size_t small, size_t o, size_t column)
+/* A pixel's window of one channel: C values that lie side by side in `big` and in the weight's row. */
+static void add_meetings(const row_sums *s, size_t big, size_t small, size_t w, size_t C)
 {
-    row_sums *s = ctx;
-    if (s->to_small != NULL) {
-        s->to_small[small] += (double)s->big[big] * (double)s->w[o * s->patch + column];
+    for (size_t ch = 0; ch < C; ch++) {
+        if (s->to_small != NULL) {
+            s->to_small[small] += (double)s->big[big + ch] * (double)s->w[w + ch];
+        }
+        if (s->to_big != NULL) {
+            s->to_big[big + ch] += (double)s->small[small] * (double)s->w[w + ch];
+        }
+        if (s->to_w != NULL) {
+            s->to_w[w + ch] += (double)s->small[small] * (double)s->big[big + ch];
+        }
     }
-    if (s->to_big != NULL) {
-        s->to_big[big] += (double)s->small[small] * (double)s->w[o * s->patch + column];
-    }
-    if (s->to_w != NULL) {
-        s->to_w[o * s->patch + column] += (double)s->small[small] * (double)s->big[big];
+}
+
+/* Adds up each pair of a big and a small value that meet. */
+static void add_row(vae_conv g, const row_sums *s)
+{
+    for (size_t small = 0; small < g.h * g.w * g.c; small++) {
+        const size_t o = small % g.c, j = small / g.c % g.w, i = small / g.c / g.w;
+        for (size_t line = 0; line < g.parts * g.kernel; line++) {
+            const size_t part = line / g.kernel, y = i * g.stride + line % g.kernel;
+            for (size_t kx = 0; kx < g.kernel && y >= g.pad && y < g.H + g.pad; kx++) {
+                const size_t x = j * g.stride + kx;
+                if (x >= g.pad && x < g.W + g.pad) {
+                    add_meetings(s, ((part * g.H + y - g.pad) * g.W + x - g.pad) * g.C, small,
+                                 o * vae_conv_patch(g) + (line * g.kernel + kx) * g.C, g.C);
+                }
+            }
+        }
     }
 }
 
@@ -159,9 +158,9 @@ static void check_forward(device *d, size_t rows, vae_conv g, vae_activation act
     size_t aux = d->be->ops->aux_bytes(d->be, act, rows, out);
     c.aux = with_aux && aux > 0 ? device_array_output(d, aux / sizeof(float)) : NULL;
     for (size_t r = 0; r < rows; r++) {
-        row_sums s = {.patch = patch, .w = w, .big = x + r * in, .small = x + r * in};
+        row_sums s = {.w = w, .big = x + r * in, .small = x + r * in};
         *(g.transposed ? &s.to_big : &s.to_small) = y + r * out;
-        for_each_meeting(g, add_meeting, &s);
+        add_row(g, &s);
         for (size_t i = 0; i < out; i++) {
             y[r * out + i] = ref_act(act, y[r * out + i] + (double)b[channel_of(g, i)]);
         }
@@ -185,10 +184,10 @@ static void check_backward_weight(device *d, size_t rows, vae_conv g)
     c.dw = device_tensor_output(d, g.c, patch), c.db = device_tensor_output(d, 1, ch);
     c.ldw = vae_pad(patch), c.rows = rows, c.g = g;
     for (size_t r = 0; r < rows; r++) {
-        row_sums s = {.patch = patch, .to_w = dw};
+        row_sums s = {.to_w = dw};
         s.big = g.transposed ? dy + r * out : x + r * in;
         s.small = g.transposed ? x + r * in : dy + r * out;
-        for_each_meeting(g, add_meeting, &s);
+        add_row(g, &s);
         for (size_t i = 0; i < out; i++) {
             db[channel_of(g, i)] += (double)dy[r * out + i];
         }
@@ -260,9 +259,9 @@ static void check_backward_input(device *d, size_t rows, vae_conv g, vae_activat
     const float *y = device_get_mat(d, c.y, rows, in);
     const double unsure = d->precision == VAE_FP32 ? 1e-5 : 0.02;
     for (size_t r = 0; r < rows; r++) {
-        row_sums s = {.patch = patch, .w = w, .big = dy + r * out, .small = dy + r * out};
+        row_sums s = {.w = w, .big = dy + r * out, .small = dy + r * out};
         *(g.transposed ? &s.to_small : &s.to_big) = dx + r * in;
-        for_each_meeting(g, add_meeting, &s);
+        add_row(g, &s);
         for (size_t i = 0; i < in; i++) {
             double pre = (double)flat[b1 + i];
             for (size_t f = 0; f < FIRST; f++) {

@@ -66,9 +66,24 @@ done:
     return status;
 }
 
+void vae_cuda_drop(cuda_backend *be, cuda_slot *slot)
+{
+    if (slot->one != NULL) {
+        CUDA_OK(be, cudaGraphExecDestroy(slot->one));
+    }
+    if (slot->many != NULL) {
+        CUDA_OK(be, cudaGraphExecDestroy(slot->many));
+    }
+    *slot = (cuda_slot){0};
+}
+
 void vae_cuda_leave_ranks(cuda_backend *be)
 {
     if (be->comm != NULL) {
+        /* NCCL waits, in either call, until all graphs with sums of it are destroyed */
+        for (int i = 0; i < VAE_SLOTS; i++) {
+            vae_cuda_drop(be, &be->slots[i]);
+        }
         /* after an error of one rank the others may not come to an orderly end */
         (be->lost ? be->nccl.abort : be->nccl.destroy)(be->comm);
         be->comm = NULL;

@@ -124,6 +124,8 @@ bool vae_cuda_wait(cuda_backend *be);
 bool vae_nccl_check(cuda_backend *be, ncclResult_t result, const char *call);
 #define NCCL_OK(be, name, args) vae_nccl_check(be, (be)->nccl.name args, (be)->nccl.names.name)
 void vae_cuda_leave_ranks(cuda_backend *be);
+/* Destroys a slot's graphs without waiting: one that is under way goes when it ends. */
+void vae_cuda_drop(cuda_backend *be, cuda_slot *slot);
 
 /* ---- persistent.c ---- */
 

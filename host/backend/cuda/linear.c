@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Hopper's products: kernels/hopper.cu ----
+/* ---- Hopper's products ----
  *
  * A fixed rule, by rows and sizes: a choice that followed timing would lose equal bits across
  * runs. Their column sums cost nothing beside the weight's gradient. */

@@ -223,28 +223,67 @@ void vae_cuda_plan(vae_backend *base, const vae_plan *plan, size_t n, size_t row
 
 /* ---- graphs ---- */
 
-static size_t place_of(const cudaGraphNode_t *nodes, size_t n, cudaGraphNode_t node)
+typedef struct {
+    cudaGraphNode_t node;
+    size_t depth;     /* nodes before it in a chain */
+    size_t waits_for; /* edges to it that have not been followed yet */
+    size_t first, n;  /* of its edges, which are sorted by where they begin */
+} chained;
+
+typedef struct {
+    cudaGraphNode_t from, to;
+} edge;
+
+static int compare(const void *a, const void *b)
 {
-    size_t i = 0;
-    while (i < n && nodes[i] != node) {
-        i++;
-    }
-    return i;
+    return (a > b) - (a < b);
 }
 
-/* Nodes of the longest chain through n nodes and their edges. depth: n zeros. */
-static size_t longest_chain(const cudaGraphNode_t *nodes, size_t *depth, size_t n,
-                            const cudaGraphNode_t *from, const cudaGraphNode_t *to, size_t edges)
+static int by_node(const void *a, const void *b)
 {
-    size_t most = n > 0 ? 1 : 0;
-    for (bool changed = true; changed && most <= n;) {
-        changed = false;
-        for (size_t e = 0; e < edges; e++) {
-            const size_t a = place_of(nodes, n, from[e]), b = place_of(nodes, n, to[e]);
-            if (a < n && b < n && depth[b] < depth[a] + 1) {
-                depth[b] = depth[a] + 1;
-                most = most > depth[b] + 1 ? most : depth[b] + 1;
-                changed = true;
+    return compare(((const chained *)a)->node, ((const chained *)b)->node);
+}
+
+static int by_from(const void *a, const void *b)
+{
+    return compare(((const edge *)a)->from, ((const edge *)b)->from);
+}
+
+static chained *find(chained *all, size_t n, cudaGraphNode_t node)
+{
+    const chained wanted = {.node = node};
+    return bsearch(&wanted, all, n, sizeof *all, by_node);
+}
+
+/* Nodes of the longest chain through n nodes and their edges, which CUDA gives in any order and of
+ * which there are tens of thousands where convolutions of many pictures take turns. next: room for
+ * n. 0 if an edge is of none of these nodes. */
+static size_t longest_chain(chained *all, size_t n, edge *edges, size_t n_edges, chained **next)
+{
+    size_t most = 0, ready = 0;
+    qsort(all, n, sizeof *all, by_node);
+    qsort(edges, n_edges, sizeof *edges, by_from);
+    for (size_t e = 0; e < n_edges; e++) {
+        chained *from = find(all, n, edges[e].from), *to = find(all, n, edges[e].to);
+        if (from == NULL || to == NULL) {
+            return 0;
+        }
+        from->first = from->n == 0 ? e : from->first;
+        from->n++;
+        to->waits_for++;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].waits_for == 0) {
+            next[ready++] = &all[i];
+        }
+    }
+    for (size_t i = 0; i < ready; i++) {
+        most = most > next[i]->depth + 1 ? most : next[i]->depth + 1;
+        for (size_t e = next[i]->first; e < next[i]->first + next[i]->n; e++) {
+            chained *to = find(all, n, edges[e].to);
+            to->depth = to->depth > next[i]->depth + 1 ? to->depth : next[i]->depth + 1;
+            if (--to->waits_for == 0) {
+                next[ready++] = to;
             }
         }
     }
@@ -265,19 +304,28 @@ static cuda_graph_size size_of(cudaGraph_t graph)
     cudaGraphNode_t *nodes = calloc(n + 2 * edges + 1, sizeof *nodes);
     cudaGraphEdgeData *data =
         calloc(edges + 1, sizeof *data); /* refused without, where it has any */
-    size_t *depth = calloc(n + 1, sizeof *depth);
+    chained *all = calloc(n + 1, sizeof *all), **next = calloc(n + 1, sizeof *next);
+    edge *pairs = calloc(edges + 1, sizeof *pairs);
     size.nodes = n;
-    if (nodes != NULL && data != NULL && depth != NULL) {
+    if (nodes != NULL && data != NULL && all != NULL && next != NULL && pairs != NULL) {
         cudaGraphNode_t *from = nodes + n, *to = from + edges;
         if (cudaGraphGetNodes(graph, nodes, &n) == cudaSuccess &&
             cudaGraphGetEdges(graph, from, to, data, &edges) == cudaSuccess) {
-            size.chain = longest_chain(nodes, depth, n, from, to, edges);
+            for (size_t i = 0; i < n; i++) {
+                all[i].node = nodes[i];
+            }
+            for (size_t e = 0; e < edges; e++) {
+                pairs[e] = (edge){from[e], to[e]};
+            }
+            size.chain = longest_chain(all, n, pairs, edges, next);
         }
         cudaGetLastError();
     }
     free(nodes);
     free(data);
-    free(depth);
+    free(all);
+    free(next);
+    free(pairs);
     return size;
 }
 
@@ -339,7 +387,8 @@ static void run_graphs(cuda_backend *be, cuda_slot *slot, size_t n, vae_step_fn 
         slot->one = capture(be, 1, fn, ctx, &slot->one_size);
     }
     const bool groups = !streamed || vae_row_stream_many(be->plan_data->stream, 0);
-    if (groups && slot->many == NULL && n >= VAE_CUDA_MANY) {
+    const bool small = slot->one_size.nodes <= VAE_CUDA_MANY_NODES;
+    if (groups && small && slot->many == NULL && n >= VAE_CUDA_MANY) {
         prepare(be, fn, ctx); /* another step may have been captured since */
         slot->many = capture(be, VAE_CUDA_MANY, fn, ctx, &slot->many_size);
     }
@@ -401,13 +450,7 @@ void vae_cuda_forget(vae_backend *base, int slot)
         return;
     }
     cudaStreamSynchronize(be->lane[0].stream); /* an error shows at the next sync */
-    if (s->one != NULL) {
-        CUDA_OK(be, cudaGraphExecDestroy(s->one));
-    }
-    if (s->many != NULL) {
-        CUDA_OK(be, cudaGraphExecDestroy(s->many));
-    }
-    *s = (cuda_slot){0};
+    vae_cuda_drop(be, s);
 }
 
 void vae_cuda_forget_all(cuda_backend *be)

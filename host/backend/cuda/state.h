@@ -19,6 +19,9 @@ enum {
      * batch not gathered ahead), and as many in each step left over: least at sqrt(2n) for n
      * steps, 30 in an epoch of MNIST, and within 25% of that from 16 on. */
     VAE_CUDA_MANY = 16,
+    /* Nodes of a step up to which that graph is made: in a step of more, which are milliseconds,
+     * those 7 us are nothing, but the graph would be of ten thousands of nodes. */
+    VAE_CUDA_MANY_NODES = 512,
     VAE_CUDA_PLAN_RING = 4, /* pinned buffers that plans are sent from */
     VAE_CUDA_STAGES = 3,    /* one is read, one copied, one computed on */
 };
@@ -109,10 +112,9 @@ struct cuda_backend {
     vae_precision precision;
     vae_elem elem;
     size_t elem_bytes;
-    size_t patch_bytes; /* of a convolution's patches at a time: VAE_CUDA_PATCH_BYTES */
-    size_t threads;     /* of the host, for reading data; 0 = as vae_threads says */
-    size_t
-        hopper_rows; /* from so many on, products by kernels/hopper.cu where they fit; 0: never */
+    size_t patch_bytes;             /* of a convolution's patches at a time: VAE_CUDA_PATCH_BYTES */
+    size_t threads;                 /* of the host, for reading data; 0 = as vae_threads says */
+    size_t hopper_rows;             /* from so many on, Hopper's products are our own; 0: never */
     bool graphs, tune, stream_data; /* VAE_CUDA_GRAPHS=0, VAE_CUDA_TUNE=1, VAE_CUDA_STREAM_DATA=1 */
 
     vae_cublaslt lt;
