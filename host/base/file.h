@@ -35,8 +35,8 @@ vae_status vae_file_begin(vae_file *f, const char *path, vae_error *err);
 /* The same, but whatever has this name is replaced and never written into: a link, a device,
  * too. */
 vae_status vae_file_begin_new(vae_file *f, const char *path, vae_error *err);
-/* Says how many bytes are to come. VAE_ERR_IO where the file system has no room for them, which would
- * otherwise show once it is full, to whoever else writes there too. */
+/* Says how many bytes are to come. VAE_ERR_IO where the file system has no room for them, which
+ * would otherwise show once it is full, to whoever else writes there too. */
 vae_status vae_file_expect(const vae_file *f, uint64_t bytes, vae_error *err);
 vae_status vae_file_add(vae_file *f, const void *bytes, size_t n, vae_error *err);
 /* keep: syncs and renames; otherwise takes the temp file away. Must be called once begun. A file

@@ -269,8 +269,9 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
     }
     for (size_t i = 0; i < *n * cols; i++) {
         if (!isfinite((*z)[i])) {
-            TRY(vae_fail(err, VAE_ERR_DATA, "%s: row %zu, column %zu: value %g is not finite", path,
-                         i / cols, i % cols, (double)(*z)[i]));
+            TRY(vae_fail(err, VAE_ERR_DATA, "%s: row %zu, column %zu: value %g is not finite%s",
+                         path, i / cols, i % cols, (double)(*z)[i],
+                         isinf((*z)[i]) ? ", or beyond a float's 3.4e38" : ""));
         }
     }
 done:

@@ -249,7 +249,7 @@ static void test_same_bits(void **state)
     fixture_close(&f);
 }
 
-/* Where the model takes fewer rows at once, no more are asked of it, and the scores are the same. */
+/* Where the model takes fewer rows at once, no more are asked of it; the scores are the same. */
 static void test_few_at_once(void **state)
 {
     (void)state;
