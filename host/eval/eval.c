@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/machine.h"
+
 enum { BLOCK = 64, MOST_ROWS = 4096, MOST_BATCH = 512 };
 
 /* An evaluation under way. */
@@ -74,7 +76,10 @@ void vae_evaluation_clear(vae_evaluation *e)
 
 void *vae_room(size_t *bytes, size_t count, size_t item)
 {
-    void *p = *bytes == 0 ? calloc(count > 0 ? count : 1, item) : NULL;
+    /* an overcommitting kernel gives more than there is, and kills who then fills it */
+    const size_t memory = vae_machine_memory();
+    const bool fits = memory == 0 || count <= memory / item;
+    void *p = *bytes == 0 && fits ? calloc(count > 0 ? count : 1, item) : NULL;
     if (p == NULL && *bytes == 0) {
         *bytes = count * item;
     }

@@ -63,7 +63,8 @@ void vae_eval_shape(const vae_eval_job *job, size_t *rows, size_t *particles);
 vae_status vae_evaluate(vae_evaluation *out, const vae_eval_job *job, vae_error *err);
 void vae_evaluation_clear(vae_evaluation *e);
 
-/* An array of count items, zero; once one could not be had, *bytes says how much that was. */
+/* An array of count items, zero; once one could not be had, or is more than this machine's memory,
+ * *bytes says how much that was. */
 void *vae_room(size_t *bytes, size_t count, size_t item);
 
 /* A running log-sum-exp: zero terms are {-INFINITY, 0}. */

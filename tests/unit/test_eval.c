@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/machine.h"
 #include "eval/bytes.h"
 #include "eval/eval.h"
 #include "model_fixture.h"
@@ -585,6 +586,21 @@ static void test_bytes_are(void **state)
     assert_false(vae_bytes_are(&m));
 }
 
+/* What the machine has no memory for is not begun; once something was not to be had, nothing is. */
+static void test_room(void **state)
+{
+    (void)state;
+    const size_t memory = vae_machine_memory();
+    size_t bytes = 0;
+    double *some = vae_room(&bytes, 3, sizeof *some);
+    assert_true(some != NULL && bytes == 0 && some[2] == 0);
+    assert_null(vae_room(&bytes, memory / 8 + 1, 8));
+    assert_int_equal(bytes, (memory / 8 + 1) * 8);
+    assert_null(vae_room(&bytes, 1, 8));
+    assert_int_equal(bytes, (memory / 8 + 1) * 8);
+    free(some);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -593,6 +609,7 @@ int main(void)
         cmocka_unit_test(test_overlap),     cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_failures),    cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_bytes_bound), cmocka_unit_test(test_bytes_are),
+        cmocka_unit_test(test_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
