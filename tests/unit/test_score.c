@@ -249,6 +249,15 @@ static void test_same_bits(void **state)
     fixture_close(&f);
 }
 
+/* On a GPU a product of fewer rows may add in another order. */
+static void assert_same(const float *got, const float *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        assert_true(device_is_cuda() ? near((double)got[i], (double)want[i], 1)
+                                     : got[i] == want[i]);
+    }
+}
+
 /* Where the model takes fewer rows at once, no more are asked of it; the scores are the same. */
 static void test_few_at_once(void **state)
 {
@@ -264,9 +273,9 @@ static void test_few_at_once(void **state)
     assert_int_equal(rows, 2);
     vae_row_scores few = score(&job);
     for (int k = 0; k < VAE_SCORES; k++) {
-        assert_memory_equal(all.of[k], few.of[k], N * sizeof(float));
+        assert_same(few.of[k], all.of[k], N);
     }
-    assert_memory_equal(all.contributions, few.contributions, N * D * sizeof(float));
+    assert_same(few.contributions, all.contributions, N * D);
     vae_row_scores_clear(&few);
     vae_row_scores_clear(&all);
     fixture_close(&f);
