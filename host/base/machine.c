@@ -84,3 +84,9 @@ size_t vae_machine_memory(void)
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
 }
+
+bool vae_machine_holds(uint64_t count, size_t item)
+{
+    const size_t memory = vae_machine_memory();
+    return memory == 0 || count <= memory / item;
+}

@@ -2,7 +2,9 @@
 #ifndef VAE_MACHINE_H
 #define VAE_MACHINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* "AMD EPYC ..." as the system calls the CPU, or "unknown CPU". */
 void vae_cpu_name(char *text, size_t size);
@@ -14,5 +16,8 @@ void vae_cpu_instructions(char *text, size_t size);
 
 /* Bytes of memory, used or not; 0 = the system does not say. */
 size_t vae_machine_memory(void);
+/* Are count items no more than that? An overcommitting kernel gives what there is not, and kills
+ * who then fills it. */
+bool vae_machine_holds(uint64_t count, size_t item);
 
 #endif

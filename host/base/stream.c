@@ -38,12 +38,11 @@ bool vae_checked_mul(size_t a, size_t b, size_t *product)
 
 vae_status vae_check_memory(uint64_t bytes, const char *what, vae_error *err)
 {
-    const size_t most = vae_machine_memory();
-    return bytes <= most || most == 0
+    return vae_machine_holds(bytes, 1)
                ? VAE_OK
                : vae_fail(err, VAE_ERR_RUNTIME,
                           "%s: %llu bytes, and this machine has %zu bytes of memory", what,
-                          (unsigned long long)bytes, most);
+                          (unsigned long long)bytes, vae_machine_memory());
 }
 
 const char *vae_stream_name(const vae_stream *s)

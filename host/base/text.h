@@ -2,6 +2,7 @@
 #ifndef VAE_TEXT_H
 #define VAE_TEXT_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,11 @@ const char *vae_thousands(char text[32], double number);
 static inline const char *vae_s(size_t n)
 {
     return n == 1 ? "" : "s";
+}
+/* Behind "not finite": what else an infinite float may have been in a file of doubles; or "". */
+static inline const char *vae_beyond_float(float value)
+{
+    return isinf(value) ? ", or beyond a float's 3.4e38" : "";
 }
 /* True if text is valid UTF-8, as JSON wants it. */
 bool vae_is_utf8(const char *text);

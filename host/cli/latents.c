@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "cli/cli.h"
 #include "format/npz.h"
 #include "infer/labels.h"
@@ -270,8 +271,7 @@ static vae_status read_latents(const char *path, size_t latent, float **z, size_
     for (size_t i = 0; i < *n * cols; i++) {
         if (!isfinite((*z)[i])) {
             TRY(vae_fail(err, VAE_ERR_DATA, "%s: row %zu, column %zu: value %g is not finite%s",
-                         path, i / cols, i % cols, (double)(*z)[i],
-                         isinf((*z)[i]) ? ", or beyond a float's 3.4e38" : ""));
+                         path, i / cols, i % cols, (double)(*z)[i], vae_beyond_float((*z)[i])));
         }
     }
 done:

@@ -10,6 +10,7 @@
 
 #include "base/pool.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "config/config.h"
 #include "dataset/readers.h"
 
@@ -98,7 +99,7 @@ vae_status vae_dataset_check_range(const vae_dataset *set, vae_likelihood likeli
                           "%s: row %zu, column %zu: value %g is not a finite number%s; clean the "
                           "data",
                           set->source, i / width, i % width, (double)value,
-                          isinf(value) ? ", or beyond a float's 3.4e38" : "");
+                          vae_beyond_float(value));
 }
 
 /* ---- all types ---- */

@@ -76,9 +76,7 @@ void vae_evaluation_clear(vae_evaluation *e)
 
 void *vae_room(size_t *bytes, size_t count, size_t item)
 {
-    /* an overcommitting kernel gives more than there is, and kills who then fills it */
-    const size_t memory = vae_machine_memory();
-    const bool fits = memory == 0 || count <= memory / item;
+    const bool fits = vae_machine_holds(count, item);
     void *p = *bytes == 0 && fits ? calloc(count > 0 ? count : 1, item) : NULL;
     if (p == NULL && *bytes == 0) {
         *bytes = count * item;
