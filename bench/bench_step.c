@@ -332,7 +332,7 @@ static void bench_batch(const options *o, const vae_dataset *rows, size_t batch,
         }
         x.bf16 = config.precision == VAE_BF16;
         x.room = aligned_alloc(64, x.bf16 ? vae_cpu_matmul_bf16_room(x.threads)
-                                          : MATMUL_ROOM * sizeof(float));
+                                          : vae_cpu_matmul_room(x.threads));
         if (x.room == NULL) {
             exit(1);
         }

@@ -102,7 +102,7 @@ static void epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, 
 /* C with a guard around it, NaN all over. */
 static float *run_product(const product *p, bool with_epilogue, int threads)
 {
-    float *room = make_room ? aligned_alloc(64, MATMUL_ROOM * sizeof *room) : NULL;
+    float *room = make_room ? aligned_alloc(64, vae_cpu_matmul_room(threads)) : NULL;
     const size_t size = p->m * p->ldc;
     float *c = malloc((size + 1) * sizeof *c);
     assert_non_null(c);

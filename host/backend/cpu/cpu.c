@@ -316,7 +316,7 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     }
     be->bf16 = options->precision == VAE_BF16;
     const size_t bytes =
-        be->bf16 ? vae_cpu_matmul_bf16_room(be->threads) : MATMUL_ROOM * sizeof(float);
+        be->bf16 ? vae_cpu_matmul_bf16_room(be->threads) : vae_cpu_matmul_room(be->threads);
     be->room = aligned_alloc(64, bytes);
     if (be->room == NULL) {
         free(be);

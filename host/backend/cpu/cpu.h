@@ -51,7 +51,7 @@ typedef struct {
     size_t n_weights;
     vae_cpu_shadow *shadows; /* with bf16: one for every buffer that was bound */
     size_t n_shadows;
-    void *room; /* of products: MATMUL_ROOM floats; with bf16 vae_cpu_matmul_bf16_room bytes */
+    void *room; /* of products: vae_cpu_matmul_room bytes, with bf16 vae_cpu_matmul_bf16_room */
 } cpu_backend;
 
 struct vae_data {

@@ -13,7 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/cpu/pack.h"
 #include "backend/cpu/sizes.h"
+#include "backend/cpu/sparse.h"
+#include "backend/cpu/vec4.h"
 #include "base/pool.h"
 
 #if defined(__x86_64__)
@@ -26,19 +29,12 @@ enum {
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
+    ROOM = SPARSE_SHARED, /* floats in which B is packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
-    PREFETCH_ROWS = 24,   /* how far ahead of a strided read: the hardware stops at a page's end */
-    PREFETCH_TERMS = 48,  /* the same along a row, where too many rows are read at once */
     PREFETCH_A = 24,      /* terms ahead, of transposed A */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
-
-typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int index4 __attribute__((vector_size(16)));
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* A tile of C (rows, the kernel's width) is set to, or with `add` increased by, the sum over k of
  * A's column times b's row; b (k,width). A's element is a[r * a_stride + p], or for the kernels of
@@ -183,7 +179,7 @@ typedef struct {
     void *ctx;
     size_t k_step;   /* terms summed in registers at a time */
     size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
-    float *room;     /* MATMUL_ROOM floats for what is packed once for all tasks, or NULL */
+    float *room;     /* ROOM floats for what is packed once for all tasks, or NULL */
 } matmul_job;
 
 /* What all tasks are to do before any goes on: so many terms of the sum for some columns of C. */
@@ -206,83 +202,6 @@ typedef struct {
     const float *next; /* the rows of B that are read after these, next_k of them, next_ld apart */
     size_t next_k, next_ld;
 } strip;
-
-INLINE void copy_row(float *to, const float *from, size_t n)
-{
-    size_t j = 0;
-    for (; j + 4 <= n; j += 4) {
-        *(vec4 *)(to + j) = *(const vec4 *)(from + j);
-    }
-    for (; j < n; j++) {
-        to[j] = from[j];
-    }
-}
-
-/* to: (k,width) is b (k,cols); columns beyond cols are zero. */
-static void pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k)
-{
-    for (size_t p = 0; p < k; p++, to += width, b += ldb) {
-        for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
-            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
-        }
-        if (cols == MAX_COLS) {
-            memcpy(to, b, MAX_COLS * sizeof *to); /* a constant: no loop */
-            continue;
-        }
-        copy_row(to, b, cols);
-        for (size_t j = cols; j < width; j++) {
-            to[j] = 0.0f;
-        }
-    }
-}
-
-#if defined(__clang__)
-#define SHUFFLE(x, y, ...) __builtin_shufflevector((x), (y), __VA_ARGS__)
-#else
-#define SHUFFLE(x, y, ...) __builtin_shuffle((x), (y), (index4){__VA_ARGS__})
-#endif
-
-/* to: (4,4) is the transpose of b (4,4) */
-INLINE void transpose_4x4(float *to, size_t ldt, const float *b, size_t ldb)
-{
-    vec4 x0 = *(const vec4 *)b, x1 = *(const vec4 *)(b + ldb);
-    vec4 x2 = *(const vec4 *)(b + 2 * ldb), x3 = *(const vec4 *)(b + 3 * ldb);
-    vec4 y0 = SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = SHUFFLE(x2, x3, 0, 4, 1, 5);
-    vec4 y2 = SHUFFLE(x0, x1, 2, 6, 3, 7), y3 = SHUFFLE(x2, x3, 2, 6, 3, 7);
-    *(vec4 *)to = SHUFFLE(y0, y1, 0, 1, 4, 5);
-    *(vec4 *)(to + ldt) = SHUFFLE(y0, y1, 2, 3, 6, 7);
-    *(vec4 *)(to + 2 * ldt) = SHUFFLE(y2, y3, 0, 1, 4, 5);
-    *(vec4 *)(to + 3 * ldt) = SHUFFLE(y2, y3, 2, 3, 6, 7);
-}
-
-/* One cache line of every row of b at a time, so that the lines of `to` are whole before they leave
- * L1. */
-void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                             size_t k)
-{
-    for (size_t p0 = 0; p0 < k; p0 += 16) {
-        size_t p1 = min_size(k, p0 + 16), j = 0;
-        for (size_t i = 0; i < cols && p1 < k; i++) {
-            __builtin_prefetch(b + i * ldb + min_size(k - 1, p0 + PREFETCH_TERMS));
-        }
-        for (; j + 4 <= cols; j += 4) {
-            size_t p = p0;
-            for (; p + 4 <= p1; p += 4) {
-                transpose_4x4(to + p * width + j, width, b + j * ldb + p, ldb);
-            }
-            for (; p < p1; p++) {
-                for (size_t i = j; i < j + 4; i++) {
-                    to[p * width + i] = b[i * ldb + p];
-                }
-            }
-        }
-        for (; j < width; j++) {
-            for (size_t p = p0; p < p1; p++) {
-                to[p * width + j] = j < cols ? b[j * ldb + p] : 0.0f;
-            }
-        }
-    }
-}
 
 /* Asks for what is packed next, a part of it for each of a strip's tiles: with rows far apart the
  * hardware does not, and packing would wait for them. */
@@ -328,7 +247,8 @@ static void pack_strip(const matmul_job *job, const strip *s, float *to)
         vae_cpu_pack_transposed(to, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb,
                                 s->cols, s->k);
     } else {
-        pack_rows(to, s->width, job->b + s->p0 * job->ldb + s->col0, job->ldb, s->cols, s->k);
+        vae_cpu_pack_rows(to, s->width, job->b + s->p0 * job->ldb + s->col0, job->ldb, s->cols,
+                          s->k);
     }
 }
 
@@ -470,7 +390,6 @@ static size_t rows_in_level2(size_t k_step)
 static void plan_tasks(matmul_job *job, size_t threads)
 {
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    job->k_step = job->k ? ceil_div(job->k, ceil_div(job->k, K_BLOCK)) : 1;
     for (size_t rows = rows_in_level2(job->k_step);; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
         if (ceil_div(job->m, job->row_step) * col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
@@ -509,7 +428,7 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
     do {
         part.k = min_size(job->k - part.p0, step);
         const size_t width = job->isa->cols[2];
-        const size_t some = packed ? MATMUL_ROOM / part.k / width * width : job->n;
+        const size_t some = packed ? ROOM / part.k / width * width : job->n;
         for (part.col0 = 0; part.col0 < job->n; part.col0 += some) {
             part.cols = min_size(job->n - part.col0, some);
             run_part(&part, threads);
@@ -560,8 +479,31 @@ void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, siz
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
-                    float *room)
+                    void *room)
 {
+    const size_t k_step = k > 0 ? ceil_div(k, ceil_div(k, K_BLOCK)) : 1;
+    if (room != NULL) {
+        const sparse_product p = {.form = form,
+                                  .a = a,
+                                  .b = b,
+                                  .lda = lda,
+                                  .ldb = ldb,
+                                  .c = c,
+                                  .ldc = ldc,
+                                  .m = m,
+                                  .n = n,
+                                  .k = k,
+                                  .k_step = k_step,
+                                  .epilogue = epilogue,
+                                  .ctx = ctx,
+                                  .threads = threads,
+                                  .level = level,
+                                  .shared = room,
+                                  .rooms = (float *)room + ROOM};
+        if (vae_cpu_sparse_product(&p)) {
+            return;
+        }
+    }
     matmul_job job = {.form = form,
                       .c = c,
                       .a = a,
@@ -572,8 +514,14 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .m = m,
                       .n = n,
                       .k = k,
+                      .k_step = k_step,
                       .epilogue = epilogue,
                       .ctx = ctx,
                       .room = room};
     run_job(&job, threads, level);
+}
+
+size_t vae_cpu_matmul_room(int threads)
+{
+    return ROOM * sizeof(float) + vae_cpu_sparse_room(threads);
 }

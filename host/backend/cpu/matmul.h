@@ -22,8 +22,9 @@ typedef void matmul_epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_
 
 /* Row-major; leading dimensions in elements, at least the row length. C is overwritten and is not
  * read first (it may hold NaN); it must not overlap A or B. k = 0 gives zeros. epilogue may be
- * NULL. threads: 1 or more. room: MATMUL_ROOM floats, 64-byte aligned, with which products of
- * thousands of rows are some percent faster, or NULL. Never fails.
+ * NULL. threads: 1 or more. room: vae_cpu_matmul_room bytes for as many threads, 64-byte aligned,
+ * with which products of thousands of rows are some percent faster, and those of an operand that is
+ * mostly zeros much (sparse.h); or NULL. Never fails.
  *
  * Each element of C is one chain of multiply-adds over k in increasing order, cut at multiples of
  * a constant: c[i][j] depends on row i of A, on column j of B and on K alone, so neither the number
@@ -32,8 +33,8 @@ typedef void matmul_epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
-                    float *room);
-enum { MATMUL_ROOM = 1 << 20 };
+                    void *room);
+size_t vae_cpu_matmul_room(int threads);
 
 /* The same product of bf16, summed in floats: A and B as above, at 4-byte aligned addresses with
  * even leading dimensions. Rows of A under NT and NN, and of B under NT, are read to the next even
@@ -73,8 +74,5 @@ void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a,
  * multiple of 16. */
 void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, size_t lda,
                        const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add);
-/* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
-void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                             size_t k);
 
 #endif

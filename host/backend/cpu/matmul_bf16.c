@@ -16,13 +16,11 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/pack.h"
 #include "backend/cpu/sizes.h"
+#include "backend/cpu/sparse.h"
 #include "backend/cpu/tiles.h"
 #include "base/pool.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 enum {
     PANEL = MATMUL_PANEL,
@@ -32,10 +30,9 @@ enum {
     WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
     STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
     TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
-    AHEAD = 24,           /* rows, of a read across rows: the hardware stops at a page's end */
-    SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
-    SERIAL_WORDS = 16384, /* the same of words to be made */
-    SHARED = 1 << 20,     /* words that threads share */
+    SERIAL_WORK = 100000,       /* multiply-adds that take less time than waking a thread (2 us) */
+    SERIAL_WORDS = 16384,       /* the same of words to be made */
+    SHARED = SPARSE_SHARED,     /* words that threads share */
     /* parts of C under TN, such that WORDS of A and B are SHARED at most */
     MOST_ROWS = 1920,
     MOST_COLS = 2048,
@@ -56,6 +53,7 @@ typedef struct {
     matmul_form form;
     matmul_bf16 a, b;
     size_t m, n, k;
+    int threads;
     vae_cpu_level level;
     const cpu_kernels *kernels;
     size_t pair;   /* terms in a word */
@@ -65,16 +63,17 @@ typedef struct {
     float *shared; /* SHARED words */
     double *sums;  /* MOST_ROWS */
     task_room *rooms;
+    void *sparse_rooms; /* of products that leave out zeros */
 } job;
 
 size_t vae_cpu_matmul_bf16_room(int threads)
 {
-    return SHARED * sizeof(float) + MOST_ROWS * sizeof(double) +
+    return SHARED * sizeof(float) + vae_cpu_sparse_room(threads) + MOST_ROWS * sizeof(double) +
            (size_t)threads * sizeof(task_room);
 }
 
 static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
-                 vae_cpu_level level, void *room)
+                 int threads, vae_cpu_level level, void *room)
 {
     job q = {.form = form,
              .a = a,
@@ -82,6 +81,7 @@ static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_
              .m = m,
              .n = n,
              .k = k,
+             .threads = threads > 1 ? threads : 1,
              .level = level,
              .kernels = vae_cpu_kernels(level),
              .pair = level >= VAE_CPU_AVX512_BF16 ? 2 : 1,
@@ -89,51 +89,40 @@ static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_
              .shared = room,
              .sums = (double *)(void *)((float *)room + SHARED)};
     q.rooms = (task_room *)(void *)(q.sums + MOST_ROWS);
+    q.sparse_rooms = q.rooms + q.threads;
     const size_t most = WORDS * q.pair, unit = q.tiles ? 2 * TILE_WORDS : q.pair;
     q.k_step = k > 0 ? ceil_div(ceil_div(k, ceil_div(k, most)), unit) * unit : unit;
     q.deep = q.k_step / q.pair;
     return q;
 }
 
-/* ---- words ---- */
+/* The product where zeros make it a faster one; of tiles, which are faster still, none is. */
+static bool without_zeros(const job *q, float *c, size_t ldc, float *sums,
+                          matmul_epilogue *epilogue, void *ctx)
+{
+    const sparse_product p = {.form = q->form,
+                              .bf16 = true,
+                              .a = q->a.data,
+                              .b = q->b.data,
+                              .lda = q->a.ld,
+                              .ldb = q->b.ld,
+                              .c = c,
+                              .ldc = ldc,
+                              .sums = sums,
+                              .m = q->m,
+                              .n = q->n,
+                              .k = q->k,
+                              .k_step = q->k_step,
+                              .epilogue = epilogue,
+                              .ctx = ctx,
+                              .threads = q->threads,
+                              .level = q->level,
+                              .shared = q->shared,
+                              .rooms = q->sparse_rooms};
+    return q->level == VAE_CPU_AVX512_BF16 && vae_cpu_sparse_product(&p);
+}
 
-/* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
- * zero where there is none; columns up to `width` are zero. */
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw"))) static void
-pair_rows(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols, size_t width, size_t k)
-{
-    uint16_t order[2][32];
-    for (uint16_t j = 0; j < 64; j++) {
-        order[j / 32][j % 32] = (uint16_t)(j / 2 + j % 2 * 32);
-    }
-    const __m512i low = _mm512_loadu_si512(order[0]), high = _mm512_loadu_si512(order[1]);
-    for (size_t p = 0; p < k; p += 2, to += ldt, b += 2 * ldb) {
-        const uint16_t *next = p + 1 < k ? b + ldb : b;
-        const bool ahead = p + AHEAD + 1 < k;
-        for (size_t j = 0; j < width; j += 32) {
-            const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
-            const __mmask32 mask = some < 32 ? (1u << some) - 1 : UINT32_MAX;
-            if (ahead) {
-                __builtin_prefetch(b + AHEAD * ldb + j);
-                __builtin_prefetch(b + (AHEAD + 1) * ldb + j);
-            }
-            const __m512i x = _mm512_maskz_loadu_epi16(mask, b + j);
-            const __m512i y = _mm512_maskz_loadu_epi16(p + 1 < k ? mask : 0, next + j);
-            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
-            if (left > 16) {
-                _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
-            }
-        }
-    }
-}
-#else /* where words are no pairs */
-static void pair_rows(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
-                      size_t width, size_t k)
-{
-    (void)to, (void)ldt, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
-}
-#endif
+/* ---- words ---- */
 
 /* to: (k,ldt) floats of b: (k,cols); columns up to `width` are zero. */
 static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, size_t ldb,
@@ -186,7 +175,7 @@ static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t
     } else {
         const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
         if (q->pair == 2) {
-            pair_rows(to, PANEL, b, q->b.ld, cols, PANEL, k);
+            vae_cpu_pack_pairs(to, PANEL, b, q->b.ld, cols, PANEL, k);
         } else {
             widen_rows(q, to, PANEL, b, q->b.ld, cols, PANEL, k);
         }
@@ -202,10 +191,10 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
 {
     const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
     if (q->tiles) {
-        pair_rows(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
+        vae_cpu_pack_pairs(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
         vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP);
     } else if (q->pair == 2) {
-        pair_rows(to, STRIP, a, q->a.ld, rows, STRIP, k);
+        vae_cpu_pack_pairs(to, STRIP, a, q->a.ld, rows, STRIP, k);
     } else {
         widen_rows(q, to, STRIP, a, q->a.ld, rows, STRIP, k);
     }
@@ -226,12 +215,6 @@ static void multiply(const job *q, float *c, size_t ldc, const float *a, size_t 
         vae_cpu_panel_product(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add,
                               q->level);
     }
-}
-
-/* Where the i-th of `parts` equal parts of n begins. */
-static size_t part_begin(size_t n, size_t parts, size_t i)
-{
-    return n * i / parts;
 }
 
 /* ---- NT, NN ---- */
@@ -334,7 +317,11 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
     if (m == 0 || n == 0) {
         return;
     }
-    rows_job t = {.q = begin(form, a, b, m, n, k, level, room), .epilogue = epilogue, .ctx = ctx};
+    rows_job t = {
+        .q = begin(form, a, b, m, n, k, threads, level, room), .epilogue = epilogue, .ctx = ctx};
+    if (!in_order && without_zeros(&t.q, NULL, 0, NULL, epilogue, ctx)) {
+        return;
+    }
     t.unit = t.q.tiles ? 2 * TILE_ROWS : ROW_UNIT;
     t.deep = ceil_div(k, t.q.k_step) * t.q.deep;
     /* as many columns at a time as can be packed */
@@ -472,8 +459,13 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
                             size_t m, size_t n, size_t k, int threads, vae_cpu_level level,
                             void *room)
 {
-    sum_job t = {
-        .q = begin(MATMUL_TN, a, b, m, n, k, level, room), .c = c, .ldc = ldc, .sums = sums};
+    sum_job t = {.q = begin(MATMUL_TN, a, b, m, n, k, threads, level, room),
+                 .c = c,
+                 .ldc = ldc,
+                 .sums = sums};
+    if (without_zeros(&t.q, c, ldc, sums, NULL, NULL)) {
+        return;
+    }
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     t.strip = t.q.tiles ? TILE_STRIP : STRIP;
     for (t.row0 = 0; t.row0 < m; t.row0 += MOST_ROWS) {

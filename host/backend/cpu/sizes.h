@@ -20,4 +20,10 @@ static inline size_t ceil_div(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
+/* Where the i-th of `parts` equal parts of n begins; n * parts does not overflow. */
+static inline size_t part_begin(size_t n, size_t parts, size_t i)
+{
+    return n * i / parts;
+}
+
 #endif

@@ -1,0 +1,18 @@
+/* An operand's rows as the kernels of products want them: columns side by side, term after term. */
+#ifndef VAE_BACKEND_CPU_PACK_H
+#define VAE_BACKEND_CPU_PACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* to: (k,width) is b (k,cols); columns beyond cols are zero. */
+void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k);
+/* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
+void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                             size_t k);
+/* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
+ * zero where there is none; columns up to `width` are zero. Level VAE_CPU_AVX512 or above. */
+void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
+                        size_t width, size_t k);
+
+#endif
