@@ -319,7 +319,9 @@ static const cli_option bench_options[] = {
 const cli_command cli_bench_command = {
     .name = "bench",
     .words = "",
-    .help = "Times the training step: on the CPU and, where there is one, the GPU beside it.",
+    .help =
+        "Times the training step: on the CPU and, where there is one, the GPU beside it. GFLOP/s\n"
+        "are of all terms of the products, also of those that the CPU leaves out for being zero.",
     .examples = "  vae bench\n"
                 "  vae bench --data data/mnist --hidden 512,512 --batches 100,10000 --json\n"
                 "  vae bench --device cuda --precision bf16 --batches 65536\n",
