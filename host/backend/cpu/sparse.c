@@ -220,7 +220,8 @@ static void take_rows(tile_terms *t, const job *q, size_t row0, size_t p0, size_
     size_t p = 0, n = 0;
     for (; p + 4 <= k; p += 4) {
         vec4 word[4];
-        for (int r = 0; r < 4; r++) {
+        UNROLL for (int r = 0; r < 4; r++)
+        {
             word[r] = *(const vec4 *)(from[r] + p);
         }
         transpose_vec4(word);
