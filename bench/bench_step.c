@@ -292,7 +292,8 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
                 1e-9 * flops, 1e-9 * slowest, 1e-9 * fastest, 1e9 * gflop / own / flops);
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
                 own / step, blas / step);
-        printf("  %5.1f%% of its products' rate, %5.1f%% of OpenBLAS'; products at %.1f%% of the "
+        printf("  %5.1f%% of the rate of its products with all terms, %5.1f%% of OpenBLAS'; those "
+               "at %.1f%% of the "
                "peak, %.0f GFLOP/s",
                100 * own / step, 100 * blas / step, 1e11 * gflop / own / flops, 1e-9 * flops);
     }

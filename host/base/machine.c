@@ -1,6 +1,7 @@
 /* What the machine's processors are and may do, and what memory there is. */
 #include "base/machine.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
+
+#include "base/cgroup.h"
 
 void vae_cpu_name(char *text, size_t size)
 {
@@ -79,14 +82,27 @@ void vae_cpu_instructions(char *text, size_t size)
 #endif
 }
 
-size_t vae_machine_memory(void)
+static size_t memory; /* a few files' worth of time to find out: once */
+
+static void find_memory(void)
 {
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+    const size_t limit = vae_group_memory(VAE_GROUPS_OF_THIS, VAE_GROUPS_AT);
+    memory = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+    if (limit > 0 && (memory == 0 || limit < memory)) {
+        memory = limit;
+    }
+}
+
+size_t vae_machine_memory(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_memory);
+    return memory;
 }
 
 bool vae_machine_holds(uint64_t count, size_t item)
 {
-    const size_t memory = vae_machine_memory();
-    return memory == 0 || count <= memory / item;
+    const size_t all = vae_machine_memory();
+    return all == 0 || count <= all / item;
 }

@@ -14,7 +14,8 @@ void vae_cpu_name(char *text, size_t size);
  * VL together. */
 void vae_cpu_instructions(char *text, size_t size);
 
-/* Bytes of memory, used or not; 0 = the system does not say. */
+/* Bytes of memory, used or not: the machine's, or what this process's control groups allow it, if
+ * that is less; 0 = the system does not say. */
 size_t vae_machine_memory(void);
 /* Are count items no more than that? An overcommitting kernel gives what there is not, and kills
  * who then fills it. */

@@ -31,15 +31,11 @@ void vae_parallel(int threads, size_t n, size_t grain, vae_part_fn *fn, void *ct
 /* How many threads to use where `asked` are asked for: as many, VAE_MOST_THREADS at most. 0 means
  * all that may run at once: OMP_NUM_THREADS where the environment has it (its first number), else
  * the processors that this thread may run on (its affinity mask), but no more than the control
- * group's quota of processor time pays for (cpu.max; cpu.cfs_quota_us of version 1), rounded up. */
+ * group's quota of processor time pays for (base/cgroup.h). */
 int vae_threads(size_t asked);
 
 /* False where the environment says OMP_DYNAMIC=false: then as many threads run as were asked for,
  * also where fewer are faster (base/team_size.h). */
 bool vae_threads_vary(void);
-
-/* The quota in processors, rounded up; 0: none. Of the groups that `membership`
- * ("/proc/self/cgroup") names and those above them, under `root` ("/sys/fs/cgroup"). */
-size_t vae_quota_processors(const char *membership, const char *root);
 
 #endif

@@ -41,7 +41,7 @@ vae_status vae_check_memory(uint64_t bytes, const char *what, vae_error *err)
     return vae_machine_holds(bytes, 1)
                ? VAE_OK
                : vae_fail(err, VAE_ERR_RUNTIME,
-                          "%s: %llu bytes, and this machine has %zu bytes of memory", what,
+                          "%s: %llu bytes, and %zu bytes of memory are to be had here", what,
                           (unsigned long long)bytes, vae_machine_memory());
 }
 

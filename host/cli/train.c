@@ -203,6 +203,10 @@ static vae_status open_sets(const vae_config *config, bool resume, size_t channe
     vae_status status = VAE_OK;
     options.cache = config->cache[0] != '\0' ? config->cache : NULL;
     options.make_cache = options.cache != NULL;
+    if (options.make_cache) { /* it takes long, and what was written so far is not to stay */
+        vae_signals_install();
+        options.stop = vae_signals_flag();
+    }
     if (config->image_channels == 0) {
         options.channels = channels;
         options.of_model = options.channels > 0;

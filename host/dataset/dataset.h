@@ -10,6 +10,7 @@
 
 #include "base/map.h"
 #include "base/status.h"
+#include "base/stop.h"
 #include "config/config.h"
 #include "dataset/classes.h"
 #include "step.h"
@@ -60,6 +61,7 @@ typedef struct {
      * one with VAE_CACHE_TEST behind its name, and left alone where not. */
     const char *cache;
     bool make_cache;
+    const vae_stop_flag *stop; /* ends the reading of pictures: VAE_ERR_INTERRUPTED; may be NULL */
 } vae_data_options;
 
 /* Behind the name that --cache gives, of the rows that are tested on. */

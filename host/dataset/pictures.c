@@ -284,6 +284,10 @@ static vae_status read_all(job *j, vae_cache_writer *cache, uint8_t **rows, vae_
     }
     for (j->at = 0; j->at < j->files->n; j->at += most) {
         const size_t n = j->files->n - j->at < most ? j->files->n - j->at : most;
+        if (vae_stopping(j->options->stop)) {
+            TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "%s: stopped after %zu of %zu pictures",
+                         j->set->source, j->at, j->files->n));
+        }
         j->rows = cache != NULL ? block : block + j->set->n * d;
         run_stretch(j, n, read_some);
         TRY(keep_good(j, n, j->set->n, &good, err));

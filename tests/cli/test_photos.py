@@ -2,8 +2,10 @@
 import fcntl
 import json
 import os
+import signal
 import struct
 import subprocess
+import time
 import zipfile
 import zlib
 
@@ -298,3 +300,22 @@ def killed_while_a_cache_is_made():
     vae(*options, "--image-size", 50, "--force", code=4, says="kill.cache", prefix=["prlimit", "--fsize=60000"])
     assert open(path("kill.cache"), "rb").read() == whole
     assert len([n for n in os.listdir(path()) if n.startswith("kill.cache")]) == 4
+
+
+@test
+def interrupted_while_a_cache_is_made():
+    """Ctrl-C leaves no part of a cache behind, and what was there as it was."""
+    picture = png(400, 400, bytes(range(160)) * 1000)
+    for i in range(2000):
+        put(f"slow/a/{i}.png", picture)
+    process = subprocess.Popen([VAE, "train", "--data", "slow", *map(str, QUICK), "--out", "slowly", "--cache",
+                                "slow.cache"],
+                               cwd=path(), stderr=subprocess.PIPE)
+    deadline = time.time() + 60
+    while not [n for n in os.listdir(path()) if n.startswith("slow.cache.")]:
+        assert process.poll() is None and time.time() < deadline, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == -signal.SIGINT and " of 2000 pictures" in error, error
+    assert [n for n in os.listdir(path()) if n.startswith("slow")] == ["slow"]

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/float_control.h"
 #include "base/pool.h"
 
@@ -404,10 +405,18 @@ static size_t quota_of(const char *membership)
     char path[256];
     put("membership", membership);
     snprintf(path, sizeof path, "%s/membership", root);
-    return vae_quota_processors(path, root);
+    return vae_group_processors(path, root);
 }
 
-static void threads_follow_the_control_groups_quota(void **state)
+static size_t memory_of(const char *membership)
+{
+    char path[256];
+    put("membership", membership);
+    snprintf(path, sizeof path, "%s/membership", root);
+    return vae_group_memory(path, root);
+}
+
+static void limits_are_those_of_the_control_groups(void **state)
 {
     (void)state;
     assert_non_null(mkdtemp(root));
@@ -430,7 +439,17 @@ static void threads_follow_the_control_groups_quota(void **state)
     assert_int_equal(quota_of("3:cpuset,cpuacct:/job\n"), 0);
     assert_int_equal(quota_of("3:cpu,cpuacct:/job\n0::/d\n"), 1);
     assert_int_equal(quota_of("no colons\n"), 0);
-    assert_int_equal(vae_quota_processors("/no/such/file", root), 0);
+    assert_int_equal(vae_group_processors("/no/such/file", root), 0);
+    put("a/memory.max", "max\n");
+    put("a/b/memory.max", "3221225472\n");
+    put("a/b/c/memory.max", "8589934592\n");
+    put("memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    put("memory/job/memory.limit_in_bytes", "1073741824\n");
+    assert_int_equal(memory_of("0::/a\n"), 0);
+    assert_int_equal(memory_of("0::/a/b/c\n"), 3221225472);
+    assert_int_equal(memory_of("4:memory:/x\n3:cpu:/job\n"), 0);
+    assert_int_equal(memory_of("4:memory:/job\n0::/a/b\n"), 1073741824);
+    assert_int_equal(memory_of("4:cpu:/job\n"), 0);
     char command[64];
     snprintf(command, sizeof command, "rm -r %s", root);
     assert_int_equal(system(command), 0);
@@ -454,7 +473,7 @@ int main(void)
         cmocka_unit_test(threads_follow_what_is_asked_for),
         cmocka_unit_test(threads_may_be_fixed),
         cmocka_unit_test(threads_follow_the_affinity_mask),
-        cmocka_unit_test(threads_follow_the_control_groups_quota),
+        cmocka_unit_test(limits_are_those_of_the_control_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
