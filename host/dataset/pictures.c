@@ -105,7 +105,7 @@ static void look_at_some(void *ctx, int thread, size_t first, size_t end)
     const job *j = ctx;
     char path[VAE_FOLDER_PATH];
     (void)thread;
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = first; i < end && !vae_stopping(j->options->stop); i++) {
         vae_picture_read(&j->items[i].picture, vae_folder_path(j->files, j->at + i, path),
                          reading(j) | VAE_PICTURE_HEADER, &j->items[i].why);
     }
@@ -117,17 +117,22 @@ static void read_some(void *ctx, int thread, size_t first, size_t end)
     const size_t d = j->width * j->height * j->channels;
     char path[VAE_FOLDER_PATH];
     (void)thread;
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = first; i < end && !vae_stopping(j->options->stop); i++) {
         read_one(j, &j->items[i], vae_folder_path(j->files, j->at + i, path), j->rows + i * d,
                  &j->items[i].why);
     }
 }
 
-/* The n files from `at` on, on all cores: what becomes of each does not depend on how many. */
-static void run_stretch(job *j, size_t n, void (*work)(void *, int, size_t, size_t))
+/* The n files from `at` on, on all cores: what becomes of each does not depend on how many. Large
+ * ones take a while each, so that a stop is looked for before every one. */
+static vae_status run_stretch(job *j, size_t n, vae_part_fn *work, vae_error *err)
 {
     memset(j->items, 0, n * sizeof *j->items);
     vae_parallel(vae_threads(0), n, 1, work, j);
+    return !vae_stopping(j->options->stop)
+               ? VAE_OK
+               : vae_fail(err, VAE_ERR_INTERRUPTED, "%s: stopped after %zu of %zu pictures",
+                          j->set->source, j->at, j->files->n);
 }
 
 /* ---- files that are left out ---- */
@@ -210,7 +215,7 @@ static vae_status choose_shape(job *j, vae_error *err)
     }
     for (j->at = 0; j->at < j->files->n; j->at += STRETCH) {
         const size_t n = j->files->n - j->at < STRETCH ? j->files->n - j->at : STRETCH;
-        run_stretch(j, n, look_at_some);
+        TRY(run_stretch(j, n, look_at_some, err));
         for (size_t i = 0; i < n; i++) {
             const vae_picture *p = &j->items[i].picture;
             if (j->items[i].why.status != VAE_OK) {
@@ -284,12 +289,8 @@ static vae_status read_all(job *j, vae_cache_writer *cache, uint8_t **rows, vae_
     }
     for (j->at = 0; j->at < j->files->n; j->at += most) {
         const size_t n = j->files->n - j->at < most ? j->files->n - j->at : most;
-        if (vae_stopping(j->options->stop)) {
-            TRY(vae_fail(err, VAE_ERR_INTERRUPTED, "%s: stopped after %zu of %zu pictures",
-                         j->set->source, j->at, j->files->n));
-        }
         j->rows = cache != NULL ? block : block + j->set->n * d;
-        run_stretch(j, n, read_some);
+        TRY(run_stretch(j, n, read_some, err));
         TRY(keep_good(j, n, j->set->n, &good, err));
         TRY(cache != NULL ? vae_cache_add(cache, block, good * d, err) : VAE_OK);
         j->set->n += good;
