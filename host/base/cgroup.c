@@ -1,3 +1,4 @@
+/* Limits of control groups, of version 2 and 1, read from their folders. */
 #include "base/cgroup.h"
 
 #include <stdbool.h>

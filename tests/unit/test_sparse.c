@@ -95,6 +95,7 @@ static void finish(void *ctx, float *c, size_t ldc, size_t row0, size_t col0, si
                    size_t cols)
 {
     const target *to = ctx;
+    assert_true(c == to->c + row0 * ldc + col0 || cols <= MATMUL_BF16_COLS);
     for (size_t r = 0; r < rows; r++) {
         for (size_t i = 0; i < cols; i++) {
             to->c[(row0 + r) * to->p->ldc + col0 + i] = 2 * c[r * ldc + i] + 1;

@@ -36,6 +36,8 @@ enum {
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
 
+_Static_assert(K_BLOCK <= (int)SPARSE_TERMS, "zeros are left out of as many terms");
+
 /* A tile of C (rows, the kernel's width) is set to, or with `add` increased by, the sum over k of
  * A's column times b's row; b (k,width). A's element is a[r * a_stride + p], or for the kernels of
  * transposed A a[p * a_stride + r]. */

@@ -29,7 +29,8 @@ typedef void matmul_epilogue(void *ctx, float *c, size_t ldc, size_t row0, size_
  * Each element of C is one chain of multiply-adds over k in increasing order, cut at multiples of
  * a constant: c[i][j] depends on row i of A, on column j of B and on K alone, so neither the number
  * of threads, nor the other rows of a batch, nor the room change its bits. (Machines with and
- * without FMA instructions differ.) */
+ * without FMA instructions differ.) With a room, where zeros are left out, that is so of finite
+ * operands and but for the sign of a zero: 0 * NaN may be missing, and an underflow be +0. */
 void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size_t lda,
                     const float *b, size_t ldb, size_t m, size_t n, size_t k,
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,

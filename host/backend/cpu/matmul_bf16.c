@@ -40,6 +40,7 @@ enum {
 _Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % (2 * STRIP) == 0 &&
                    MOST_ROWS % TILE_STRIP == 0 && MOST_COLS % PANEL == 0,
                "parts are whole");
+_Static_assert(WORDS <= (int)SPARSE_TERMS, "zeros are left out of as many words");
 
 /* A thread's room. */
 typedef struct {

@@ -1,3 +1,4 @@
+/* Packing: rows copied or transposed, four or more words at a time. */
 #include "backend/cpu/pack.h"
 
 #include <stdbool.h>
@@ -33,7 +34,7 @@ void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size
         for (size_t j = 0; j < cols && p + PREFETCH_ROWS < k; j += 16) {
             __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
         }
-        if (cols == WHOLE) {
+        if (cols == WHOLE && width == WHOLE) {
             memcpy(to, b, WHOLE * sizeof *to); /* a constant: no loop */
             continue;
         }

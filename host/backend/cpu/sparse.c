@@ -27,7 +27,7 @@
 
 enum {
     ROWS = 4,             /* of a tile */
-    MOST_TERMS = 400,     /* that are summed in registers at a time */
+    MOST_TERMS = SPARSE_TERMS,
     TILES = 16,           /* of a task at most: what they read stays in L2 */
     COLS = 512,           /* of C's columns, under TN of its rows, at a time */
     PITCH = COLS + 16,    /* rows a power of two apart would share few lines of L1 */
@@ -371,18 +371,22 @@ typedef struct {
     float *sums; /* (rows,PITCH) */
 } block;
 
-/* C's rows from a block's sums. */
+/* C's rows from a block's sums; of bf16 what the epilogue makes of these, in tiles as matmul.h
+ * promises them. */
 static void put_rows(const job *q, const block *x)
 {
-    const size_t col0 = q->col0 + x->left, cols = x->right - x->left;
+    const size_t col0 = q->col0 + x->left, cols = x->right - x->left, ldc = q->p->ldc;
     float *c = x->sums + x->left;
-    size_t ldc = PITCH;
-    if (q->p->c != NULL) {
-        ldc = q->p->ldc;
-        c = q->p->c + x->row0 * ldc + col0;
-        for (size_t r = 0; r < x->rows; r++) {
-            memcpy(c + r * ldc, x->sums + r * PITCH + x->left, cols * sizeof *c);
+    if (q->p->c == NULL) {
+        for (size_t j = 0, some; j < cols; j += some) {
+            some = min_size(cols - j, MATMUL_BF16_COLS);
+            q->p->epilogue(q->p->ctx, c + j, PITCH, x->row0, col0 + j, x->rows, some);
         }
+        return;
+    }
+    c = q->p->c + x->row0 * ldc + col0;
+    for (size_t r = 0; r < x->rows; r++) {
+        memcpy(c + r * ldc, x->sums + r * PITCH + x->left, cols * sizeof *c);
     }
     if (q->p->epilogue != NULL) {
         q->p->epilogue(q->p->ctx, c, ldc, x->row0, col0, x->rows, cols);
@@ -576,15 +580,17 @@ bool vae_cpu_sparse_product(const sparse_product *p)
              .rooms = p->rooms};
     const size_t all = tn ? p->m : p->n, batch = tn ? p->k : p->m;
     if (p->threads < 1 || batch < FEWEST_ROWS || all < FEWEST_COLS ||
-        p->m * p->n * p->k < LEAST_WORK || q.k > SPARSE_SHARED / FEWEST_COLS || !mostly_zeros(&q)) {
+        p->m * p->n * p->k < LEAST_WORK || (!tn && q.k > SPARSE_SHARED / FEWEST_COLS) ||
+        !mostly_zeros(&q)) {
         return false;
     }
-    size_t few = q.k, fit = min_size(COLS, SPARSE_SHARED / q.k / LANES * LANES), some = q.rows;
+    size_t few = q.k, fit = COLS, some = q.rows;
     if (tn) { /* the sums come first, what is packed behind them */
         few = PART_K / pair / q.k_step * q.k_step;
-        fit = COLS;
         some = SUMMED_ROWS;
         q.packed += SUMMED_ROWS * PITCH;
+    } else {
+        fit = min_size(COLS, SPARSE_SHARED / q.k / LANES * LANES);
     }
     q.in_parts = few < q.k;
     for (q.row0 = 0; q.row0 < q.rows; q.row0 += some) {

@@ -17,8 +17,9 @@ typedef struct {
     size_t ldc;
     float *sums; /* of bf16 under TN: (m) out, column sums of A, or NULL */
     size_t m, n, k;
-    size_t k_step; /* terms that are summed in registers at a time: decides the bits */
-    matmul_epilogue *epilogue;
+    size_t k_step; /* terms that are summed in registers at a time: decides the bits. k cut into the
+                    * fewest equal parts of at most SPARSE_TERMS words (of bf16: pairs of terms) */
+    matmul_epilogue *epilogue; /* or NULL where C is written */
     void *ctx;
     int threads;
     vae_cpu_level level;
@@ -26,7 +27,7 @@ typedef struct {
     void *rooms;   /* vae_cpu_sparse_room bytes for as many threads, 64-byte aligned */
 } sparse_product;
 
-enum { SPARSE_SHARED = 1 << 20 };
+enum { SPARSE_SHARED = 1 << 20, SPARSE_TERMS = 400 };
 size_t vae_cpu_sparse_room(int threads);
 
 /* Does the product where A (NT, NN) or B (TN) holds so many zeros, and there is so much to do, that
@@ -34,7 +35,8 @@ size_t vae_cpu_sparse_room(int threads);
  *
  * The bits are those of the product with all terms, if the other operand is finite: a term that is
  * zero leaves a sum as it is, but for one of -0, which only an underflow makes of one that began at
- * zero. */
+ * zero. What is not finite spoils fewer elements than there: those alone with whose zeros it is not
+ * left out, which depends on up to three rows beside theirs. */
 bool vae_cpu_sparse_product(const sparse_product *p);
 
 #endif
