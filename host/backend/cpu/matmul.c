@@ -28,6 +28,7 @@ enum {
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
+    FEW_ROWS = 256,       /* of a small batch; TN: terms */
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
     ROOM = SPARSE_SHARED, /* floats in which B is packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
@@ -388,11 +389,17 @@ static size_t rows_in_level2(size_t k_step)
 
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
  * this changes the bits, but k_step, which follows from K. Many tasks share the rows of B: those
- * are packed first, once, as many columns at a time as the room holds. */
+ * are packed first, once, as many columns at a time as the room holds. Of a weight's gradient a
+ * thread has rows, as the optimizer's loops have them (optimizer.c): where processors share no
+ * cache it would wait for them. Of a large batch that is little beside packing B for more tasks. */
 static void plan_tasks(matmul_job *job, size_t threads)
 {
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    for (size_t rows = rows_in_level2(job->k_step);; rows /= 2) {
+    size_t rows = rows_in_level2(job->k_step);
+    if (job->form == MATMUL_TN && job->k <= FEW_ROWS) {
+        rows = min_size(rows, max_size(ceil_div(job->m, threads), 4 * unit));
+    }
+    for (;; rows /= 2) {
         job->row_step = ceil_div(ceil_div(job->m, ceil_div(job->m, rows)), unit) * unit;
         if (ceil_div(job->m, job->row_step) * col_tasks >= 3 * threads || rows / 2 < 2 * unit) {
             break;
@@ -410,6 +417,74 @@ static void run_part(matmul_part *part, int threads)
     vae_parallel(threads, ceil_div(job->m, job->row_step) * part->col_tasks, 1, run_tasks, part);
 }
 
+/* Where the sums of a block of terms, for themselves, lie in the room. */
+static float *block_sums(const matmul_job *job, size_t block)
+{
+    return job->room + block * job->m * job->n;
+}
+
+/* Items: a tile's width of columns of the first block of terms, of the next, and so on. */
+static void run_blocks(void *ctx, int thread, size_t first, size_t end)
+{
+    const matmul_part *part = ctx;
+    (void)thread;
+    for (size_t task = first; task < end; task++) {
+        matmul_job job = *part->job;
+        const size_t block = task / part->col_tasks, p0 = block * job.k_step;
+        job.a += p0;
+        job.b += p0 * job.ldb;
+        job.c = block_sums(part->job, block);
+        job.ldc = job.n;
+        job.row_step = ceil_div(job.m, job.isa->rows) * job.isa->rows;
+        job.epilogue = NULL;
+        matmul_part one = *part;
+        one.job = &job;
+        one.k = job.k = min_size(job.k - p0, job.k_step);
+        run_task(&one, task % part->col_tasks);
+    }
+}
+
+/* Items: a tile's width of columns, whose blocks become C. */
+static void add_blocks(void *ctx, int thread, size_t first, size_t end)
+{
+    const matmul_part *part = ctx;
+    const matmul_job *job = part->job;
+    const size_t width = job->isa->cols[2], col0 = first * width;
+    const size_t cols = min_size(job->n, end * width) - col0;
+    float *c = job->c + col0;
+    (void)thread;
+    for (size_t r = 0; r < job->m; r++) {
+        float *to = c + r * job->ldc;
+        memcpy(to, block_sums(job, 0) + r * job->n + col0, cols * sizeof *to);
+        for (size_t p0 = job->k_step, block = 1; p0 < job->k; p0 += job->k_step, block++) {
+            const float *from = block_sums(job, block) + r * job->n + col0;
+            for (size_t j = 0; j < cols; j++) {
+                to[j] += from[j];
+            }
+        }
+    }
+    if (job->epilogue) {
+        job->epilogue(job->ctx, c, job->ldc, 0, col0, job->m, cols);
+    }
+}
+
+/* NN of few rows: B is a weight, of which the optimizer's loops give each thread some rows
+ * (optimizer.c). So a thread takes all columns of some terms first, and reads what it wrote; where
+ * processors share no cache, the other's would be to fetch, and to take back before Adam writes. */
+static bool run_by_terms(const matmul_job *job, int threads)
+{
+    const size_t blocks = ceil_div(job->k, job->k_step);
+    if (threads == 1 || job->form != MATMUL_NN || job->room == NULL || blocks < 2 ||
+        job->m > FEW_ROWS || job->n > ROOM / blocks / job->m) {
+        return false;
+    }
+    matmul_part part = {.job = job, .cols = job->n};
+    part.col_tasks = ceil_div(job->n, job->isa->cols[2]);
+    vae_parallel(threads, blocks * part.col_tasks, 1, run_blocks, &part);
+    vae_parallel(threads, part.col_tasks, 1, add_blocks, &part);
+    return true;
+}
+
 static void run_job(matmul_job *job, int threads, vae_cpu_level level)
 {
     if (job->m == 0 || job->n == 0) {
@@ -420,6 +495,9 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
         threads = 1;
     }
     plan_tasks(job, (size_t)threads);
+    if (run_by_terms(job, threads)) {
+        return;
+    }
     /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
      * then read in place; a part is several blocks, for the barrier after it waits for whichever
      * thread the system delays. */
