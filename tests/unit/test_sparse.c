@@ -277,10 +277,13 @@ static void dense_and_small_ones_are_left_alone(void **state)
         product small = make_product((matmul_form)form, 70, 70, 200, 0.1);
         product narrow = form == MATMUL_TN ? make_product(MATMUL_TN, 40, 400, 800, 0.1)
                                            : make_product((matmul_form)form, 400, 40, 800, 0.1);
+        product few = form == MATMUL_TN ? make_product(MATMUL_TN, 260, 270, 31, 0.1)
+                                        : make_product((matmul_form)form, 31, 260, 270, 0.1);
+        assert_null(without_zeros(&few, false, best(), 2, NULL));
         assert_null(without_zeros(&dense, false, best(), 2, NULL));
         assert_null(without_zeros(&small, false, best(), 2, NULL));
         assert_null(without_zeros(&narrow, false, best(), 2, NULL));
-        free_product(&dense), free_product(&small), free_product(&narrow);
+        free_product(&dense), free_product(&small), free_product(&narrow), free_product(&few);
     }
 }
 

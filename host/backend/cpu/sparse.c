@@ -26,7 +26,7 @@
 #endif
 
 enum {
-    ROWS = 4,             /* of a tile */
+    ROWS = 4, /* of a tile */
     MOST_TERMS = SPARSE_TERMS,
     TILES = 16,           /* of a task at most: what they read stays in L2 */
     COLS = 512,           /* of C's columns, under TN of its rows, at a time */
