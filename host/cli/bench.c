@@ -274,8 +274,11 @@ static void announce(const cli_args *args, const bench *b)
     }
     cli_say(args, "the whole training step on %s, %zu row%s of %zu; medians of %zu (least - most)",
             b->set->source, b->set->n, vae_s(b->set->n), b->set->d, b->repeats);
-    cli_say(args, "after %zu steps (or %g s of them), and with fresh weights", b->warm_up,
-            b->warm_up_seconds);
+    cli_say(
+        args,
+        "after %zu steps (or %g s of them), and with fresh weights; GFLOP/s are of all terms of "
+        "the products, also of zeros that the CPU leaves out",
+        b->warm_up, b->warm_up_seconds);
 }
 
 static vae_status run_bench(const cli_args *args, vae_error *err)
@@ -319,9 +322,7 @@ static const cli_option bench_options[] = {
 const cli_command cli_bench_command = {
     .name = "bench",
     .words = "",
-    .help =
-        "Times the training step: on the CPU and, where there is one, the GPU beside it. GFLOP/s\n"
-        "are of all terms of the products, also of those that the CPU leaves out for being zero.",
+    .help = "Times the training step: on the CPU and, where there is one, the GPU beside it.",
     .examples = "  vae bench\n"
                 "  vae bench --data data/mnist --hidden 512,512 --batches 100,10000 --json\n"
                 "  vae bench --device cuda --precision bf16 --batches 65536\n",
