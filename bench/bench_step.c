@@ -293,8 +293,7 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
                 own / step, blas / step);
         printf("  %5.1f%% of the rate of its products with all terms, %5.1f%% of OpenBLAS'; those "
-               "at %.1f%% of the "
-               "peak, %.0f GFLOP/s",
+               "at %.1f%% of the peak, %.0f GFLOP/s",
                100 * own / step, 100 * blas / step, 1e11 * gflop / own / flops, 1e-9 * flops);
     }
     fprintf(json, "}\n");

@@ -19,16 +19,11 @@
 #include "backend/cpu/vec4.h"
 #include "base/pool.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 enum {
     K_BLOCK = 400,        /* the most terms summed in registers at a time: decides the bits */
     MAX_ROWS = 12,        /* of a kernel's tile */
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
-    FEW_ROWS = 256,       /* of a small batch; TN: terms */
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
     ROOM = SPARSE_SHARED, /* floats in which B is packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
@@ -130,17 +125,12 @@ typedef struct {
         }                                                                                          \
     }
 
-#define NO_TARGET
-#define PLAIN_SET1(x)      ((vec4){(x), (x), (x), (x)})
-#define PLAIN_FMA(x, y, z) ((x) * (y) + (z))
 DEFINE_BODY(plain, NO_TARGET, vec4, 4, PLAIN_SET1, PLAIN_FMA)
 DEFINE_KERNELS(plain, NO_TARGET, 1, 6)
 DEFINE_KERNELS(plain, NO_TARGET, 2, 6)
 static const isa plain_isa = ISA(6, 4, plain_1, 4, plain_1, 8, plain_2);
 
 #if defined(__x86_64__)
-#define AVX2   __attribute__((target("avx2,fma")))
-#define AVX512 __attribute__((target("avx512f")))
 DEFINE_BODY(fma4, AVX2, __m128, 4, _mm_set1_ps, _mm_fmadd_ps)
 DEFINE_BODY(fma8, AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps)
 DEFINE_BODY(fma16, AVX512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps)
@@ -153,8 +143,6 @@ static const isa avx2_isa = ISA(6, 4, fma4_1, 8, fma8_1, 16, fma8_2);
 static const isa avx512_isa = ISA(12, 8, fma8_1, 16, fma16_1, 32, fma16_2);
 
 /* The same kernels with words that are pairs of bf16: a float is moved, never computed with. */
-#define AVX512_BF16  __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
-#define DOT(x, y, z) _mm512_dpbf16_ps(z, (__m512bh)(x), (__m512bh)(y))
 DEFINE_BODY(dot16, AVX512_BF16, __m512, 16, _mm512_set1_ps, DOT)
 DEFINE_KERNELS(dot16, AVX512_BF16, 1, 12)
 DEFINE_KERNELS(dot16, AVX512_BF16, 2, 12)
@@ -396,7 +384,7 @@ static void plan_tasks(matmul_job *job, size_t threads)
 {
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
     size_t rows = rows_in_level2(job->k_step);
-    if (job->form == MATMUL_TN && job->k <= FEW_ROWS) {
+    if (job->form == MATMUL_TN && job->k <= MATMUL_FEW_ROWS) {
         rows = min_size(rows, max_size(ceil_div(job->m, threads), 4 * unit));
     }
     for (;; rows /= 2) {
@@ -475,7 +463,7 @@ static bool run_by_terms(const matmul_job *job, int threads)
 {
     const size_t blocks = ceil_div(job->k, job->k_step);
     if (threads == 1 || job->form != MATMUL_NN || job->room == NULL || blocks < 2 ||
-        job->m > FEW_ROWS || job->n > ROOM / blocks / job->m) {
+        job->m > MATMUL_FEW_ROWS || job->n > ROOM / blocks / job->m) {
         return false;
     }
     matmul_part part = {.job = job, .cols = job->n};

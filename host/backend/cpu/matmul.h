@@ -36,6 +36,8 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                     matmul_epilogue *epilogue, void *ctx, int threads, vae_cpu_level level,
                     void *room);
 size_t vae_cpu_matmul_room(int threads);
+/* Rows of a batch up to which threads have rows of weights, as the optimizer's loops have. */
+enum { MATMUL_FEW_ROWS = 256 };
 
 /* The same product of bf16, summed in floats: A and B as above, at 4-byte aligned addresses with
  * even leading dimensions. Rows of A under NT and NN, and of B under NT, are read to the next even

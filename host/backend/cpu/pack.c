@@ -7,10 +7,6 @@
 #include "backend/cpu/sizes.h"
 #include "backend/cpu/vec4.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 enum {
     PREFETCH_ROWS = 24,  /* how far ahead of a strided read: the hardware stops at a page's end */
     PREFETCH_TERMS = 48, /* the same along a row, where too many rows are read at once */

@@ -21,10 +21,6 @@
 #include "backend/cpu/vec4.h"
 #include "base/pool.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 enum {
     ROWS = 4, /* of a tile */
     MOST_TERMS = SPARSE_TERMS,
@@ -37,7 +33,6 @@ enum {
     AHEAD = 8,            /* rows, of a strided read */
     FEWEST_TILES = 8,     /* that pay for a task */
     FEWEST_ROWS = 32,     /* of a batch */
-    FEW_ROWS = 256,       /* of a batch, a thread has columns then */
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
     MOST_BLOCKS = 8,      /* of them */
     SUMS = 64,            /* columns that are added up at a time */
@@ -123,16 +118,11 @@ typedef struct {
     terms_kernel *kernel;
 } isa;
 
-#define NO_TARGET
-#define PLAIN_SET1(x)      ((vec4){(x), (x), (x), (x)})
-#define PLAIN_FMA(x, y, z) ((x) * (y) + (z))
 DEFINE_BODY(plain, NO_TARGET, vec4, 4, PLAIN_SET1, PLAIN_FMA)
 DEFINE_KERNEL(plain, NO_TARGET, 2)
 static const isa plain_isa = {4, 2, plain};
 
 #if defined(__x86_64__)
-#define AVX2   __attribute__((target("avx2,fma")))
-#define AVX512 __attribute__((target("avx512f")))
 DEFINE_BODY(fma8, AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps)
 DEFINE_BODY(fma16, AVX512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps)
 DEFINE_KERNEL(fma8, AVX2, 3)
@@ -141,8 +131,6 @@ static const isa avx2_isa = {8, 3, fma8};
 static const isa avx512_isa = {16, 6, fma16};
 
 /* Of words that are pairs of bf16: a float is moved, never computed with. */
-#define AVX512_BF16  __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
-#define DOT(x, y, z) _mm512_dpbf16_ps(z, (__m512bh)(x), (__m512bh)(y))
 DEFINE_BODY(dot16, AVX512_BF16, __m512, 16, _mm512_set1_ps, DOT)
 DEFINE_KERNEL(dot16, AVX512_BF16, 6)
 static const isa dot_isa = {16, 6, dot16};
@@ -516,7 +504,7 @@ static bool mostly_zeros(const job *q)
 static void plan_tasks(job *q, size_t threads, size_t batch)
 {
     const size_t vectors = ceil_div(q->cols, q->isa->lanes);
-    if (batch <= FEW_ROWS && vectors >= 4 * threads) {
+    if (batch <= MATMUL_FEW_ROWS && vectors >= 4 * threads) {
         q->row_tasks = 1;
         q->col_tasks = threads;
         return;

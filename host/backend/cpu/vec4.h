@@ -1,9 +1,12 @@
-/* Four floats at a time on any processor: what the packing of products and the leaving out of
- * their zeros share. */
+/* Four floats at a time on any processor, and what kernels of products for wider vectors are made
+ * with. */
 #ifndef VAE_BACKEND_CPU_VEC4_H
 #define VAE_BACKEND_CPU_VEC4_H
 
 #include <stddef.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
@@ -16,6 +19,15 @@ typedef int index4 __attribute__((vector_size(16)));
 #else
 #define SHUFFLE(x, y, ...) __builtin_shuffle((x), (y), (index4){__VA_ARGS__})
 #endif
+
+/* Of a kernel's macro: its target, a number in all lanes, x * y + z. */
+#define NO_TARGET
+#define PLAIN_SET1(x)      ((vec4){(x), (x), (x), (x)})
+#define PLAIN_FMA(x, y, z) ((x) * (y) + (z))
+#define AVX2               __attribute__((target("avx2,fma")))
+#define AVX512             __attribute__((target("avx512f")))
+#define AVX512_BF16        __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define DOT(x, y, z)       _mm512_dpbf16_ps(z, (__m512bh)(x), (__m512bh)(y)) /* pairs of bf16 */
 
 /* x[i] becomes the i-th elements of all four. */
 INLINE void transpose_vec4(vec4 x[4])
