@@ -213,12 +213,12 @@ static void large_products(void **state)
     }
 }
 
-/* B packed once: several parts of the sum, and more columns than the room holds of one; few rows,
+/* Operands packed once: several parts of the sum, and more rows and columns than the room holds of one; few rows,
  * whose terms are summed up in blocks by themselves; edges. */
 static void room_changes_no_bits(void **state)
 {
     (void)state;
-    const size_t sizes[][3] = {{2049, 45, 1203}, {2100, 1300, 1025}, {2048, 20, 3}, {5000, 7, 401},
+    const size_t sizes[][3] = {{2049, 45, 1203}, {2100, 1600, 1025}, {2048, 20, 3}, {5000, 7, 401},
                                {20, 400, 784},   {131, 45, 1203},    {256, 33, 801}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {

@@ -29,6 +29,8 @@ enum {
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_A = 24,      /* terms ahead, of transposed A */
+    PACKED_TERMS = 32,    /* of A and B, that a thread packs at a time */
+    TERMS = 4,            /* of the sum, in a kernel's loop */
     SERIAL_WORK = 100000, /* multiply-adds that take less time than waking a thread (2 us) */
 };
 
@@ -45,41 +47,83 @@ typedef struct {
     tile_kernel *kernel[2][3]; /* [A transposed][width] */
 } isa;
 
+/* How many rows of C a kernel of k terms asks for in TERMS of them, in 1/65536; such that the last
+ * is there in time. 0: all before. */
+INLINE uint32_t ask_pace(int rows, size_t k)
+{
+    const size_t loops = k / TERMS, enough = 2 * (size_t)rows;
+    return loops < enough ? 0 : ((uint32_t)rows << 16) * 5 / 4 / (uint32_t)min_size(loops, 1 << 16);
+}
+
 /* One kernel's body for one vector type. All loops over rows and vectors unroll: acc is registers.
- * Three pointers reach twelve rows, as an address has a base and a stride times 1, 2 or 4. C's
- * lines are fetched while the sum runs: for weight gradients of small batches they are the cost. */
+ * A loop holds TERMS terms, as the steps of pointers and counters take the multipliers' time: three
+ * pointers, offsets and constants reach them. C's lines, which come from far, are asked for while
+ * the sum runs, now and then: asked for at once they take all the room that L1 has for what it
+ * waits for, and A and B wait behind them (a tenth of the time where L3 is slow). A short sum
+ * has no time for that, and they are its cost: weights' gradients of small batches. */
 /* clang-format off */
-#define DEFINE_BODY(NAME, TARGET, VEC, LANES, SET1, FMA)                                           \
+#define DEFINE_BODY(NAME, TARGET, VEC, LANES, SPREAD, ADD)                                         \
+    TARGET INLINE void NAME##_term(int rows, int vectors, int transposed, int later,               \
+                                   const float *const a[3], const size_t next[4], const float *b,  \
+                                   VEC acc[MAX_ROWS][2]) {                                         \
+        typedef VEC unaligned __attribute__((aligned(4), may_alias));                              \
+        VEC x, y[2];                                                                               \
+        UNROLL for (int v = 0; v < vectors; v++) {                                                 \
+            y[v] = *(const unaligned *)(b + v * LANES);                                            \
+        }                                                                                          \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            if (transposed) {                                                                      \
+                SPREAD(x, a[0], 0, r);                                                             \
+            } else if (r % 4 == 0) {                                                               \
+                SPREAD(x, a[r / 4], 0, later);                                                     \
+            } else {                                                                               \
+                SPREAD(x, a[r / 4], next[r % 4], later);                                           \
+            }                                                                                      \
+            UNROLL for (int v = 0; v < vectors; v++) {                                             \
+                ADD(acc[r][v], x, y[v]);                                                           \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
     TARGET INLINE void NAME##_body(int rows, int vectors, int transposed, size_t k,                \
                                    const float *a, size_t a_stride, const float *b, size_t ldb,    \
                                    float *c, size_t ldc, int add) {                                \
         typedef VEC unaligned __attribute__((aligned(4), may_alias));                              \
-        VEC acc[MAX_ROWS][2], x, y[2];                                                             \
+        VEC acc[MAX_ROWS][2];                                                                      \
+        const float *at[3] = {a, a + 4 * a_stride, a + 8 * a_stride};                              \
+        const size_t row = a_stride * sizeof *a, next[4] = {0, row, 2 * row, 3 * row};             \
         UNROLL for (int r = 0; r < rows; r++) {                                                    \
             UNROLL for (int v = 0; v < vectors; v++) {                                             \
                 acc[r][v] = (VEC){0};                                                              \
             }                                                                                      \
         }                                                                                          \
-        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+        const uint32_t pace = ask_pace(rows, k);                                                   \
+        for (int r = 0; r < rows && pace == 0; r++) {                                              \
             __builtin_prefetch(c + (size_t)r * ldc, 1);                                            \
             __builtin_prefetch(c + (size_t)r * ldc + vectors * LANES - 1, 1);                      \
         }                                                                                          \
-        const float *a4 = a + 4 * a_stride, *a8 = a + 8 * a_stride;                                \
-        for (size_t p = 0; p < k; p++) {                                                           \
-            UNROLL for (int v = 0; v < vectors; v++) {                                             \
-                y[v] = *(const unaligned *)(b + v * LANES);                                        \
-            }                                                                                      \
-            UNROLL for (int r = 0; r < rows; r++) {                                                \
-                const float *row = r < 4 ? a : r < 8 ? a4 : a8;                                    \
-                x = SET1(transposed ? a[r] : row[(size_t)(r % 4) * a_stride]);                     \
-                UNROLL for (int v = 0; v < vectors; v++) {                                         \
-                    acc[r][v] = FMA(x, y[v], acc[r][v]);                                           \
+        uint32_t asked = 0;                                                                        \
+        for (; k >= TERMS; k -= TERMS) {                                                           \
+            const float *ask = c + (asked >> 16) * ldc;                                            \
+            asked = asked + pace < (uint32_t)rows << 16 ? asked + pace : 0;                        \
+            __builtin_prefetch(ask, 1);                                                            \
+            __builtin_prefetch(ask + vectors * LANES - 1, 1);                                      \
+            UNROLL for (int later = 0; later < TERMS; later++) {                                   \
+                NAME##_term(rows, vectors, transposed, later, at, next, b, acc);                   \
+                if (transposed) {                                                                  \
+                    __builtin_prefetch(at[0] + PREFETCH_A * a_stride);                             \
+                    at[0] += a_stride;                                                             \
                 }                                                                                  \
+                b += ldb;                                                                          \
             }                                                                                      \
-            if (transposed) {                                                                      \
-                __builtin_prefetch(a + PREFETCH_A * a_stride);                                     \
+            UNROLL for (int i = 0; i < 3; i++) {                                                   \
+                at[i] += transposed ? 0 : TERMS;                                                   \
             }                                                                                      \
-            a += transposed ? a_stride : 1, a4++, a8++, b += ldb;                                  \
+        }                                                                                          \
+        for (; k > 0; k--, b += ldb) {                                                             \
+            NAME##_term(rows, vectors, transposed, 0, at, next, b, acc);                           \
+            UNROLL for (int i = 0; i < 3; i++) {                                                   \
+                at[i] += transposed ? a_stride : 1;                                                \
+            }                                                                                      \
         }                                                                                          \
         UNROLL for (int r = 0; r < rows; r++) {                                                    \
             UNROLL for (int v = 0; v < vectors; v++) {                                             \
@@ -125,15 +169,15 @@ typedef struct {
         }                                                                                          \
     }
 
-DEFINE_BODY(plain, NO_TARGET, vec4, 4, PLAIN_SET1, PLAIN_FMA)
+DEFINE_BODY(plain, NO_TARGET, vec4, 4, PLAIN_SPREAD, PLAIN_ADD)
 DEFINE_KERNELS(plain, NO_TARGET, 1, 6)
 DEFINE_KERNELS(plain, NO_TARGET, 2, 6)
 static const isa plain_isa = ISA(6, 4, plain_1, 4, plain_1, 8, plain_2);
 
 #if defined(__x86_64__)
-DEFINE_BODY(fma4, AVX2, __m128, 4, _mm_set1_ps, _mm_fmadd_ps)
-DEFINE_BODY(fma8, AVX2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps)
-DEFINE_BODY(fma16, AVX512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps)
+DEFINE_BODY(fma4, AVX2, __m128, 4, VEX_SPREAD, VEX_ADD)
+DEFINE_BODY(fma8, AVX2, __m256, 8, VEX_SPREAD, VEX_ADD)
+DEFINE_BODY(fma16, AVX512, __m512, 16, VEX_SPREAD, VEX_ADD)
 DEFINE_KERNELS(fma4, AVX2, 1, 6)
 DEFINE_KERNELS(fma8, AVX2, 1, 12)
 DEFINE_KERNELS(fma8, AVX2, 2, 6)
@@ -143,7 +187,7 @@ static const isa avx2_isa = ISA(6, 4, fma4_1, 8, fma8_1, 16, fma8_2);
 static const isa avx512_isa = ISA(12, 8, fma8_1, 16, fma16_1, 32, fma16_2);
 
 /* The same kernels with words that are pairs of bf16: a float is moved, never computed with. */
-DEFINE_BODY(dot16, AVX512_BF16, __m512, 16, _mm512_set1_ps, DOT)
+DEFINE_BODY(dot16, AVX512_BF16, __m512, 16, VEX_SPREAD, DOT_ADD)
 DEFINE_KERNELS(dot16, AVX512_BF16, 1, 12)
 DEFINE_KERNELS(dot16, AVX512_BF16, 2, 12)
 static const isa dot_isa = ISA(12, 16, dot16_1, 16, dot16_1, 32, dot16_2);
@@ -173,13 +217,15 @@ typedef struct {
     float *room;     /* ROOM floats for what is packed once for all tasks, or NULL */
 } matmul_job;
 
-/* What all tasks are to do before any goes on: so many terms of the sum for some columns of C. */
+/* What all tasks are to do before any goes on: so many terms of the sum for a part of C. */
 typedef struct {
     const matmul_job *job;
     size_t p0, k;
-    size_t col0, cols;
+    size_t row0, rows, col0, cols;
     size_t col_tasks;
-    bool packed; /* B is, in the room */
+    /* Operands that are packed once for all tasks, or NULL: transposed A in strips of a tile's
+     * rows, B in strips of the widest tile's columns, of the part's terms each. */
+    float *a, *b;
 } matmul_part;
 
 /* One pass of kernels: `rows` rows by one tile's width over one block of K. */
@@ -205,23 +251,41 @@ INLINE void fetch_next(const strip *s, size_t row, size_t rows)
     }
 }
 
-static void run_strip(const matmul_job *job, const strip *s)
+/* Floats from a strip that is packed for all tasks to the next. Were it a power of two, a term of
+ * all of them would share few lines of L1. */
+static size_t strip_size(const matmul_part *part, size_t width)
 {
+    return part->k * width + 16;
+}
+
+/* Where such a strip has term p0 of row or column i, counted from the part's first. */
+static float *place_of(const matmul_part *part, float *strips, size_t width, size_t i, size_t p0)
+{
+    return strips + i / width * strip_size(part, width) + (p0 - part->p0) * width + i % width;
+}
+
+static void run_strip(const matmul_part *part, const strip *s)
+{
+    const matmul_job *job = part->job;
     const int transposed = job->form == MATMUL_TN;
     /* 20 rows are faster as 10 + 10 */
-    const size_t step = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
+    const size_t even = ceil_div(s->rows, ceil_div(s->rows, job->isa->rows));
+    const size_t step = part->a != NULL ? job->isa->rows : even;
+    const size_t lda = part->a != NULL ? step : job->lda;
     for (size_t r0 = 0; r0 < s->rows; r0 += step) {
         const size_t rows = min_size(s->rows - r0, step), row = s->row0 + r0;
         fetch_next(s, r0, rows);
-        const float *a = job->a + (transposed ? s->p0 * job->lda + row : row * job->lda + s->p0);
+        const float *a = part->a != NULL ? place_of(part, part->a, step, row - part->row0, s->p0)
+                         : transposed    ? job->a + s->p0 * lda + row
+                                         : job->a + row * lda + s->p0;
         float *c = job->c + row * job->ldc + s->col0;
         int add = s->p0 > 0;
         if (s->cols == s->width) {
-            s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, c, job->ldc, add);
+            s->kernel(rows, s->k, a, lda, s->b, s->ldb, c, job->ldc, add);
             continue;
         }
         float tile[MAX_ROWS * MAX_COLS];
-        s->kernel(rows, s->k, a, job->lda, s->b, s->ldb, tile, s->width, 0);
+        s->kernel(rows, s->k, a, lda, s->b, s->ldb, tile, s->width, 0);
         for (size_t r = 0; r < rows; r++) {
             for (size_t j = 0; j < s->cols; j++) {
                 float x = tile[r * s->width + j];
@@ -257,20 +321,15 @@ static void choose_tile(const matmul_job *job, strip *s, size_t col1)
     s->kernel = set->kernel[job->form == MATMUL_TN][tile];
 }
 
-/* Where the strip lies in the room: all terms of some columns after those of the columns before. */
-static float *place_of(const matmul_part *part, const strip *s)
-{
-    return part->job->room + (s->col0 - part->col0) * part->k + (s->p0 - part->p0) * s->width;
-}
-
 /* Sets s->b, ldb: the strip's columns of B, in `own` where each task packs and that pays. */
 static void prepare_b(const matmul_part *part, strip *s, float *own)
 {
     const matmul_job *job = part->job;
     s->b = own;
     s->ldb = s->width;
-    if (part->packed) {
-        s->b = place_of(part, s);
+    if (part->b != NULL) {
+        s->ldb = job->isa->cols[2];
+        s->b = place_of(part, part->b, s->ldb, s->col0 - part->col0, s->p0);
     } else if (job->form != MATMUL_NT && s->cols == s->width && s->rows <= UNPACKED_ROWS) {
         s->b = job->b + s->p0 * job->ldb + s->col0;
         s->ldb = job->ldb;
@@ -287,7 +346,7 @@ static void find_next(const matmul_part *part, strip *s)
     const size_t end = part->p0 + part->k, whole = job->isa->cols[2];
     strip next = *s;
     s->next_k = 0;
-    if ((!part->packed && (job->form == MATMUL_NT || s->rows <= UNPACKED_ROWS)) ||
+    if ((part->b == NULL && (job->form == MATMUL_NT || s->rows <= UNPACKED_ROWS)) ||
         s->cols < whole) {
         return;
     }
@@ -298,8 +357,9 @@ static void find_next(const matmul_part *part, strip *s)
     }
     if (next.col0 + whole <= part->col0 + part->cols) {
         s->next_k = min_size(end - next.p0, job->k_step);
-        s->next_ld = part->packed ? whole : job->ldb;
-        s->next = part->packed ? place_of(part, &next) : job->b + next.p0 * job->ldb + next.col0;
+        s->next_ld = part->b != NULL ? whole : job->ldb;
+        s->next = part->b != NULL ? place_of(part, part->b, whole, next.col0 - part->col0, next.p0)
+                                  : job->b + next.p0 * job->ldb + next.col0;
     }
 }
 
@@ -311,15 +371,15 @@ static void run_task(const matmul_part *part, size_t task)
     const size_t end = part->p0 + part->k, width = job->isa->cols[2];
     const size_t col0 = part->col0 + task % part->col_tasks * width;
     const size_t col1 = min_size(part->col0 + part->cols, col0 + width);
-    strip s = {.row0 = task / part->col_tasks * job->row_step, .p0 = part->p0};
-    s.rows = min_size(job->m - s.row0, job->row_step);
+    strip s = {.row0 = part->row0 + task / part->col_tasks * job->row_step, .p0 = part->p0};
+    s.rows = min_size(part->row0 + part->rows - s.row0, job->row_step);
     do {
         s.k = min_size(end - s.p0, job->k_step);
         for (s.col0 = col0; s.col0 < col1; s.col0 += s.cols) {
             choose_tile(job, &s, col1);
             prepare_b(part, &s, own);
             find_next(part, &s);
-            run_strip(job, &s);
+            run_strip(part, &s);
         }
         s.p0 += s.k;
     } while (s.p0 < end);
@@ -337,23 +397,32 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* Items: strips of B, all terms of the part. */
-static void pack_strips(void *ctx, int thread, size_t first, size_t end)
+/* Items: some terms of A and B, read as they lie one after another. */
+static void pack_terms(void *ctx, int thread, size_t first, size_t end)
 {
     const matmul_part *part = ctx;
     const matmul_job *job = part->job;
-    const size_t width = job->isa->cols[2];
+    const size_t high = job->isa->rows, wide = job->isa->cols[2],
+                 p = part->p0 + first * PACKED_TERMS;
+    const size_t k = min_size(part->p0 + part->k, part->p0 + end * PACKED_TERMS) - p;
+    (void)thread;
+    vae_cpu_pack_strips(place_of(part, part->a, high, 0, p), high, strip_size(part, high),
+                        job->a + p * job->lda + part->row0, job->lda, part->rows, k);
+    vae_cpu_pack_strips(place_of(part, part->b, wide, 0, p), wide, strip_size(part, wide),
+                        job->b + p * job->ldb + part->col0, job->ldb, part->cols, k);
+}
+
+/* Items: strips of B, all terms of the part. */
+static void pack_columns(void *ctx, int thread, size_t first, size_t end)
+{
+    const matmul_part *part = ctx;
+    const matmul_job *job = part->job;
     (void)thread;
     for (size_t i = first; i < end; i++) {
-        strip s = {.col0 = part->col0 + i * width};
-        const size_t col1 = min_size(part->col0 + part->cols, s.col0 + width);
-        for (; s.col0 < col1; s.col0 += s.cols) {
-            choose_tile(job, &s, col1);
-            for (s.p0 = part->p0; s.p0 < part->p0 + part->k; s.p0 += s.k) {
-                s.k = min_size(part->p0 + part->k - s.p0, job->k_step);
-                pack_strip(job, &s, place_of(part, &s));
-            }
-        }
+        strip s = {.col0 = part->col0 + i * job->isa->cols[2], .p0 = part->p0, .k = part->k};
+        s.width = job->isa->cols[2];
+        s.cols = min_size(part->col0 + part->cols - s.col0, s.width);
+        pack_strip(job, &s, place_of(part, part->b, s.width, s.col0 - part->col0, s.p0));
     }
 }
 
@@ -367,12 +436,20 @@ static void find_level2(void)
 #endif
 }
 
-/* How many rows of k_step values each stay in L2 beside a strip of B and what is read next. */
-static size_t rows_in_level2(size_t k_step)
+/* How many rows of n values each stay in L2 beside a strip of B and what is read next. */
+static size_t rows_in_level2(size_t n)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_level2);
-    return max_size(level2_bytes / 8 * 5 / (k_step * sizeof(float)), TASK_ROWS);
+    return level2_bytes / 8 * 5 / (n * sizeof(float));
+}
+
+/* Terms that all threads sum up before any goes on, where they do: so few that what is packed of
+ * transposed A stays in L2, for the rows of B are then read by all its tiles there. */
+static size_t part_terms(const matmul_job *job)
+{
+    const size_t most = min_size(PART_K, max_size(rows_in_level2(job->m), job->k_step));
+    return most / job->k_step * job->k_step;
 }
 
 /* Cuts C into tasks: rows that keep A in L2, as many tasks as keep the threads busy. No part of
@@ -383,7 +460,8 @@ static size_t rows_in_level2(size_t k_step)
 static void plan_tasks(matmul_job *job, size_t threads)
 {
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    size_t rows = rows_in_level2(job->k_step);
+    const size_t terms = job->form == MATMUL_TN ? min_size(job->k, part_terms(job)) : job->k;
+    size_t rows = max_size(rows_in_level2(max_size(terms, 1)), TASK_ROWS);
     if (job->form == MATMUL_TN && job->k <= MATMUL_FEW_ROWS) {
         rows = min_size(rows, max_size(ceil_div(job->m, threads), 4 * unit));
     }
@@ -399,10 +477,13 @@ static void run_part(matmul_part *part, int threads)
 {
     const matmul_job *job = part->job;
     part->col_tasks = ceil_div(part->cols, job->isa->cols[2]);
-    if (part->packed) {
-        vae_parallel(threads, part->col_tasks, 1, pack_strips, part);
+    if (part->a != NULL) {
+        vae_parallel(threads, ceil_div(part->k, PACKED_TERMS), 1, pack_terms, part);
+    } else if (part->b != NULL) {
+        vae_parallel(threads, part->col_tasks, 1, pack_columns, part);
     }
-    vae_parallel(threads, ceil_div(job->m, job->row_step) * part->col_tasks, 1, run_tasks, part);
+    vae_parallel(threads, ceil_div(part->rows, job->row_step) * part->col_tasks, 1, run_tasks,
+                 part);
 }
 
 /* Where the sums of a block of terms, for themselves, lie in the room. */
@@ -466,7 +547,7 @@ static bool run_by_terms(const matmul_job *job, int threads)
         job->m > MATMUL_FEW_ROWS || job->n > ROOM / blocks / job->m) {
         return false;
     }
-    matmul_part part = {.job = job, .cols = job->n};
+    matmul_part part = {.job = job, .rows = job->m, .cols = job->n};
     part.col_tasks = ceil_div(job->n, job->isa->cols[2]);
     vae_parallel(threads, blocks * part.col_tasks, 1, run_blocks, &part);
     vae_parallel(threads, part.col_tasks, 1, add_blocks, &part);
@@ -487,19 +568,30 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
         return;
     }
     /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
-     * then read in place; a part is several blocks, for the barrier after it waits for whichever
+     * then in the caches; a part is several blocks, for the barrier after it waits for whichever
      * thread the system delays. */
-    const bool packed = job->room != NULL && job->m >= SHARED_ROWS && job->k > 0;
-    const size_t few = PART_K / job->k_step * job->k_step;
-    const size_t step = packed || job->form == MATMUL_TN ? few : job->k;
-    matmul_part part = {.job = job, .packed = packed};
+    const bool tn = job->form == MATMUL_TN, room = job->room != NULL && job->k > 0;
+    const bool a = tn && room && job->k > MATMUL_FEW_ROWS;
+    const bool b = a || (room && job->m >= SHARED_ROWS);
+    const size_t step = tn ? part_terms(job) : b ? PART_K / job->k_step * job->k_step : job->k;
+    const size_t high = job->isa->rows, wide = job->isa->cols[2];
+    matmul_part part = {.job = job};
     do {
         part.k = min_size(job->k - part.p0, step);
-        const size_t width = job->isa->cols[2];
-        const size_t some = packed ? ROOM / part.k / width * width : job->n;
-        for (part.col0 = 0; part.col0 < job->n; part.col0 += some) {
-            part.cols = min_size(job->n - part.col0, some);
-            run_part(&part, threads);
+        /* as many rows and columns at a time as the room holds of what is packed */
+        const size_t most_a = ROOM / 2 / strip_size(&part, high), all_a = ceil_div(job->m, high);
+        const size_t rows = a ? min_size(most_a, all_a) : all_a;
+        float *const after = a ? job->room + rows * strip_size(&part, high) : job->room;
+        const size_t left = ROOM - (size_t)(after - job->room);
+        const size_t cols = b ? left / strip_size(&part, wide) * wide : job->n;
+        part.a = a ? job->room : NULL;
+        part.b = b ? after : NULL;
+        for (part.row0 = 0; part.row0 < job->m; part.row0 += part.rows) {
+            part.rows = min_size(job->m - part.row0, rows * high);
+            for (part.col0 = 0; part.col0 < job->n; part.col0 += cols) {
+                part.cols = min_size(job->n - part.col0, cols);
+                run_part(&part, threads);
+            }
         }
         part.p0 += part.k;
     } while (part.p0 < job->k);

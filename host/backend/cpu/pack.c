@@ -41,6 +41,21 @@ void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size
     }
 }
 
+void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, size_t ldb,
+                         size_t cols, size_t k)
+{
+    const size_t whole = cols / width * width;
+    for (size_t p = 0; p < k; p++, to += width, b += ldb) {
+        float *at = to;
+        for (size_t j = 0; j < whole; j += width, at += apart) {
+            copy_row(at, b + j, width);
+        }
+        for (size_t j = whole; j < whole + width && whole < cols; j++) {
+            at[j - whole] = j < cols ? b[j] : 0.0f;
+        }
+    }
+}
+
 /* One cache line of every row of b at a time, so that the lines of `to` are whole before they leave
  * L1. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,

@@ -7,6 +7,10 @@
 
 /* to: (k,width) is b (k,cols); columns beyond cols are zero. */
 void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k);
+/* to: strips of `width` columns of b (k,cols), `apart` floats from one to the next, each (k,width);
+ * columns beyond cols are zero. The same as pack_rows of each, but b is read as it lies. */
+void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, size_t ldb,
+                         size_t cols, size_t k);
 /* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
                              size_t k);
