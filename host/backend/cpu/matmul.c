@@ -27,6 +27,7 @@ enum {
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
     ROOM = SPARSE_SHARED, /* floats in which B is packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
+    LONG_SUM = 64,        /* TN: terms from which both operands are */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_A = 24,      /* terms ahead, of transposed A */
     PACKED_TERMS = 32,    /* of A and B, that a thread packs at a time */
@@ -206,6 +207,7 @@ static const isa *isa_of(vae_cpu_level level)
 
 typedef struct {
     matmul_form form;
+    vae_cpu_level level;
     const isa *isa;
     float *c;
     const float *a, *b;
@@ -300,7 +302,7 @@ static void pack_strip(const matmul_job *job, const strip *s, float *to)
 {
     if (job->form == MATMUL_NT) {
         vae_cpu_pack_transposed(to, s->width, job->b + s->col0 * job->ldb + s->p0, job->ldb,
-                                s->cols, s->k);
+                                s->cols, s->k, job->level);
     } else {
         vae_cpu_pack_rows(to, s->width, job->b + s->p0 * job->ldb + s->col0, job->ldb, s->cols,
                           s->k);
@@ -554,12 +556,12 @@ static bool run_by_terms(const matmul_job *job, int threads)
     return true;
 }
 
-static void run_job(matmul_job *job, int threads, vae_cpu_level level)
+static void run_job(matmul_job *job, int threads)
 {
     if (job->m == 0 || job->n == 0) {
         return;
     }
-    job->isa = isa_of(level);
+    job->isa = isa_of(job->level);
     if (threads < 1 || job->m * job->n * job->k < SERIAL_WORK) {
         threads = 1;
     }
@@ -571,7 +573,7 @@ static void run_job(matmul_job *job, int threads, vae_cpu_level level)
      * then in the caches; a part is several blocks, for the barrier after it waits for whichever
      * thread the system delays. */
     const bool tn = job->form == MATMUL_TN, room = job->room != NULL && job->k > 0;
-    const bool a = tn && room && job->k > MATMUL_FEW_ROWS;
+    const bool a = tn && room && job->k >= LONG_SUM;
     const bool b = a || (room && job->m >= SHARED_ROWS);
     const size_t step = tn ? part_terms(job) : b ? PART_K / job->k_step * job->k_step : job->k;
     const size_t high = job->isa->rows, wide = job->isa->cols[2];
@@ -665,6 +667,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
         }
     }
     matmul_job job = {.form = form,
+                      .level = level,
                       .c = c,
                       .a = a,
                       .b = b,
@@ -678,7 +681,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .epilogue = epilogue,
                       .ctx = ctx,
                       .room = room};
-    run_job(&job, threads, level);
+    run_job(&job, threads);
 }
 
 size_t vae_cpu_matmul_room(int threads)

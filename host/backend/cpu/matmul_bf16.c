@@ -168,10 +168,10 @@ static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t
         const uint16_t *b = q->b.data + col0 * q->b.ld + p0;
         if (q->pair == 2) {
             vae_cpu_pack_transposed(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols,
-                                    words);
+                                    words, q->level);
         } else {
             widen_rows(q, flat, WORDS, b, q->b.ld, k, k, cols);
-            vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k);
+            vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k, q->level);
         }
     } else {
         const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
@@ -193,7 +193,7 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
     const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
     if (q->tiles) {
         vae_cpu_pack_pairs(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
-        vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP);
+        vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP, q->level);
     } else if (q->pair == 2) {
         vae_cpu_pack_pairs(to, STRIP, a, q->a.ld, rows, STRIP, k);
     } else {

@@ -56,16 +56,61 @@ void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, 
     }
 }
 
+/* to: (4,16) with ldt is the transpose of b (16,4): lane l of four registers gets four terms of rows
+ * 4l .. 4l+3, and each lane is transposed by itself. */
+#if defined(__x86_64__)
+AVX512 INLINE void transpose_16x4(float *to, size_t ldt, const float *b, size_t ldb)
+{
+    __m512 x[4];
+    UNROLL for (size_t i = 0; i < 4; i++)
+    {
+        x[i] = _mm512_castps128_ps512(_mm_loadu_ps(b + i * ldb));
+        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (4 + i) * ldb), 1);
+        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (8 + i) * ldb), 2);
+        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (12 + i) * ldb), 3);
+    }
+    const __m512 low0 = _mm512_unpacklo_ps(x[0], x[1]), low1 = _mm512_unpacklo_ps(x[2], x[3]);
+    const __m512 high0 = _mm512_unpackhi_ps(x[0], x[1]), high1 = _mm512_unpackhi_ps(x[2], x[3]);
+    _mm512_storeu_ps(to, _mm512_shuffle_ps(low0, low1, 0x44));
+    _mm512_storeu_ps(to + ldt, _mm512_shuffle_ps(low0, low1, 0xEE));
+    _mm512_storeu_ps(to + 2 * ldt, _mm512_shuffle_ps(high0, high1, 0x44));
+    _mm512_storeu_ps(to + 3 * ldt, _mm512_shuffle_ps(high0, high1, 0xEE));
+}
+
+/* Of pack_transposed's columns as many as can be had sixteen at a time, terms p0 .. p1-1, at most a
+ * line; returns how many. */
+AVX512 static size_t transpose_16(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                                  size_t p0, size_t p1)
+{
+    size_t j = 0;
+    for (; j + 16 <= cols && p1 - p0 == 16; j += 16) {
+        UNROLL for (size_t p = 0; p < 16; p += 4)
+        {
+            transpose_16x4(to + (p0 + p) * width + j, width, b + j * ldb + p0 + p, ldb);
+        }
+    }
+    return j;
+}
+#else
+static size_t transpose_16(float *to, size_t width, const float *b, size_t ldb, size_t cols,
+                           size_t p0, size_t p1)
+{
+    (void)to, (void)width, (void)b, (void)ldb, (void)cols, (void)p0, (void)p1;
+    return 0;
+}
+#endif
+
 /* One cache line of every row of b at a time, so that the lines of `to` are whole before they leave
  * L1. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                             size_t k)
+                             size_t k, vae_cpu_level level)
 {
     for (size_t p0 = 0; p0 < k; p0 += 16) {
-        size_t p1 = min_size(k, p0 + 16), j = 0;
+        const size_t p1 = min_size(k, p0 + 16);
         for (size_t i = 0; i < cols && p1 < k; i++) {
             __builtin_prefetch(b + i * ldb + min_size(k - 1, p0 + PREFETCH_TERMS));
         }
+        size_t j = level >= VAE_CPU_AVX512 ? transpose_16(to, width, b, ldb, cols, p0, p1) : 0;
         for (; j + 4 <= cols; j += 4) {
             size_t p = p0;
             for (; p + 4 <= p1; p += 4) {

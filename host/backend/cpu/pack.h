@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/cpu/level.h"
+
 /* to: (k,width) is b (k,cols); columns beyond cols are zero. */
 void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k);
 /* to: strips of `width` columns of b (k,cols), `apart` floats from one to the next, each (k,width);
@@ -13,7 +15,7 @@ void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, 
                          size_t cols, size_t k);
 /* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                             size_t k);
+                             size_t k, vae_cpu_level level);
 /* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
  * zero where there is none; columns up to `width`, a multiple of 16, are zero. Level VAE_CPU_AVX512
  * or above. */

@@ -129,7 +129,7 @@ static void pack_weights(void *ctx, int thread, size_t first, size_t end)
     for (size_t panel = first; panel < end; panel++) {
         vae_cpu_pack_transposed(q->shared + panel * q->n * PANEL, PANEL,
                                 q->w + panel * PANEL * q->ldw, q->ldw,
-                                min_size(q->g.c - panel * PANEL, PANEL), q->n);
+                                min_size(q->g.c - panel * PANEL, PANEL), q->n, q->be->level);
     }
 }
 

@@ -305,7 +305,7 @@ static void pack_strip(const job *q, float *to, size_t width, size_t col, size_t
     const size_t from = q->col0 + col;
     if (q->p->form == MATMUL_NT) {
         vae_cpu_pack_transposed(to, width, (const float *)q->d + from * (q->ldd / q->pair) + p0,
-                                q->ldd / q->pair, cols, k);
+                                q->ldd / q->pair, cols, k, q->p->level);
     } else if (q->p->bf16) {
         const size_t terms = min_size(2 * k, q->p->k - 2 * p0);
         const uint16_t *d = (const uint16_t *)q->d + 2 * p0 * q->ldd + from;

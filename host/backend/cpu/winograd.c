@@ -255,7 +255,8 @@ static void filters_to_small(const making *m, size_t f, size_t panel)
         }
         for (size_t p = 0; p < POINTS; p++) {
             vae_cpu_pack_transposed(m->u + p * m->u_point + (panel * k + f * g.C + ch) * PANEL,
-                                    PANEL, of_rows + p * PANEL * CHUNK, CHUNK, rows, n);
+                                    PANEL, of_rows + p * PANEL * CHUNK, CHUNK, rows, n,
+                                    m->be->level);
         }
     }
 }
