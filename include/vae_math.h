@@ -36,18 +36,13 @@ VAE_HD float vae_sqrtf(float x)
     return sqrtf(x);
 }
 
-/* e^x within 2 ulp; 0 below -103.97, Inf above 88.72. Cephes' reduction and polynomial. */
-VAE_HD float vae_expf(float x)
+/* e^x = p * 2^k, returns p, of x in [-105, 89] or NaN. Cephes' reduction and polynomial. */
+VAE_HD float vae_exp_parts(float x, uint32_t *k)
 {
-#ifdef __CUDA_ARCH__
-    return expf(x);
-#else
-    float c = x < -105.0f ? -105.0f : x;
-    c = c > 89.0f ? 89.0f : c;
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    float shifted = c * 1.44269504f + round;
+    float shifted = x * 1.44269504f + round;
     float n = shifted - round;
-    float r = c - n * 0.693359375f;
+    float r = x - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -55,10 +50,22 @@ VAE_HD float vae_expf(float x)
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    /* 2^n in two factors, so that results below 2^-126 and the overflow to Inf come out right.
-     * The integer sits in the low bits of `shifted`; unsigned arithmetic, as NaN lands anywhere. */
-    uint32_t k = (uint32_t)vae_bits_of_float(shifted) - 0x4B400000u;
+    /* The integer sits in the low bits of `shifted`; unsigned arithmetic, as NaN lands anywhere. */
+    *k = (uint32_t)vae_bits_of_float(shifted) - 0x4B400000u;
+    return p * (r * r) + r + 1.0f;
+}
+
+/* e^x within 2 ulp; 0 below -103.97, Inf above 88.72. */
+VAE_HD float vae_expf(float x)
+{
+#ifdef __CUDA_ARCH__
+    return expf(x);
+#else
+    float c = x < -105.0f ? -105.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    uint32_t k;
+    float p = vae_exp_parts(c, &k);
+    /* 2^n in two factors, so that results below 2^-126 and the overflow to Inf come out right. */
     int32_t half = (int32_t)k >> 1;
     uint32_t rest = k - (uint32_t)half;
     float s0 = vae_float_of_bits((int32_t)(((uint32_t)half + 127u) << 23));
@@ -143,13 +150,16 @@ VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
 
 /* e^x for x <= 0 and 1/x for x in [1,2], as the losses want them, once per value of the data: on a
  * device the fast instructions, whose error is 2 + 1.2|x| ulp and 2 ulp (CUDA C++ Programming
- * Guide, intrinsic functions): of e^-|l|, below 1e-7 of the loss it is added to. */
+ * Guide, intrinsic functions): of e^-|l|, below 1e-7 of the loss it is added to. On the host
+ * vae_expf's bits down to -87, and below what it is there, 1.6e-38: no denormals, one factor. */
 VAE_HD float vae_expf_negative(float x)
 {
 #ifdef __CUDA_ARCH__
     return __expf(x);
 #else
-    return vae_expf(x);
+    uint32_t k;
+    float p = vae_exp_parts(x < -87.0f ? -87.0f : x, &k);
+    return p * vae_float_of_bits((int32_t)((k + 127u) << 23));
 #endif
 }
 

@@ -128,6 +128,14 @@ static void exponential(void **state)
     assert_true(vae_expf(-103.98f) == 0.0f && vae_expf(-103.97f) > 0.0f);
     assert_true(vae_expf(88.72f) < INFINITY && vae_expf(88.73f) == INFINITY);
     assert_true(isnan(vae_expf(NAN)) && isnan(vae_expf(-NAN)));
+    for (float x = 0.0f; x >= -87.0f; x -= 0.0137f) {
+        assert_true(vae_expf_negative(x) == vae_expf(x));
+    }
+    for (float x = -87.0f; x > -FLT_MAX / 2; x *= 1.7f) { /* no denormal */
+        assert_true(vae_expf_negative(x) == vae_expf(-87.0f) && vae_expf(-87.0f) >= FLT_MIN);
+    }
+    assert_true(vae_expf_negative(-INFINITY) == vae_expf(-87.0f));
+    assert_true(isnan(vae_expf_negative(NAN)) && isnan(vae_expf_negative(-NAN)));
 }
 
 static void logarithm(void **state)
