@@ -151,14 +151,15 @@ VAE_HD void vae_sincosf(float v, float *sine, float *cosine)
 /* e^x for x <= 0 and 1/x for x in [1,2], as the losses want them, once per value of the data: on a
  * device the fast instructions, whose error is 2 + 1.2|x| ulp and 2 ulp (CUDA C++ Programming
  * Guide, intrinsic functions): of e^-|l|, below 1e-7 of the loss it is added to. On the host
- * vae_expf's bits down to -87, and below what it is there, 1.6e-38: no denormals, one factor. */
+ * vae_expf's bits down to -87.6, and 0 where that is a denormal of less than 0.8 * 2^-126: at -88
+ * the one factor, 2^-127, is no normal float and its bits are 0. */
 VAE_HD float vae_expf_negative(float x)
 {
 #ifdef __CUDA_ARCH__
     return __expf(x);
 #else
     uint32_t k;
-    float p = vae_exp_parts(x < -87.0f ? -87.0f : x, &k);
+    float p = vae_exp_parts(x < -88.0f ? -88.0f : x, &k);
     return p * vae_float_of_bits((int32_t)((k + 127u) << 23));
 #endif
 }

@@ -128,13 +128,13 @@ static void exponential(void **state)
     assert_true(vae_expf(-103.98f) == 0.0f && vae_expf(-103.97f) > 0.0f);
     assert_true(vae_expf(88.72f) < INFINITY && vae_expf(88.73f) == INFINITY);
     assert_true(isnan(vae_expf(NAN)) && isnan(vae_expf(-NAN)));
-    for (float x = 0.0f; x >= -87.0f; x -= 0.0137f) {
+    for (float x = 0.0f; x >= -87.6f; x -= 0.0137f) {
         assert_true(vae_expf_negative(x) == vae_expf(x));
     }
-    for (float x = -87.0f; x > -FLT_MAX / 2; x *= 1.7f) { /* no denormal */
-        assert_true(vae_expf_negative(x) == vae_expf(-87.0f) && vae_expf(-87.0f) >= FLT_MIN);
+    for (float x = -87.7f; x > -FLT_MAX / 2; x *= 1.0001f) {
+        assert_true(vae_expf_negative(x) == 0.0f);
     }
-    assert_true(vae_expf_negative(-INFINITY) == vae_expf(-87.0f));
+    assert_true(vae_expf_negative(-INFINITY) == 0.0f);
     assert_true(isnan(vae_expf_negative(NAN)) && isnan(vae_expf_negative(-NAN)));
 }
 
@@ -321,7 +321,7 @@ static void bernoulli(void **state)
             float dl, loss = vae_bernoulli(l, x, &dl);
             double d = (double)l, linear = d > 0 ? d * (1 - (double)x) : -d * (double)x;
             double want = linear + log1p(exp(-fabs(d))); /* softplus(l) - x*l without cancelling */
-            assert_true(fabs((double)loss - want) <= 5e-7 * want + 2e-45);
+            assert_true(fabs((double)loss - want) <= 5e-7 * want + (double)FLT_MIN);
             assert_true(fabs((double)dl - (sigmoid_exact((double)l) - (double)x)) < 2e-7);
         }
     }
