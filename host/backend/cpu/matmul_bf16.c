@@ -408,13 +408,14 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
         multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, t->k, add);
         return;
     }
+    /* Edges go on from C as whole panels do: a tile's sums begin there. */
     float edge[STRIP * PANEL];
-    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, t->k, false);
+    for (size_t r = 0; r < rows && add; r++) {
+        memcpy(edge + r * PANEL, c + r * t->ldc, cols * sizeof *c);
+    }
+    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, t->k, add);
     for (size_t r = 0; r < rows; r++) {
-        for (size_t j = 0; j < cols; j++) {
-            const float x = edge[r * PANEL + j];
-            c[r * t->ldc + j] = add ? c[r * t->ldc + j] + x : x;
-        }
+        memcpy(c + r * t->ldc, edge + r * PANEL, cols * sizeof *c);
     }
 }
 

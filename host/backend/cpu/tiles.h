@@ -4,8 +4,7 @@
  * a time.
  *
  * The things that are asked of a tile have a name each, so that test_tiles.c can prove the rest on
- * a machine that has none: with VAE_TILES_EMULATED they are that file's. On hardware they were not
- * run yet. */
+ * a machine that has none: with VAE_TILES_EMULATED they are that file's. */
 #ifndef VAE_BACKEND_CPU_TILES_H
 #define VAE_BACKEND_CPU_TILES_H
 
