@@ -82,6 +82,7 @@ static void emulated_zero(int t)
 #define VAE_TILES_EMULATED
 #define TILE_ZERO(t)               emulated_zero(t)
 #define TILE_LOAD(t, from, stride) emulated_load(t, from, stride)
+#define TILE_STREAM                TILE_LOAD
 #define TILE_STORE(t, to, stride)  emulated_store(t, to, stride)
 #define TILE_MULTIPLY(c, a, b)     emulated_multiply(c, a, b)
 #define TILE_CONFIGURE(from)       emulated_configure(from)

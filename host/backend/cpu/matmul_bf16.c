@@ -48,7 +48,14 @@ typedef struct {
     float a[ROWS * WORDS];     /* (rows,words) */
     float b[PANEL * WORDS];    /* (words,PANEL) */
     float flat[STRIP * WORDS]; /* what either is the transpose of */
+    float last[TILE_STRIP * TILE_WORDS];
 } task_room;
+
+/* Words of A. Of tiles `last` has those that fill no whole tile where they lie, or is NULL. */
+typedef struct {
+    const float *words, *last;
+    size_t ld;
+} left;
 
 typedef struct {
     matmul_form form;
@@ -135,28 +142,35 @@ static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, s
     }
 }
 
-/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on, as words; *lda: from one row to the next. */
-static const float *words_of_a(const job *q, float *to, size_t *lda, size_t row0, size_t rows,
-                               size_t p0, size_t k)
+/* to: (rows,words) with ld of a: (rows,k), filled up with zeros to whole tiles. */
+static void fill_tiles(float *to, size_t ld, const uint16_t *a, size_t lda, size_t rows, size_t k)
+{
+    const size_t bytes = k * sizeof *a, most = tile_words(ceil_div(k, 2)) * sizeof *to;
+    for (size_t r = 0; r < rows; r++) {
+        char *row = (char *)(to + r * ld);
+        memcpy(row, a + r * lda, bytes);
+        memset(row + bytes, 0, most - bytes);
+    }
+}
+
+/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on. */
+static left words_of_a(const job *q, task_room *room, size_t row0, size_t rows, size_t p0, size_t k)
 {
     const uint16_t *a = q->a.data + row0 * q->a.ld + p0;
-    const bool whole = !q->tiles || (k % (2 * TILE_WORDS) == 0 && rows % (2 * TILE_ROWS) == 0);
-    if (q->pair == 2 && whole) { /* pairs lie there as they are */
-        *lda = q->a.ld / 2;
-        return (const float *)(const void *)a;
+    if (q->pair == 1) {
+        widen_rows(q, room->a, WORDS, a, q->a.ld, k, k, rows);
+        return (left){room->a, NULL, WORDS};
     }
-    *lda = WORDS;
-    if (q->pair == 2) {
-        const size_t bytes = k * sizeof *a, most = tile_words(ceil_div(k, 2)) * sizeof *to;
-        for (size_t r = 0; r < rows; r++) {
-            char *row = (char *)(to + r * WORDS);
-            memcpy(row, a + r * q->a.ld, bytes);
-            memset(row + bytes, 0, most - bytes);
-        }
-    } else {
-        widen_rows(q, to, WORDS, a, q->a.ld, k, k, rows);
+    if (q->tiles && rows < TILE_STRIP) {
+        fill_tiles(room->a, WORDS, a, q->a.ld, rows, k);
+        return (left){room->a, NULL, WORDS};
     }
-    return to;
+    const size_t part = q->tiles ? k % (2 * TILE_WORDS) : 0;
+    if (part > 0) {
+        fill_tiles(room->last, TILE_WORDS, a + k - part, q->a.ld, rows, part);
+    }
+    /* pairs lie there as they are */
+    return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, q->a.ld / 2};
 }
 
 /* to: (words,PANEL) of the same terms of columns col0 .. of B, cols <= PANEL. flat: room. */
@@ -202,18 +216,19 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
 }
 
 /* Adds to, or sets, C (rows,cols <= PANEL) with ldc by k terms of words; of C as many columns are
- * written as the kernels round up to, and of tiles as many rows. */
-static void multiply(const job *q, float *c, size_t ldc, const float *a, size_t lda, const float *b,
-                     size_t rows, size_t cols, size_t k, bool add)
+ * written as the kernels round up to, and of tiles, rows <= TILE_STRIP, as many rows. */
+static void multiply(const job *q, float *c, size_t ldc, left a, const float *b, size_t rows,
+                     size_t cols, size_t k, bool add)
 {
     const int transposed = q->form == MATMUL_TN;
     const size_t words = ceil_div(k, q->pair);
     if (q->tiles) {
-        tile_panel(c, ldc, a, lda, b, rows, tile_words(words), add);
+        const size_t there = a.last != NULL ? k / (2 * TILE_WORDS) * TILE_WORDS : tile_words(words);
+        tile_block(c, ldc, a.words, a.ld, a.last, b, there, add);
     } else if (q->pair == 2) {
-        vae_cpu_panel_dot(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add);
+        vae_cpu_panel_dot(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add);
     } else {
-        vae_cpu_panel_product(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add,
+        vae_cpu_panel_product(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add,
                               q->level);
     }
 }
@@ -224,34 +239,60 @@ typedef struct {
     job q;
     matmul_epilogue *epilogue;
     void *ctx;
+    bool in_order;
     bool packed;       /* B is, in shared: each panel of all terms */
     size_t deep;       /* words of such a panel */
     size_t col0, cols; /* of C, whose B that is */
-    size_t unit;       /* of rows of tasks */
+    size_t unit, step; /* of rows: a task has a multiple of unit, and makes step at a time */
+    size_t step_cols;
     size_t row_tasks, col_tasks;
 } rows_job;
+
+/* Brings rows of A that come next to L2, meanwhile: i of `parts` parts of terms p0 .. p0+k-1. */
+static void prefetch_a(const job *q, size_t row0, size_t i, size_t parts, size_t p0, size_t k)
+{
+    const size_t rows = min_size(q->m - row0, TILE_STRIP), end = part_begin(rows, parts, i + 1);
+    for (size_t r = part_begin(rows, parts, i); r < end; r++) {
+        const uint16_t *a = q->a.data + (row0 + r) * q->a.ld + p0;
+        for (size_t p = 0; p < k; p += 2 * TILE_WORDS) {
+            __builtin_prefetch(a + p, 0, 2);
+        }
+    }
+}
 
 static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, size_t cols,
                      task_room *room)
 {
     const job *q = &t->q;
-    size_t p0 = 0, lda;
+    const bool by_panels = q->tiles && !t->in_order;
+    const size_t ldc = by_panels ? PANEL : COLS;
+    const size_t apart = !by_panels ? 1 : q->k > q->k_step ? TILE_STRIP : 0;
+    size_t p0 = 0;
     do {
         const size_t k = min_size(q->k - p0, q->k_step);
-        const float *a = words_of_a(q, room->a, &lda, row0, rows, p0, k);
+        const left a = words_of_a(q, room, row0, rows, p0, k);
         for (size_t j = 0; j < cols; j += PANEL) {
             const size_t some = min_size(cols - j, PANEL), col = col0 + j;
+            float *c = room->c + j * apart;
             const float *b = room->b;
             if (t->packed) {
                 b = q->shared + ((col - t->col0) / PANEL * t->deep + p0 / q->pair) * PANEL;
             } else {
                 words_of_b(q, room->b, room->flat, col, some, p0, k);
             }
-            multiply(q, room->c + j, COLS, a, lda, b, rows, some, k, p0 > 0);
+            if (q->tiles && row0 + rows < q->m) {
+                prefetch_a(q, row0 + rows, j / PANEL, ceil_div(cols, PANEL), p0, k);
+            }
+            multiply(q, c, ldc, a, b, rows, some, k, p0 > 0);
+            if (by_panels && p0 + k == q->k) {
+                t->epilogue(t->ctx, c, ldc, row0, col, rows, some);
+            }
         }
         p0 += k;
     } while (p0 < q->k);
-    t->epilogue(t->ctx, room->c, COLS, row0, col0, rows, cols);
+    if (!by_panels) {
+        t->epilogue(t->ctx, room->c, COLS, row0, col0, rows, cols);
+    }
 }
 
 static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
@@ -265,11 +306,13 @@ static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t row0 = part_begin(units, t->row_tasks, i) * t->unit;
         const size_t row1 = min_size(t->q.m, part_begin(units, t->row_tasks, i + 1) * t->unit);
-        const size_t left = part_begin(panels, t->col_tasks, j) * PANEL;
-        const size_t right = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
-        for (size_t col = left; col < right; col += COLS) {
-            run_rows(t, row0, row1 - row0, t->col0 + col, min_size(right - col, COLS),
-                     t->q.rooms + thread);
+        const size_t begin = part_begin(panels, t->col_tasks, j) * PANEL;
+        const size_t end_col = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
+        for (size_t row = row0; row < row1; row += t->step) {
+            for (size_t col = begin; col < end_col; col += t->step_cols) {
+                run_rows(t, row, min_size(row1 - row, t->step), t->col0 + col,
+                         min_size(end_col - col, t->step_cols), t->q.rooms + thread);
+            }
         }
     }
     if (t->q.tiles) {
@@ -318,16 +361,20 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
     if (m == 0 || n == 0) {
         return;
     }
-    rows_job t = {
-        .q = begin(form, a, b, m, n, k, threads, level, room), .epilogue = epilogue, .ctx = ctx};
+    rows_job t = {.q = begin(form, a, b, m, n, k, threads, level, room),
+                  .epilogue = epilogue,
+                  .ctx = ctx,
+                  .in_order = in_order};
     if (!in_order && without_zeros(&t.q, NULL, 0, NULL, epilogue, ctx)) {
         return;
     }
-    t.unit = t.q.tiles ? 2 * TILE_ROWS : ROW_UNIT;
+    t.unit = t.q.tiles ? TILE_STRIP : ROW_UNIT;
+    t.step = t.q.tiles ? TILE_STRIP : ROWS;
+    t.step_cols = t.q.tiles && !in_order ? ROWS / TILE_STRIP * COLS : COLS;
     t.deep = ceil_div(k, t.q.k_step) * t.q.deep;
     /* as many columns at a time as can be packed */
     const size_t most = t.deep > 0 ? SHARED / (t.deep * PANEL) * PANEL / COLS * COLS : n;
-    t.packed = m > ROWS && most > 0;
+    t.packed = m > t.step && most > 0;
     const size_t step = t.packed ? most : n;
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     for (t.col0 = 0; t.col0 < n; t.col0 += step) {
@@ -400,12 +447,12 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
 {
     const size_t row = strip * t->strip, col = panel * PANEL;
     const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
-    const float *a = a_words(t, strip), *b = b_words(t, panel);
-    const size_t lda = t->q.tiles ? WORDS : STRIP;
+    const left a = {a_words(t, strip), NULL, t->q.tiles ? WORDS : STRIP};
+    const float *b = b_words(t, panel);
     const bool add = t->p0 > 0;
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
     if (cols == PANEL && (!t->q.tiles || rows == t->strip)) {
-        multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, t->k, add);
+        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add);
         return;
     }
     /* Edges go on from C as whole panels do: a tile's sums begin there. */
@@ -413,7 +460,7 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
     for (size_t r = 0; r < rows && add; r++) {
         memcpy(edge + r * PANEL, c + r * t->ldc, cols * sizeof *c);
     }
-    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, t->k, add);
+    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add);
     for (size_t r = 0; r < rows; r++) {
         memcpy(c + r * t->ldc, edge + r * PANEL, cols * sizeof *c);
     }
