@@ -181,8 +181,8 @@ static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t
     if (q->form == MATMUL_NT) {
         const uint16_t *b = q->b.data + col0 * q->b.ld + p0;
         if (q->pair == 2) {
-            vae_cpu_pack_transposed(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols,
-                                    words);
+            vae_cpu_pack_words(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols, PANEL,
+                               words);
         } else {
             widen_rows(q, flat, WORDS, b, q->b.ld, k, k, cols);
             vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k);
@@ -206,8 +206,12 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
 {
     const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
     if (q->tiles) {
-        vae_cpu_pack_pairs(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
-        vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP);
+        for (size_t p = 0; p < k; p += 2 * TILE_WORDS, to += TILE_WORDS) { /* flat stays in L1 */
+            const size_t some = min_size(k - p, 2 * TILE_WORDS);
+            vae_cpu_pack_pairs(flat, TILE_STRIP, a + p * q->a.ld, q->a.ld, rows, TILE_STRIP, some);
+            vae_cpu_pack_words(to, WORDS, flat, TILE_STRIP, ceil_div(some, 2), TILE_WORDS,
+                               TILE_STRIP);
+        }
     } else if (q->pair == 2) {
         vae_cpu_pack_pairs(to, STRIP, a, q->a.ld, rows, STRIP, k);
     } else {

@@ -71,28 +71,94 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw"))) void vae_cpu_pack_pairs(float *to, size_t ldt,
-                                                                    const uint16_t *b, size_t ldb,
-                                                                    size_t cols, size_t width,
-                                                                    size_t k)
+#define WIDE_TARGET __attribute__((target("avx512f,avx512bw")))
+
+/* Words 4q .. 4q+3 of rows i, 4+i, 8+i, 12+i of b. */
+WIDE_TARGET INLINE __m512i quads(const float *b, size_t ldb)
+{
+    __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const void *)b));
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 4 * ldb)), 1);
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 8 * ldb)), 2);
+    return _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 12 * ldb)), 3);
+}
+
+/* to: (16,16) is the transpose of b: (16,16). */
+WIDE_TARGET INLINE void transpose_16x16(float *to, size_t ldt, const float *b, size_t ldb)
+{
+    for (size_t q = 0; q < 16; q += 4, to += 4 * ldt, b += 4) {
+        const __m512i x0 = quads(b, ldb), x1 = quads(b + ldb, ldb);
+        const __m512i x2 = quads(b + 2 * ldb, ldb), x3 = quads(b + 3 * ldb, ldb);
+        const __m512i a = _mm512_unpacklo_epi32(x0, x1), c = _mm512_unpacklo_epi32(x2, x3);
+        const __m512i d = _mm512_unpackhi_epi32(x0, x1), e = _mm512_unpackhi_epi32(x2, x3);
+        _mm512_storeu_si512(to, _mm512_unpacklo_epi64(a, c));
+        _mm512_storeu_si512(to + ldt, _mm512_unpackhi_epi64(a, c));
+        _mm512_storeu_si512(to + 2 * ldt, _mm512_unpacklo_epi64(d, e));
+        _mm512_storeu_si512(to + 3 * ldt, _mm512_unpackhi_epi64(d, e));
+    }
+}
+
+/* The same of what is left of b, (cols,k), filled up with zeros: k rows of `to` are written. */
+WIDE_TARGET static void transpose_rest(float *to, size_t ldt, const float *b, size_t ldb,
+                                       size_t cols, size_t k)
+{
+    float from[16 * 16], made[16 * 16];
+    for (size_t i = 0; i < 16; i++) {
+        const __mmask16 mask = i < cols ? (__mmask16)((1u << k) - 1) : 0;
+        _mm512_storeu_ps(from + 16 * i, _mm512_maskz_loadu_ps(mask, b + (i < cols ? i : 0) * ldb));
+    }
+    transpose_16x16(made, 16, from, 16);
+    for (size_t i = 0; i < k; i++) {
+        memcpy(to + i * ldt, made + 16 * i, 16 * sizeof *to);
+    }
+}
+
+WIDE_TARGET void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
+                                    size_t width, size_t k)
+{
+    for (size_t p = 0; p < k; p += 16) {
+        const size_t some = min_size(k - p, 16);
+        for (size_t j = 0; j < width; j += 16) {
+            const float *from = b + j * ldb + p;
+            float *at = to + p * ldt + j;
+            for (size_t i = 0; j + i < cols && i < 16 && p + 16 < k; i++) {
+                __builtin_prefetch(from + i * ldb + min_size(k - 1 - p, PREFETCH_TERMS));
+            }
+            if (some == 16 && j + 16 <= cols) {
+                transpose_16x16(at, ldt, from, ldb);
+            } else {
+                transpose_rest(at, ldt, from, ldb, cols > j ? min_size(cols - j, 16) : 0, some);
+            }
+        }
+    }
+}
+
+WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb,
+                                    size_t cols, size_t width, size_t k)
 {
     uint16_t order[2][32];
     for (uint16_t j = 0; j < 64; j++) {
         order[j / 32][j % 32] = (uint16_t)(j / 2 + j % 2 * 32);
     }
     const __m512i low = _mm512_loadu_si512(order[0]), high = _mm512_loadu_si512(order[1]);
+    const size_t whole = min_size(cols, width) / 32 * 32;
     for (size_t p = 0; p < k; p += 2, to += ldt, b += 2 * ldb) {
-        const uint16_t *next = p + 1 < k ? b + ldb : b;
-        const bool ahead = p + PREFETCH_ROWS + 1 < k;
-        for (size_t j = 0; j < width; j += 32) {
+        const bool both = p + 1 < k;
+        const uint16_t *next = both ? b + ldb : b;
+        for (size_t j = 0; j < cols && p + PREFETCH_ROWS + 1 < k; j += 32) {
+            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
+            __builtin_prefetch(b + (PREFETCH_ROWS + 1) * ldb + j);
+        }
+        size_t j = 0;
+        for (; j < whole && both; j += 32) {
+            const __m512i x = _mm512_loadu_si512(b + j), y = _mm512_loadu_si512(next + j);
+            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
+            _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
+        }
+        for (; j < width; j += 32) {
             const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
             const __mmask32 mask = some < 32 ? (1u << some) - 1 : UINT32_MAX;
-            if (ahead) {
-                __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
-                __builtin_prefetch(b + (PREFETCH_ROWS + 1) * ldb + j);
-            }
             const __m512i x = _mm512_maskz_loadu_epi16(mask, b + j);
-            const __m512i y = _mm512_maskz_loadu_epi16(p + 1 < k ? mask : 0, next + j);
+            const __m512i y = _mm512_maskz_loadu_epi16(both ? mask : 0, next + j);
             _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
             if (left > 16) {
                 _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
@@ -101,6 +167,12 @@ __attribute__((target("avx512f,avx512bw"))) void vae_cpu_pack_pairs(float *to, s
     }
 }
 #else /* where words are no pairs */
+void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
+                        size_t width, size_t k)
+{
+    (void)to, (void)ldt, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
+}
+
 void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
                         size_t width, size_t k)
 {
