@@ -481,8 +481,18 @@ static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t strip1 = part_begin(t->strips, t->row_tasks, i + 1);
         const size_t panel1 = part_begin(t->panels, t->col_tasks, j + 1);
-        for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
-            for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
+        const size_t strip0 = part_begin(t->strips, t->row_tasks, i);
+        const size_t panel0 = part_begin(t->panels, t->col_tasks, j);
+        if (t->q.tiles) { /* A is what stays in L1 */
+            for (size_t x = strip0; x < strip1; x++) {
+                for (size_t y = panel0; y < panel1; y++) {
+                    add_product(t, x, y);
+                }
+            }
+            continue;
+        }
+        for (size_t y = panel0; y < panel1; y++) {
+            for (size_t x = strip0; x < strip1; x++) {
                 add_product(t, x, y);
             }
         }
@@ -498,8 +508,8 @@ static void plan_sum(sum_job *t, size_t threads)
     const size_t many = threads > 1 ? 4 * threads : 1;
     t->strips = ceil_div(t->rows, t->strip);
     t->panels = ceil_div(t->cols, PANEL);
-    t->row_tasks = ceil_div(t->strips, ROWS / STRIP);
-    t->col_tasks = ceil_div(t->panels, COLS / PANEL);
+    t->row_tasks = t->q.tiles ? 1 : ceil_div(t->strips, ROWS / STRIP);
+    t->col_tasks = t->q.tiles ? 1 : ceil_div(t->panels, COLS / PANEL);
     while (t->row_tasks * t->col_tasks < many && t->row_tasks < t->strips) {
         t->row_tasks++;
     }

@@ -103,7 +103,7 @@ WIDE_TARGET static void transpose_rest(float *to, size_t ldt, const float *b, si
 {
     float from[16 * 16], made[16 * 16];
     for (size_t i = 0; i < 16; i++) {
-        const __mmask16 mask = i < cols ? (__mmask16)((1u << k) - 1) : 0;
+        const __mmask16 mask = (__mmask16)(i < cols ? (1u << k) - 1 : 0);
         _mm512_storeu_ps(from + 16 * i, _mm512_maskz_loadu_ps(mask, b + (i < cols ? i : 0) * ldb));
     }
     transpose_16x16(made, 16, from, 16);
