@@ -405,12 +405,18 @@ typedef struct {
 
 static float *a_words(const sum_job *t, size_t strip)
 {
-    return t->q.shared + strip * (t->q.tiles ? TILE_STRIP * WORDS : STRIP * t->q.deep);
+    return t->q.shared + strip * STRIP * t->q.deep;
+}
+
+/* On tiles a strip of A is packed where it is used. */
+static size_t packed_strips(const sum_job *t)
+{
+    return t->q.tiles ? 0 : t->strips;
 }
 
 static float *b_words(const sum_job *t, size_t panel)
 {
-    return a_words(t, t->strips) + panel * PANEL * t->q.deep;
+    return a_words(t, packed_strips(t)) + panel * PANEL * t->q.deep;
 }
 
 /* Column sums of A, while a strip of it is in the cache: a thread has all of them for a strip, and
@@ -427,19 +433,25 @@ static void add_sums(const sum_job *t, size_t row, size_t rows)
     }
 }
 
+static void pack_strip(const sum_job *t, size_t strip, float *to, float *flat, bool sums)
+{
+    const size_t row = strip * t->strip, rows = min_size(t->rows - row, t->strip);
+    words_of_strip(&t->q, to, flat, t->row0 + row, rows, t->p0, t->k);
+    if (sums && t->sums != NULL && t->col0 == 0) {
+        add_sums(t, row, rows);
+    }
+}
+
 static void pack_both(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
+    const size_t strips = packed_strips(t);
     float *flat = t->q.rooms[thread].flat;
     for (size_t i = first; i < end; i++) {
-        if (i < t->strips) {
-            const size_t row = i * t->strip, rows = min_size(t->rows - row, t->strip);
-            words_of_strip(&t->q, a_words(t, i), flat, t->row0 + row, rows, t->p0, t->k);
-            if (t->sums != NULL && t->col0 == 0) {
-                add_sums(t, row, rows);
-            }
+        if (i < strips) {
+            pack_strip(t, i, a_words(t, i), flat, true);
         } else {
-            const size_t panel = i - t->strips, col = panel * PANEL;
+            const size_t panel = i - strips, col = panel * PANEL;
             words_of_b(&t->q, b_words(t, panel), flat, t->col0 + col,
                        min_size(t->cols - col, PANEL), t->p0, t->k);
         }
@@ -447,11 +459,11 @@ static void pack_both(void *ctx, int thread, size_t first, size_t end)
 }
 
 /* A strip's rows and a panel's columns of C. */
-static void add_product(const sum_job *t, size_t strip, size_t panel)
+static void add_product(const sum_job *t, const float *words, size_t strip, size_t panel)
 {
     const size_t row = strip * t->strip, col = panel * PANEL;
     const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
-    const left a = {a_words(t, strip), NULL, t->q.tiles ? WORDS : STRIP};
+    const left a = {words, NULL, t->q.tiles ? WORDS : STRIP};
     const float *b = b_words(t, panel);
     const bool add = t->p0 > 0;
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
@@ -470,10 +482,22 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
     }
 }
 
+/* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i of
+ * `parts` parts of the terms. */
+static void prefetch_strip(const sum_job *t, size_t strip, size_t i, size_t parts)
+{
+    const size_t row = strip * TILE_STRIP, rows = min_size(t->rows - row, TILE_STRIP);
+    const uint16_t *a = t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row + rows - 1;
+    const size_t end = part_begin(t->k, parts, i + 1);
+    for (size_t p = part_begin(t->k, parts, i); p < end; p++) {
+        __builtin_prefetch(a + p * t->q.a.ld, 0, 2);
+    }
+}
+
 static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
-    (void)thread;
+    task_room *room = t->q.rooms + thread;
     if (t->q.tiles) {
         tile_begin();
     }
@@ -485,15 +509,19 @@ static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t panel0 = part_begin(t->panels, t->col_tasks, j);
         if (t->q.tiles) { /* A is what stays in L1 */
             for (size_t x = strip0; x < strip1; x++) {
+                pack_strip(t, x, room->a, room->flat, j == 0);
                 for (size_t y = panel0; y < panel1; y++) {
-                    add_product(t, x, y);
+                    if (x + 1 < strip1) {
+                        prefetch_strip(t, x + 1, y - panel0, panel1 - panel0);
+                    }
+                    add_product(t, room->a, x, y);
                 }
             }
             continue;
         }
         for (size_t y = panel0; y < panel1; y++) {
             for (size_t x = strip0; x < strip1; x++) {
-                add_product(t, x, y);
+                add_product(t, a_words(t, x), x, y);
             }
         }
     }
@@ -540,7 +568,7 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
             do {
                 t.k = min_size(k - t.p0, t.q.k_step);
                 const bool little = (t.rows + t.cols) * t.k < SERIAL_WORDS;
-                vae_parallel(little ? 1 : some, t.strips + t.panels, 1, pack_both, &t);
+                vae_parallel(little ? 1 : some, packed_strips(&t) + t.panels, 1, pack_both, &t);
                 vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
                 t.p0 += t.k;
             } while (t.p0 < k);
