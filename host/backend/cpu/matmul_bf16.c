@@ -173,31 +173,43 @@ static left words_of_a(const job *q, task_room *room, size_t row0, size_t rows, 
     return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, q->a.ld / 2};
 }
 
-/* to: (words,PANEL) of the same terms of columns col0 .. of B, cols <= PANEL. flat: room. */
-static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t cols, size_t p0,
-                       size_t k)
+/* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from one
+ * to the next. flat: room. */
+static void words_of_b(const job *q, float *to, size_t apart, float *flat, size_t col0, size_t cols,
+                       size_t p0, size_t k)
 {
     const size_t words = ceil_div(k, q->pair);
-    if (q->form == MATMUL_NT) {
-        const uint16_t *b = q->b.data + col0 * q->b.ld + p0;
-        if (q->pair == 2) {
-            vae_cpu_pack_words(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols, PANEL,
-                               words);
-        } else {
-            widen_rows(q, flat, WORDS, b, q->b.ld, k, k, cols);
-            vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k);
+    if (q->form != MATMUL_NT && q->pair == 2) {
+        vae_cpu_pack_pairs(to, PANEL, apart, q->b.data + p0 * q->b.ld + col0, q->b.ld, cols,
+                           ceil_div(cols, PANEL) * PANEL, k);
+    }
+    for (size_t j = 0; j < cols; j += PANEL, to += apart) {
+        const size_t some = min_size(cols - j, PANEL), col = col0 + j;
+        if (q->form == MATMUL_NT) {
+            const uint16_t *b = q->b.data + col * q->b.ld + p0;
+            if (q->pair == 2) {
+                vae_cpu_pack_words(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, some,
+                                   PANEL, words);
+            } else {
+                widen_rows(q, flat, WORDS, b, q->b.ld, k, k, some);
+                vae_cpu_pack_transposed(to, PANEL, flat, WORDS, some, k);
+            }
+        } else if (q->pair == 1) {
+            widen_rows(q, to, PANEL, q->b.data + p0 * q->b.ld + col, q->b.ld, some, PANEL, k);
         }
-    } else {
-        const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
-        if (q->pair == 2) {
-            vae_cpu_pack_pairs(to, PANEL, b, q->b.ld, cols, PANEL, k);
-        } else {
-            widen_rows(q, to, PANEL, b, q->b.ld, cols, PANEL, k);
+        if (q->tiles) {
+            memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
         }
     }
-    if (q->tiles) {
-        memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
-    }
+}
+
+/* Panels that a task packs at once: lines that lie side by side come in half the time that lines of
+ * every row's same place take, where they come from memory. */
+static size_t panels_at_once(const job *q, size_t panels)
+{
+    enum { MOST = 4 };
+    const size_t share = panels / (size_t)q->threads;
+    return q->pair == 1 || share == 0 ? 1 : min_size(share, MOST);
 }
 
 /* Of A under TN, rows <= STRIP of C. to: (words,STRIP); of tiles (TILE_STRIP,WORDS). */
@@ -208,12 +220,13 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
     if (q->tiles) {
         for (size_t p = 0; p < k; p += 2 * TILE_WORDS, to += TILE_WORDS) { /* flat stays in L1 */
             const size_t some = min_size(k - p, 2 * TILE_WORDS);
-            vae_cpu_pack_pairs(flat, TILE_STRIP, a + p * q->a.ld, q->a.ld, rows, TILE_STRIP, some);
+            vae_cpu_pack_pairs(flat, TILE_STRIP, PANEL, a + p * q->a.ld, q->a.ld, rows, TILE_STRIP,
+                               some);
             vae_cpu_pack_words(to, WORDS, flat, TILE_STRIP, ceil_div(some, 2), TILE_WORDS,
                                TILE_STRIP);
         }
     } else if (q->pair == 2) {
-        vae_cpu_pack_pairs(to, STRIP, a, q->a.ld, rows, STRIP, k);
+        vae_cpu_pack_pairs(to, STRIP, PANEL, a, q->a.ld, rows, STRIP, k);
     } else {
         widen_rows(q, to, STRIP, a, q->a.ld, rows, STRIP, k);
     }
@@ -246,6 +259,7 @@ typedef struct {
     bool in_order;
     bool packed;       /* B is, in shared: each panel of all terms */
     size_t deep;       /* words of such a panel */
+    size_t at_once;    /* panels that are packed */
     size_t col0, cols; /* of C, whose B that is */
     size_t unit, step; /* of rows: a task has a multiple of unit, and makes step at a time */
     size_t step_cols;
@@ -282,7 +296,7 @@ static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, s
             if (t->packed) {
                 b = q->shared + ((col - t->col0) / PANEL * t->deep + p0 / q->pair) * PANEL;
             } else {
-                words_of_b(q, room->b, room->flat, col, some, p0, k);
+                words_of_b(q, room->b, 0, room->flat, col, some, p0, k);
             }
             if (q->tiles && row0 + rows < q->m) {
                 prefetch_a(q, row0 + rows, j / PANEL, ceil_div(cols, PANEL), p0, k);
@@ -327,11 +341,12 @@ static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
 static void pack_panels(void *ctx, int thread, size_t first, size_t end)
 {
     const rows_job *t = ctx;
-    for (size_t panel = first; panel < end; panel++) {
-        const size_t j = panel * PANEL, cols = min_size(t->cols - j, PANEL);
+    for (size_t i = first; i < end; i++) {
+        const size_t panel = i * t->at_once, j = panel * PANEL;
+        const size_t cols = min_size(t->cols - j, t->at_once * PANEL);
         for (size_t p0 = 0; p0 < t->q.k; p0 += t->q.k_step) {
             words_of_b(&t->q, t->q.shared + (panel * t->deep + p0 / t->q.pair) * PANEL,
-                       t->q.rooms[thread].flat, t->col0 + j, cols, p0,
+                       t->deep * PANEL, t->q.rooms[thread].flat, t->col0 + j, cols, p0,
                        min_size(t->q.k - p0, t->q.k_step));
         }
     }
@@ -384,7 +399,8 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
     for (t.col0 = 0; t.col0 < n; t.col0 += step) {
         t.cols = min_size(n - t.col0, step);
         if (t.packed) {
-            vae_parallel(some, ceil_div(t.cols, PANEL), 1, pack_panels, &t);
+            t.at_once = panels_at_once(&t.q, ceil_div(t.cols, PANEL));
+            vae_parallel(some, ceil_div(t.cols, t.at_once * PANEL), 1, pack_panels, &t);
         }
         plan_rows(&t, (size_t)some, in_order);
         vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_row_tasks, &t);
@@ -400,6 +416,7 @@ typedef struct {
     size_t row0, rows, col0, cols; /* the part of C */
     size_t p0, k;                  /* and of the sum */
     size_t strip, strips, panels;  /* rows of a strip; of that part */
+    size_t at_once;                /* panels that are packed */
     size_t row_tasks, col_tasks;
 } sum_job;
 
@@ -451,9 +468,9 @@ static void pack_both(void *ctx, int thread, size_t first, size_t end)
         if (i < strips) {
             pack_strip(t, i, a_words(t, i), flat, true);
         } else {
-            const size_t panel = i - strips, col = panel * PANEL;
-            words_of_b(&t->q, b_words(t, panel), flat, t->col0 + col,
-                       min_size(t->cols - col, PANEL), t->p0, t->k);
+            const size_t panel = (i - strips) * t->at_once, col = panel * PANEL;
+            words_of_b(&t->q, b_words(t, panel), PANEL * t->q.deep, flat, t->col0 + col,
+                       min_size(t->cols - col, t->at_once * PANEL), t->p0, t->k);
         }
     }
 }
@@ -564,11 +581,13 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
             t.rows = min_size(m - t.row0, MOST_ROWS);
             t.cols = min_size(n - t.col0, MOST_COLS);
             plan_sum(&t, (size_t)some);
+            t.at_once = panels_at_once(&t.q, t.panels);
             t.p0 = 0;
             do {
                 t.k = min_size(k - t.p0, t.q.k_step);
                 const bool little = (t.rows + t.cols) * t.k < SERIAL_WORDS;
-                vae_parallel(little ? 1 : some, packed_strips(&t) + t.panels, 1, pack_both, &t);
+                vae_parallel(little ? 1 : some, packed_strips(&t) + ceil_div(t.panels, t.at_once),
+                             1, pack_both, &t);
                 vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
                 t.p0 += t.k;
             } while (t.p0 < k);

@@ -132,8 +132,8 @@ WIDE_TARGET void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_
     }
 }
 
-WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb,
-                                    size_t cols, size_t width, size_t k)
+WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b,
+                                    size_t ldb, size_t cols, size_t width, size_t k)
 {
     uint16_t order[2][32];
     for (uint16_t j = 0; j < 64; j++) {
@@ -149,19 +149,20 @@ WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, si
             __builtin_prefetch(b + (PREFETCH_ROWS + 1) * ldb + j);
         }
         size_t j = 0;
-        for (; j < whole && both; j += 32) {
+        float *at = to;
+        for (; j < whole && both; j += 32, at += apart) {
             const __m512i x = _mm512_loadu_si512(b + j), y = _mm512_loadu_si512(next + j);
-            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
-            _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
+            _mm512_storeu_si512(at, _mm512_permutex2var_epi16(x, low, y));
+            _mm512_storeu_si512(at + 16, _mm512_permutex2var_epi16(x, high, y));
         }
-        for (; j < width; j += 32) {
+        for (; j < width; j += 32, at += apart) {
             const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
             const __mmask32 mask = some < 32 ? (1u << some) - 1 : UINT32_MAX;
             const __m512i x = _mm512_maskz_loadu_epi16(mask, b + j);
             const __m512i y = _mm512_maskz_loadu_epi16(both ? mask : 0, next + j);
-            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
+            _mm512_storeu_si512(at, _mm512_permutex2var_epi16(x, low, y));
             if (left > 16) {
-                _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
+                _mm512_storeu_si512(at + 16, _mm512_permutex2var_epi16(x, high, y));
             }
         }
     }
@@ -173,9 +174,9 @@ void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_
     (void)to, (void)ldt, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
 }
 
-void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
-                        size_t width, size_t k)
+void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b, size_t ldb,
+                        size_t cols, size_t width, size_t k)
 {
-    (void)to, (void)ldt, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
+    (void)to, (void)ldt, (void)apart, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
 }
 #endif

@@ -15,9 +15,9 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
 void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
                         size_t width, size_t k);
 /* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
- * zero where there is none; columns up to `width`, a multiple of 16, are zero. Level VAE_CPU_AVX512
- * or above. */
-void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
-                        size_t width, size_t k);
+ * zero where there is none; columns up to `width`, a multiple of 16, are zero. Each 32 columns lie
+ * `apart` words behind those before. Level VAE_CPU_AVX512 or above. */
+void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b, size_t ldb,
+                        size_t cols, size_t width, size_t k);
 
 #endif
