@@ -145,11 +145,17 @@ static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, s
 /* to: (rows,words) with ld of a: (rows,k), filled up with zeros to whole tiles. */
 static void fill_tiles(float *to, size_t ld, const uint16_t *a, size_t lda, size_t rows, size_t k)
 {
-    const size_t bytes = k * sizeof *a, most = tile_words(ceil_div(k, 2)) * sizeof *to;
-    for (size_t r = 0; r < rows; r++) {
-        char *row = (char *)(to + r * ld);
-        memcpy(row, a + r * lda, bytes);
-        memset(row + bytes, 0, most - bytes);
+    enum { TERMS = 2 * TILE_WORDS };
+    for (size_t r = 0; r < rows; r++, to += ld, a += lda) {
+        size_t p = 0;
+        for (; p + TERMS <= k; p += TERMS) {
+            memcpy(to + p / 2, a + p, TERMS * sizeof *a); /* a constant: no loop */
+        }
+        if (p < k) {
+            uint16_t last[TERMS] = {0};
+            memcpy(last, a + p, (k - p) * sizeof *a);
+            memcpy(to + p / 2, last, sizeof last);
+        }
     }
 }
 
@@ -475,6 +481,18 @@ static void pack_both(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
+static void copy_edge(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                      size_t cols)
+{
+    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf) {
+        size_t j = 0;
+        for (; j + 16 <= cols; j += 16) {
+            memcpy(to + j, from + j, 16 * sizeof *to); /* a constant: no loop */
+        }
+        memcpy(to + j, from + j, (cols - j) * sizeof *to);
+    }
+}
+
 /* A strip's rows and a panel's columns of C. */
 static void add_product(const sum_job *t, const float *words, size_t strip, size_t panel)
 {
@@ -490,13 +508,11 @@ static void add_product(const sum_job *t, const float *words, size_t strip, size
     }
     /* Edges go on from C as whole panels do: a tile's sums begin there. */
     float edge[STRIP * PANEL];
-    for (size_t r = 0; r < rows && add; r++) {
-        memcpy(edge + r * PANEL, c + r * t->ldc, cols * sizeof *c);
+    if (add) {
+        copy_edge(edge, PANEL, c, t->ldc, rows, cols);
     }
     multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add);
-    for (size_t r = 0; r < rows; r++) {
-        memcpy(c + r * t->ldc, edge + r * PANEL, cols * sizeof *c);
-    }
+    copy_edge(c, t->ldc, edge, PANEL, rows, cols);
 }
 
 /* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i of
