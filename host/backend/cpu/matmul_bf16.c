@@ -30,6 +30,7 @@ enum {
     WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
     STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
     TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
+    FEW_TERMS = 128,            /* of so few, part tiles cost more than packing does */
     SERIAL_WORK = 100000,       /* multiply-adds that take less time than waking a thread (2 us) */
     SERIAL_WORDS = 16384,       /* the same of words to be made */
     SHARED = SPARSE_SHARED,     /* words that threads share */
@@ -159,24 +160,25 @@ static void fill_tiles(float *to, size_t ld, const uint16_t *a, size_t lda, size
     }
 }
 
-/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on. */
-static left words_of_a(const job *q, task_room *room, size_t row0, size_t rows, size_t p0, size_t k)
+/* Terms p0 .. p0+k-1 of `rows` rows from row0 on of m, A or what stands for it. */
+static left words_of_rows(const job *q, matmul_bf16 m, task_room *room, size_t row0, size_t rows,
+                          size_t p0, size_t k)
 {
-    const uint16_t *a = q->a.data + row0 * q->a.ld + p0;
+    const uint16_t *a = m.data + row0 * m.ld + p0;
     if (q->pair == 1) {
-        widen_rows(q, room->a, WORDS, a, q->a.ld, k, k, rows);
+        widen_rows(q, room->a, WORDS, a, m.ld, k, k, rows);
         return (left){room->a, NULL, WORDS};
     }
     if (q->tiles && rows < TILE_STRIP) {
-        fill_tiles(room->a, WORDS, a, q->a.ld, rows, k);
+        fill_tiles(room->a, WORDS, a, m.ld, rows, k);
         return (left){room->a, NULL, WORDS};
     }
     const size_t part = q->tiles ? k % (2 * TILE_WORDS) : 0;
     if (part > 0) {
-        fill_tiles(room->last, TILE_WORDS, a + k - part, q->a.ld, rows, part);
+        fill_tiles(room->last, TILE_WORDS, a + k - part, m.ld, rows, part);
     }
     /* pairs lie there as they are */
-    return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, q->a.ld / 2};
+    return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, m.ld / 2};
 }
 
 /* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from one
@@ -284,17 +286,46 @@ static void prefetch_a(const job *q, size_t row0, size_t i, size_t parts, size_t
     }
 }
 
+/* Few rows under NT, C turned over: rows of B lie as tiles want them, and A is what is packed. The
+ * sums are the same to the bit. */
+static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *room)
+{
+    const job *q = &t->q;
+    size_t p0 = 0;
+    do {
+        const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, 2);
+        vae_cpu_pack_words(room->b, PANEL, (const float *)(const void *)(q->a.data + p0),
+                           q->a.ld / 2, q->m, PANEL, words);
+        memset(room->b + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof(float));
+        for (size_t j = 0; j < cols; j += PANEL) {
+            const size_t some = min_size(cols - j, PANEL);
+            float *c = room->c + j * TILE_STRIP;
+            const left b = words_of_rows(q, q->b, room, col0 + j, some, p0, k);
+            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0);
+            if (p0 + k == q->k) {
+                vae_cpu_pack_words(room->flat, PANEL, c, PANEL, PANEL, PANEL, q->m);
+                t->epilogue(t->ctx, room->flat, PANEL, 0, col0 + j, q->m, some);
+            }
+        }
+        p0 += k;
+    } while (p0 < q->k);
+}
+
 static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, size_t cols,
                      task_room *room)
 {
     const job *q = &t->q;
     const bool by_panels = q->tiles && !t->in_order;
+    if (by_panels && q->form == MATMUL_NT && q->m <= TILE_STRIP && q->k >= FEW_TERMS) {
+        run_turned(t, col0, cols, room);
+        return;
+    }
     const size_t ldc = by_panels ? PANEL : COLS;
     const size_t apart = !by_panels ? 1 : q->k > q->k_step ? TILE_STRIP : 0;
     size_t p0 = 0;
     do {
         const size_t k = min_size(q->k - p0, q->k_step);
-        const left a = words_of_a(q, room, row0, rows, p0, k);
+        const left a = words_of_rows(q, q->a, room, row0, rows, p0, k);
         for (size_t j = 0; j < cols; j += PANEL) {
             const size_t some = min_size(cols - j, PANEL), col = col0 + j;
             float *c = room->c + j * apart;
