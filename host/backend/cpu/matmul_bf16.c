@@ -6,12 +6,15 @@
  * tiles (tiles.h).
  *
  * Making words costs as much as some rows of the product, so it is done once and by all threads:
- * of B, where C has more rows than a task; under TN, whose sum is over the batch, of A and B, so
- * many terms at a time that what becomes of them stays in the caches. It lies in memory that the
- * threads share.
+ * of B, where C has more rows than a task takes at once; under TN, whose sum is over the batch, of A
+ * and B, so many terms at a time that what becomes of them stays in the caches. It lies in memory
+ * that the threads share. On tiles, for which making words of A is the smaller part, a thread makes
+ * those where it uses them.
  *
  * NT, NN: a task is some rows of C, summed up in its own memory, MATMUL_BF16_COLS columns at a
- * time, and hands them to the epilogue as floats. TN: a task is a part of C where it lies. */
+ * time, and hands them to the epilogue as floats; by tiles 32 rows at a time, of which each panel
+ * is handed over as soon as it is summed, unless they must come in order. TN: a task is a part of C
+ * where it lies. */
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
@@ -181,8 +184,8 @@ static left words_of_rows(const job *q, matmul_bf16 m, task_room *room, size_t r
     return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, m.ld / 2};
 }
 
-/* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from one
- * to the next. flat: room. */
+/* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from
+ * one to the next. flat: room. */
 static void words_of_b(const job *q, float *to, size_t apart, float *flat, size_t col0, size_t cols,
                        size_t p0, size_t k)
 {
@@ -546,8 +549,8 @@ static void add_product(const sum_job *t, const float *words, size_t strip, size
     copy_edge(c, t->ldc, edge, PANEL, rows, cols);
 }
 
-/* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i of
- * `parts` parts of the terms. */
+/* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i
+ * of `parts` parts of the terms. */
 static void prefetch_strip(const sum_job *t, size_t strip, size_t i, size_t parts)
 {
     const size_t row = strip * TILE_STRIP, rows = min_size(t->rows - row, TILE_STRIP);

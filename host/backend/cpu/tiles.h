@@ -72,8 +72,8 @@ TILE_TARGET static inline void tile_end(void)
  * NULL, or (32,TILE_WORDS) words of A beyond those; b: (words,32), the same with those; words are
  * pairs, a multiple of TILE_WORDS.
  *
- * A is what stays in L1 over the blocks of a row of C, b comes from L2: loaded as a stream it leaves
- * A there, which is worth a third of the time. */
+ * A is what stays in L1 over the blocks of a row of C, b comes from L2: loaded as a stream it
+ * leaves A there (13 steps in a loop by themselves: 2.3 TFLOP/s, by plain loads 1.7). */
 TILE_TARGET static inline void tile_block(float *c, size_t ldc, const float *a, size_t lda,
                                           const float *last, const float *b, size_t words, int add)
 {
