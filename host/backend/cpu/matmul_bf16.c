@@ -6,8 +6,8 @@
  * tiles (tiles.h).
  *
  * Making words costs as much as some rows of the product, so it is done once and by all threads:
- * of B, where C has more rows than a task takes at once; under TN, whose sum is over the batch, of A
- * and B, so many terms at a time that what becomes of them stays in the caches. It lies in memory
+ * of B, where C has more rows than a task takes at once; under TN, whose sum is over the batch, of
+ * A and B, so many terms at a time that what becomes of them stays in the caches. It lies in memory
  * that the threads share. On tiles, for which making words of A is the smaller part, a thread makes
  * those where it uses them.
  *
