@@ -82,6 +82,7 @@ static void emulated_zero(int t)
 #define VAE_TILES_EMULATED
 #define TILE_ZERO(t)               emulated_zero(t)
 #define TILE_LOAD(t, from, stride) emulated_load(t, from, stride)
+#define TILE_STREAM                TILE_LOAD
 #define TILE_STORE(t, to, stride)  emulated_store(t, to, stride)
 #define TILE_MULTIPLY(c, a, b)     emulated_multiply(c, a, b)
 #define TILE_CONFIGURE(from)       emulated_configure(from)
@@ -128,6 +129,18 @@ static matmul_bf16 operand(uint16_t **memory, size_t rows, size_t cols, uint64_t
     return (matmul_bf16){*memory, ld};
 }
 
+/* A product by tiles into c: (m,n). */
+static void run(matmul_form form, float *c, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n,
+                size_t k, bool in_order, int threads, void *room)
+{
+    whole to = {c, n};
+    if (form == MATMUL_TN) {
+        by_tiles_tn(c, n, NULL, a, b, m, n, k, threads, VAE_CPU_AMX_BF16, room);
+    } else {
+        by_tiles(form, a, b, m, n, k, in_order, copy_out, &to, threads, VAE_CPU_AMX_BF16, room);
+    }
+}
+
 static void check(matmul_form form, size_t m, size_t n, size_t k)
 {
     uint16_t *memory[2];
@@ -141,27 +154,37 @@ static void check(matmul_form form, size_t m, size_t n, size_t k)
     double error = 0, power = 1e-30;
     assert_true(got != NULL && room != NULL);
     memset(room, 0xFF, bytes); /* NaN */
-    whole to[3] = {{got, n}, {got + m * n, n}, {got + 2 * m * n, n}};
+    float *threads = got + m * n, *want = threads + m * n;
+    whole to = {want, n};
+    run(form, got, a, b, m, n, k, false, 1, room);
+    run(form, threads, a, b, m, n, k, true, 3, room);
     if (form == MATMUL_TN) {
-        by_tiles_tn(to[0].c, n, NULL, a, b, m, n, k, 1, VAE_CPU_AMX_BF16, room);
-        by_tiles_tn(to[1].c, n, NULL, a, b, m, n, k, 3, VAE_CPU_AMX_BF16, room);
-        vae_cpu_matmul_bf16_tn(to[2].c, n, NULL, a, b, m, n, k, 1, VAE_CPU_BASELINE, room);
+        vae_cpu_matmul_bf16_tn(want, n, NULL, a, b, m, n, k, 1, VAE_CPU_BASELINE, room);
     } else {
-        by_tiles(form, a, b, m, n, k, false, copy_out, &to[0], 1, VAE_CPU_AMX_BF16, room);
-        by_tiles(form, a, b, m, n, k, true, copy_out, &to[1], 3, VAE_CPU_AMX_BF16, room);
-        vae_cpu_matmul_bf16(form, a, b, m, n, k, false, copy_out, &to[2], 1, VAE_CPU_BASELINE,
-                            room);
+        vae_cpu_matmul_bf16(form, a, b, m, n, k, false, copy_out, &to, 1, VAE_CPU_BASELINE, room);
     }
-    assert_memory_equal(to[0].c, to[1].c, m * n * sizeof *got);
+    assert_memory_equal(got, threads, m * n * sizeof *got);
     for (size_t i = 0; i < m * n; i++) {
-        const double e = (double)to[0].c[i] - (double)to[2].c[i];
+        const double e = (double)got[i] - (double)want[i];
         error += e * e;
-        power += (double)to[2].c[i] * (double)to[2].c[i];
+        power += (double)want[i] * (double)want[i];
     }
     if (!(error <= 1e-12 * power)) {
         fail_msg("form %d (%zu,%zu,%zu): nmse %g", form, m, n, k, error / power);
     }
     free(got), free(room), free(memory[0]), free(memory[1]);
+}
+
+static void skip_without_pairs(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bw")) {
+        return;
+    }
+#endif
+    print_message("skipped: rows are paired by avx512, which this machine lacks\n");
+    skip();
 }
 
 static void tiles_make_the_same_products(void **state)
@@ -170,15 +193,7 @@ static void tiles_make_the_same_products(void **state)
     static const size_t sizes[][3] = {{1, 1, 1},     {32, 32, 32},   {33, 31, 0},
                                       {5, 70, 33},   {16, 17, 64},   {64, 40, 96},
                                       {47, 33, 543}, {200, 300, 70}, {64, 64, 1024}};
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512bw")) {
-        print_message("skipped: rows are paired by avx512, which this machine lacks\n");
-        skip();
-    }
-#else
-    skip();
-#endif
+    skip_without_pairs();
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
             check((matmul_form)form, sizes[i][0], sizes[i][1], sizes[i][2]);
@@ -186,8 +201,41 @@ static void tiles_make_the_same_products(void **state)
     }
 }
 
+/* An element's bits do not depend on how many other rows and columns C has: of a smaller product, of
+ * which other panels are whole, they are the same. */
+static void other_rows_and_columns_change_no_bits(void **state)
+{
+    enum { M = 70, N = 70, K = 1100 };
+    (void)state;
+    skip_without_pairs();
+    const size_t parts[][2] = {{64, 64}, {45, 37}, {34, 64}, {64, 33}, {20, 70}, {1, 1}};
+    void *room = aligned_alloc(64, vae_cpu_matmul_bf16_room(1));
+    float *all = malloc(2 * M * N * sizeof *all), *some = all + M * N;
+    assert_true(room != NULL && all != NULL);
+    for (int form = MATMUL_NT; form <= MATMUL_TN; form++) {
+        uint16_t *memory[2];
+        const matmul_bf16 a =
+            form == MATMUL_TN ? operand(&memory[0], K, M, 1) : operand(&memory[0], M, K, 1);
+        const matmul_bf16 b =
+            form == MATMUL_NT ? operand(&memory[1], N, K, 2) : operand(&memory[1], K, N, 2);
+        run((matmul_form)form, all, a, b, M, N, K, false, 1, room);
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            const size_t m = parts[i][0], n = parts[i][1];
+            run((matmul_form)form, some, a, b, m, n, K, false, 1, room);
+            for (size_t r = 0; r < m; r++) {
+                if (memcmp(some + r * n, all + r * N, n * sizeof *some) != 0) {
+                    fail_msg("form %d: row %zu of (%zu,%zu) differs", form, r, m, n);
+                }
+            }
+        }
+        free(memory[0]), free(memory[1]);
+    }
+    free(room), free(all);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(tiles_make_the_same_products)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(tiles_make_the_same_products),
+                                       cmocka_unit_test(other_rows_and_columns_change_no_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

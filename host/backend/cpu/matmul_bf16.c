@@ -6,12 +6,15 @@
  * tiles (tiles.h).
  *
  * Making words costs as much as some rows of the product, so it is done once and by all threads:
- * of B, where C has more rows than a task; under TN, whose sum is over the batch, of A and B, so
- * many terms at a time that what becomes of them stays in the caches. It lies in memory that the
- * threads share.
+ * of B, where C has more rows than a task takes at once; under TN, whose sum is over the batch, of
+ * A and B, so many terms at a time that what becomes of them stays in the caches. It lies in memory
+ * that the threads share. On tiles, for which making words of A is the smaller part, a thread makes
+ * those where it uses them.
  *
  * NT, NN: a task is some rows of C, summed up in its own memory, MATMUL_BF16_COLS columns at a
- * time, and hands them to the epilogue as floats. TN: a task is a part of C where it lies. */
+ * time, and hands them to the epilogue as floats; by tiles 32 rows at a time, of which each panel
+ * is handed over as soon as it is summed, unless they must come in order. TN: a task is a part of C
+ * where it lies. */
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
@@ -30,6 +33,7 @@ enum {
     WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
     STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
     TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
+    FEW_TERMS = 128,            /* of so few, part tiles cost more than packing does */
     SERIAL_WORK = 100000,       /* multiply-adds that take less time than waking a thread (2 us) */
     SERIAL_WORDS = 16384,       /* the same of words to be made */
     SHARED = SPARSE_SHARED,     /* words that threads share */
@@ -48,7 +52,14 @@ typedef struct {
     float a[ROWS * WORDS];     /* (rows,words) */
     float b[PANEL * WORDS];    /* (words,PANEL) */
     float flat[STRIP * WORDS]; /* what either is the transpose of */
+    float last[TILE_STRIP * TILE_WORDS];
 } task_room;
+
+/* Words of A. Of tiles `last` has those that fill no whole tile where they lie, or is NULL. */
+typedef struct {
+    const float *words, *last;
+    size_t ld;
+} left;
 
 typedef struct {
     matmul_form form;
@@ -135,55 +146,81 @@ static void widen_rows(const job *q, float *to, size_t ldt, const uint16_t *b, s
     }
 }
 
-/* Terms p0 .. p0+k-1 of `rows` rows of A from row0 on, as words; *lda: from one row to the next. */
-static const float *words_of_a(const job *q, float *to, size_t *lda, size_t row0, size_t rows,
-                               size_t p0, size_t k)
+/* to: (rows,words) with ld of a: (rows,k), filled up with zeros to whole tiles. */
+static void fill_tiles(float *to, size_t ld, const uint16_t *a, size_t lda, size_t rows, size_t k)
 {
-    const uint16_t *a = q->a.data + row0 * q->a.ld + p0;
-    const bool whole = !q->tiles || (k % (2 * TILE_WORDS) == 0 && rows % (2 * TILE_ROWS) == 0);
-    if (q->pair == 2 && whole) { /* pairs lie there as they are */
-        *lda = q->a.ld / 2;
-        return (const float *)(const void *)a;
-    }
-    *lda = WORDS;
-    if (q->pair == 2) {
-        const size_t bytes = k * sizeof *a, most = tile_words(ceil_div(k, 2)) * sizeof *to;
-        for (size_t r = 0; r < rows; r++) {
-            char *row = (char *)(to + r * WORDS);
-            memcpy(row, a + r * q->a.ld, bytes);
-            memset(row + bytes, 0, most - bytes);
+    enum { TERMS = 2 * TILE_WORDS };
+    for (size_t r = 0; r < rows; r++, to += ld, a += lda) {
+        size_t p = 0;
+        for (; p + TERMS <= k; p += TERMS) {
+            memcpy(to + p / 2, a + p, TERMS * sizeof *a); /* a constant: no loop */
         }
-    } else {
-        widen_rows(q, to, WORDS, a, q->a.ld, k, k, rows);
+        if (p < k) {
+            uint16_t last[TERMS] = {0};
+            memcpy(last, a + p, (k - p) * sizeof *a);
+            memcpy(to + p / 2, last, sizeof last);
+        }
     }
-    return to;
 }
 
-/* to: (words,PANEL) of the same terms of columns col0 .. of B, cols <= PANEL. flat: room. */
-static void words_of_b(const job *q, float *to, float *flat, size_t col0, size_t cols, size_t p0,
-                       size_t k)
+/* Terms p0 .. p0+k-1 of `rows` rows from row0 on of m, A or what stands for it. */
+static left words_of_rows(const job *q, matmul_bf16 m, task_room *room, size_t row0, size_t rows,
+                          size_t p0, size_t k)
+{
+    const uint16_t *a = m.data + row0 * m.ld + p0;
+    if (q->pair == 1) {
+        widen_rows(q, room->a, WORDS, a, m.ld, k, k, rows);
+        return (left){room->a, NULL, WORDS};
+    }
+    if (q->tiles && rows < TILE_STRIP) {
+        fill_tiles(room->a, WORDS, a, m.ld, rows, k);
+        return (left){room->a, NULL, WORDS};
+    }
+    const size_t part = q->tiles ? k % (2 * TILE_WORDS) : 0;
+    if (part > 0) {
+        fill_tiles(room->last, TILE_WORDS, a + k - part, m.ld, rows, part);
+    }
+    /* pairs lie there as they are */
+    return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, m.ld / 2};
+}
+
+/* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from
+ * one to the next. flat: room. */
+static void words_of_b(const job *q, float *to, size_t apart, float *flat, size_t col0, size_t cols,
+                       size_t p0, size_t k)
 {
     const size_t words = ceil_div(k, q->pair);
-    if (q->form == MATMUL_NT) {
-        const uint16_t *b = q->b.data + col0 * q->b.ld + p0;
-        if (q->pair == 2) {
-            vae_cpu_pack_transposed(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, cols,
-                                    words, q->level);
-        } else {
-            widen_rows(q, flat, WORDS, b, q->b.ld, k, k, cols);
-            vae_cpu_pack_transposed(to, PANEL, flat, WORDS, cols, k, q->level);
+    if (q->form != MATMUL_NT && q->pair == 2) {
+        vae_cpu_pack_pairs(to, PANEL, apart, q->b.data + p0 * q->b.ld + col0, q->b.ld, cols,
+                           ceil_div(cols, PANEL) * PANEL, k);
+    }
+    for (size_t j = 0; j < cols; j += PANEL, to += apart) {
+        const size_t some = min_size(cols - j, PANEL), col = col0 + j;
+        if (q->form == MATMUL_NT) {
+            const uint16_t *b = q->b.data + col * q->b.ld + p0;
+            if (q->pair == 2) {
+                vae_cpu_pack_words(to, PANEL, (const float *)(const void *)b, q->b.ld / 2, some,
+                                   PANEL, words);
+            } else {
+                widen_rows(q, flat, WORDS, b, q->b.ld, k, k, some);
+                vae_cpu_pack_transposed(to, PANEL, flat, WORDS, some, k, q->level);
+            }
+        } else if (q->pair == 1) {
+            widen_rows(q, to, PANEL, q->b.data + p0 * q->b.ld + col, q->b.ld, some, PANEL, k);
         }
-    } else {
-        const uint16_t *b = q->b.data + p0 * q->b.ld + col0;
-        if (q->pair == 2) {
-            vae_cpu_pack_pairs(to, PANEL, b, q->b.ld, cols, PANEL, k);
-        } else {
-            widen_rows(q, to, PANEL, b, q->b.ld, cols, PANEL, k);
+        if (q->tiles) {
+            memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
         }
     }
-    if (q->tiles) {
-        memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
-    }
+}
+
+/* Panels that a task packs at once: lines that lie side by side come in half the time that lines of
+ * every row's same place take, where they come from memory. */
+static size_t panels_at_once(const job *q, size_t panels)
+{
+    enum { MOST = 4 };
+    const size_t share = panels / (size_t)q->threads;
+    return q->pair == 1 || share == 0 ? 1 : min_size(share, MOST);
 }
 
 /* Of A under TN, rows <= STRIP of C. to: (words,STRIP); of tiles (TILE_STRIP,WORDS). */
@@ -192,28 +229,34 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
 {
     const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
     if (q->tiles) {
-        vae_cpu_pack_pairs(flat, TILE_STRIP, a, q->a.ld, rows, TILE_STRIP, k);
-        vae_cpu_pack_transposed(to, WORDS, flat, TILE_STRIP, ceil_div(k, 2), TILE_STRIP, q->level);
+        for (size_t p = 0; p < k; p += 2 * TILE_WORDS, to += TILE_WORDS) { /* flat stays in L1 */
+            const size_t some = min_size(k - p, 2 * TILE_WORDS);
+            vae_cpu_pack_pairs(flat, TILE_STRIP, PANEL, a + p * q->a.ld, q->a.ld, rows, TILE_STRIP,
+                               some);
+            vae_cpu_pack_words(to, WORDS, flat, TILE_STRIP, ceil_div(some, 2), TILE_WORDS,
+                               TILE_STRIP);
+        }
     } else if (q->pair == 2) {
-        vae_cpu_pack_pairs(to, STRIP, a, q->a.ld, rows, STRIP, k);
+        vae_cpu_pack_pairs(to, STRIP, PANEL, a, q->a.ld, rows, STRIP, k);
     } else {
         widen_rows(q, to, STRIP, a, q->a.ld, rows, STRIP, k);
     }
 }
 
 /* Adds to, or sets, C (rows,cols <= PANEL) with ldc by k terms of words; of C as many columns are
- * written as the kernels round up to, and of tiles as many rows. */
-static void multiply(const job *q, float *c, size_t ldc, const float *a, size_t lda, const float *b,
-                     size_t rows, size_t cols, size_t k, bool add)
+ * written as the kernels round up to, and of tiles, rows <= TILE_STRIP, as many rows. */
+static void multiply(const job *q, float *c, size_t ldc, left a, const float *b, size_t rows,
+                     size_t cols, size_t k, bool add)
 {
     const int transposed = q->form == MATMUL_TN;
     const size_t words = ceil_div(k, q->pair);
     if (q->tiles) {
-        tile_panel(c, ldc, a, lda, b, rows, tile_words(words), add);
+        const size_t there = a.last != NULL ? k / (2 * TILE_WORDS) * TILE_WORDS : tile_words(words);
+        tile_block(c, ldc, a.words, a.ld, a.last, b, there, add);
     } else if (q->pair == 2) {
-        vae_cpu_panel_dot(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add);
+        vae_cpu_panel_dot(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add);
     } else {
-        vae_cpu_panel_product(transposed, c, ldc, a, lda, b, PANEL, rows, cols, words, add,
+        vae_cpu_panel_product(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add,
                               q->level);
     }
 }
@@ -224,34 +267,90 @@ typedef struct {
     job q;
     matmul_epilogue *epilogue;
     void *ctx;
+    bool in_order;
     bool packed;       /* B is, in shared: each panel of all terms */
     size_t deep;       /* words of such a panel */
+    size_t at_once;    /* panels that are packed */
     size_t col0, cols; /* of C, whose B that is */
-    size_t unit;       /* of rows of tasks */
+    size_t unit, step; /* of rows: a task has a multiple of unit, and makes step at a time */
+    size_t step_cols;
     size_t row_tasks, col_tasks;
 } rows_job;
+
+/* Brings rows of A that come next to L2, meanwhile: i of `parts` parts of terms p0 .. p0+k-1. */
+static void prefetch_a(const job *q, size_t row0, size_t i, size_t parts, size_t p0, size_t k)
+{
+    const size_t rows = min_size(q->m - row0, TILE_STRIP), end = part_begin(rows, parts, i + 1);
+    for (size_t r = part_begin(rows, parts, i); r < end; r++) {
+        const uint16_t *a = q->a.data + (row0 + r) * q->a.ld + p0;
+        for (size_t p = 0; p < k; p += 2 * TILE_WORDS) {
+            __builtin_prefetch(a + p, 0, 2);
+        }
+    }
+}
+
+/* Few rows under NT, C turned over: rows of B lie as tiles want them, and A is what is packed. The
+ * sums are the same to the bit. */
+static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *room)
+{
+    const job *q = &t->q;
+    size_t p0 = 0;
+    do {
+        const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, 2);
+        vae_cpu_pack_words(room->b, PANEL, (const float *)(const void *)(q->a.data + p0),
+                           q->a.ld / 2, q->m, PANEL, words);
+        memset(room->b + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof(float));
+        for (size_t j = 0; j < cols; j += PANEL) {
+            const size_t some = min_size(cols - j, PANEL);
+            float *c = room->c + j * TILE_STRIP;
+            const left b = words_of_rows(q, q->b, room, col0 + j, some, p0, k);
+            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0);
+            if (p0 + k == q->k) {
+                vae_cpu_pack_words(room->flat, PANEL, c, PANEL, PANEL, PANEL, q->m);
+                t->epilogue(t->ctx, room->flat, PANEL, 0, col0 + j, q->m, some);
+            }
+        }
+        p0 += k;
+    } while (p0 < q->k);
+}
 
 static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, size_t cols,
                      task_room *room)
 {
     const job *q = &t->q;
-    size_t p0 = 0, lda;
+    const bool by_panels = q->tiles && !t->in_order;
+    if (by_panels && q->form == MATMUL_NT && q->m <= TILE_STRIP && q->k >= FEW_TERMS) {
+        run_turned(t, col0, cols, room);
+        return;
+    }
+    const size_t ldc = by_panels ? PANEL : COLS;
+    const size_t apart = !by_panels ? 1 : q->k > q->k_step ? TILE_STRIP : 0;
+    size_t p0 = 0;
     do {
         const size_t k = min_size(q->k - p0, q->k_step);
-        const float *a = words_of_a(q, room->a, &lda, row0, rows, p0, k);
+        const left a = words_of_rows(q, q->a, room, row0, rows, p0, k);
         for (size_t j = 0; j < cols; j += PANEL) {
             const size_t some = min_size(cols - j, PANEL), col = col0 + j;
+            float *c = room->c + j * apart;
             const float *b = room->b;
             if (t->packed) {
                 b = q->shared + ((col - t->col0) / PANEL * t->deep + p0 / q->pair) * PANEL;
             } else {
-                words_of_b(q, room->b, room->flat, col, some, p0, k);
+                words_of_b(q, room->b, 0, room->flat, col, some, p0, k);
             }
-            multiply(q, room->c + j, COLS, a, lda, b, rows, some, k, p0 > 0);
+            if (q->tiles && row0 + rows < q->m) {
+                prefetch_a(q, row0 + rows, j / PANEL, ceil_div(cols, PANEL), p0, k);
+            }
+            multiply(q, c, ldc, a, b, rows, some, k, p0 > 0);
+            if (by_panels && p0 + k == q->k) {
+                t->epilogue(t->ctx, c, ldc, row0, col, rows, some);
+            }
         }
         p0 += k;
     } while (p0 < q->k);
-    t->epilogue(t->ctx, room->c, COLS, row0, col0, rows, cols);
+    if (!by_panels) {
+        t->epilogue(t->ctx, room->c, COLS, row0, col0, rows, cols);
+    }
 }
 
 static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
@@ -265,11 +364,13 @@ static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t row0 = part_begin(units, t->row_tasks, i) * t->unit;
         const size_t row1 = min_size(t->q.m, part_begin(units, t->row_tasks, i + 1) * t->unit);
-        const size_t left = part_begin(panels, t->col_tasks, j) * PANEL;
-        const size_t right = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
-        for (size_t col = left; col < right; col += COLS) {
-            run_rows(t, row0, row1 - row0, t->col0 + col, min_size(right - col, COLS),
-                     t->q.rooms + thread);
+        const size_t begin = part_begin(panels, t->col_tasks, j) * PANEL;
+        const size_t end_col = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
+        for (size_t row = row0; row < row1; row += t->step) {
+            for (size_t col = begin; col < end_col; col += t->step_cols) {
+                run_rows(t, row, min_size(row1 - row, t->step), t->col0 + col,
+                         min_size(end_col - col, t->step_cols), t->q.rooms + thread);
+            }
         }
     }
     if (t->q.tiles) {
@@ -280,11 +381,12 @@ static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
 static void pack_panels(void *ctx, int thread, size_t first, size_t end)
 {
     const rows_job *t = ctx;
-    for (size_t panel = first; panel < end; panel++) {
-        const size_t j = panel * PANEL, cols = min_size(t->cols - j, PANEL);
+    for (size_t i = first; i < end; i++) {
+        const size_t panel = i * t->at_once, j = panel * PANEL;
+        const size_t cols = min_size(t->cols - j, t->at_once * PANEL);
         for (size_t p0 = 0; p0 < t->q.k; p0 += t->q.k_step) {
             words_of_b(&t->q, t->q.shared + (panel * t->deep + p0 / t->q.pair) * PANEL,
-                       t->q.rooms[thread].flat, t->col0 + j, cols, p0,
+                       t->deep * PANEL, t->q.rooms[thread].flat, t->col0 + j, cols, p0,
                        min_size(t->q.k - p0, t->q.k_step));
         }
     }
@@ -318,22 +420,27 @@ void vae_cpu_matmul_bf16(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t 
     if (m == 0 || n == 0) {
         return;
     }
-    rows_job t = {
-        .q = begin(form, a, b, m, n, k, threads, level, room), .epilogue = epilogue, .ctx = ctx};
+    rows_job t = {.q = begin(form, a, b, m, n, k, threads, level, room),
+                  .epilogue = epilogue,
+                  .ctx = ctx,
+                  .in_order = in_order};
     if (!in_order && without_zeros(&t.q, NULL, 0, NULL, epilogue, ctx)) {
         return;
     }
-    t.unit = t.q.tiles ? 2 * TILE_ROWS : ROW_UNIT;
+    t.unit = t.q.tiles ? TILE_STRIP : ROW_UNIT;
+    t.step = t.q.tiles ? TILE_STRIP : ROWS;
+    t.step_cols = t.q.tiles && !in_order ? ROWS / TILE_STRIP * COLS : COLS;
     t.deep = ceil_div(k, t.q.k_step) * t.q.deep;
     /* as many columns at a time as can be packed */
     const size_t most = t.deep > 0 ? SHARED / (t.deep * PANEL) * PANEL / COLS * COLS : n;
-    t.packed = m > ROWS && most > 0;
+    t.packed = m > t.step && most > 0;
     const size_t step = t.packed ? most : n;
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     for (t.col0 = 0; t.col0 < n; t.col0 += step) {
         t.cols = min_size(n - t.col0, step);
         if (t.packed) {
-            vae_parallel(some, ceil_div(t.cols, PANEL), 1, pack_panels, &t);
+            t.at_once = panels_at_once(&t.q, ceil_div(t.cols, PANEL));
+            vae_parallel(some, ceil_div(t.cols, t.at_once * PANEL), 1, pack_panels, &t);
         }
         plan_rows(&t, (size_t)some, in_order);
         vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_row_tasks, &t);
@@ -349,17 +456,24 @@ typedef struct {
     size_t row0, rows, col0, cols; /* the part of C */
     size_t p0, k;                  /* and of the sum */
     size_t strip, strips, panels;  /* rows of a strip; of that part */
+    size_t at_once;                /* panels that are packed */
     size_t row_tasks, col_tasks;
 } sum_job;
 
 static float *a_words(const sum_job *t, size_t strip)
 {
-    return t->q.shared + strip * (t->q.tiles ? TILE_STRIP * WORDS : STRIP * t->q.deep);
+    return t->q.shared + strip * STRIP * t->q.deep;
+}
+
+/* On tiles a strip of A is packed where it is used. */
+static size_t packed_strips(const sum_job *t)
+{
+    return t->q.tiles ? 0 : t->strips;
 }
 
 static float *b_words(const sum_job *t, size_t panel)
 {
-    return a_words(t, t->strips) + panel * PANEL * t->q.deep;
+    return a_words(t, packed_strips(t)) + panel * PANEL * t->q.deep;
 }
 
 /* Column sums of A, while a strip of it is in the cache: a thread has all of them for a strip, and
@@ -376,52 +490,81 @@ static void add_sums(const sum_job *t, size_t row, size_t rows)
     }
 }
 
+static void pack_strip(const sum_job *t, size_t strip, float *to, float *flat, bool sums)
+{
+    const size_t row = strip * t->strip, rows = min_size(t->rows - row, t->strip);
+    words_of_strip(&t->q, to, flat, t->row0 + row, rows, t->p0, t->k);
+    if (sums && t->sums != NULL && t->col0 == 0) {
+        add_sums(t, row, rows);
+    }
+}
+
 static void pack_both(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
+    const size_t strips = packed_strips(t);
     float *flat = t->q.rooms[thread].flat;
     for (size_t i = first; i < end; i++) {
-        if (i < t->strips) {
-            const size_t row = i * t->strip, rows = min_size(t->rows - row, t->strip);
-            words_of_strip(&t->q, a_words(t, i), flat, t->row0 + row, rows, t->p0, t->k);
-            if (t->sums != NULL && t->col0 == 0) {
-                add_sums(t, row, rows);
-            }
+        if (i < strips) {
+            pack_strip(t, i, a_words(t, i), flat, true);
         } else {
-            const size_t panel = i - t->strips, col = panel * PANEL;
-            words_of_b(&t->q, b_words(t, panel), flat, t->col0 + col,
-                       min_size(t->cols - col, PANEL), t->p0, t->k);
+            const size_t panel = (i - strips) * t->at_once, col = panel * PANEL;
+            words_of_b(&t->q, b_words(t, panel), PANEL * t->q.deep, flat, t->col0 + col,
+                       min_size(t->cols - col, t->at_once * PANEL), t->p0, t->k);
         }
     }
 }
 
+static void copy_edge(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                      size_t cols)
+{
+    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf) {
+        size_t j = 0;
+        for (; j + 16 <= cols; j += 16) {
+            memcpy(to + j, from + j, 16 * sizeof *to); /* a constant: no loop */
+        }
+        memcpy(to + j, from + j, (cols - j) * sizeof *to);
+    }
+}
+
 /* A strip's rows and a panel's columns of C. */
-static void add_product(const sum_job *t, size_t strip, size_t panel)
+static void add_product(const sum_job *t, const float *words, size_t strip, size_t panel)
 {
     const size_t row = strip * t->strip, col = panel * PANEL;
     const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
-    const float *a = a_words(t, strip), *b = b_words(t, panel);
-    const size_t lda = t->q.tiles ? WORDS : STRIP;
+    const left a = {words, NULL, t->q.tiles ? WORDS : STRIP};
+    const float *b = b_words(t, panel);
     const bool add = t->p0 > 0;
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
     if (cols == PANEL && (!t->q.tiles || rows == t->strip)) {
-        multiply(&t->q, c, t->ldc, a, lda, b, rows, cols, t->k, add);
+        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add);
         return;
     }
+    /* Edges go on from C as whole panels do: a tile's sums begin there. */
     float edge[STRIP * PANEL];
-    multiply(&t->q, edge, PANEL, a, lda, b, rows, cols, t->k, false);
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t j = 0; j < cols; j++) {
-            const float x = edge[r * PANEL + j];
-            c[r * t->ldc + j] = add ? c[r * t->ldc + j] + x : x;
-        }
+    if (add) {
+        copy_edge(edge, PANEL, c, t->ldc, rows, cols);
+    }
+    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add);
+    copy_edge(c, t->ldc, edge, PANEL, rows, cols);
+}
+
+/* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i
+ * of `parts` parts of the terms. */
+static void prefetch_strip(const sum_job *t, size_t strip, size_t i, size_t parts)
+{
+    const size_t row = strip * TILE_STRIP, rows = min_size(t->rows - row, TILE_STRIP);
+    const uint16_t *a = t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row + rows - 1;
+    const size_t end = part_begin(t->k, parts, i + 1);
+    for (size_t p = part_begin(t->k, parts, i); p < end; p++) {
+        __builtin_prefetch(a + p * t->q.a.ld, 0, 2);
     }
 }
 
 static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
-    (void)thread;
+    task_room *room = t->q.rooms + thread;
     if (t->q.tiles) {
         tile_begin();
     }
@@ -429,9 +572,23 @@ static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t strip1 = part_begin(t->strips, t->row_tasks, i + 1);
         const size_t panel1 = part_begin(t->panels, t->col_tasks, j + 1);
-        for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
-            for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
-                add_product(t, x, y);
+        const size_t strip0 = part_begin(t->strips, t->row_tasks, i);
+        const size_t panel0 = part_begin(t->panels, t->col_tasks, j);
+        if (t->q.tiles) { /* A is what stays in L1 */
+            for (size_t x = strip0; x < strip1; x++) {
+                pack_strip(t, x, room->a, room->flat, j == 0);
+                for (size_t y = panel0; y < panel1; y++) {
+                    if (x + 1 < strip1) {
+                        prefetch_strip(t, x + 1, y - panel0, panel1 - panel0);
+                    }
+                    add_product(t, room->a, x, y);
+                }
+            }
+            continue;
+        }
+        for (size_t y = panel0; y < panel1; y++) {
+            for (size_t x = strip0; x < strip1; x++) {
+                add_product(t, a_words(t, x), x, y);
             }
         }
     }
@@ -446,8 +603,8 @@ static void plan_sum(sum_job *t, size_t threads)
     const size_t many = threads > 1 ? 4 * threads : 1;
     t->strips = ceil_div(t->rows, t->strip);
     t->panels = ceil_div(t->cols, PANEL);
-    t->row_tasks = ceil_div(t->strips, ROWS / STRIP);
-    t->col_tasks = ceil_div(t->panels, COLS / PANEL);
+    t->row_tasks = t->q.tiles ? 1 : ceil_div(t->strips, ROWS / STRIP);
+    t->col_tasks = t->q.tiles ? 1 : ceil_div(t->panels, COLS / PANEL);
     while (t->row_tasks * t->col_tasks < many && t->row_tasks < t->strips) {
         t->row_tasks++;
     }
@@ -474,11 +631,13 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
             t.rows = min_size(m - t.row0, MOST_ROWS);
             t.cols = min_size(n - t.col0, MOST_COLS);
             plan_sum(&t, (size_t)some);
+            t.at_once = panels_at_once(&t.q, t.panels);
             t.p0 = 0;
             do {
                 t.k = min_size(k - t.p0, t.q.k_step);
                 const bool little = (t.rows + t.cols) * t.k < SERIAL_WORDS;
-                vae_parallel(little ? 1 : some, t.strips + t.panels, 1, pack_both, &t);
+                vae_parallel(little ? 1 : some, packed_strips(&t) + ceil_div(t.panels, t.at_once),
+                             1, pack_both, &t);
                 vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
                 t.p0 += t.k;
             } while (t.p0 < k);

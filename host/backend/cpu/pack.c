@@ -56,61 +56,20 @@ void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, 
     }
 }
 
-/* to: (4,16) with ldt is the transpose of b (16,4): lane l of four registers gets four terms of rows
- * 4l .. 4l+3, and each lane is transposed by itself. */
-#if defined(__x86_64__)
-AVX512 INLINE void transpose_16x4(float *to, size_t ldt, const float *b, size_t ldb)
-{
-    __m512 x[4];
-    UNROLL for (size_t i = 0; i < 4; i++)
-    {
-        x[i] = _mm512_castps128_ps512(_mm_loadu_ps(b + i * ldb));
-        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (4 + i) * ldb), 1);
-        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (8 + i) * ldb), 2);
-        x[i] = _mm512_insertf32x4(x[i], _mm_loadu_ps(b + (12 + i) * ldb), 3);
-    }
-    const __m512 low0 = _mm512_unpacklo_ps(x[0], x[1]), low1 = _mm512_unpacklo_ps(x[2], x[3]);
-    const __m512 high0 = _mm512_unpackhi_ps(x[0], x[1]), high1 = _mm512_unpackhi_ps(x[2], x[3]);
-    _mm512_storeu_ps(to, _mm512_shuffle_ps(low0, low1, 0x44));
-    _mm512_storeu_ps(to + ldt, _mm512_shuffle_ps(low0, low1, 0xEE));
-    _mm512_storeu_ps(to + 2 * ldt, _mm512_shuffle_ps(high0, high1, 0x44));
-    _mm512_storeu_ps(to + 3 * ldt, _mm512_shuffle_ps(high0, high1, 0xEE));
-}
-
-/* Of pack_transposed's columns as many as can be had sixteen at a time, terms p0 .. p1-1, at most a
- * line; returns how many. */
-AVX512 static size_t transpose_16(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                                  size_t p0, size_t p1)
-{
-    size_t j = 0;
-    for (; j + 16 <= cols && p1 - p0 == 16; j += 16) {
-        UNROLL for (size_t p = 0; p < 16; p += 4)
-        {
-            transpose_16x4(to + (p0 + p) * width + j, width, b + j * ldb + p0 + p, ldb);
-        }
-    }
-    return j;
-}
-#else
-static size_t transpose_16(float *to, size_t width, const float *b, size_t ldb, size_t cols,
-                           size_t p0, size_t p1)
-{
-    (void)to, (void)width, (void)b, (void)ldb, (void)cols, (void)p0, (void)p1;
-    return 0;
-}
-#endif
-
 /* One cache line of every row of b at a time, so that the lines of `to` are whole before they leave
  * L1. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
                              size_t k, vae_cpu_level level)
 {
+    if (level >= VAE_CPU_AVX512 && width % 16 == 0) {
+        vae_cpu_pack_words(to, width, b, ldb, cols, width, k);
+        return;
+    }
     for (size_t p0 = 0; p0 < k; p0 += 16) {
-        const size_t p1 = min_size(k, p0 + 16);
+        size_t p1 = min_size(k, p0 + 16), j = 0;
         for (size_t i = 0; i < cols && p1 < k; i++) {
             __builtin_prefetch(b + i * ldb + min_size(k - 1, p0 + PREFETCH_TERMS));
         }
-        size_t j = level >= VAE_CPU_AVX512 ? transpose_16(to, width, b, ldb, cols, p0, p1) : 0;
         for (; j + 4 <= cols; j += 4) {
             size_t p = p0;
             for (; p + 4 <= p1; p += 4) {
@@ -131,39 +90,112 @@ void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bw"))) void vae_cpu_pack_pairs(float *to, size_t ldt,
-                                                                    const uint16_t *b, size_t ldb,
-                                                                    size_t cols, size_t width,
-                                                                    size_t k)
+#define WIDE_TARGET __attribute__((target("avx512f,avx512bw")))
+
+/* Words 4q .. 4q+3 of rows i, 4+i, 8+i, 12+i of b. */
+WIDE_TARGET INLINE __m512i quads(const float *b, size_t ldb)
+{
+    __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const void *)b));
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 4 * ldb)), 1);
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 8 * ldb)), 2);
+    return _mm512_inserti32x4(x, _mm_loadu_si128((const void *)(b + 12 * ldb)), 3);
+}
+
+/* to: (16,16) is the transpose of b: (16,16). */
+WIDE_TARGET INLINE void transpose_16x16(float *to, size_t ldt, const float *b, size_t ldb)
+{
+    for (size_t q = 0; q < 16; q += 4, to += 4 * ldt, b += 4) {
+        const __m512i x0 = quads(b, ldb), x1 = quads(b + ldb, ldb);
+        const __m512i x2 = quads(b + 2 * ldb, ldb), x3 = quads(b + 3 * ldb, ldb);
+        const __m512i a = _mm512_unpacklo_epi32(x0, x1), c = _mm512_unpacklo_epi32(x2, x3);
+        const __m512i d = _mm512_unpackhi_epi32(x0, x1), e = _mm512_unpackhi_epi32(x2, x3);
+        _mm512_storeu_si512(to, _mm512_unpacklo_epi64(a, c));
+        _mm512_storeu_si512(to + ldt, _mm512_unpackhi_epi64(a, c));
+        _mm512_storeu_si512(to + 2 * ldt, _mm512_unpacklo_epi64(d, e));
+        _mm512_storeu_si512(to + 3 * ldt, _mm512_unpackhi_epi64(d, e));
+    }
+}
+
+/* The same of what is left of b, (cols,k), filled up with zeros: k rows of `to` are written. */
+WIDE_TARGET static void transpose_rest(float *to, size_t ldt, const float *b, size_t ldb,
+                                       size_t cols, size_t k)
+{
+    float from[16 * 16], made[16 * 16];
+    for (size_t i = 0; i < 16; i++) {
+        const __mmask16 mask = (__mmask16)(i < cols ? (1u << k) - 1 : 0);
+        _mm512_storeu_ps(from + 16 * i, _mm512_maskz_loadu_ps(mask, b + (i < cols ? i : 0) * ldb));
+    }
+    transpose_16x16(made, 16, from, 16);
+    for (size_t i = 0; i < k; i++) {
+        memcpy(to + i * ldt, made + 16 * i, 16 * sizeof *to);
+    }
+}
+
+WIDE_TARGET void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
+                                    size_t width, size_t k)
+{
+    for (size_t p = 0; p < k; p += 16) {
+        const size_t some = min_size(k - p, 16);
+        for (size_t j = 0; j < width; j += 16) {
+            const float *from = b + j * ldb + p;
+            float *at = to + p * ldt + j;
+            for (size_t i = 0; j + i < cols && i < 16 && p + 16 < k; i++) {
+                __builtin_prefetch(from + i * ldb + min_size(k - 1 - p, PREFETCH_TERMS));
+            }
+            if (some == 16 && j + 16 <= cols) {
+                transpose_16x16(at, ldt, from, ldb);
+            } else {
+                transpose_rest(at, ldt, from, ldb, cols > j ? min_size(cols - j, 16) : 0, some);
+            }
+        }
+    }
+}
+
+WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b,
+                                    size_t ldb, size_t cols, size_t width, size_t k)
 {
     uint16_t order[2][32];
     for (uint16_t j = 0; j < 64; j++) {
         order[j / 32][j % 32] = (uint16_t)(j / 2 + j % 2 * 32);
     }
     const __m512i low = _mm512_loadu_si512(order[0]), high = _mm512_loadu_si512(order[1]);
+    const size_t whole = min_size(cols, width) / 32 * 32;
     for (size_t p = 0; p < k; p += 2, to += ldt, b += 2 * ldb) {
-        const uint16_t *next = p + 1 < k ? b + ldb : b;
-        const bool ahead = p + PREFETCH_ROWS + 1 < k;
-        for (size_t j = 0; j < width; j += 32) {
+        const bool both = p + 1 < k;
+        const uint16_t *next = both ? b + ldb : b;
+        for (size_t j = 0; j < cols && p + PREFETCH_ROWS + 1 < k; j += 32) {
+            __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
+            __builtin_prefetch(b + (PREFETCH_ROWS + 1) * ldb + j);
+        }
+        size_t j = 0;
+        float *at = to;
+        for (; j < whole && both; j += 32, at += apart) {
+            const __m512i x = _mm512_loadu_si512(b + j), y = _mm512_loadu_si512(next + j);
+            _mm512_storeu_si512(at, _mm512_permutex2var_epi16(x, low, y));
+            _mm512_storeu_si512(at + 16, _mm512_permutex2var_epi16(x, high, y));
+        }
+        for (; j < width; j += 32, at += apart) {
             const size_t some = min_size(cols > j ? cols - j : 0, 32), left = width - j;
             const __mmask32 mask = some < 32 ? (1u << some) - 1 : UINT32_MAX;
-            if (ahead) {
-                __builtin_prefetch(b + PREFETCH_ROWS * ldb + j);
-                __builtin_prefetch(b + (PREFETCH_ROWS + 1) * ldb + j);
-            }
             const __m512i x = _mm512_maskz_loadu_epi16(mask, b + j);
-            const __m512i y = _mm512_maskz_loadu_epi16(p + 1 < k ? mask : 0, next + j);
-            _mm512_storeu_si512(to + j, _mm512_permutex2var_epi16(x, low, y));
+            const __m512i y = _mm512_maskz_loadu_epi16(both ? mask : 0, next + j);
+            _mm512_storeu_si512(at, _mm512_permutex2var_epi16(x, low, y));
             if (left > 16) {
-                _mm512_storeu_si512(to + j + 16, _mm512_permutex2var_epi16(x, high, y));
+                _mm512_storeu_si512(at + 16, _mm512_permutex2var_epi16(x, high, y));
             }
         }
     }
 }
 #else /* where words are no pairs */
-void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
+void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
                         size_t width, size_t k)
 {
     (void)to, (void)ldt, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
+}
+
+void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b, size_t ldb,
+                        size_t cols, size_t width, size_t k)
+{
+    (void)to, (void)ldt, (void)apart, (void)b, (void)ldb, (void)cols, (void)width, (void)k;
 }
 #endif

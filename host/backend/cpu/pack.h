@@ -16,10 +16,14 @@ void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, 
 /* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
                              size_t k, vae_cpu_level level);
-/* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
- * zero where there is none; columns up to `width`, a multiple of 16, are zero. Level VAE_CPU_AVX512
- * or above. */
-void vae_cpu_pack_pairs(float *to, size_t ldt, const uint16_t *b, size_t ldb, size_t cols,
+/* The same for words of any kind, at level VAE_CPU_AVX512 or above; to: (k,ldt), of which columns up
+ * to `width`, a multiple of 16, are written. */
+void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
                         size_t width, size_t k);
+/* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second
+ * zero where there is none; columns up to `width`, a multiple of 16, are zero. Each 32 columns lie
+ * `apart` words behind those before. Level VAE_CPU_AVX512 or above. */
+void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b, size_t ldb,
+                        size_t cols, size_t width, size_t k);
 
 #endif

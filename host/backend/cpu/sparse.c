@@ -309,7 +309,7 @@ static void pack_strip(const job *q, float *to, size_t width, size_t col, size_t
     } else if (q->p->bf16) {
         const size_t terms = min_size(2 * k, q->p->k - 2 * p0);
         const uint16_t *d = (const uint16_t *)q->d + 2 * p0 * q->ldd + from;
-        vae_cpu_pack_pairs(to, width, d, q->ldd, cols, width, terms);
+        vae_cpu_pack_pairs(to, width, 32, d, q->ldd, cols, width, terms);
         for (size_t j = 0, some; q->partial != NULL && j < cols; j += some) {
             some = min_size(cols - j, SUMS);
             vae_cpu_kernels(q->p->level)
