@@ -154,10 +154,10 @@ WIDE_TARGET void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_
 WIDE_TARGET void vae_cpu_pack_pairs(float *to, size_t ldt, size_t apart, const uint16_t *b,
                                     size_t ldb, size_t cols, size_t width, size_t k)
 {
-    uint16_t order[2][32];
-    for (uint16_t j = 0; j < 64; j++) {
-        order[j / 32][j % 32] = (uint16_t)(j / 2 + j % 2 * 32);
-    }
+#define PAIR(i)  (i), 32 + (i)
+#define PAIRS(i) PAIR(i), PAIR(i + 1), PAIR(i + 2), PAIR(i + 3)
+    static const uint16_t order[2][32] = {{PAIRS(0), PAIRS(4), PAIRS(8), PAIRS(12)},
+                                          {PAIRS(16), PAIRS(20), PAIRS(24), PAIRS(28)}};
     const __m512i low = _mm512_loadu_si512(order[0]), high = _mm512_loadu_si512(order[1]);
     const size_t whole = min_size(cols, width) / 32 * 32;
     for (size_t p = 0; p < k; p += 2, to += ldt, b += 2 * ldb) {
