@@ -63,26 +63,33 @@ static size_t cpu_aux_bytes(const vae_backend *be, vae_activation act, size_t ro
 
 enum { HUGE_PAGE = 2 << 20, HUGE_FROM = 4 << 20 };
 
+/* Large memory on huge pages: walks of page tables cost convolutions a tenth of their time, and
+ * what is packed for products is written to a hundred pages by turns. NULL: there is none. */
+static void *take_memory(size_t bytes)
+{
+    const size_t unit = bytes >= HUGE_FROM ? HUGE_PAGE : 256;
+    const size_t whole = bytes > 0 ? (bytes + unit - 1) / unit * unit : unit;
+    void *memory = whole < bytes ? NULL : aligned_alloc(unit, whole);
+#ifdef MADV_HUGEPAGE
+    if (memory != NULL && unit == HUGE_PAGE) {
+        madvise(memory, whole, MADV_HUGEPAGE); /* advice: it may fail */
+    }
+#endif
+    return memory;
+}
+
 static void *cpu_alloc(vae_backend *base, size_t bytes, const char *what)
 {
     cpu_backend *be = vae_cpu_self(base);
     if (be->err.status != VAE_OK) {
         return NULL;
     }
-    /* large memory on huge pages: walks of page tables cost convolutions a tenth of their time */
-    const size_t unit = bytes >= HUGE_FROM ? HUGE_PAGE : 256;
-    const size_t whole = bytes > 0 ? (bytes + unit - 1) / unit * unit : unit;
-    void *memory = whole < bytes ? NULL : aligned_alloc(unit, whole);
+    void *memory = take_memory(bytes);
     if (memory == NULL) {
         vae_fail_memory(&be->err, bytes, what);
         return NULL;
     }
-#ifdef MADV_HUGEPAGE
-    if (unit == HUGE_PAGE) {
-        madvise(memory, bytes / unit * unit, MADV_HUGEPAGE); /* advice: it may fail */
-    }
-#endif
-    return memset(memory, 0, bytes > 0 ? bytes : unit);
+    return memset(memory, 0, bytes);
 }
 
 static void cpu_free(vae_backend *base, void *memory)
@@ -317,7 +324,7 @@ vae_status vae_backend_cpu_open(vae_backend **out, const vae_backend_options *op
     be->bf16 = options->precision == VAE_BF16;
     const size_t bytes =
         be->bf16 ? vae_cpu_matmul_bf16_room(be->threads) : vae_cpu_matmul_room(be->threads);
-    be->room = aligned_alloc(64, bytes);
+    be->room = take_memory(bytes);
     if (be->room == NULL) {
         free(be);
         TRY(vae_fail_memory(err, bytes, "the CPU's products"));
