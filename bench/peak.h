@@ -7,6 +7,7 @@
 #endif
 
 #include "backend/cpu/level.h"
+#include "backend/cpu/tiles.h"
 #include "base/clock.h"
 #include "base/pool.h"
 
@@ -45,6 +46,22 @@ typedef float peak_vec4 __attribute__((vector_size(16)));
 PEAK_LOOP(peak_avx2, __attribute__((target("avx2,fma"))), __m256, PEAK_8)
 PEAK_LOOP(peak_avx512, __attribute__((target("avx512f"))), __m512, PEAK_16)
 PEAK_LOOP(peak_pairs, __attribute__((target("avx512f,avx512bf16"))), __m512, PEAK_PAIRS)
+/* Tiles of it: 16 x 16 sums of 32 products, four of them by turns as in tiles.h. */
+TILE_TARGET static inline double peak_tiles(void)
+{
+    enum { ROUNDS = PEAK_ROUNDS / 10 };
+    tile_begin();
+    TILE_ZERO(0), TILE_ZERO(1), TILE_ZERO(2), TILE_ZERO(3);
+    TILE_ZERO(4), TILE_ZERO(5), TILE_ZERO(6), TILE_ZERO(7);
+    for (int round = 0; round < ROUNDS; round++) {
+        TILE_MULTIPLY(0, 4, 6);
+        TILE_MULTIPLY(1, 4, 7);
+        TILE_MULTIPLY(2, 5, 6);
+        TILE_MULTIPLY(3, 5, 7);
+    }
+    tile_end();
+    return 2.0 * ROUNDS * 4 * TILE_ROWS * TILE_WORDS * 2 * TILE_WORDS;
+}
 #else
 #define PEAK_4(i)                                                                                  \
     s##i = s##i * half + half;                                                                     \
@@ -64,7 +81,9 @@ static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
     (void)thread;
     for (size_t i = first; i < end; i++) {
 #if defined(__x86_64__)
-        if (run->bf16 && run->level >= VAE_CPU_AVX512_BF16) {
+        if (run->bf16 && run->level >= VAE_CPU_AMX_BF16) {
+            run->flops[i] = peak_tiles();
+        } else if (run->bf16 && run->level >= VAE_CPU_AVX512_BF16) {
             run->flops[i] = 2 * peak_pairs();
         } else {
             run->flops[i] = run->level >= VAE_CPU_AVX512 ? peak_avx512()
@@ -78,8 +97,8 @@ static inline void peak_part(void *ctx, int thread, size_t first, size_t end)
 }
 
 /* FLOP/s of so many threads (at most PEAK_THREADS) at once that only multiply and add, by the
- * vectors of a level, of bf16 or of floats; the best of PEAK_RUNS runs of some 10 milliseconds: shorter ones would see a
- * rate that no product can hold where others use the machine. */
+ * vectors or tiles of a level, of bf16 or of floats; the best of PEAK_RUNS runs of some 10
+ * milliseconds: shorter ones would see a rate that no product can hold where others use the machine. */
 static inline double peak_flops(int threads, vae_cpu_level level, int bf16)
 {
     double best = 0;

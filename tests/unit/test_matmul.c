@@ -213,8 +213,8 @@ static void large_products(void **state)
     }
 }
 
-/* Operands packed once: several parts of the sum, and more rows and columns than the room holds of one; few rows,
- * whose terms are summed up in blocks by themselves; edges. */
+/* Operands packed once: several parts of the sum, and more rows and columns than the room holds of
+ * one; few rows, whose terms are summed up in blocks by themselves; edges. */
 static void room_changes_no_bits(void **state)
 {
     (void)state;

@@ -216,7 +216,8 @@ typedef struct {
     void *ctx;
     size_t k_step;   /* terms summed in registers at a time */
     size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
-    float *room;     /* ROOM floats for what is packed once for all tasks, or NULL */
+    size_t threads;
+    float *room; /* ROOM floats for what is packed once for all tasks, or NULL */
 } matmul_job;
 
 /* What all tasks are to do before any goes on: so many terms of the sum for a part of C. */
@@ -399,19 +400,29 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* Items: some terms of A and B, read as they lie one after another. */
+/* Items: some terms of a thread's share of A's rows and of B's columns, share by share, read as they
+ * lie one after another: what a thread packs is, as far as may be, what its tasks read. */
 static void pack_terms(void *ctx, int thread, size_t first, size_t end)
 {
     const matmul_part *part = ctx;
     const matmul_job *job = part->job;
-    const size_t high = job->isa->rows, wide = job->isa->cols[2],
-                 p = part->p0 + first * PACKED_TERMS;
-    const size_t k = min_size(part->p0 + part->k, part->p0 + end * PACKED_TERMS) - p;
+    const size_t high = job->isa->rows, wide = job->isa->cols[2];
+    const size_t blocks = ceil_div(part->k, PACKED_TERMS), strips = ceil_div(part->rows, high);
     (void)thread;
-    vae_cpu_pack_strips(place_of(part, part->a, high, 0, p), high, strip_size(part, high),
-                        job->a + p * job->lda + part->row0, job->lda, part->rows, k);
-    vae_cpu_pack_strips(place_of(part, part->b, wide, 0, p), wide, strip_size(part, wide),
-                        job->b + p * job->ldb + part->col0, job->ldb, part->cols, k);
+    for (size_t i = first; i < end; i++) {
+        const size_t p = part->p0 + i % blocks * PACKED_TERMS, share = i / blocks;
+        const size_t k = min_size(part->p0 + part->k - p, PACKED_TERMS);
+        const size_t row = part_begin(strips, job->threads, share) * high;
+        const size_t end_row = part_begin(strips, job->threads, share + 1) * high;
+        const size_t col = part_begin(part->col_tasks, job->threads, share) * wide;
+        const size_t end_col = part_begin(part->col_tasks, job->threads, share + 1) * wide;
+        vae_cpu_pack_strips(place_of(part, part->a, high, row, p), high, strip_size(part, high),
+                            job->a + p * job->lda + part->row0 + row, job->lda,
+                            min_size(end_row, part->rows) - row, k);
+        vae_cpu_pack_strips(place_of(part, part->b, wide, col, p), wide, strip_size(part, wide),
+                            job->b + p * job->ldb + part->col0 + col, job->ldb,
+                            min_size(end_col, part->cols) - col, k);
+    }
 }
 
 /* Items: strips of B, all terms of the part. */
@@ -458,13 +469,14 @@ static size_t part_terms(const matmul_job *job)
  * this changes the bits, but k_step, which follows from K. Many tasks share the rows of B: those
  * are packed first, once, as many columns at a time as the room holds. Of a weight's gradient a
  * thread has rows, as the optimizer's loops have them (optimizer.c): where processors share no
- * cache it would wait for them. Of a large batch that is little beside packing B for more tasks. */
+ * cache it would wait for them. Of a large batch that is little beside what is read of the larger
+ * operand: a thread has its rows of A or its columns of B. */
 static void plan_tasks(matmul_job *job, size_t threads)
 {
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
     const size_t terms = job->form == MATMUL_TN ? min_size(job->k, part_terms(job)) : job->k;
     size_t rows = max_size(rows_in_level2(max_size(terms, 1)), TASK_ROWS);
-    if (job->form == MATMUL_TN && job->k <= MATMUL_FEW_ROWS) {
+    if (job->form == MATMUL_TN && (job->k <= MATMUL_FEW_ROWS || job->m >= job->n)) {
         rows = min_size(rows, max_size(ceil_div(job->m, threads), 4 * unit));
     }
     for (;; rows /= 2) {
@@ -480,7 +492,7 @@ static void run_part(matmul_part *part, int threads)
     const matmul_job *job = part->job;
     part->col_tasks = ceil_div(part->cols, job->isa->cols[2]);
     if (part->a != NULL) {
-        vae_parallel(threads, ceil_div(part->k, PACKED_TERMS), 1, pack_terms, part);
+        vae_parallel(threads, job->threads * ceil_div(part->k, PACKED_TERMS), 1, pack_terms, part);
     } else if (part->b != NULL) {
         vae_parallel(threads, part->col_tasks, 1, pack_columns, part);
     }
@@ -565,7 +577,8 @@ static void run_job(matmul_job *job, int threads)
     if (threads < 1 || job->m * job->n * job->k < SERIAL_WORK) {
         threads = 1;
     }
-    plan_tasks(job, (size_t)threads);
+    job->threads = (size_t)threads;
+    plan_tasks(job, job->threads);
     if (run_by_terms(job, threads)) {
         return;
     }
