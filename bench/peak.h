@@ -51,8 +51,14 @@ TILE_TARGET static inline double peak_tiles(void)
 {
     enum { ROUNDS = PEAK_ROUNDS / 10 };
     tile_begin();
-    TILE_ZERO(0), TILE_ZERO(1), TILE_ZERO(2), TILE_ZERO(3);
-    TILE_ZERO(4), TILE_ZERO(5), TILE_ZERO(6), TILE_ZERO(7);
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    TILE_ZERO(4);
+    TILE_ZERO(5);
+    TILE_ZERO(6);
+    TILE_ZERO(7);
     for (int round = 0; round < ROUNDS; round++) {
         TILE_MULTIPLY(0, 4, 6);
         TILE_MULTIPLY(1, 4, 7);
