@@ -400,8 +400,8 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* Items: some terms of a thread's share of A's rows and of B's columns, share by share, read as they
- * lie one after another: what a thread packs is, as far as may be, what its tasks read. */
+/* Items: some terms of a thread's share of A's rows and of B's columns, share by share, read as
+ * they lie one after another: what a thread packs is, as far as may be, what its tasks read. */
 static void pack_terms(void *ctx, int thread, size_t first, size_t end)
 {
     const matmul_part *part = ctx;

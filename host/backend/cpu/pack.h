@@ -16,8 +16,8 @@ void vae_cpu_pack_strips(float *to, size_t width, size_t apart, const float *b, 
 /* to: (k,width) is the transpose of b (cols,k); columns beyond cols are zero. */
 void vae_cpu_pack_transposed(float *to, size_t width, const float *b, size_t ldb, size_t cols,
                              size_t k, vae_cpu_level level);
-/* The same for words of any kind, at level VAE_CPU_AVX512 or above; to: (k,ldt), of which columns up
- * to `width`, a multiple of 16, are written. */
+/* The same for words of any kind, at level VAE_CPU_AVX512 or above; to: (k,ldt), of which columns
+ * up to `width`, a multiple of 16, are written. */
 void vae_cpu_pack_words(float *to, size_t ldt, const float *b, size_t ldb, size_t cols,
                         size_t width, size_t k);
 /* to: (words,ldt) of b: (k,cols), word j of a pair of rows being (first[j], second[j]), the second

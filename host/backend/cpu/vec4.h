@@ -31,16 +31,17 @@ typedef int index4 __attribute__((vector_size(16)));
 
 /* The float `bytes` and `terms` floats behind `row` in all lanes of x, and z += x * y, for kernels
  * whose loops hold several terms. GCC is told the instructions: left to itself it makes so many
- * addresses, and names for sums, of several terms that some live on the stack (GCC 12: a product was
- * at 0.86 of the peak for 0.90). `bytes`: 0 or a variable; `terms`: a constant once loops unroll. */
+ * addresses, and names for sums, of several terms that some live on the stack (GCC 12: a product
+ * was at 0.86 of the peak for 0.90). `bytes`: 0 or a variable; `terms`: a constant once loops
+ * unroll. */
 #define PLAIN_SPREAD(x, row, bytes, terms)                                                         \
-    ((x) = PLAIN_SET1(*(const float *)((const char *)((row) + (terms)) + (bytes))))
+    ((x) = PLAIN_SET1((row)[(size_t)(terms) + (bytes) / sizeof(float)]))
 #define PLAIN_ADD(z, x, y) ((z) = (x) * (y) + (z))
 #if defined(__x86_64__)
 #define VEX_OF(like, name)                                                                         \
     _Generic((like), __m128 : _mm_##name, __m256 : _mm256_##name, __m512 : _mm512_##name)
 #define VEX_READ(x, row, bytes, terms)                                                             \
-    ((x) = VEX_OF(x, set1_ps)(*(const float *)((const char *)((row) + (terms)) + (bytes))))
+    ((x) = VEX_OF(x, set1_ps)((row)[(size_t)(terms) + (bytes) / sizeof(float)]))
 #if defined(__clang__) || defined(__SANITIZE_ADDRESS__) /* which looks into no instruction */
 #define VEX_SPREAD       VEX_READ
 #define VEX_ADD(z, x, y) ((z) = VEX_OF(z, fmadd_ps)(x, y, z))
