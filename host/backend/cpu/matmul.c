@@ -25,7 +25,7 @@ enum {
     MAX_COLS = 32,        /* of a kernel's tile */
     TASK_ROWS = 192,      /* of A at least that share one packed strip of B, where A has as many */
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
-    ROOM = SPARSE_SHARED, /* floats in which B is packed once */
+    ROOM = SPARSE_SHARED, /* floats in which operands are packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
     LONG_SUM = 64,        /* TN: terms from which both operands are */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
@@ -216,7 +216,7 @@ typedef struct {
     void *ctx;
     size_t k_step;   /* terms summed in registers at a time */
     size_t row_step; /* a task's part of C: so many rows, a tile's width of columns */
-    size_t threads;
+    int threads;
     float *room; /* ROOM floats for what is packed once for all tasks, or NULL */
 } matmul_job;
 
@@ -408,14 +408,15 @@ static void pack_terms(void *ctx, int thread, size_t first, size_t end)
     const matmul_job *job = part->job;
     const size_t high = job->isa->rows, wide = job->isa->cols[2];
     const size_t blocks = ceil_div(part->k, PACKED_TERMS), strips = ceil_div(part->rows, high);
+    const size_t shares = (size_t)job->threads;
     (void)thread;
     for (size_t i = first; i < end; i++) {
         const size_t p = part->p0 + i % blocks * PACKED_TERMS, share = i / blocks;
         const size_t k = min_size(part->p0 + part->k - p, PACKED_TERMS);
-        const size_t row = part_begin(strips, job->threads, share) * high;
-        const size_t end_row = part_begin(strips, job->threads, share + 1) * high;
-        const size_t col = part_begin(part->col_tasks, job->threads, share) * wide;
-        const size_t end_col = part_begin(part->col_tasks, job->threads, share + 1) * wide;
+        const size_t row = part_begin(strips, shares, share) * high;
+        const size_t end_row = part_begin(strips, shares, share + 1) * high;
+        const size_t col = part_begin(part->col_tasks, shares, share) * wide;
+        const size_t end_col = part_begin(part->col_tasks, shares, share + 1) * wide;
         vae_cpu_pack_strips(place_of(part, part->a, high, row, p), high, strip_size(part, high),
                             job->a + p * job->lda + part->row0 + row, job->lda,
                             min_size(end_row, part->rows) - row, k);
@@ -471,8 +472,9 @@ static size_t part_terms(const matmul_job *job)
  * thread has rows, as the optimizer's loops have them (optimizer.c): where processors share no
  * cache it would wait for them. Of a large batch that is little beside what is read of the larger
  * operand: a thread has its rows of A or its columns of B. */
-static void plan_tasks(matmul_job *job, size_t threads)
+static void plan_tasks(matmul_job *job)
 {
+    const size_t threads = (size_t)job->threads;
     const size_t unit = job->isa->rows, col_tasks = ceil_div(job->n, job->isa->cols[2]);
     const size_t terms = job->form == MATMUL_TN ? min_size(job->k, part_terms(job)) : job->k;
     size_t rows = max_size(rows_in_level2(max_size(terms, 1)), TASK_ROWS);
@@ -487,16 +489,17 @@ static void plan_tasks(matmul_job *job, size_t threads)
     }
 }
 
-static void run_part(matmul_part *part, int threads)
+static void run_part(matmul_part *part)
 {
     const matmul_job *job = part->job;
+    const size_t shares = (size_t)job->threads;
     part->col_tasks = ceil_div(part->cols, job->isa->cols[2]);
     if (part->a != NULL) {
-        vae_parallel(threads, job->threads * ceil_div(part->k, PACKED_TERMS), 1, pack_terms, part);
+        vae_parallel(job->threads, shares * ceil_div(part->k, PACKED_TERMS), 1, pack_terms, part);
     } else if (part->b != NULL) {
-        vae_parallel(threads, part->col_tasks, 1, pack_columns, part);
+        vae_parallel(job->threads, part->col_tasks, 1, pack_columns, part);
     }
-    vae_parallel(threads, ceil_div(part->rows, job->row_step) * part->col_tasks, 1, run_tasks,
+    vae_parallel(job->threads, ceil_div(part->rows, job->row_step) * part->col_tasks, 1, run_tasks,
                  part);
 }
 
@@ -554,32 +557,31 @@ static void add_blocks(void *ctx, int thread, size_t first, size_t end)
 /* NN of few rows: B is a weight, of which the optimizer's loops give each thread some rows
  * (optimizer.c). So a thread takes all columns of some terms first, and reads what it wrote; where
  * processors share no cache, the other's would be to fetch, and to take back before Adam writes. */
-static bool run_by_terms(const matmul_job *job, int threads)
+static bool run_by_terms(const matmul_job *job)
 {
     const size_t blocks = ceil_div(job->k, job->k_step);
-    if (threads == 1 || job->form != MATMUL_NN || job->room == NULL || blocks < 2 ||
+    if (job->threads == 1 || job->form != MATMUL_NN || job->room == NULL || blocks < 2 ||
         job->m > MATMUL_FEW_ROWS || job->n > ROOM / blocks / job->m) {
         return false;
     }
     matmul_part part = {.job = job, .rows = job->m, .cols = job->n};
     part.col_tasks = ceil_div(job->n, job->isa->cols[2]);
-    vae_parallel(threads, blocks * part.col_tasks, 1, run_blocks, &part);
-    vae_parallel(threads, part.col_tasks, 1, add_blocks, &part);
+    vae_parallel(job->threads, blocks * part.col_tasks, 1, run_blocks, &part);
+    vae_parallel(job->threads, part.col_tasks, 1, add_blocks, &part);
     return true;
 }
 
-static void run_job(matmul_job *job, int threads)
+static void run_job(matmul_job *job)
 {
     if (job->m == 0 || job->n == 0) {
         return;
     }
     job->isa = isa_of(job->level);
-    if (threads < 1 || job->m * job->n * job->k < SERIAL_WORK) {
-        threads = 1;
+    if (job->threads < 1 || job->m * job->n * job->k < SERIAL_WORK) {
+        job->threads = 1;
     }
-    job->threads = (size_t)threads;
-    plan_tasks(job, job->threads);
-    if (run_by_terms(job, threads)) {
+    plan_tasks(job);
+    if (run_by_terms(job)) {
         return;
     }
     /* Long sums: all threads stay in one part of K, so that A and B come from memory once and are
@@ -605,7 +607,7 @@ static void run_job(matmul_job *job, int threads)
             part.rows = min_size(job->m - part.row0, rows * high);
             for (part.col0 = 0; part.col0 < job->n; part.col0 += cols) {
                 part.cols = min_size(job->n - part.col0, cols);
-                run_part(&part, threads);
+                run_part(&part);
             }
         }
         part.p0 += part.k;
@@ -681,6 +683,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
     }
     matmul_job job = {.form = form,
                       .level = level,
+                      .threads = threads,
                       .c = c,
                       .a = a,
                       .b = b,
@@ -694,7 +697,7 @@ void vae_cpu_matmul(matmul_form form, float *c, size_t ldc, const float *a, size
                       .epilogue = epilogue,
                       .ctx = ctx,
                       .room = room};
-    run_job(&job, threads);
+    run_job(&job);
 }
 
 size_t vae_cpu_matmul_room(int threads)

@@ -184,6 +184,12 @@ static left words_of_rows(const job *q, matmul_bf16 m, task_room *room, size_t r
     return (left){(const float *)(const void *)a, part > 0 ? room->last : NULL, m.ld / 2};
 }
 
+/* Fills so many words of B's panel up with zeros to whole tiles. */
+static void fill_panel(float *panel, size_t words)
+{
+    memset(panel + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *panel);
+}
+
 /* to: (words,PANEL) of the same terms of columns col0 .. of B, of each PANEL of them, `apart` from
  * one to the next. flat: room. */
 static void words_of_b(const job *q, float *to, size_t apart, float *flat, size_t col0, size_t cols,
@@ -209,7 +215,7 @@ static void words_of_b(const job *q, float *to, size_t apart, float *flat, size_
             widen_rows(q, to, PANEL, q->b.data + p0 * q->b.ld + col, q->b.ld, some, PANEL, k);
         }
         if (q->tiles) {
-            memset(to + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof *to);
+            fill_panel(to, words);
         }
     }
 }
@@ -277,18 +283,6 @@ typedef struct {
     size_t row_tasks, col_tasks;
 } rows_job;
 
-/* Brings rows of A that come next to L2, meanwhile: i of `parts` parts of terms p0 .. p0+k-1. */
-static void prefetch_a(const job *q, size_t row0, size_t i, size_t parts, size_t p0, size_t k)
-{
-    const size_t rows = min_size(q->m - row0, TILE_STRIP), end = part_begin(rows, parts, i + 1);
-    for (size_t r = part_begin(rows, parts, i); r < end; r++) {
-        const uint16_t *a = q->a.data + (row0 + r) * q->a.ld + p0;
-        for (size_t p = 0; p < k; p += 2 * TILE_WORDS) {
-            __builtin_prefetch(a + p, 0, 2);
-        }
-    }
-}
-
 /* Few rows under NT, C turned over: rows of B lie as tiles want them, and A is what is packed. The
  * sums are the same to the bit. */
 static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *room)
@@ -299,7 +293,7 @@ static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *r
         const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, 2);
         vae_cpu_pack_words(room->b, PANEL, (const float *)(const void *)(q->a.data + p0),
                            q->a.ld / 2, q->m, PANEL, words);
-        memset(room->b + words * PANEL, 0, (tile_words(words) - words) * PANEL * sizeof(float));
+        fill_panel(room->b, words);
         for (size_t j = 0; j < cols; j += PANEL) {
             const size_t some = min_size(cols - j, PANEL);
             float *c = room->c + j * TILE_STRIP;
@@ -337,9 +331,6 @@ static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, s
                 b = q->shared + ((col - t->col0) / PANEL * t->deep + p0 / q->pair) * PANEL;
             } else {
                 words_of_b(q, room->b, 0, room->flat, col, some, p0, k);
-            }
-            if (q->tiles && row0 + rows < q->m) {
-                prefetch_a(q, row0 + rows, j / PANEL, ceil_div(cols, PANEL), p0, k);
             }
             multiply(q, c, ldc, a, b, rows, some, k, p0 > 0);
             if (by_panels && p0 + k == q->k) {
