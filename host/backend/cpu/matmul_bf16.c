@@ -23,6 +23,7 @@
 #include "backend/cpu/sizes.h"
 #include "backend/cpu/sparse.h"
 #include "backend/cpu/tiles.h"
+#include "backend/cpu/tiles_tn.h"
 #include "base/pool.h"
 
 enum {
@@ -32,7 +33,7 @@ enum {
     COLS = MATMUL_BF16_COLS,
     WORDS = 256,                /* of the sum, at a time: a panel of B fills L1 */
     STRIP = 4 * ROW_UNIT,       /* rows of C whose words of A lie together under TN */
-    TILE_STRIP = 2 * TILE_ROWS, /* the same of tiles */
+    TILE_STRIP = 2 * TILE_ROWS, /* rows of C by tiles at a time */
     FEW_TERMS = 128,            /* of so few, part tiles cost more than packing does */
     SERIAL_WORK = 100000,       /* multiply-adds that take less time than waking a thread (2 us) */
     SERIAL_WORDS = 16384,       /* the same of words to be made */
@@ -41,8 +42,8 @@ enum {
     MOST_ROWS = 1920,
     MOST_COLS = 2048,
 };
-_Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % (2 * STRIP) == 0 &&
-                   MOST_ROWS % TILE_STRIP == 0 && MOST_COLS % PANEL == 0,
+_Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % STRIP == 0 &&
+                   MOST_COLS % PANEL == 0,
                "parts are whole");
 _Static_assert(WORDS <= (int)SPARSE_TERMS, "zeros are left out of as many words");
 
@@ -80,8 +81,9 @@ typedef struct {
 
 size_t vae_cpu_matmul_bf16_room(int threads)
 {
-    return SHARED * sizeof(float) + vae_cpu_sparse_room(threads) + MOST_ROWS * sizeof(double) +
-           (size_t)threads * sizeof(task_room);
+    return max_size(vae_cpu_tiles_tn_room(threads),
+                    SHARED * sizeof(float) + vae_cpu_sparse_room(threads) +
+                        MOST_ROWS * sizeof(double) + (size_t)threads * sizeof(task_room));
 }
 
 static job begin(matmul_form form, matmul_bf16 a, matmul_bf16 b, size_t m, size_t n, size_t k,
@@ -229,20 +231,11 @@ static size_t panels_at_once(const job *q, size_t panels)
     return q->pair == 1 || share == 0 ? 1 : min_size(share, MOST);
 }
 
-/* Of A under TN, rows <= STRIP of C. to: (words,STRIP); of tiles (TILE_STRIP,WORDS). */
-static void words_of_strip(const job *q, float *to, float *flat, size_t row0, size_t rows,
-                           size_t p0, size_t k)
+/* Of A under TN, rows <= STRIP of C. to: (words,STRIP). */
+static void words_of_strip(const job *q, float *to, size_t row0, size_t rows, size_t p0, size_t k)
 {
     const uint16_t *a = q->a.data + p0 * q->a.ld + row0;
-    if (q->tiles) {
-        for (size_t p = 0; p < k; p += 2 * TILE_WORDS, to += TILE_WORDS) { /* flat stays in L1 */
-            const size_t some = min_size(k - p, 2 * TILE_WORDS);
-            vae_cpu_pack_pairs(flat, TILE_STRIP, PANEL, a + p * q->a.ld, q->a.ld, rows, TILE_STRIP,
-                               some);
-            vae_cpu_pack_words(to, WORDS, flat, TILE_STRIP, ceil_div(some, 2), TILE_WORDS,
-                               TILE_STRIP);
-        }
-    } else if (q->pair == 2) {
+    if (q->pair == 2) {
         vae_cpu_pack_pairs(to, STRIP, PANEL, a, q->a.ld, rows, STRIP, k);
     } else {
         widen_rows(q, to, STRIP, a, q->a.ld, rows, STRIP, k);
@@ -250,15 +243,16 @@ static void words_of_strip(const job *q, float *to, float *flat, size_t row0, si
 }
 
 /* Adds to, or sets, C (rows,cols <= PANEL) with ldc by k terms of words; of C as many columns are
- * written as the kernels round up to, and of tiles, rows <= TILE_STRIP, as many rows. */
+ * written as the kernels round up to, and of tiles, rows <= TILE_STRIP, as many rows. Those ask for
+ * what is `ahead`. */
 static void multiply(const job *q, float *c, size_t ldc, left a, const float *b, size_t rows,
-                     size_t cols, size_t k, bool add)
+                     size_t cols, size_t k, bool add, tile_ahead *ahead)
 {
     const int transposed = q->form == MATMUL_TN;
     const size_t words = ceil_div(k, q->pair);
     if (q->tiles) {
         const size_t there = a.last != NULL ? k / (2 * TILE_WORDS) * TILE_WORDS : tile_words(words);
-        tile_block(c, ldc, a.words, a.ld, a.last, b, there, add);
+        tile_block(c, ldc, a.words, a.ld, a.last, b, there, add, ahead);
     } else if (q->pair == 2) {
         vae_cpu_panel_dot(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add);
     } else {
@@ -288,6 +282,7 @@ typedef struct {
 static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *room)
 {
     const job *q = &t->q;
+    tile_ahead ahead = {NULL, NULL};
     size_t p0 = 0;
     do {
         const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, 2);
@@ -298,7 +293,7 @@ static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *r
             const size_t some = min_size(cols - j, PANEL);
             float *c = room->c + j * TILE_STRIP;
             const left b = words_of_rows(q, q->b, room, col0 + j, some, p0, k);
-            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0);
+            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0, &ahead);
             if (p0 + k == q->k) {
                 vae_cpu_pack_words(room->flat, PANEL, c, PANEL, PANEL, PANEL, q->m);
                 t->epilogue(t->ctx, room->flat, PANEL, 0, col0 + j, q->m, some);
@@ -308,10 +303,13 @@ static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *r
     } while (p0 < q->k);
 }
 
-static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, size_t cols,
-                     task_room *room)
+/* next: rows that come afterwards. */
+static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t next, size_t col0,
+                     size_t cols, task_room *room)
 {
     const job *q = &t->q;
+    const uint16_t *after = q->a.data + (row0 + rows) * q->a.ld;
+    tile_ahead ahead = {(const char *)after, (const char *)(after + next * q->a.ld)};
     const bool by_panels = q->tiles && !t->in_order;
     if (by_panels && q->form == MATMUL_NT && q->m <= TILE_STRIP && q->k >= FEW_TERMS) {
         run_turned(t, col0, cols, room);
@@ -332,7 +330,7 @@ static void run_rows(const rows_job *t, size_t row0, size_t rows, size_t col0, s
             } else {
                 words_of_b(q, room->b, 0, room->flat, col, some, p0, k);
             }
-            multiply(q, c, ldc, a, b, rows, some, k, p0 > 0);
+            multiply(q, c, ldc, a, b, rows, some, k, p0 > 0, &ahead);
             if (by_panels && p0 + k == q->k) {
                 t->epilogue(t->ctx, c, ldc, row0, col, rows, some);
             }
@@ -357,9 +355,10 @@ static void run_row_tasks(void *ctx, int thread, size_t first, size_t end)
         const size_t row1 = min_size(t->q.m, part_begin(units, t->row_tasks, i + 1) * t->unit);
         const size_t begin = part_begin(panels, t->col_tasks, j) * PANEL;
         const size_t end_col = min_size(t->cols, part_begin(panels, t->col_tasks, j + 1) * PANEL);
-        for (size_t row = row0; row < row1; row += t->step) {
+        for (size_t row = row0, rows; row < row1; row += rows) {
+            rows = min_size(row1 - row, t->step);
             for (size_t col = begin; col < end_col; col += t->step_cols) {
-                run_rows(t, row, min_size(row1 - row, t->step), t->col0 + col,
+                run_rows(t, row, rows, min_size(row1 - row - rows, t->step), t->col0 + col,
                          min_size(end_col - col, t->step_cols), t->q.rooms + thread);
             }
         }
@@ -446,7 +445,7 @@ typedef struct {
     size_t ldc;
     size_t row0, rows, col0, cols; /* the part of C */
     size_t p0, k;                  /* and of the sum */
-    size_t strip, strips, panels;  /* rows of a strip; of that part */
+    size_t strips, panels;         /* of that part */
     size_t at_once;                /* panels that are packed */
     size_t row_tasks, col_tasks;
 } sum_job;
@@ -456,15 +455,9 @@ static float *a_words(const sum_job *t, size_t strip)
     return t->q.shared + strip * STRIP * t->q.deep;
 }
 
-/* On tiles a strip of A is packed where it is used. */
-static size_t packed_strips(const sum_job *t)
-{
-    return t->q.tiles ? 0 : t->strips;
-}
-
 static float *b_words(const sum_job *t, size_t panel)
 {
-    return a_words(t, packed_strips(t)) + panel * PANEL * t->q.deep;
+    return a_words(t, t->strips) + panel * PANEL * t->q.deep;
 }
 
 /* Column sums of A, while a strip of it is in the cache: a thread has all of them for a strip, and
@@ -481,110 +474,58 @@ static void add_sums(const sum_job *t, size_t row, size_t rows)
     }
 }
 
-static void pack_strip(const sum_job *t, size_t strip, float *to, float *flat, bool sums)
-{
-    const size_t row = strip * t->strip, rows = min_size(t->rows - row, t->strip);
-    words_of_strip(&t->q, to, flat, t->row0 + row, rows, t->p0, t->k);
-    if (sums && t->sums != NULL && t->col0 == 0) {
-        add_sums(t, row, rows);
-    }
-}
-
 static void pack_both(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
-    const size_t strips = packed_strips(t);
-    float *flat = t->q.rooms[thread].flat;
     for (size_t i = first; i < end; i++) {
-        if (i < strips) {
-            pack_strip(t, i, a_words(t, i), flat, true);
+        if (i < t->strips) {
+            const size_t row = i * STRIP, rows = min_size(t->rows - row, STRIP);
+            words_of_strip(&t->q, a_words(t, i), t->row0 + row, rows, t->p0, t->k);
+            if (t->sums != NULL && t->col0 == 0) {
+                add_sums(t, row, rows);
+            }
         } else {
-            const size_t panel = (i - strips) * t->at_once, col = panel * PANEL;
-            words_of_b(&t->q, b_words(t, panel), PANEL * t->q.deep, flat, t->col0 + col,
-                       min_size(t->cols - col, t->at_once * PANEL), t->p0, t->k);
+            const size_t panel = (i - t->strips) * t->at_once, col = panel * PANEL;
+            words_of_b(&t->q, b_words(t, panel), PANEL * t->q.deep, t->q.rooms[thread].flat,
+                       t->col0 + col, min_size(t->cols - col, t->at_once * PANEL), t->p0, t->k);
         }
-    }
-}
-
-static void copy_edge(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
-                      size_t cols)
-{
-    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf) {
-        size_t j = 0;
-        for (; j + 16 <= cols; j += 16) {
-            memcpy(to + j, from + j, 16 * sizeof *to); /* a constant: no loop */
-        }
-        memcpy(to + j, from + j, (cols - j) * sizeof *to);
     }
 }
 
 /* A strip's rows and a panel's columns of C. */
-static void add_product(const sum_job *t, const float *words, size_t strip, size_t panel)
+static void add_product(const sum_job *t, size_t strip, size_t panel)
 {
-    const size_t row = strip * t->strip, col = panel * PANEL;
-    const size_t rows = min_size(t->rows - row, t->strip), cols = min_size(t->cols - col, PANEL);
-    const left a = {words, NULL, t->q.tiles ? WORDS : STRIP};
+    const size_t row = strip * STRIP, col = panel * PANEL;
+    const size_t rows = min_size(t->rows - row, STRIP), cols = min_size(t->cols - col, PANEL);
+    const left a = {a_words(t, strip), NULL, STRIP};
     const float *b = b_words(t, panel);
     const bool add = t->p0 > 0;
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
-    if (cols == PANEL && (!t->q.tiles || rows == t->strip)) {
-        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add);
+    if (cols == PANEL) {
+        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add, NULL);
         return;
     }
-    /* Edges go on from C as whole panels do: a tile's sums begin there. */
     float edge[STRIP * PANEL];
     if (add) {
-        copy_edge(edge, PANEL, c, t->ldc, rows, cols);
+        vae_cpu_copy_block(edge, PANEL, c, t->ldc, rows, cols);
     }
-    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add);
-    copy_edge(c, t->ldc, edge, PANEL, rows, cols);
-}
-
-/* Brings the last line of each row of a strip of A to L2, the others came with the strip before: i
- * of `parts` parts of the terms. */
-static void prefetch_strip(const sum_job *t, size_t strip, size_t i, size_t parts)
-{
-    const size_t row = strip * TILE_STRIP, rows = min_size(t->rows - row, TILE_STRIP);
-    const uint16_t *a = t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row + rows - 1;
-    const size_t end = part_begin(t->k, parts, i + 1);
-    for (size_t p = part_begin(t->k, parts, i); p < end; p++) {
-        __builtin_prefetch(a + p * t->q.a.ld, 0, 2);
-    }
+    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add, NULL);
+    vae_cpu_copy_block(c, t->ldc, edge, PANEL, rows, cols);
 }
 
 static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
-    task_room *room = t->q.rooms + thread;
-    if (t->q.tiles) {
-        tile_begin();
-    }
+    (void)thread;
     for (size_t task = first; task < end; task++) {
         const size_t i = task / t->col_tasks, j = task % t->col_tasks;
         const size_t strip1 = part_begin(t->strips, t->row_tasks, i + 1);
         const size_t panel1 = part_begin(t->panels, t->col_tasks, j + 1);
-        const size_t strip0 = part_begin(t->strips, t->row_tasks, i);
-        const size_t panel0 = part_begin(t->panels, t->col_tasks, j);
-        if (t->q.tiles) { /* A is what stays in L1 */
-            for (size_t x = strip0; x < strip1; x++) {
-                pack_strip(t, x, room->a, room->flat, j == 0);
-                for (size_t y = panel0; y < panel1; y++) {
-                    if (x + 1 < strip1) {
-                        prefetch_strip(t, x + 1, y - panel0, panel1 - panel0);
-                    }
-                    add_product(t, room->a, x, y);
-                }
-            }
-            continue;
-        }
-        for (size_t y = panel0; y < panel1; y++) {
-            for (size_t x = strip0; x < strip1; x++) {
-                add_product(t, a_words(t, x), x, y);
+        for (size_t y = part_begin(t->panels, t->col_tasks, j); y < panel1; y++) {
+            for (size_t x = part_begin(t->strips, t->row_tasks, i); x < strip1; x++) {
+                add_product(t, x, y);
             }
         }
-    }
-    if (t->q.tiles) {
-        tile_end();
     }
 }
 
@@ -592,10 +533,10 @@ static void run_sum_tasks(void *ctx, int thread, size_t first, size_t end)
 static void plan_sum(sum_job *t, size_t threads)
 {
     const size_t many = threads > 1 ? 4 * threads : 1;
-    t->strips = ceil_div(t->rows, t->strip);
+    t->strips = ceil_div(t->rows, STRIP);
     t->panels = ceil_div(t->cols, PANEL);
-    t->row_tasks = t->q.tiles ? 1 : ceil_div(t->strips, ROWS / STRIP);
-    t->col_tasks = t->q.tiles ? 1 : ceil_div(t->panels, COLS / PANEL);
+    t->row_tasks = ceil_div(t->strips, ROWS / STRIP);
+    t->col_tasks = ceil_div(t->panels, COLS / PANEL);
     while (t->row_tasks * t->col_tasks < many && t->row_tasks < t->strips) {
         t->row_tasks++;
     }
@@ -615,8 +556,11 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
     if (without_zeros(&t.q, c, ldc, sums, NULL, NULL)) {
         return;
     }
+    if (t.q.tiles) {
+        vae_cpu_tiles_tn(c, ldc, sums, a, b, m, n, k, t.q.k_step, threads, room);
+        return;
+    }
     const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
-    t.strip = t.q.tiles ? TILE_STRIP : STRIP;
     for (t.row0 = 0; t.row0 < m; t.row0 += MOST_ROWS) {
         for (t.col0 = 0; t.col0 < n; t.col0 += MOST_COLS) {
             t.rows = min_size(m - t.row0, MOST_ROWS);
@@ -627,8 +571,8 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
             do {
                 t.k = min_size(k - t.p0, t.q.k_step);
                 const bool little = (t.rows + t.cols) * t.k < SERIAL_WORDS;
-                vae_parallel(little ? 1 : some, packed_strips(&t) + ceil_div(t.panels, t.at_once),
-                             1, pack_both, &t);
+                vae_parallel(little ? 1 : some, t.strips + ceil_div(t.panels, t.at_once), 1,
+                             pack_both, &t);
                 vae_parallel(some, t.row_tasks * t.col_tasks, 1, run_sum_tasks, &t);
                 t.p0 += t.k;
             } while (t.p0 < k);

@@ -24,6 +24,14 @@ INLINE void copy_row(float *to, const float *from, size_t n)
     }
 }
 
+void vae_cpu_copy_block(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                        size_t cols)
+{
+    for (size_t r = 0; r < rows; r++, to += ldt, from += ldf) {
+        copy_row(to, from, cols);
+    }
+}
+
 void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k)
 {
     for (size_t p = 0; p < k; p++, to += width, b += ldb) {

@@ -7,6 +7,9 @@
 
 #include "backend/cpu/level.h"
 
+/* (rows,cols) of floats. */
+void vae_cpu_copy_block(float *to, size_t ldt, const float *from, size_t ldf, size_t rows,
+                        size_t cols);
 /* to: (k,width) is b (k,cols); columns beyond cols are zero. */
 void vae_cpu_pack_rows(float *to, size_t width, const float *b, size_t ldb, size_t cols, size_t k);
 /* to: strips of `width` columns of b (k,cols), `apart` floats from one to the next, each (k,width);
