@@ -27,7 +27,7 @@ enum {
     PART_K = 1024,        /* terms that all threads sum up before any goes on, about */
     ROOM = SPARSE_SHARED, /* floats in which operands are packed once */
     SHARED_ROWS = 2048,   /* of A from which B is packed once for all tasks */
-    LONG_SUM = 64,        /* TN: terms from which both operands are */
+    LONG_SUM = 64,        /* TN: terms from which A is */
     UNPACKED_ROWS = 36,   /* NN, TN: B is read in place up to here, for it is read 3 times */
     PREFETCH_A = 24,      /* terms ahead, of transposed A */
     PACKED_TERMS = 32,    /* of A and B, that a thread packs at a time */
@@ -400,29 +400,22 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     }
 }
 
-/* Items: some terms of a thread's share of A's rows and of B's columns, share by share, read as
- * they lie one after another: what a thread packs is, as far as may be, what its tasks read. */
+/* Items: some terms of a thread's share of A's rows, share by share, read as they lie one after
+ * another: what a thread packs is, as far as may be, what its tasks read. */
 static void pack_terms(void *ctx, int thread, size_t first, size_t end)
 {
     const matmul_part *part = ctx;
     const matmul_job *job = part->job;
-    const size_t high = job->isa->rows, wide = job->isa->cols[2];
-    const size_t blocks = ceil_div(part->k, PACKED_TERMS), strips = ceil_div(part->rows, high);
-    const size_t shares = (size_t)job->threads;
+    const size_t high = job->isa->rows, strips = ceil_div(part->rows, high);
+    const size_t blocks = ceil_div(part->k, PACKED_TERMS), shares = (size_t)job->threads;
     (void)thread;
     for (size_t i = first; i < end; i++) {
         const size_t p = part->p0 + i % blocks * PACKED_TERMS, share = i / blocks;
         const size_t k = min_size(part->p0 + part->k - p, PACKED_TERMS);
         const size_t row = part_begin(strips, shares, share) * high;
-        const size_t end_row = part_begin(strips, shares, share + 1) * high;
-        const size_t col = part_begin(part->col_tasks, shares, share) * wide;
-        const size_t end_col = part_begin(part->col_tasks, shares, share + 1) * wide;
+        const size_t end_row = min_size(part->rows, part_begin(strips, shares, share + 1) * high);
         vae_cpu_pack_strips(place_of(part, part->a, high, row, p), high, strip_size(part, high),
-                            job->a + p * job->lda + part->row0 + row, job->lda,
-                            min_size(end_row, part->rows) - row, k);
-        vae_cpu_pack_strips(place_of(part, part->b, wide, col, p), wide, strip_size(part, wide),
-                            job->b + p * job->ldb + part->col0 + col, job->ldb,
-                            min_size(end_col, part->cols) - col, k);
+                            job->a + p * job->lda + part->row0 + row, job->lda, end_row - row, k);
     }
 }
 
@@ -589,23 +582,18 @@ static void run_job(matmul_job *job)
      * thread the system delays. */
     const bool tn = job->form == MATMUL_TN, room = job->room != NULL && job->k > 0;
     const bool a = tn && room && job->k >= LONG_SUM;
-    const bool b = a || (room && job->m >= SHARED_ROWS);
+    const bool b = !tn && room && job->m >= SHARED_ROWS;
     const size_t step = tn ? part_terms(job) : b ? PART_K / job->k_step * job->k_step : job->k;
     const size_t high = job->isa->rows, wide = job->isa->cols[2];
-    matmul_part part = {.job = job};
+    matmul_part part = {.job = job, .a = a ? job->room : NULL, .b = b ? job->room : NULL};
     do {
         part.k = min_size(job->k - part.p0, step);
-        /* as many rows and columns at a time as the room holds of what is packed */
-        const size_t most_a = ROOM / 2 / strip_size(&part, high), all_a = ceil_div(job->m, high);
-        const size_t rows = a ? min_size(most_a, all_a) : all_a;
-        float *const after = a ? job->room + rows * strip_size(&part, high) : job->room;
-        const size_t left = ROOM - (size_t)(after - job->room);
-        const size_t cols = b ? left / strip_size(&part, wide) * wide : job->n;
-        part.a = a ? job->room : NULL;
-        part.b = b ? after : NULL;
+        /* as many rows or columns at a time as the room holds of what is packed */
+        const size_t rows = a ? ROOM / strip_size(&part, high) * high : job->m;
+        const size_t cols = b ? ROOM / strip_size(&part, wide) * wide : job->n;
         for (part.row0 = 0; part.row0 < job->m; part.row0 += part.rows) {
-            part.rows = min_size(job->m - part.row0, rows * high);
-            for (part.col0 = 0; part.col0 < job->n; part.col0 += cols) {
+            part.rows = min_size(job->m - part.row0, rows);
+            for (part.col0 = 0; part.col0 < job->n; part.col0 += part.cols) {
                 part.cols = min_size(job->n - part.col0, cols);
                 run_part(&part);
             }
