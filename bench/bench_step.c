@@ -9,8 +9,8 @@
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
  * the same products by the backend's own routine; `openblas` the same of floats by plain
- * cblas_sgemm with OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h). Medians
- * over repeats, with minimum and maximum; the step's in the state of a training that has gone on
+ * cblas_sgemm with OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h),
+ * by itself and in the millisecond after the products. Medians over repeats, with minimum and maximum; the step's in the state of a training that has gone on
  * for --warm-up steps (or seconds), beside that with fresh weights. --json appends a line of JSON
  * for each batch as soon as it is measured. */
 #include <cblas.h>
@@ -242,8 +242,8 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     char text[2600];
     double (*const work[3])(bench *, size_t) = {timed_steps, backend_products, openblas_products};
     const int n_work = strcmp(x->be->ops->name, "cpu") == 0 ? 3 : 1;
-    static vae_series peak; /* FLOP/s, measured beside the rest */
-    peak.n = 0;
+    static vae_series peak, after_products; /* FLOP/s, measured beside the rest */
+    peak.n = after_products.n = 0;
     static vae_series s[3];
     size_t n[3];
     for (int i = 0; i < n_work; i++) {
@@ -266,6 +266,10 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         }
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
+            if (work[i] == backend_products && n_work > 1) {
+                after_products.v[after_products.n++] =
+                    peak_flops_now(x->threads, x->level, x->bf16);
+            }
         }
     }
     double least, most, step = vae_series_median(&s[0], &least, &most);
@@ -286,15 +290,22 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
     if (n_work == 3) {
         double own = spread(json, "matmul", &s[1]), blas = spread(json, "openblas", &s[2]);
         double slowest, fastest, flops = vae_series_median(&peak, &slowest, &fastest);
+        double low, high, now = vae_series_median(&after_products, &low, &high);
         fprintf(json,
                 ", \"peak_gflop_per_s\": {\"median\": %.1f, \"min\": %.1f, \"max\": %.1f}, "
-                "\"matmul_over_peak\": %.4f",
-                1e-9 * flops, 1e-9 * slowest, 1e-9 * fastest, 1e9 * gflop / own / flops);
+                "\"matmul_over_peak\": %.4f, "
+                "\"peak_after_products_gflop_per_s\": "
+                "{\"median\": %.1f, \"min\": %.1f, \"max\": %.1f}, "
+                "\"matmul_over_peak_after\": %.4f",
+                1e-9 * flops, 1e-9 * slowest, 1e-9 * fastest, 1e9 * gflop / own / flops, 1e-9 * now,
+                1e-9 * low, 1e-9 * high, 1e9 * gflop / own / now);
         fprintf(json, ", \"step_over_matmul_rate\": %.4f, \"step_over_openblas_rate\": %.4f",
                 own / step, blas / step);
         printf("  %5.1f%% of the rate of its products with all terms, %5.1f%% of OpenBLAS'; those "
-               "at %.1f%% of the peak, %.0f GFLOP/s",
-               100 * own / step, 100 * blas / step, 1e11 * gflop / own / flops, 1e-9 * flops);
+               "at %.1f%% of the peak, %.0f GFLOP/s, and %.1f%% of that of the millisecond after, "
+               "%.0f",
+               100 * own / step, 100 * blas / step, 1e11 * gflop / own / flops, 1e-9 * flops,
+               1e11 * gflop / own / now, 1e-9 * now);
     }
     fprintf(json, "}\n");
     fflush(json); /* a run may be cut off */
@@ -390,6 +401,9 @@ static void parse(options *o, int argc, char **argv)
                 o->batches[o->n_batches++] = (size_t)atol(t);
             }
             free(copy);
+        } else if (strcmp(name, "batch-size") == 0) {
+            vae_fail(&err, VAE_ERR_USAGE, "--batches says which");
+            die(&err);
         } else if (vae_config_set(&o->config, name, value, &err) != VAE_OK) {
             die(&err);
         } else if (strcmp(name, "precision") == 0) {
