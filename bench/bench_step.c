@@ -9,10 +9,11 @@
  *
  * For each batch: `step` is the whole step (gather, noise, forward, loss, backward, Adam); `matmul`
  * the same products by the backend's own routine; `openblas` the same of floats by plain
- * cblas_sgemm with OpenBLAS' own threads; `peak` what as many threads multiply and add at most (peak.h),
- * by itself and in the millisecond after the products. Medians over repeats, with minimum and maximum; the step's in the state of a training that has gone on
- * for --warm-up steps (or seconds), beside that with fresh weights. --json appends a line of JSON
- * for each batch as soon as it is measured. */
+ * cblas_sgemm with OpenBLAS' own threads; `peak` what as many threads multiply and add at most
+ * (peak.h), by itself and in the millisecond after the products. Medians over repeats, with minimum
+ * and maximum; the step's in the state of a training that has gone on for --warm-up steps (or
+ * seconds), beside that with fresh weights. --json appends a line of JSON for each batch as soon as
+ * it is measured. */
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Weights' gradients by emulated tiles: a unit of its own, as test_tiles.c is that of the others. */
+/* Weights' gradients by emulated tiles; test_tiles.c has the other products. */
 #include "emulated_tiles.h"
 
 #include "backend/cpu/tiles_tn.c"

@@ -1,6 +1,6 @@
-/* Products of bf16 by tiles (host/backend/cpu/tiles.h) where there are none: matmul_bf16.c is compiled
- * here anew with tiles that are arrays, and its products are those of the level below it but for their
- * rounding. */
+/* Products of bf16 by tiles (host/backend/cpu/tiles.h) where there are none: matmul_bf16.c is
+ * compiled here anew with tiles that are arrays, and its products are those of the level below it
+ * but for their rounding. */
 #include "emulated_tiles.h"
 
 #include <stdlib.h>

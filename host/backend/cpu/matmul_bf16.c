@@ -282,7 +282,7 @@ typedef struct {
 static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *room)
 {
     const job *q = &t->q;
-    tile_ahead ahead = {NULL, NULL};
+    tile_ahead nothing = {NULL, NULL};
     size_t p0 = 0;
     do {
         const size_t k = min_size(q->k - p0, q->k_step), words = ceil_div(k, 2);
@@ -293,7 +293,7 @@ static void run_turned(const rows_job *t, size_t col0, size_t cols, task_room *r
             const size_t some = min_size(cols - j, PANEL);
             float *c = room->c + j * TILE_STRIP;
             const left b = words_of_rows(q, q->b, room, col0 + j, some, p0, k);
-            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0, &ahead);
+            multiply(q, c, PANEL, b, room->b, some, q->m, k, p0 > 0, &nothing);
             if (p0 + k == q->k) {
                 vae_cpu_pack_words(room->flat, PANEL, c, PANEL, PANEL, PANEL, q->m);
                 t->epilogue(t->ctx, room->flat, PANEL, 0, col0 + j, q->m, some);
@@ -500,16 +500,17 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
     const left a = {a_words(t, strip), NULL, STRIP};
     const float *b = b_words(t, panel);
     const bool add = t->p0 > 0;
+    tile_ahead nothing = {NULL, NULL};
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
     if (cols == PANEL) {
-        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add, NULL);
+        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add, &nothing);
         return;
     }
     float edge[STRIP * PANEL];
     if (add) {
         vae_cpu_copy_block(edge, PANEL, c, t->ldc, rows, cols);
     }
-    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add, NULL);
+    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add, &nothing);
     vae_cpu_copy_block(c, t->ldc, edge, PANEL, rows, cols);
 }
 

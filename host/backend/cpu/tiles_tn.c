@@ -157,8 +157,8 @@ static void run_tasks(void *ctx, int thread, size_t first, size_t end)
     tile_end();
 }
 
-/* The tasks that end soonest, where a block takes so many times as long as words. Of few terms, whose
- * cost is C, a thread has rows, as the optimizer's loops have them (optimizer.c). */
+/* The tasks that end soonest, where a block takes so many times as long as words. Of few terms,
+ * whose cost is C, a thread has rows, as the optimizer's loops have them (optimizer.c). */
 static void plan_tasks(job *q, size_t k, size_t threads)
 {
     enum { BLOCK = 8, STRIP = 2, PANEL = 1 };
