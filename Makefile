@@ -18,7 +18,7 @@ WARN    := -Wall -Wextra -Wformat=2 -Wconversion -Wimplicit-fallthrough -Wshadow
 HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIC
 INCLUDE := -D_GNU_SOURCE -Iinclude -Ihost -I$(BUILD)/gen
 CFLAGS  ?= -O2 -g
-# No fused multiply-adds but where products ask for them (host/backend/cpu/matmul.c): every
+# No fused multiply-adds but where products ask for them (host/backend/cpu/microkernels.c): every
 # instruction set level gives the same bits in all loops, avx2 and avx512 in products, too. The other
 # two flags let loops with sqrt and selects vectorize and change no result.
 MATH    := -ffp-contract=off -fno-math-errno -fno-trapping-math

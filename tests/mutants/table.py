@@ -53,7 +53,10 @@ TESTS = [
     ("host/backend/cpu/conv.c", ["unit ops_conv", "unit ops_conv bf16", *STEP]),
     ("host/backend/cpu/patches.c", ["unit ops_conv", *STEP]),
     ("host/backend/cpu/winograd.c", ["unit ops_conv", *STEP]),
-    ("host/backend/cpu/matmul.c", ["unit matmul", *CPU]),
+    ("host/backend/cpu/sparse.c", ["unit sparse", *CPU]),
+    ("host/backend/cpu/tiles_tn.c", ["unit tiles", *CPU]),
+    ("host/backend/cpu/matmul_bf16.c", ["unit matmul", "unit tiles", *CPU]),
+    ("host/backend/cpu/m*.c", ["unit matmul", *CPU]),
     ("host/backend/cpu/classes.c", ["unit ops_classes", *STEP]),
     ("host/backend/cpu/*.c", CPU),
     ("kernels/conv.cu", ["simt ops_conv", "simt ops_conv bf16", *STEPS]),
@@ -83,7 +86,7 @@ ASKED = ("trust", "program", "splits", "tables", "data", "init", "tensorboard", 
 EXPLAINED = {
     ("host/backend/cuda/conv.c", "key.op_b = CUBLAS_OP_N;", ";"):
         "it says what a new key has: CUBLAS_OP_N is 0, and what is not named is zero",
-    ("host/backend/cpu/matmul.c", "to[p * width + j] = j < cols ? b[j * ldb + p] : 0.0f;",
+    ("host/backend/cpu/pack.c", "to[p * width + j] = j < cols ? b[j * ldb + p] : 0.0f;",
      "to[p * width + j] = j < cols ? b[j * ldb + p] : 1.0f;"):
         "columns that fill up a strip: what is computed of them is not copied to C",
     ("host/format/protobuf.c", "if (b->failed || n == 0) {", "if (b->failed && n == 0) {"):

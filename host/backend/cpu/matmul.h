@@ -64,18 +64,4 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
                             size_t m, size_t n, size_t k, int threads, vae_cpu_level level,
                             void *room);
 
-/* For products that the caller cuts and packs himself, on the calling thread: C (rows,cols), cols
- * at most MATMUL_PANEL, is set to, or with `add` increased by, A B, each element one chain of
- * multiply-adds over all of k. a: (rows,k) with lda; `transposed`: (k,rows). b: (k,cols) with ldb,
- * in rows that go on to the next multiple of 8 columns, as C's do: so many are read and written. */
-enum { MATMUL_PANEL = 32 };
-void vae_cpu_panel_product(int transposed, float *c, size_t ldc, const float *a, size_t lda,
-                           const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add,
-                           vae_cpu_level level);
-/* The same at level VAE_CPU_AVX512_BF16 and above of words that are pairs of bf16, two terms of the
- * sum each, the first in the low half: k, lda, ldb count words. Columns are rounded up to the next
- * multiple of 16. */
-void vae_cpu_panel_dot(int transposed, float *c, size_t ldc, const float *a, size_t lda,
-                       const float *b, size_t ldb, size_t rows, size_t cols, size_t k, int add);
-
 #endif

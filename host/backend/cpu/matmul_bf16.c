@@ -2,14 +2,13 @@
  *
  * What is multiplied are words: at level avx512_bf16 pairs of bf16, two terms of the sum each, of
  * which one instruction adds both products to a float; at the levels below, the values as floats.
- * Then the kernels of matmul.c are used as they are. At level amx_bf16 the pairs are multiplied as
- * tiles (tiles.h).
+ * Then microkernels.c is used as it is. At level amx_bf16 the pairs are multiplied as tiles
+ * (tiles.h), under TN by tiles_tn.c.
  *
  * Making words costs as much as some rows of the product, so it is done once and by all threads:
  * of B, where C has more rows than a task takes at once; under TN, whose sum is over the batch, of
  * A and B, so many terms at a time that what becomes of them stays in the caches. It lies in memory
- * that the threads share. On tiles, for which making words of A is the smaller part, a thread makes
- * those where it uses them.
+ * that the threads share.
  *
  * NT, NN: a task is some rows of C, summed up in its own memory, MATMUL_BF16_COLS columns at a
  * time, and hands them to the epilogue as floats; by tiles 32 rows at a time, of which each panel
@@ -19,6 +18,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/microkernels.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/sizes.h"
 #include "backend/cpu/sparse.h"
