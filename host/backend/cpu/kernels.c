@@ -267,8 +267,10 @@ static void convert_row(float *x, const void *row, vae_dtype dtype, size_t n, va
         binarize_row(x, u8, f32, n, seed, stream, block);
         return;
     }
+    /* byte/255 as the division rounds it, all 256 of them */
     for (size_t i = 0; u8 != NULL && i < n; i++) {
-        x[i] = (float)u8[i] / 255.0f;
+        const float byte = u8[i];
+        x[i] = byte * (1.0f / 256.0f) + byte * (1.0f / 65280.0f);
     }
     for (size_t i = 0; f32 != NULL && i < n; i++) {
         x[i] = f32[i];
