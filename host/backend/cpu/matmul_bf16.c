@@ -46,6 +46,7 @@ _Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % STRIP ==
                    MOST_COLS % PANEL == 0,
                "parts are whole");
 _Static_assert(WORDS <= (int)SPARSE_TERMS, "zeros are left out of as many words");
+_Static_assert(2 * WORDS <= (int)TILES_TN_TERMS, "tiles sum up as many terms at a time");
 
 /* A thread's room. */
 typedef struct {
