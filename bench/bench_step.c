@@ -267,7 +267,7 @@ static void measure_batch(bench *x, const options *o, FILE *json, const char *sh
         }
         for (int i = 0; i < n_work; i++) {
             s[i].v[s[i].n++] = work[i](x, n[i]) / (double)n[i];
-            if (work[i] == backend_products && n_work > 1) {
+            if (work[i] == backend_products) {
                 after_products.v[after_products.n++] =
                     peak_flops_now(x->threads, x->level, x->bf16);
             }

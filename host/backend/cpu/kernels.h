@@ -72,4 +72,20 @@ typedef struct {
 /* The loops of a level that vae_cpu_level_choose gave. */
 const cpu_kernels *vae_cpu_kernels(vae_cpu_level level);
 
+/* Column sums of some rows of bf16, m: (rows,cols) with ld, at most MOST_SUMS columns: floats by
+ * themselves, added up in totals; `more`: to what these have of the rows before. sums (cols) out:
+ * those so far. */
+enum { MOST_SUMS = 64 };
+static inline void vae_cpu_add_column_sums(const cpu_kernels *k, float *sums, double *totals,
+                                           int more, const uint16_t *m, size_t ld, size_t rows,
+                                           size_t cols)
+{
+    float some[MOST_SUMS];
+    k->column_sums_bf16(some, m, ld, rows, cols);
+    for (size_t j = 0; j < cols; j++) {
+        totals[j] = (double)some[j] + (more ? totals[j] : 0);
+        sums[j] = (float)totals[j];
+    }
+}
+
 #endif

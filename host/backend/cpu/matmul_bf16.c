@@ -45,6 +45,7 @@ enum {
 _Static_assert((MOST_ROWS + MOST_COLS) * WORDS <= SHARED && MOST_ROWS % STRIP == 0 &&
                    MOST_COLS % PANEL == 0,
                "parts are whole");
+_Static_assert(STRIP <= (int)MOST_SUMS, "columns are summed up a strip at a time");
 _Static_assert(WORDS <= (int)SPARSE_TERMS, "zeros are left out of as many words");
 _Static_assert(2 * WORDS <= (int)TILES_TN_TERMS, "tiles sum up as many terms at a time");
 
@@ -244,21 +245,29 @@ static void words_of_strip(const job *q, float *to, size_t row0, size_t rows, si
 }
 
 /* Adds to, or sets, C (rows,cols <= PANEL) with ldc by k terms of words; of C as many columns are
- * written as the kernels round up to, and of tiles, rows <= TILE_STRIP, as many rows. Those ask for
- * what is `ahead`. */
+ * written as the kernels round up to. */
+static void multiply_words(const job *q, float *c, size_t ldc, const float *a, size_t lda,
+                           const float *b, size_t rows, size_t cols, size_t k, bool add)
+{
+    const int transposed = q->form == MATMUL_TN;
+    if (q->pair == 2) {
+        vae_cpu_panel_dot(transposed, c, ldc, a, lda, b, PANEL, rows, cols, ceil_div(k, 2), add);
+    } else {
+        vae_cpu_panel_product(transposed, c, ldc, a, lda, b, PANEL, rows, cols, k, add, q->level);
+    }
+}
+
+/* The same of tiles, too, rows <= TILE_STRIP: of C as many rows are written. Those ask for what is
+ * `ahead`. */
 static void multiply(const job *q, float *c, size_t ldc, left a, const float *b, size_t rows,
                      size_t cols, size_t k, bool add, tile_ahead *ahead)
 {
-    const int transposed = q->form == MATMUL_TN;
-    const size_t words = ceil_div(k, q->pair);
     if (q->tiles) {
-        const size_t there = a.last != NULL ? k / (2 * TILE_WORDS) * TILE_WORDS : tile_words(words);
-        tile_block(c, ldc, a.words, a.ld, a.last, b, there, add, ahead);
-    } else if (q->pair == 2) {
-        vae_cpu_panel_dot(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add);
+        const size_t whole = k / (2 * TILE_WORDS) * TILE_WORDS;
+        tile_block(c, ldc, a.words, a.ld, a.last, b,
+                   a.last != NULL ? whole : tile_words(ceil_div(k, 2)), add, ahead);
     } else {
-        vae_cpu_panel_product(transposed, c, ldc, a.words, a.ld, b, PANEL, rows, cols, words, add,
-                              q->level);
+        multiply_words(q, c, ldc, a.words, a.ld, b, rows, cols, k, add);
     }
 }
 
@@ -461,20 +470,8 @@ static float *b_words(const sum_job *t, size_t panel)
     return a_words(t, t->strips) + panel * PANEL * t->q.deep;
 }
 
-/* Column sums of A, while a strip of it is in the cache: a thread has all of them for a strip, and
- * the next terms come when all have these. */
-static void add_sums(const sum_job *t, size_t row, size_t rows)
-{
-    float some[STRIP];
-    double *sums = t->q.sums + row;
-    t->q.kernels->column_sums_bf16(some, t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row, t->q.a.ld,
-                                   t->k, rows);
-    for (size_t r = 0; r < rows; r++) {
-        sums[r] = (double)some[r] + (t->p0 > 0 ? sums[r] : 0);
-        t->sums[t->row0 + row + r] = (float)sums[r];
-    }
-}
-
+/* Column sums of A are taken while a strip of it is in the cache: a thread has all of them for a
+ * strip, and the next terms come when all have these. */
 static void pack_both(void *ctx, int thread, size_t first, size_t end)
 {
     const sum_job *t = ctx;
@@ -483,7 +480,9 @@ static void pack_both(void *ctx, int thread, size_t first, size_t end)
             const size_t row = i * STRIP, rows = min_size(t->rows - row, STRIP);
             words_of_strip(&t->q, a_words(t, i), t->row0 + row, rows, t->p0, t->k);
             if (t->sums != NULL && t->col0 == 0) {
-                add_sums(t, row, rows);
+                const uint16_t *from = t->q.a.data + t->p0 * t->q.a.ld + t->row0 + row;
+                vae_cpu_add_column_sums(t->q.kernels, t->sums + t->row0 + row, t->q.sums + row,
+                                        t->p0 > 0, from, t->q.a.ld, t->k, rows);
             }
         } else {
             const size_t panel = (i - t->strips) * t->at_once, col = panel * PANEL;
@@ -498,20 +497,18 @@ static void add_product(const sum_job *t, size_t strip, size_t panel)
 {
     const size_t row = strip * STRIP, col = panel * PANEL;
     const size_t rows = min_size(t->rows - row, STRIP), cols = min_size(t->cols - col, PANEL);
-    const left a = {a_words(t, strip), NULL, STRIP};
-    const float *b = b_words(t, panel);
+    const float *a = a_words(t, strip), *b = b_words(t, panel);
     const bool add = t->p0 > 0;
-    tile_ahead nothing = {NULL, NULL};
     float *c = t->c + (t->row0 + row) * t->ldc + t->col0 + col;
     if (cols == PANEL) {
-        multiply(&t->q, c, t->ldc, a, b, rows, cols, t->k, add, &nothing);
+        multiply_words(&t->q, c, t->ldc, a, STRIP, b, rows, cols, t->k, add);
         return;
     }
     float edge[STRIP * PANEL];
     if (add) {
         vae_cpu_copy_block(edge, PANEL, c, t->ldc, rows, cols);
     }
-    multiply(&t->q, edge, PANEL, a, b, rows, cols, t->k, add, &nothing);
+    multiply_words(&t->q, edge, PANEL, a, STRIP, b, rows, cols, t->k, add);
     vae_cpu_copy_block(c, t->ldc, edge, PANEL, rows, cols);
 }
 
@@ -558,11 +555,11 @@ void vae_cpu_matmul_bf16_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, ma
     if (without_zeros(&t.q, c, ldc, sums, NULL, NULL)) {
         return;
     }
+    const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     if (t.q.tiles) {
-        vae_cpu_tiles_tn(c, ldc, sums, a, b, m, n, k, t.q.k_step, threads, room);
+        vae_cpu_tiles_tn(c, ldc, sums, a, b, m, n, k, t.q.k_step, some, room);
         return;
     }
-    const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     for (t.row0 = 0; t.row0 < m; t.row0 += MOST_ROWS) {
         for (t.col0 = 0; t.col0 < n; t.col0 += MOST_COLS) {
             t.rows = min_size(m - t.row0, MOST_ROWS);

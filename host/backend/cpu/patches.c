@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "backend/cpu/conv.h"
-#include "backend/cpu/matmul.h"
 #include "backend/cpu/microkernels.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/sizes.h"

@@ -23,8 +23,9 @@ enum {
     MOST_BLOCKS = 208,          /* as C does */
     MOST_ROWS = 1920,           /* of C at a time */
     ROUND_TERMS = 4096,         /* that tasks sum up before all meet: 0.2 ms of 784 x 400 */
-    SERIAL_WORK = 100000,       /* multiply-adds that take less time than waking a thread (2 us) */
 };
+
+_Static_assert(SIDE <= (int)MOST_SUMS, "columns are summed up a strip at a time");
 
 typedef struct {
     float a[SIDE * WORDS];         /* a strip's words (SIDE,WORDS) */
@@ -65,11 +66,17 @@ static size_t panel_cols(const job *q, size_t panel)
     return min_size(q->n - panel * SIDE, SIDE);
 }
 
+/* Where A has a strip's terms. */
+static const uint16_t *a_from(const job *q, size_t strip, terms t)
+{
+    return q->a.data + t.p0 * q->a.ld + q->row0 + strip * SIDE;
+}
+
 /* A strip's words. */
 static void make_a(const job *q, words_room *room, size_t strip, terms t)
 {
     const size_t rows = strip_rows(q, strip);
-    const uint16_t *a = q->a.data + t.p0 * q->a.ld + q->row0 + strip * SIDE;
+    const uint16_t *a = a_from(q, strip, t);
     float *to = room->a;
     for (size_t p = 0; p < t.k; p += UNIT, a += UNIT * q->a.ld, to += TILE_WORDS) {
         const size_t k = min_size(t.k - p, UNIT);
@@ -110,19 +117,6 @@ static void add_block(const job *q, const float *a, const float *b, size_t strip
     vae_cpu_copy_block(c, q->ldc, edge, SIDE, rows, cols);
 }
 
-static void add_sums(const job *q, size_t strip, terms t)
-{
-    const size_t row = strip * SIDE, rows = strip_rows(q, strip);
-    float some[SIDE];
-    q->kernels->column_sums_bf16(some, q->a.data + t.p0 * q->a.ld + q->row0 + row, q->a.ld, t.k,
-                                 rows);
-    for (size_t r = 0; r < rows; r++) {
-        double *total = q->totals + row + r;
-        *total = (double)some[r] + (t.p0 > 0 ? *total : 0);
-        q->sums[q->row0 + row + r] = (float)*total;
-    }
-}
-
 static void run_task(const job *q, size_t task, words_room *room)
 {
     const size_t i = task / q->col_tasks, j = task % q->col_tasks;
@@ -140,7 +134,10 @@ static void run_task(const job *q, size_t task, words_room *room)
                           t);
             }
             if (q->sums != NULL && (strip0 + x) % q->col_tasks == j) {
-                add_sums(q, strip0 + x, t);
+                const size_t row = (strip0 + x) * SIDE;
+                vae_cpu_add_column_sums(q->kernels, q->sums + q->row0 + row, q->totals + row,
+                                        t.p0 > 0, a_from(q, strip0 + x, t), q->a.ld, t.k,
+                                        strip_rows(q, strip0 + x));
             }
         }
         t = terms_from(q, t.p0 + t.k);
@@ -190,7 +187,6 @@ size_t vae_cpu_tiles_tn_room(int threads)
 void vae_cpu_tiles_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_bf16 b, size_t m,
                       size_t n, size_t k, size_t k_step, int threads, void *room)
 {
-    const int some = threads < 1 || m * n * k < SERIAL_WORK ? 1 : threads;
     const size_t round = max_size(ROUND_TERMS / k_step, 1) * k_step;
     job q = {.a = a,
              .b = b,
@@ -206,11 +202,11 @@ void vae_cpu_tiles_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_b
     for (; q.row0 < m && n > 0; q.row0 += q.rows) {
         q.rows = min_size(m - q.row0, MOST_ROWS);
         q.strips = ceil_div(q.rows, SIDE);
-        plan_tasks(&q, k, (size_t)some);
+        plan_tasks(&q, k, (size_t)threads);
         q.p0 = 0;
         do {
             q.p1 = min_size(k, q.p0 + round);
-            vae_parallel(some, q.row_tasks * q.col_tasks, 1, run_tasks, &q);
+            vae_parallel(threads, q.row_tasks * q.col_tasks, 1, run_tasks, &q);
             q.p0 = q.p1;
         } while (q.p0 < k);
     }

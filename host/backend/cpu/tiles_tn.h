@@ -8,7 +8,7 @@
 
 /* C (m,n) = A (k,m)^T B (k,n), and sums (m) of A's columns, or NULL, as vae_cpu_matmul_bf16_tn has
  * them. k_step: terms, a multiple of 32, whose column sums are floats, which are added up in
- * doubles. room: vae_cpu_tiles_tn_room bytes for as many threads, 64-byte aligned. */
+ * doubles. threads: 1 or more. room: vae_cpu_tiles_tn_room bytes for as many, 64-byte aligned. */
 void vae_cpu_tiles_tn(float *c, size_t ldc, float *sums, matmul_bf16 a, matmul_bf16 b, size_t m,
                       size_t n, size_t k, size_t k_step, int threads, void *room);
 size_t vae_cpu_tiles_tn_room(int threads);
